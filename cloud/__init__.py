@@ -1,0 +1,1 @@
+"""The server side: admission, aggregation, rounds, checkpoints and releases of the collective shift."""

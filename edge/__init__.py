@@ -1,0 +1,1 @@
+"""One person's machine: the agent that owns history, base model and personal shift."""

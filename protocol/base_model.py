@@ -1,0 +1,188 @@
+"""The frozen base model: where it lies, what it is, how it is loaded.
+
+A base model is named by a local folder, a Hugging Face hub name, or `embedded`, the small model
+that ships with the package.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from protocol.errors import InputError
+from protocol.injection import decoder_layers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+_EMBEDDED_FOLDER = Path("protocol") / "embedded"
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+
+
+@dataclass(frozen=True)
+class BaseModelCard:
+    """What the cloud must know of a base model without loading it."""
+
+    fingerprint: str
+    """SHA-256 over weights and tokenizer, whatever the sharding."""
+    hidden_size: int
+    layers: int
+    parameters: int
+    dtype: str
+    """Of the stored weights."""
+    lora_qv: int
+    """Parameters of LoRA r=8 on the query and value projections, OPPU's user stage."""
+
+
+def resolve(name: str) -> Path:
+    """The local folder of base model `name`. Raises InputError when there is none."""
+    if name == EMBEDDED:
+        return embedded_folder()
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if name.count("/") > 1 or name.startswith((".", "~", "/")):
+        raise InputError(f"base model {name!r}: no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
+        )
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0]
+        raise InputError(
+            f"base model {name!r}: neither a folder nor on the hub ({reason})"
+        ) from None
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model.
+
+    Flower runs an app from an unpacked bundle without its weights, so they are looked for beside
+    this file first, then in the installed distribution (or the source tree of an editable install).
+    """
+    roots = [Path(__file__).resolve().parent.parent]
+    try:
+        distribution = metadata.distribution("fedperfit")
+    except metadata.PackageNotFoundError:
+        pass
+    else:
+        roots.append(Path(str(distribution.locate_file(""))))
+        origin = distribution.read_text("direct_url.json")
+        if origin:
+            roots.append(Path(unquote(urlsplit(json.loads(origin)["url"]).path)))
+    for root in roots:
+        if (root / _EMBEDDED_FOLDER / "model.safetensors").is_file():
+            return root / _EMBEDDED_FOLDER
+    raise InputError("the embedded model is missing from this installation")
+
+
+def read_card(name: str) -> BaseModelCard:
+    """Describe base model `name` from its files; raises InputError when one is missing or broken."""
+    return _read_card(resolve(name))
+
+
+@lru_cache(maxsize=8)
+def _read_card(folder: Path) -> BaseModelCard:
+    from transformers import AutoConfig
+
+    files = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not files:
+        raise InputError(f"base model {folder}: needs config.json and *.safetensors")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        config = getattr(config, "text_config", config)
+    except (ValueError, OSError) as error:
+        raise InputError(f"base model {folder}: {str(error).splitlines()[0]}") from None
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    q_and_v = 2 * config.hidden_size + (heads + kv_heads) * head_size
+    fingerprint, parameters, dtype = _hash(folder, files)
+    return BaseModelCard(
+        fingerprint=fingerprint,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        parameters=parameters,
+        dtype=dtype,
+        lora_qv=8 * config.num_hidden_layers * q_and_v,
+    )
+
+
+def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
+    """Fingerprint, number of parameters and dtype of the stored tensors."""
+    digests: dict[str, bytes] = {}
+    parameters = 0
+    dtype = ""
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                    tensor = tensors.get_tensor(name).contiguous()
+                    described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+                    content = tensor.reshape(-1).view(torch.uint8).numpy()
+                    digests[name] = hashlib.sha256(described + b"\0" + content.data).digest()
+                    parameters += tensor.numel()
+                    dtype = str(tensor.dtype).removeprefix("torch.")
+        except SafetensorError as error:
+            raise InputError(f"base model {file}: {error}") from None
+    total = hashlib.sha256()
+    for name in sorted(digests):
+        total.update(digests[name])
+    for tokenizer_file in _TOKENIZER_FILES:
+        path = folder / tokenizer_file
+        if path.is_file():
+            total.update(tokenizer_file.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest(), parameters, dtype
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base model: frozen weights, tokenizer, card."""
+
+    model: torch.nn.Module
+    tokenizer: "PreTrainedTokenizerBase"
+    card: BaseModelCard
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
+    """Load base model `name`, frozen, in eval mode.
+
+    device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …
+    dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
+    Raises InputError when it cannot be found or is not a decoder-only model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    folder = resolve(name)
+    card = _read_card(folder)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (ValueError, OSError, SafetensorError) as error:
+        raise InputError(f"base model {folder}: {str(error).splitlines()[0]}") from None
+    decoder_layers(model)
+    model.requires_grad_(False)
+    return BaseModel(model=model.to(torch.device(device)).eval(), tokenizer=tokenizer, card=card)

@@ -1,0 +1,5 @@
+"""The one exception type that means "the input is wrong, not the program"."""
+
+
+class InputError(ValueError):
+    """A user's mistake, told in one line; command lines print it and exit with code 2."""

@@ -1,0 +1,43 @@
+"""The byte ledger: one entry per message, so that bytes are measured and never multiplied."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from protocol.files import read_json_lines
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One message between cloud and edge."""
+
+    phase: str
+    """`train`, `personalize`, `evaluate`, `status`, or the name of a study."""
+    round: int
+    """Federation round, 0 outside training."""
+    client: str
+    direction: str
+    """`down` (cloud to edge) or `up`."""
+    payload: int
+    """Bytes of the packed shift in it, 0 where there is none."""
+    message: int
+    """Bytes of the whole message as protobuf: payload, other records, Flower's metadata."""
+
+
+class Ledger:
+    """Appends entries to a JSON-lines file, and reads them back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, entries: list[Entry]) -> None:
+        """Append in one write."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+
+    def entries(self) -> list[Entry]:
+        """All entries in order; none when nothing was sent yet."""
+        if not self.path.exists():
+            return []
+        return [Entry(**fields) for fields in read_json_lines(self.path)]

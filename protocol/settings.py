@@ -1,0 +1,109 @@
+"""What the cloud may ask of an edge, as flat values that fit a Flower ConfigRecord."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from protocol.errors import InputError
+from protocol.tasks import PromptForm
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Flat:
+    def to_config(self) -> dict[str, bool | int | float | str]:
+        """Field names with hyphens, values as ConfigRecord scalars."""
+        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The inverse of `to_config`; keys that are not fields are left to others.
+
+        Raises InputError for a missing key or a value of the wrong type.
+        """
+        values = {}
+        for field in fields(cls):
+            key = field.name.replace("_", "-")
+            if key not in config:
+                raise InputError(f"settings lack {key!r}")
+            value = config[key]
+            if field.type is float and type(value) is int:
+                value = float(value)
+            if type(value) is not field.type:
+                raise InputError(f"{key}={value!r}: expected {getattr(field.type, '__name__', field.type)}")
+            values[field.name] = value
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(_Flat):
+    """How one stage is trained on one client."""
+
+    seed: int
+    """Order of items, and the personal shift's start."""
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    """Peak of AdamW's rate; it falls linearly to a tenth over a personal fit, is constant in a round."""
+    weight_decay: float
+    """Decoupled, on W and b; R has none."""
+    clip_norm: float
+    """Largest norm of the whole gradient."""
+    max_items: int
+    """At most this many of the client's latest pairs; 0 is all."""
+    prompt_form: str
+    """`lamp` or `oppu`."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"{name}={value}: must be positive")
+        if not 0 <= self.weight_decay < 1:
+            raise InputError(f"weight_decay={self.weight_decay}: must be in 0..1")
+        if self.max_items < 0:
+            raise InputError(f"max_items={self.max_items}: must not be negative")
+        if self.prompt_form not in tuple(PromptForm):
+            raise InputError(f"prompt_form={self.prompt_form!r}: expected lamp or oppu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonalSettings(_Flat):
+    """What a personal shift is, beside how it is trained."""
+
+    rank: int
+    additive: bool
+    """Add the two shifts' deltas instead of applying the personal shift after the collective."""
+    slot: str
+    """Name under which the client keeps the shift; a study keeps several."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise InputError(f"rank={self.rank}: must be at least 1")
+        if not self.slot.replace("-", "").isalnum():
+            raise InputError(f"slot={self.slot!r}: letters, digits and hyphens only")
+
+
+STAGES = ("base", "collective", "personal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(_Flat):
+    """What answers a client's questions."""
+
+    stage: str
+    """`base`, `collective`, or `personal` (collective and personal)."""
+    slot: str
+    """Which personal shift; ignored for other stages."""
+    batch_size: int
+    prompt_form: str
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise InputError(f"stage={self.stage!r}: expected one of {', '.join(STAGES)}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.prompt_form not in tuple(PromptForm):
+            raise InputError(f"prompt_form={self.prompt_form!r}: expected lamp or oppu")

@@ -1,0 +1,1 @@
+"""LaMP users replayed as clients: data, the synthetic world, studies and reports."""
