@@ -29,3 +29,9 @@ METRICS_RECORD = "metrics"
 
 STATUS_RECORD = "status"
 """ConfigRecord, edge to cloud: the answer to a status query."""
+
+STATUS_TYPE = "query.status"
+CONTRIBUTE_TYPE = "train.contribute"
+PERSONALIZE_TYPE = "train.personalize"
+EVALUATE_TYPE = "evaluate.stage"
+"""Flower message types: the category before the dot, the action of the ClientApp after it."""

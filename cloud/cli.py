@@ -1,0 +1,103 @@
+"""`fedperfit-cloud`: look at what a federation leaves on disk."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocol.errors import InputError
+
+app = typer.Typer(
+    name="fedperfit-cloud",
+    help="The cloud's side of fedperfit: what a federation left on disk.\n\n"
+    "A federation trains the collective shift over many clients, writes one checkpoint per round, and "
+    "ends in a release that every edge builds its own personal shift on. Nothing here needs a base "
+    "model, a GPU or the network.",
+    epilog="Example: fedperfit-cloud checkpoint show runs/quickstart/checkpoints",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+release_app = typer.Typer(help="Releases: the collective shifts handed to edges.", no_args_is_help=True)
+checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", no_args_is_help=True)
+app.add_typer(release_app, name="release")
+app.add_typer(checkpoint_app, name="checkpoint")
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps the help text above."""
+
+
+@release_app.command("show")
+def show_release(
+    file: Annotated[Path, typer.Argument(help="A release file, e.g. release.safetensors.")],
+) -> None:
+    """Verify a release and print what it says of itself.
+
+    Checks that the file is whole, that the shift matches its SHA-256 and that the metadata agrees with
+    the shift's own header.
+    """
+    from cloud.release import read_release
+
+    release = read_release(file)
+    table = Table("field", "value", title=f"release {release.version}")
+    for name, value in {**release.fields(), "digest": release.digest}.items():
+        table.add_row(name, _text(value))
+    _console().print(table)
+
+
+@checkpoint_app.command("show")
+def show_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="A run's folder of round-*.safetensors files.")],
+) -> None:
+    """Print the rounds of a federation, from its latest checkpoint.
+
+    One line per round: clients asked, updates admitted, replies dropped (with the reasons below), the
+    training loss of the clients that share it, and the bytes of whole messages in each direction.
+    """
+    from cloud.checkpoint import Checkpoints
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    checkpoint = Checkpoints(folder).latest()
+    if checkpoint is None:
+        raise InputError(f"{folder}: no checkpoint")
+    header = checkpoint.header
+    table = Table(title=f"{header.task}, {checkpoint.round} rounds, settings {checkpoint.digest[:12]}")
+    for name in ("round", "asked", "admitted", "dropped", "items", "loss", "down", "up"):
+        table.add_column(name, justify="right")
+    for report in checkpoint.history:
+        table.add_row(
+            *(str(report.round) + (" (skipped)" if report.skipped else ""), str(len(report.asked))),
+            *(str(len(report.admitted)), str(len(report.dropped)), str(report.items)),
+            "" if report.loss is None else f"{report.loss:.4f}",
+            *(f"{report.bytes_down:,}", f"{report.bytes_up:,}"),
+        )
+    console = _console()
+    console.print(table)
+    for report in checkpoint.history:
+        for client, reason in report.dropped.items():
+            console.print(f"round {report.round}: dropped {client}: {reason}", markup=False)
+
+
+def _console() -> Console:
+    """Wide where the output is not a terminal, so that hashes stay whole."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value) or "-"
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,253 @@
+"""The round loop: sample, broadcast, collect, admit, aggregate, checkpoint.
+
+Flower's own loop waits for everyone, ends the run on one bad reply and cannot resume; this one has a
+deadline, a goal and an admission gate, and after a kill goes on from the last checkpoint. With neither
+over-selection nor a goal below one the result does not depend on the order of replies.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from cloud.admission import AdmissionGate, Counts, Rejected, Update, admit_counts
+from cloud.aggregation import aggregate
+from cloud.checkpoint import Checkpoint, Checkpoints
+from cloud.exchange import Exchange, logger
+from cloud.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
+from cloud.round_report import RoundReport
+from cloud.settings import FederationSettings
+from protocol.errors import InputError
+from protocol.ledger import Ledger
+from protocol.messages import (
+    CONTRIBUTE_TYPE,
+    EVALUATE_TYPE,
+    PERSONALIZE_TYPE,
+    ROUND_KEY,
+    SETTINGS_RECORD,
+    SHIFT_KEY,
+    SHIFT_RECORD,
+    SHIFT_STYPE,
+)
+from protocol.packing import ShiftHeader, pack
+from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.shift import Shift
+from protocol.tasks import task_by_name
+
+Config = dict[str, bool | int | float | str]
+
+
+class Federation:
+    """Trains a collective shift over clients, then has them personalize and evaluate."""
+
+    def __init__(
+        self,
+        *,
+        exchange: Exchange,
+        checkpoints: Checkpoints,
+        ledger: Ledger,
+        header: ShiftHeader,
+        settings: FederationSettings,
+        training: TrainingSettings,
+    ) -> None:
+        """header: shape, task and base model; its round and dtype are set here.
+
+        Raises InputError for an unknown task.
+        """
+        self.exchange, self.checkpoints, self.ledger = exchange, checkpoints, ledger
+        self.settings, self.training = settings, training
+        self.task = task_by_name(header.task)
+        self.header = replace(header, round=0, dtype=settings.dtype)
+        self.history: list[RoundReport] = []
+        """Reports of all rounds done, those before a resume included."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides the result, beside the clients."""
+        described = [asdict(self.settings), asdict(self.training), asdict(self.header)]
+        return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+    def train(self, contributors: Sequence[str], on_round: Callable[[RoundReport], None]) -> Shift:
+        """The collective shift after all rounds, going on after the last checkpoint if there is one.
+
+        on_round is called after a round's checkpoint is written. Raises InputError when there is nobody
+        to ask, or when the checkpoints are of a run with other settings.
+        """
+        clients = sorted(set(contributors))
+        if not clients:
+            raise InputError("no client can contribute")
+        state = self._resume() or self._start()
+        self.history = list(state.history)
+        shift = state.shift
+        for number in range(state.round + 1, self.settings.rounds + 1):
+            shift, report = self._round(number, shift, clients)
+            self.history.append(report)
+            self._checkpoint(number, shift)
+            on_round(report)
+        return shift
+
+    def personalize(
+        self,
+        clients: Sequence[str],
+        shift: Shift,
+        personal: PersonalSettings,
+        training: TrainingSettings,
+        phase: str,
+    ) -> dict[str, Counts]:
+        """Have each client fit its personal shift on `shift`; what it learns stays with it.
+
+        Returns admitted counts by client name, sorted; the others are logged.
+        """
+        config = training.to_config() | personal.to_config()
+        return self._counts(clients, shift, config, PERSONALIZE_TYPE, TRAINING_METRICS, phase)
+
+    def evaluate(
+        self, clients: Sequence[str], shift: Shift, evaluation: EvaluationSettings, phase: str
+    ) -> dict[str, Counts]:
+        """Have each client answer its questions; admitted metric sums by client name, sorted."""
+        rules = evaluation_metrics(self.task)
+        return self._counts(clients, shift, evaluation.to_config(), EVALUATE_TYPE, rules, phase)
+
+    def _start(self) -> Checkpoint:
+        shift = Shift.identity(self.header.shape, seed=self.settings.seed)
+        return self._checkpoint(0, shift)
+
+    def _resume(self) -> Checkpoint | None:
+        checkpoint = self.checkpoints.latest(self.digest)
+        if checkpoint is not None:
+            self.checkpoints.rewind(self.ledger)
+            logger.info("resuming after round %d", checkpoint.round)
+        return checkpoint
+
+    def _checkpoint(self, number: int, shift: Shift) -> Checkpoint:
+        checkpoint = Checkpoint(
+            number,
+            shift,
+            replace(self.header, round=number, dtype="float32"),
+            self.digest,
+            len(self.ledger.entries()),
+            list(self.history),
+        )
+        self.checkpoints.write(checkpoint)
+        return checkpoint
+
+    def _round(self, number: int, shift: Shift, clients: list[str]) -> tuple[Shift, RoundReport]:
+        """One round, counted from 1; the broadcast shift has seen `number` - 1."""
+        settings = self.settings
+        draw = random.Random(f"{settings.seed}/{number}")
+        asked = sorted(draw.sample(clients, settings.asked(len(clients))))
+        header = replace(self.header, round=number - 1)
+        gate = AdmissionGate(
+            header=header,
+            round=number,
+            max_norm=settings.max_norm,
+            max_items=settings.max_items,
+        )
+        config = self.training.to_config() | {ROUND_KEY: number}
+        contents = _contents(asked, pack(shift, header), config)
+        updates: dict[str, Update] = {}
+        dropped: dict[str, str] = {}
+        replies = self.exchange.ask(
+            contents,
+            CONTRIBUTE_TYPE,
+            phase="train",
+            round=number,
+            deadline=settings.deadline_seconds,
+        )
+        with closing(replies):
+            for client, reply in replies:
+                try:
+                    updates[client] = gate.admit(client, reply)
+                except Rejected as reason:
+                    dropped[client] = str(reason)
+                if settings.enough(len(clients)) <= len(updates) < len(asked):
+                    break
+            else:
+                for client in set(asked) - set(updates) - set(dropped):
+                    dropped[client] = f"no reply within {settings.deadline_seconds:g} s"
+        for client, why in sorted(dropped.items()):
+            logger.warning("round %d: dropped %s: %s", number, client, why)
+        admitted = [updates[client] for client in sorted(updates)]
+        skipped = len(admitted) < settings.min_updates
+        if skipped:
+            logger.warning(
+                "round %d: skipped, %d of at least %d updates",
+                number,
+                len(admitted),
+                settings.min_updates,
+            )
+        else:
+            shift = aggregate([(update.shift, float(update.items)) for update in admitted])
+        return shift, RoundReport(
+            round=number,
+            asked=asked,
+            admitted=sorted(updates),
+            dropped=dict(sorted(dropped.items())),
+            skipped=skipped,
+            items=sum(update.items for update in admitted),
+            loss=_mean_loss(admitted),
+            bytes_down=sum(e.message for e in self.exchange.last if e.direction == "down"),
+            bytes_up=sum(e.message for e in self.exchange.last if e.direction == "up"),
+        )
+
+    def _counts(
+        self,
+        clients: Sequence[str],
+        shift: Shift,
+        config: Config,
+        message_type: str,
+        rules: Mapping[str, MetricRule],
+        phase: str,
+    ) -> dict[str, Counts]:
+        names = sorted(set(clients))
+        packed = pack(shift, replace(self.header, round=self.settings.rounds))
+        deadline = self.settings.deadline_seconds
+        counts: dict[str, Counts] = {}
+        dropped: dict[str, str] = {}
+        replies = self.exchange.ask(
+            _contents(names, packed, config | {ROUND_KEY: 0}),
+            message_type,
+            phase=phase,
+            round=0,
+            deadline=deadline,
+        )
+        with closing(replies):
+            for client, reply in replies:
+                try:
+                    counts[client] = admit_counts(client, reply, rules)
+                except Rejected as reason:
+                    dropped[client] = str(reason)
+        for client in names:
+            if client not in counts:
+                why = dropped.get(client, f"no reply within {deadline:g} s")
+                logger.warning("%s: dropped %s: %s", phase, client, why)
+        return dict(sorted(counts.items()))
+
+
+def _contents(clients: Sequence[str], packed: bytes, config: Config) -> dict[str, RecordDict]:
+    """The same request for each client: the packed shift and the settings."""
+    array = Array(dtype="uint8", shape=(len(packed),), stype=SHIFT_STYPE, data=packed)
+    return {
+        client: RecordDict(
+            {
+                SHIFT_RECORD: ArrayRecord({SHIFT_KEY: array}),
+                SETTINGS_RECORD: ConfigRecord({**config}),
+            }
+        )
+        for client in clients
+    }
+
+
+def _mean_loss(updates: Sequence[Update]) -> float | None:
+    """Loss per item, clients weighted as in the aggregation; None when none shares it."""
+    total, weight = 0.0, 0
+    for update in updates:
+        loss = update.metrics.get("loss")
+        if isinstance(loss, float):
+            total += update.items * loss / update.trained
+            weight += update.items
+    return total / weight if weight else None
