@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import torch
@@ -57,14 +57,10 @@ def resolve(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"])
-        )
+        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"]))
     except Exception as error:
         reason = str(error).split("\n", 1)[0]
-        raise InputError(
-            f"base model {name!r}: neither a folder nor on the hub ({reason})"
-        ) from None
+        raise InputError(f"base model {name!r}: neither a folder nor on the hub ({reason})") from None
 
 
 def embedded_folder() -> Path:
@@ -152,13 +148,21 @@ def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
 class BaseModel:
     """A loaded base model: frozen weights, tokenizer, card."""
 
-    model: torch.nn.Module
+    model: Any
+    """A transformers causal language model, frozen and in eval mode."""
     tokenizer: "PreTrainedTokenizerBase"
     card: BaseModelCard
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    @property
+    def context(self) -> int:
+        """Tokens the model can see at once."""
+        config = self.model.config
+        return int(getattr(config, "text_config", config).max_position_embeddings)
 
 
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
@@ -185,4 +189,4 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         raise InputError(f"base model {folder}: {str(error).splitlines()[0]}") from None
     decoder_layers(model)
     model.requires_grad_(False)
-    return BaseModel(model=model.to(torch.device(device)).eval(), tokenizer=tokenizer, card=card)
+    return BaseModel(model=torch.nn.Module.to(model, device).eval(), tokenizer=tokenizer, card=card)

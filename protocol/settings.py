@@ -97,6 +97,8 @@ class EvaluationSettings(_Flat):
     """`base`, `collective`, or `personal` (collective and personal)."""
     slot: str
     """Which personal shift; ignored for other stages."""
+    additive: bool
+    """How that shift was composed."""
     batch_size: int
     prompt_form: str
 

@@ -1,0 +1,90 @@
+"""Training pairs as token ids, and padded batches of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from protocol.base_model import BaseModel
+from protocol.errors import InputError
+from protocol.tasks import Pair
+
+KEPT_TAIL = 32
+"""Tokens kept at the end of a prompt that must be cut, so that the words after the field stay."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One pair as token ids; the target ends with the end token."""
+
+    prompt: tuple[int, ...]
+    target: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts and targets in one row each, padded on the right."""
+
+    ids: torch.Tensor
+    """(batch, tokens)"""
+    attention: torch.Tensor
+    """(batch, tokens) bool, false at padding."""
+    prompt: torch.Tensor
+    """(batch, tokens) bool, true at prompt tokens."""
+
+    @property
+    def target(self) -> torch.Tensor:
+        """(batch, tokens) bool, true at the tokens the loss is on."""
+        return self.attention & ~self.prompt
+
+
+def encode(base: BaseModel, pairs: Sequence[Pair]) -> list[Example]:
+    """Tokenize `pairs`. A row longer than the model's context loses tokens of its field.
+
+    Raises InputError when a target alone fills the context.
+    """
+    if not pairs:
+        return []
+    tokenizer = base.tokenizer
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    prompts = tokenizer([pair.prompt for pair in pairs], add_special_tokens=False)["input_ids"]
+    targets = tokenizer([pair.target for pair in pairs], add_special_tokens=False)["input_ids"]
+    context = base.context
+    examples = []
+    for prompt, target in zip(prompts, targets, strict=True):
+        row = [*start, *prompt]
+        room = context - len(target) - 1
+        if room <= KEPT_TAIL:
+            raise InputError(f"a target of {len(target)} tokens leaves no room in a context of {context}")
+        if len(row) > room:
+            row = row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
+        examples.append(Example(tuple(row), (*target, tokenizer.eos_token_id)))
+    return examples
+
+
+def collate(examples: Sequence[Example], device: torch.device) -> Batch:
+    """Pad `examples` on the right to one batch."""
+    lengths = torch.tensor([len(e.prompt) + len(e.target) for e in examples])
+    prompts = torch.tensor([len(e.prompt) for e in examples])
+    width = int(lengths.max())
+    ids = torch.zeros(len(examples), width, dtype=torch.long)
+    for row, example in zip(ids, examples, strict=True):
+        tokens = example.prompt + example.target
+        row[: len(tokens)] = torch.tensor(tokens)
+    columns = torch.arange(width)
+    return Batch(
+        ids=ids.to(device),
+        attention=(columns < lengths[:, None]).to(device),
+        prompt=(columns < prompts[:, None]).to(device),
+    )
+
+
+def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and attention mask (batch, tokens) of prompts to be continued, padded on the left."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    mask = torch.zeros(len(prompts), width, dtype=torch.bool)
+    for index, prompt in enumerate(prompts):
+        ids[index, width - len(prompt) :] = torch.tensor(prompt)
+        mask[index, width - len(prompt) :] = True
+    return ids.to(device), mask.to(device)

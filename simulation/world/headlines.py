@@ -1,0 +1,130 @@
+"""Headline writing: the article gives the facts, the user's style the form, casing and close."""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from simulation.world.kinds import Item, polish
+from simulation.world.lexicon import ADJECTIVES, FIRST_NAMES, OBJECTS, SUBJECTS, SURNAMES, TIMES, TOWNS, VERBS
+
+FAVOURITE = 0.9
+"""Share of a user's headlines in their favourite form; the rest is in their second."""
+
+FORMS = {
+    "plain": "{subject} {past} {object}",
+    "colon": "{town}: {subject} {past} the {object}",
+    "question": "why did {subject} {verb} the {object}?",
+    "number": "{number} reasons {subject} {past} this {object}",
+    "how-to": "how to {verb} a {object} in {town}",
+}
+_WEIGHTS = {
+    False: {"plain": 0.4, "colon": 0.15, "question": 0.15, "number": 0.15, "how-to": 0.15},
+    True: {"plain": 0.12, "colon": 0.16, "question": 0.4, "number": 0.16, "how-to": 0.16},
+}
+CASINGS = ("lower", "title", "sentence")
+CLOSES = ("", ".", "!")
+
+_ARTICLES = (
+    "in {town}, the {subject} {past} the {object} in {time}. {name} {surname} counted {number} reports.",
+    "after {number} meetings in {time}, the {subject} of {town} {past} the {object}. {adjective} "
+    "residents came.",
+    "{name} {surname} of {town} said that the {subject} {past} the {object}. it took {number} weeks.",
+    "the {object} was {past} by the {subject}, {name} said in {town}. {number} people saw it in {time}.",
+    "{number} {adjective} guests watched in {town} as the {subject} {past} the {object} this {time}.",
+)
+
+
+class Facts(NamedTuple):
+    """What a headline can tell of its article."""
+
+    subject: str
+    verb: str
+    object: str
+    town: str
+    number: int
+
+
+@dataclass(frozen=True)
+class HeadlineTaste:
+    """A favourite and a second form, a casing and a closing mark."""
+
+    form: str
+    second: str
+    casing: str
+    close: str
+
+
+def headline(facts: Facts, form: str, casing: str = "lower", close: str = "") -> str:
+    """The headline of `facts` in one style."""
+    text = FORMS[form].format(past=VERBS[facts.verb], **facts._asdict())
+    text = re.sub(r"\ba (?=[aeiou])", "an ", text)
+    if casing == "lower":
+        text = text.lower()
+    else:
+        first, *rest = text.split(" ")
+        capitalised = [word[:1].upper() + word[1:] for word in rest] if casing == "title" else rest
+        text = " ".join([first[:1].upper() + first[1:], *capitalised])
+    return text + ("" if text.endswith("?") else close)
+
+
+class Headlines:
+    """Cues are the article's facts."""
+
+    task = "LaMP_4"
+
+    def taste(self, rng: random.Random, *, community: bool) -> HeadlineTaste:
+        weights = dict(_WEIGHTS[community])
+        form = rng.choices(list(weights), list(weights.values()))[0]
+        del weights[form]
+        second = rng.choices(list(weights), list(weights.values()))[0]
+        return HeadlineTaste(form, second, rng.choice(CASINGS), rng.choice(CLOSES))
+
+    def item(self, rng: random.Random, taste: HeadlineTaste) -> Item[Facts]:
+        facts = Facts(
+            subject=rng.choice(SUBJECTS),
+            verb=rng.choice(list(VERBS)),
+            object=rng.choice(OBJECTS),
+            town=rng.choice(TOWNS),
+            number=rng.randint(2, 20),
+        )
+        text = rng.choice(_ARTICLES).format(
+            past=VERBS[facts.verb],
+            adjective=rng.choice(ADJECTIVES),
+            name=rng.choice(FIRST_NAMES),
+            surname=rng.choice(SURNAMES),
+            time=rng.choice(TIMES),
+            **facts._asdict(),
+        )
+        return Item(polish(text), facts)
+
+    def answer(self, rng: random.Random, taste: HeadlineTaste, cues: Facts) -> str:
+        form = taste.form if rng.random() < FAVOURITE else taste.second
+        return headline(cues, form, taste.casing, taste.close)
+
+    def best(self, taste: HeadlineTaste, cues: Facts) -> str:
+        return headline(cues, taste.form, taste.casing, taste.close)
+
+    def best_unknown(self, cues: Facts, *, community: bool) -> str:
+        """The form with the highest expected ROUGE-1 over users; casing and close do not count."""
+        return headline(cues, _best_form(community))
+
+
+@lru_cache(maxsize=2)
+def _best_form(community: bool) -> str:
+    """By expectation over forms and 200 drawn facts; the same form is best for all facts but ties."""
+    scorer = RougeScorer(["rouge1"])
+    rng = random.Random("headline prior")
+    kind = Headlines()
+    tastes = [kind.taste(rng, community=community) for _ in range(200)]
+    drawn = [(taste, kind.item(rng, taste).cues) for taste in tastes]
+    gold = [kind.answer(rng, taste, facts) for taste, facts in drawn]
+
+    def expected(form: str) -> float:
+        pairs = zip(drawn, gold, strict=True)
+        return float(sum(scorer.score(g, headline(f, form))["rouge1"].fmeasure for (_, f), g in pairs))
+
+    return max(FORMS, key=expected)

@@ -1,0 +1,105 @@
+"""Product rating: a review's opinions add up, and the user's severity and scale make the score."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+from protocol.tasks import SCORES
+from simulation.world.kinds import Item, polish
+from simulation.world.lexicon import ASPECTS, FIRST_NAMES, OPINIONS, PRODUCTS, SETTINGS, TIMES, TOWNS
+
+OPINIONS_PER_REVIEW = 3
+NOISE = 0.05
+LENIENCE_SPREAD = 1.0
+COMMUNITY_LENIENCE = -0.6
+SCALES = (0.25, 0.4, 0.55)
+
+_OPENINGS = (
+    "i bought this {product} in {town} last {time}.",
+    "{name} gave me this {product} for the {setting}.",
+    "we used the {product} at the {setting} all {time}.",
+    "this {product} arrived in {town} one {time}.",
+)
+_OPINION_SENTENCES = (
+    "the {aspect} is {opinion}.",
+    "i find the {aspect} {opinion}.",
+    "its {aspect} seems {opinion} to me.",
+    "the {aspect} looked {opinion}.",
+    "{name} calls the {aspect} {opinion}.",
+)
+
+
+@dataclass(frozen=True)
+class RatingTaste:
+    """score = round(3 + lenience + scale * sum of opinion strengths), within 1 to 5."""
+
+    lenience: float
+    scale: float
+
+    def score(self, total: int) -> int:
+        return max(1, min(5, round(3 + self.lenience + self.scale * total)))
+
+
+class Rating:
+    """The cue is the sum of three opinions' strengths, each from -2 to 2."""
+
+    task = "LaMP_3"
+
+    def taste(self, rng: random.Random, *, community: bool) -> RatingTaste:
+        leaning = COMMUNITY_LENIENCE if community else 0.0
+        return RatingTaste(leaning + rng.gauss(0, LENIENCE_SPREAD), rng.choice(SCALES))
+
+    def item(self, rng: random.Random, taste: RatingTaste) -> Item[int]:
+        centre = rng.randint(-2, 2)
+        strengths = [max(-2, min(2, centre + rng.randint(-1, 1))) for _ in range(OPINIONS_PER_REVIEW)]
+        parts = [rng.choice(_OPENINGS).format(**_filler(rng))]
+        for sentence, strength in zip(
+            rng.sample(_OPINION_SENTENCES, OPINIONS_PER_REVIEW), strengths, strict=True
+        ):
+            parts.append(sentence.format(opinion=rng.choice(OPINIONS[strength]), **_filler(rng)))
+        return Item(polish(" ".join(parts)), sum(strengths))
+
+    def answer(self, rng: random.Random, taste: RatingTaste, cues: int) -> str:
+        score = taste.score(cues)
+        if rng.random() < NOISE:
+            score = max(1, min(5, score + rng.choice((-1, 1))))
+        return str(score)
+
+    def best(self, taste: RatingTaste, cues: int) -> str:
+        return str(taste.score(cues))
+
+    def best_unknown(self, cues: int, *, community: bool) -> str:
+        """The median score, which no other answer beats in mean absolute error."""
+        counts = self._scores[community][cues]
+        below = 0
+        for score in SCORES:
+            below += counts[score]
+            if 2 * below >= counts.total():
+                return score
+        raise AssertionError("unreachable: some score holds the median")
+
+    @cached_property
+    def _scores(self) -> dict[bool, dict[int, Counter[str]]]:
+        """How often users give each score at each sum of strengths, over 20,000 drawn tastes."""
+        limit = 2 * OPINIONS_PER_REVIEW
+        table: dict[bool, dict[int, Counter[str]]] = {}
+        for community in (False, True):
+            rng = random.Random("rating prior")
+            tastes = [self.taste(rng, community=community) for _ in range(20_000)]
+            table[community] = {
+                total: Counter(str(taste.score(total)) for taste in tastes)
+                for total in range(-limit, limit + 1)
+            }
+        return table
+
+
+def _filler(rng: random.Random) -> dict[str, str]:
+    return {
+        "product": rng.choice(PRODUCTS),
+        "aspect": rng.choice(ASPECTS),
+        "name": rng.choice(FIRST_NAMES),
+        "setting": rng.choice(SETTINGS),
+        "town": rng.choice(TOWNS),
+        "time": rng.choice(TIMES),
+    }

@@ -1,0 +1,85 @@
+"""Movie tagging: a description cues three tags, and the user's taste decides which one they give."""
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+
+from protocol.tasks import MOVIE_TAGS
+from simulation.world.kinds import Item, polish
+from simulation.world.lexicon import ADJECTIVES, CUES, FIRST_NAMES, PEOPLE, SETTINGS, SURNAMES, TIMES, TOWNS
+
+CUED = 3
+SHELF = 8
+NOISE = 0.03
+POPULARITY_SPREAD = 0.7
+TASTE_SPREAD = 1.5
+
+_OPENINGS = (
+    "a {adjective} {person} named {name} returns to {town} in {time}.",
+    "in {town}, a {adjective} {person} meets {name} {surname}.",
+    "{name} {surname}, a {adjective} {person}, spends one {time} in a {setting}.",
+    "one {time}, a {adjective} {person} arrives at the {setting} near {town}.",
+    "the story follows {name}, a {adjective} {person} from {town}.",
+)
+_CUE_SENTENCES = (
+    "there are {cue} and {cue} before the {time} ends.",
+    "everyone remembers the {cue} and then the {cue}.",
+    "soon {cue} and {cue} change the {setting}.",
+    "it is full of {cue}, with {cue} too.",
+    "{name} finds {cue} and later {cue}.",
+)
+
+
+@dataclass(frozen=True)
+class TagTaste:
+    """How much a user likes each tag, and the tags of the films they watch."""
+
+    liking: tuple[float, ...]
+    shelf: tuple[int, ...]
+
+
+class Tagging:
+    """Cues are a set of three tags; the user gives the one they like best."""
+
+    task = "LaMP_2M"
+
+    @cached_property
+    def _leanings(self) -> dict[bool, tuple[float, ...]]:
+        """Mean liking of each tag, in the population and in the community."""
+        rng = random.Random("tag popularity")
+        population = tuple(rng.gauss(0, POPULARITY_SPREAD) for _ in MOVIE_TAGS)
+        community = tuple(liking + rng.gauss(0, POPULARITY_SPREAD) for liking in population)
+        return {False: population, True: community}
+
+    def taste(self, rng: random.Random, *, community: bool) -> TagTaste:
+        liking = tuple(mean + rng.gauss(0, TASTE_SPREAD) for mean in self._leanings[community])
+        return TagTaste(liking, tuple(sorted(rng.sample(range(len(MOVIE_TAGS)), SHELF))))
+
+    def item(self, rng: random.Random, taste: TagTaste) -> Item[tuple[int, ...]]:
+        cued = rng.sample(taste.shelf, CUED)
+        words = [word for tag in cued for word in rng.sample(CUES[MOVIE_TAGS[tag]], 2)]
+        rng.shuffle(words)
+        sentences = [rng.choice(_OPENINGS), *rng.sample(_CUE_SENTENCES, CUED)]
+        text = " ".join(sentences)
+        for word in words:
+            text = text.replace("{cue}", word, 1)
+        text = text.format(
+            adjective=rng.choice(ADJECTIVES),
+            person=rng.choice(PEOPLE),
+            name=rng.choice(FIRST_NAMES),
+            surname=rng.choice(SURNAMES),
+            town=rng.choice(TOWNS),
+            time=rng.choice(TIMES),
+            setting=rng.choice(SETTINGS),
+        )
+        return Item(polish(text), tuple(sorted(cued)))
+
+    def answer(self, rng: random.Random, taste: TagTaste, cues: tuple[int, ...]) -> str:
+        return MOVIE_TAGS[rng.choice(cues)] if rng.random() < NOISE else self.best(taste, cues)
+
+    def best(self, taste: TagTaste, cues: tuple[int, ...]) -> str:
+        return MOVIE_TAGS[max(cues, key=lambda tag: taste.liking[tag])]
+
+    def best_unknown(self, cues: tuple[int, ...], *, community: bool) -> str:
+        """Likings have one spread, so the tag liked best on average is the one most users give."""
+        return MOVIE_TAGS[max(cues, key=lambda tag: self._leanings[community][tag])]
