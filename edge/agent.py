@@ -47,7 +47,7 @@ class Agent:
         """Stage 1: train the collective shift on the client's own pairs; the update and its counts."""
         shift, header = self._open(packed)
         form = PromptForm(settings.prompt_form)
-        pairs = self.history.pairs(form, settings.max_items) + self.history.answered(form)
+        pairs = self.history.pairs(form, settings.max_items)
         order = f"{settings.seed}/{self.history.name}/{header.round}"
         done = fit(self.base, shift, encode(self.base, pairs), settings, order=order)
         return pack(shift.cpu(), header), Outcome(done.items, {"loss": done.loss * done.items})
@@ -88,11 +88,11 @@ class Agent:
                 shifts.append(self._vault.load(settings.slot, belonging))
         for shift in shifts:
             shift.to(self.base.device)
-        pairs = self.history.answered(PromptForm(settings.prompt_form))
+        pairs = self.history.asked(PromptForm(settings.prompt_form))
         if not pairs:
-            raise InputError("there are no answered questions to evaluate on")
+            raise InputError("there are no held-out questions to evaluate on")
         answers = self._answer(encode(self.base, pairs), shifts, settings)
-        golds = [question["gold"] for question in self.history.questions if question.get("gold")]
+        golds = [question["gold"] for question in self.history.questions]
         return Outcome(len(golds), score(self.history.task, answers, golds))
 
     def _answer(

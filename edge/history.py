@@ -2,7 +2,8 @@
 
 client.json       {"name", "task", "shares_metrics"}
 history.jsonl     one item per line, with the fields of its LaMP task, oldest first
-questions.jsonl   {"id", "input", "gold"} per line, for measuring; may be absent
+answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
+questions.jsonl   the same, held out for measuring and never trained on; may be absent
 personal/         the vault
 """
 
@@ -23,19 +24,18 @@ class History:
     task: Task
     shares_metrics: bool
     items: list[dict[str, Any]]
+    answered: list[dict[str, Any]]
     questions: list[dict[str, Any]]
 
     def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
-        """Training pairs of the latest items; 0 is all, oldest first."""
-        return [self.task.item_pair(item, form) for item in self.items[-latest:]]
+        """The latest training pairs, oldest first: past questions, then items. 0 is all."""
+        pairs = [self.task.query_pair(past["input"], past["gold"], form) for past in self.answered]
+        pairs += [self.task.item_pair(item, form) for item in self.items]
+        return pairs[-latest:]
 
-    def answered(self, form: PromptForm) -> list[Pair]:
-        """Prompt and gold of each question that has a gold."""
-        return [
-            self.task.query_pair(question["input"], question["gold"], form)
-            for question in self.questions
-            if question.get("gold")
-        ]
+    def asked(self, form: PromptForm) -> list[Pair]:
+        """Prompt and gold of each held-out question."""
+        return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
 
 
 def read_history(folder: Path) -> History:
@@ -45,22 +45,31 @@ def read_history(folder: Path) -> History:
         name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
     except (KeyError, TypeError):
         raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
-    questions = folder / "questions.jsonl"
     return History(
         name=str(name),
         task=task,
         shares_metrics=shares is True,
         items=_objects(folder / "history.jsonl"),
-        questions=_objects(questions) if questions.exists() else [],
+        answered=_questions(folder / "answered.jsonl"),
+        questions=_questions(folder / "questions.jsonl"),
     )
 
 
 def write_history(folder: Path, history: History) -> None:
     """The inverse of `read_history`, for simulations."""
     write_json_lines(folder / "history.jsonl", history.items)
+    write_json_lines(folder / "answered.jsonl", history.answered)
     write_json_lines(folder / "questions.jsonl", history.questions)
     about = {"name": history.name, "task": history.task.name, "shares_metrics": history.shares_metrics}
     write_json(folder / "client.json", about)
+
+
+def _questions(path: Path) -> list[dict[str, Any]]:
+    questions = _objects(path) if path.exists() else []
+    for number, question in enumerate(questions, start=1):
+        if not all(isinstance(question.get(key), str) for key in ("input", "gold")):
+            raise InputError(f"{path}, entry {number}: a question needs input and gold")
+    return questions
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
