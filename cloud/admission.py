@@ -4,40 +4,20 @@ Stock Flower averages a NaN and ends the run on an unknown record. Here nothing 
 anything but `Rejected`, and only an admitted `Update` reaches the aggregation.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from cloud.metric_rules import TRAINING_METRICS, Metric, MetricRule
-from protocol.errors import InputError
-from protocol.messages import (
-    COUNTS_RECORD,
-    ITEMS_KEY,
-    METRICS_RECORD,
-    ROUND_KEY,
-    SHIFT_KEY,
-    SHIFT_RECORD,
-    SHIFT_STYPE,
-)
+from cloud.replies import Rejected, exact_keys, guarded, open_records, read_counts, read_metrics
+from protocol.messages import COUNTS_RECORD, METRICS_RECORD, SHIFT_KEY, SHIFT_RECORD, SHIFT_STYPE
 from protocol.packing import ShiftHeader, pack, read_header, unpack
 from protocol.shift import Shift
 
 ORTHONORMAL = 1e-2
 """Largest entry of R R^T - I admitted: what rounding to bf16 may leave."""
-_LONGEST_REASON = 240
-_T = TypeVar("_T")
-
-
-class Rejected(Exception):
-    """A reply that is dropped; the text is one printable line, whatever the client wrote into it."""
-
-    def __init__(self, reason: str) -> None:
-        line = " ".join(reason[: 4 * _LONGEST_REASON].split())
-        line = "".join(letter if letter.isprintable() else "?" for letter in line)
-        super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…")
 
 
 @dataclass(frozen=True)
@@ -100,13 +80,13 @@ class AdmissionGate:
             required={SHIFT_RECORD: ArrayRecord, COUNTS_RECORD: MetricRecord},
             optional={METRICS_RECORD: MetricRecord},
         )
-        items = _counts(records[COUNTS_RECORD], round=self.round, least=1)
-        metrics = _metrics(records.get(METRICS_RECORD), self.metrics, items)
+        items = read_counts(records[COUNTS_RECORD], round=self.round, least=1)
+        metrics = read_metrics(records.get(METRICS_RECORD), self.metrics, items)
         shift = self._shift(records[SHIFT_RECORD])
         return Update(client, shift, min(items, self.max_items), metrics, items)
 
     def _shift(self, record: ArrayRecord) -> Shift:
-        _exact_keys(record, {SHIFT_KEY}, SHIFT_RECORD)
+        exact_keys(record, {SHIFT_KEY}, SHIFT_RECORD)
         array = record[SHIFT_KEY]
         for name, value, expected in (
             ("stype", array.stype, SHIFT_STYPE),
@@ -149,77 +129,10 @@ def admit_counts(client: str, reply: Message, metrics: Mapping[str, MetricRule],
         records = open_records(
             reply, required={COUNTS_RECORD: MetricRecord}, optional={METRICS_RECORD: MetricRecord}
         )
-        items = _counts(records[COUNTS_RECORD], round=round, least=0)
-        return Counts(client, items, _metrics(records.get(METRICS_RECORD), metrics, items))
+        items = read_counts(records[COUNTS_RECORD], round=round, least=0)
+        return Counts(client, items, read_metrics(records.get(METRICS_RECORD), metrics, items))
 
     return guarded(read)
-
-
-def open_records(
-    reply: Message, *, required: Mapping[str, type], optional: Mapping[str, type] | None = None
-) -> dict[str, Any]:
-    """The records of `reply` by name; raises Rejected for an error, an unknown or a missing record."""
-    if reply.has_error():
-        raise Rejected(f"error reply (code {reply.error.code}): {reply.error.reason}")
-    if not reply.has_content():
-        raise Rejected("the reply is empty")
-    allowed = {**required, **(optional or {})}
-    records = dict(reply.content.items())
-    for name, record in records.items():
-        if name not in allowed:
-            raise Rejected(f"unknown {type(record).__name__} {name!r}")
-        if type(record) is not allowed[name]:
-            raise Rejected(f"{name} is a {type(record).__name__}, expected {allowed[name].__name__}")
-    for name in required:
-        if name not in records:
-            raise Rejected(f"the record {name} is missing")
-    return records
-
-
-def guarded(read: Callable[[], _T]) -> _T:
-    try:
-        return read()
-    except Rejected:
-        raise
-    except InputError as error:
-        raise Rejected(str(error)) from None
-    except Exception as error:
-        raise Rejected(f"unreadable ({type(error).__name__}: {error})") from error
-
-
-def _exact_keys(record: ArrayRecord | MetricRecord | ConfigRecord, expected: set[str], name: str) -> None:
-    for key in record:
-        if key not in expected:
-            raise Rejected(f"{name} holds an unknown key {key!r}")
-    for key in sorted(expected):
-        if key not in record:
-            raise Rejected(f"{name} lacks the key {key!r}")
-
-
-def _counts(record: MetricRecord, *, round: int, least: int) -> int:
-    """The items of a counts record; a bool or a float is no count."""
-    _exact_keys(record, {ITEMS_KEY, ROUND_KEY}, COUNTS_RECORD)
-    items, echo = record[ITEMS_KEY], record[ROUND_KEY]
-    if type(items) is not int:
-        raise Rejected(f"{ITEMS_KEY}={items!r} is not a whole number")
-    if items < least:
-        raise Rejected(f"{ITEMS_KEY}={items}: must be at least {least}")
-    if type(echo) is not int or echo != round:
-        raise Rejected(f"{ROUND_KEY}={echo!r}, expected {round}")
-    return items
-
-
-def _metrics(record: MetricRecord | None, rules: Mapping[str, MetricRule], items: int) -> dict[str, Metric]:
-    if record is None:
-        return {}
-    _exact_keys(record, set(rules), METRICS_RECORD)
-    values = {}
-    for key, rule in rules.items():
-        try:
-            values[key] = rule.check(record[key], items)
-        except ValueError as error:
-            raise Rejected(f"the metric {key} {error}") from None
-    return values
 
 
 def _same_header(header: ShiftHeader, expected: ShiftHeader) -> None:

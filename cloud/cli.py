@@ -97,7 +97,7 @@ def _text(value: Any) -> str:
 def main() -> None:
     """Run the command; a user's mistake is one line on stderr and exit code 2."""
     try:
-        app()
+        app(prog_name="fedperfit-cloud")
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)

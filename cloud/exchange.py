@@ -130,8 +130,10 @@ def converse(
         now = time.monotonic()
         if now >= end or not waiting:
             break
-        pause = _SHORTEST_PAUSE if len(waiting) < before else min(1.5 * pause, _LONGEST_PAUSE)
+        if len(waiting) < before:
+            pause = _SHORTEST_PAUSE
         time.sleep(min(max(pause, _DUTY * (now - started)), end - now))
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
 
 
 def _pull(grid: Grid, message_id: str, message: Message) -> list[Message]:

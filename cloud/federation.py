@@ -14,11 +14,12 @@ from dataclasses import asdict, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from cloud.admission import AdmissionGate, Counts, Rejected, Update, admit_counts
+from cloud.admission import AdmissionGate, Counts, Update, admit_counts
 from cloud.aggregation import aggregate
 from cloud.checkpoint import Checkpoint, Checkpoints
 from cloud.exchange import Exchange, logger
 from cloud.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
+from cloud.replies import Rejected
 from cloud.round_report import RoundReport
 from cloud.settings import FederationSettings
 from protocol.errors import InputError

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from cloud.admission import Rejected, guarded, open_records
 from cloud.exchange import Transfer, converse, entries, logger
+from cloud.replies import Rejected, exact_keys, guarded, open_records
 from protocol.errors import InputError
 from protocol.ledger import Ledger
 from protocol.messages import STATUS_RECORD, STATUS_TYPE
@@ -116,12 +116,10 @@ def _wait(grid: Grid, expected: int, timeout: float) -> list[int]:
 def _status(reply: Message, fingerprint: str, task: str) -> ClientStatus:
     def read() -> ClientStatus:
         record = open_records(reply, required={STATUS_RECORD: ConfigRecord})[STATUS_RECORD]
-        for key in record:
-            if key not in _FIELDS:
-                raise Rejected(f"{STATUS_RECORD} holds an unknown key {key!r}")
+        exact_keys(record, set(_FIELDS), STATUS_RECORD)
         for key, kind in _FIELDS.items():
-            if type(record.get(key)) is not kind:
-                raise Rejected(f"{STATUS_RECORD}: {key} is missing or no {kind.__name__}")
+            if type(record[key]) is not kind:
+                raise Rejected(f"{STATUS_RECORD}: {key} is no {kind.__name__}")
         if not _NAME.fullmatch(record["client"]):
             raise Rejected(f"client={record['client']!r}: not a client's name")
         for key in ("history", "questions"):

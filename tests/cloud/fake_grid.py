@@ -118,7 +118,8 @@ def perturbed(shift: Shift, seed: str, *, scale: float = 0.1) -> Shift:
         return tensor.detach() + scale * torch.randn(tensor.shape, generator=generator)
 
     result = Shift(shift.shape, R=moved(shift.R), W=moved(shift.W), b=moved(shift.b))
-    result.retract()
+    for _ in range(3):  # the step is larger than an optimizer's
+        result.retract()
     return result
 
 
