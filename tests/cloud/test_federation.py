@@ -53,6 +53,21 @@ def test_the_order_of_replies_does_not_matter(tmp_path: Path) -> None:
     assert len(results) == 1
 
 
+def test_updates_are_summed_in_the_order_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights: list[list[float]] = []
+
+    def spy(updates: list[tuple[Shift, float]]) -> Shift:
+        weights.append([weight for _, weight in updates])
+        return aggregate(updates)
+
+    monkeypatch.setattr("cloud.federation.aggregate", spy)
+    grid = FakeGrid(CLIENTS, honest, ["dora", "ben", "anna", "carl"])
+    federation(tmp_path, grid, max_items=99).train(CLIENTS.values(), QUIET)
+    by_name = [float(items_of(name)) for name in sorted(CLIENTS.values())]
+    assert weights == [by_name, by_name]
+    assert by_name != [float(items_of(name)) for name in grid.order]
+
+
 def test_what_is_sent(tmp_path: Path) -> None:
     _, grid = train(tmp_path)
     assert [m.metadata.message_type for m in grid.pushed] == ["train.contribute"] * 8
@@ -90,16 +105,17 @@ class Killed(Exception):
     """Stands in for kill -9."""
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("moment", ["pushing", "pulling", "aggregating", "reporting"])
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_killed_run_resumes_to_the_same_bytes(
-    moment: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: str, number: int, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = federation(tmp_path / "whole", FakeGrid(CLIENTS, honest), rounds=3)
+    whole = federation(tmp_path / "whole", FakeGrid(CLIENTS, honest), rounds=3, dtype=dtype)
     expected = flat(whole.train(CLIENTS.values(), QUIET))
 
     grid = FakeGrid(CLIENTS, honest)
-    killed = federation(tmp_path / "killed", grid, rounds=3)
+    killed = federation(tmp_path / "killed", grid, rounds=3, dtype=dtype)
 
     def kill_at(count: int, original: object) -> object:
         calls = iter(range(10**6))
@@ -124,7 +140,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         with pytest.raises(Killed):
             killed.train(CLIENTS.values(), on_round)  # type: ignore[arg-type]
 
-    resumed = federation(tmp_path / "killed", FakeGrid(CLIENTS, honest), rounds=3)
+    resumed = federation(tmp_path / "killed", FakeGrid(CLIENTS, honest), rounds=3, dtype=dtype)
     reported: list[int] = []
     shift = resumed.train(CLIENTS.values(), lambda report: reported.append(report.round))
     assert flat(shift) == expected
