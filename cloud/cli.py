@@ -82,7 +82,7 @@ def show_checkpoint(
     console.print(table)
     for report in checkpoint.history:
         for client, reason in report.dropped.items():
-            console.print(f"round {report.round}: dropped {client}: {reason}", markup=False)
+            console.print(f"round {report.round}: dropped {client}: {reason}", markup=False, soft_wrap=True)
 
 
 def _console() -> Console:
