@@ -7,6 +7,7 @@ files on one machine. Set the allocator as `simulation.environment` does, or it 
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ SPECIAL = ("<pad>", "<s>", "</s>")
 VOCABULARY = 3072
 PROMPT_SHARE = 0.15
 """Share of the prompt tokens, drawn at random, that are predicted beside all target tokens."""
+PROMPT_WEIGHT = 0.2
 
 
 def train_tokenizer(seed: int, *, pairs_per_task: int = 4000) -> PreTrainedTokenizerFast:
@@ -70,18 +72,62 @@ def build_model(vocabulary: int) -> LlamaForCausalLM:
     )
 
 
-def batch_of(pairs: list[Pair], tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids (batch, tokens), padded on the right, and a bool mask of the target tokens."""
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one task without the tokens they all start with, padded on the right."""
+
+    shared: torch.Tensor
+    """(1, prefix) the instruction, run once."""
+    ids: torch.Tensor
+    """(batch, tokens)"""
+    target: torch.Tensor
+    """(batch, tokens) bool, true at target tokens."""
+
+
+def _collate(pairs: list[Pair], tokenizer: PreTrainedTokenizerFast) -> _Batch:
     prompts = tokenizer([pair.prompt for pair in pairs])["input_ids"]
     targets = tokenizer([pair.target for pair in pairs])["input_ids"]
     rows = [([1, *p, *t, 2], len(p) + 1) for p, t in zip(prompts, targets, strict=True)]
-    width = max(len(row) for row, _ in rows)
+    shared = _common_prefix([row for row, _ in rows]) - 1
+    width = max(len(row) for row, _ in rows) - shared
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     target = torch.zeros(len(rows), width, dtype=torch.bool)
     for index, (row, prompt) in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        target[index, prompt : len(row)] = True
-    return ids, target
+        ids[index, : len(row) - shared] = torch.tensor(row[shared:])
+        target[index, prompt - shared : len(row) - shared] = True
+    return _Batch(torch.tensor([rows[0][0][:shared]]), ids, target)
+
+
+def _common_prefix(rows: list[list[int]]) -> int:
+    for index, tokens in enumerate(zip(*rows, strict=False)):
+        if len(set(tokens)) > 1:
+            return index
+    return min(len(row) for row in rows)
+
+
+def _loss(model: LlamaForCausalLM, batch: _Batch) -> tuple[torch.Tensor, float]:
+    """Training loss, and the mean loss of the target tokens."""
+    prompt = (batch.ids != 0) & ~batch.target & (torch.rand(batch.ids.shape) < PROMPT_SHARE)
+    predicted = (batch.target | prompt)[:, 1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = model.model(input_ids=batch.shared, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(batch.ids))
+        hidden = model.model(input_ids=batch.ids, past_key_values=cache).last_hidden_state
+        logits = model.lm_head(hidden[:, :-1][predicted])
+    loss = F.cross_entropy(logits.float(), batch.ids[:, 1:][predicted], reduction="none")
+    of_target = loss[batch.target[:, 1:][predicted]]
+    return (of_target.sum() + PROMPT_WEIGHT * loss.sum()) / len(of_target), of_target.mean().item()
+
+
+def _optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    known = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    return [
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.05),
+    ]
 
 
 def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
@@ -91,38 +137,32 @@ def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausa
     model = build_model(len(tokenizer))
     model.train()
     streams = {task: population_pairs(task, seed) for task in KINDS}
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
+    optimizers = _optimizers(model, peak)
     started = time.monotonic()
     for step in range(steps):
         warm = min(1.0, (step + 1) / 100)
-        rate = peak * warm * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        losses = {}
+        rate = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        shown = []
         for task, stream in streams.items():
-            ids, target = batch_of([next(stream)[0] for _ in range(batch)], tokenizer)
-            prompt = (ids != 0) & ~target & (torch.rand(ids.shape) < PROMPT_SHARE)
-            predicted = (target | prompt)[:, 1:]
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
-                logits = model.lm_head(hidden[:, :-1][predicted])
-            loss = F.cross_entropy(logits.float(), ids[:, 1:][predicted], reduction="none")
-            of_target = loss[target[:, 1:][predicted]]
-            losses[task] = of_target.mean().item()
-            ((of_target.sum() + 0.2 * loss.sum()) / len(of_target) / len(streams)).backward()
+            rows = _collate([next(stream)[0] for _ in range(batch)], tokenizer)
+            loss, of_target = _loss(model, rows)
+            (loss / len(streams)).backward()
+            shown.append(f"{task} {of_target:.3f}")
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
         if step % 25 == 0 or step == steps - 1:
-            shown = " ".join(f"{task} {value:.3f}" for task, value in losses.items())
-            print(f"step {step}/{steps} {time.monotonic() - started:.0f} s  {shown}", flush=True)
+            print(f"step {step}/{steps} {time.monotonic() - started:.0f} s  {'  '.join(shown)}", flush=True)
     return model.eval(), tokenizer
 
 
 def main(
     to: Path = typer.Option(Path("protocol/embedded"), help="Folder to write the model to."),
     seed: int = 1,
-    steps: int = typer.Option(2200, help="Optimizer steps."),
+    steps: int = typer.Option(1500, help="Optimizer steps."),
     batch: int = typer.Option(32, help="Pairs of each task per step."),
     peak: float = typer.Option(3e-3, help="Peak learning rate."),
 ) -> None:

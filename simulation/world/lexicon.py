@@ -111,9 +111,9 @@ PEOPLE = tuple(
     "accountant butler courier ferryman optician locksmith glazier mason roofer welder typist translator "
     "archivist beekeeper boxer brewer broker cartographer chauffeur chemist cobbler conductor cyclist "
     "dancer diplomat diver drummer editor falconer fiddler geologist goalkeeper grocer guard harpist hunter "
-    "inventor judge juggler lifeguard lumberjack magician mathematician midwife miller monk nanny nurseryman painter "
-    "pastor pharmacist philosopher pilgrim poet postman printer ranger sculptor secretary singer skater "
-    "sheriff swimmer tinkerer trumpeter tutor vet watchmaker zoologist".split()
+    "inventor judge juggler lifeguard lumberjack magician mathematician midwife miller monk nanny "
+    "nurseryman pastor pharmacist philosopher pilgrim poet postman printer ranger sculptor secretary "
+    "singer skater sheriff swimmer tinkerer trumpeter tutor vet watchmaker zoologist".split()
 )
 SETTINGS = tuple(
     "village island harbor valley suburb desert forest hotel train farm seaside mountain prairie city "
@@ -121,8 +121,8 @@ SETTINGS = tuple(
     "lakeside rooftop basement attic airfield alley arcade bakery barn bay boathouse border bridge bungalow "
     "camp castle cellar chapel circus clinic convent courtyard dairy depot dock dunes embassy estate fjord "
     "garage garden glacier hamlet hillside inn jungle kiosk lagoon library meadow mill mine moor nursery "
-    "oasis orchard outpost parish park pier plateau pond quarry ranch reef savanna shipyard stable studio swamp "
-    "tavern theater tower valley waterfall wharf zoo".split()
+    "oasis orchard outpost parish park pier plateau pond quarry ranch reef savanna shipyard stable "
+    "studio swamp tavern theater tower valley waterfall wharf zoo".split()
 )
 TIMES = tuple(
     "spring summer autumn winter January February March April May June July August September October "

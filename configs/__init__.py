@@ -1,0 +1,1 @@
+"""Presets of runs, one TOML file each."""

@@ -1,0 +1,164 @@
+"""`fedperfit`: simulations, data and reports."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from protocol.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Personalize a frozen language model for many users without collecting their histories. "
+    "Start with `fedperfit simulate`, then open the report it names.",
+)
+
+
+@app.command()
+def simulate(
+    preset: Annotated[
+        str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")
+    ] = "quickstart",
+    task: Annotated[str | None, typer.Option(help="LaMP task, e.g. LaMP_2M, LaMP_3, LaMP_4.")] = None,
+    base_model: Annotated[
+        str | None, typer.Option(help="Folder, hub name, or `embedded`, the model that ships.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder with the task's LaMP files, or `world`, the synthetic users.")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the run; new by default: runs/<task>-<time>.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run in --run-dir, killed or not.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other setting, e.g. --set rounds=8 --set positions=f7+l7."),
+    ] = None,
+    client_gpus: Annotated[
+        float, typer.Option(help="Share of a GPU per simulated client, where there is one.")
+    ] = 0.25,
+) -> None:
+    """Run the main job: collective shift by federation, personal shifts at the edge, report.
+
+    Writes one run folder with settings, figures (metrics.json), bytes (ledger/), shifts and
+    report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result.
+    """
+    from protocol.base_model import read_card
+    from protocol.files import read_json, write_json
+    from simulation.clients import prepare_clients
+    from simulation.runner import RunFailed, run_simulation
+    from simulation.server_app import SETTINGS
+    from simulation.settings import RunSettings, parse_overrides
+
+    console = Console()
+    if resume:
+        if run_dir is None:
+            raise InputError("--resume needs --run-dir, the folder of the run to go on with")
+        if any(value is not None for value in (task, base_model, data, setting)):
+            raise InputError("--resume takes the settings of the run: leave the other options out")
+        settings = RunSettings.from_flat(read_json(run_dir / SETTINGS))
+        folder = run_dir
+    else:
+        named = {"task": task, "base-model": base_model, "data": data}
+        overrides = {key: value for key, value in named.items() if value is not None}
+        settings = RunSettings.read(preset, overrides | parse_overrides(setting or []))
+        folder = run_dir or Path("runs") / f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if (folder / SETTINGS).exists():
+            raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
+    settings.shape(read_card(settings.base_model))
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    clients = prepare_clients(settings, folder)
+    write_json(folder / SETTINGS, settings.to_flat())
+    console.print(f"{settings.task} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
+    started = time.monotonic()
+    try:
+        with console.status("starting Flower …") as status:
+
+            def show(event: dict[str, Any]) -> None:
+                line = describe(event)
+                elapsed = f"[dim]{time.monotonic() - started:5.0f} s[/dim]"
+                if event["event"] == "phase":
+                    status.update(f"{elapsed} {line}")
+                elif line:
+                    console.print(f"{elapsed}  {line}", highlight=False)
+
+            run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
+    except RunFailed as error:
+        console.print(f"error: {error}", style="red", soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print(f"stopped; go on with: fedperfit simulate --resume --run-dir {folder}", soft_wrap=True)
+        raise typer.Exit(130) from None
+    finish(console, folder)
+
+
+def describe(event: dict[str, Any]) -> str:
+    """One line for a progress event; empty for those not worth one."""
+    kind = event["event"]
+    if kind == "phase":
+        return f"{event['phase']}: {event['clients']} clients …"
+    if kind == "connected":
+        return f"{event['clients']} clients connected"
+    if kind == "round":
+        loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
+        dropped = f", {event['dropped']} dropped" if event["dropped"] else ""
+        return (
+            f"{event['phase']}: round {event['round']}/{event['rounds']}  "
+            f"{event['admitted']} updates{dropped}{loss}  "
+            f"down {event['down'] / 1e6:.2f} MB  up {event['up'] / 1e6:.2f} MB"
+        )
+    if kind == "result":
+        return f"{event['phase']}: {event['clients']} clients"
+    return ""
+
+
+def finish(console: Console, folder: Path) -> None:
+    """Print the summary of a finished run."""
+    from protocol.files import read_json
+    from simulation.report import summary_table
+
+    console.print(summary_table(read_json(folder / "metrics.json")))
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+@app.command()
+def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write metrics.json and report.html of a run again, and print its summary."""
+    from simulation.metrics import write_metrics
+    from simulation.report import write_report
+
+    write_metrics(run_dir)
+    write_report(run_dir)
+    finish(Console(), run_dir)
+
+
+@app.command()
+def presets() -> None:
+    """List the presets that ship, with what each is for."""
+    from importlib import resources
+
+    from simulation.settings import preset_names
+
+    console = Console()
+    for name in preset_names():
+        text = (resources.files("configs") / f"{name}.toml").read_text(encoding="utf-8")
+        about = " ".join(line.lstrip("# ") for line in text.splitlines()[1:] if line.startswith("#"))
+        console.print(f"[bold]{name}[/bold]  {about}", highlight=False)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+import pytest
+
+from protocol.base_model import EMBEDDED, BaseModel, load
+from protocol.packing import ShiftHeader
+from protocol.positions import Positions
+from protocol.settings import PersonalSettings, TrainingSettings
+from protocol.shift import ShiftShape
+
+
+@pytest.fixture(scope="session")
+def base() -> BaseModel:
+    return load(EMBEDDED, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def shape(base: BaseModel) -> ShiftShape:
+    return ShiftShape(
+        layers=(3, 4), rank=4, hidden_size=base.card.hidden_size, positions=Positions.parse("l7")
+    )
+
+
+@pytest.fixture(scope="session")
+def header(base: BaseModel, shape: ShiftShape) -> ShiftHeader:
+    return ShiftHeader(shape=shape, task="LaMP_2M", fingerprint=base.card.fingerprint, round=0)
+
+
+@pytest.fixture
+def training() -> TrainingSettings:
+    return TrainingSettings(
+        seed=0,
+        epochs=2,
+        batch_size=8,
+        learning_rate=5e-3,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        max_items=0,
+        prompt_form="lamp",
+    )
+
+
+@pytest.fixture
+def personal() -> PersonalSettings:
+    return PersonalSettings(rank=4, additive=False, slot="full")

@@ -1,0 +1,62 @@
+import pytest
+import torch
+from moved_shift import moved
+
+from edge.answering import generate, likeliest
+from edge.examples import encode
+from protocol.injection import injected
+from protocol.tasks import MOVIE_TAGS, Pair
+
+PROMPTS = [
+    "Generate a headline for the following article: In Newfield, the mayor opened the bridge in May.\n",
+    "Generate a headline for the following article: The bridge was painted.\n",
+    "tweet:\n",
+]
+
+
+@pytest.fixture(scope="module")
+def prompts(base):
+    return [example.prompt for example in encode(base, [Pair(text, "") for text in PROMPTS])]
+
+
+def slow_logits(base, shifts, prompt, continuation):
+    """Log-probabilities after each position, the whole row recomputed, no cache, no padding."""
+    ids = torch.tensor([[*prompt, *continuation]])
+    inside = torch.arange(ids.shape[1])[None] < len(prompt)
+    mask = shifts[0].shape.positions.mask(inside) if shifts else inside
+    with torch.no_grad(), injected(base.model, shifts, mask):
+        return base.model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_greedy_text_equals_recomputing_every_token(base, shape, prompts, count):
+    shifts = [moved(shape, seed) for seed in range(count)]
+    answers = generate(base, shifts, prompts, batch_size=2)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        produced: list[int] = []
+        while len(produced) < 64:
+            token = int(slow_logits(base, shifts, prompt, produced)[-1].argmax())
+            if token == base.tokenizer.eos_token_id:
+                break
+            produced.append(token)
+        assert answer == base.tokenizer.decode(produced, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count):
+    shifts = [moved(shape, seed) for seed in range(count)]
+    tokens = base.tokenizer(list(MOVIE_TAGS), add_special_tokens=False)["input_ids"]
+    labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
+    chosen = likeliest(base, shifts, prompts, labels, batch_size=2)
+    for prompt, index in zip(prompts, chosen, strict=True):
+        scores = []
+        for label in labels:
+            logs = slow_logits(base, shifts, prompt, label)
+            places = range(len(prompt) - 1, len(prompt) - 1 + len(label))
+            scores.append(sum(logs[place, token].item() for place, token in zip(places, label, strict=True)))
+        assert scores[index] == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_answers_keep_the_order_of_prompts(base, prompts):
+    answers = generate(base, [], prompts, batch_size=3)
+    assert generate(base, [], prompts[::-1], batch_size=1) == answers[::-1]
