@@ -1,12 +1,11 @@
 """Answers of the shifted model: greedy text, and the likeliest of a fixed set of labels."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import torch
 
-from edge.examples import pad_left
+from edge.examples import pad_left, places
 from protocol.base_model import BaseModel
 from protocol.injection import injected
 from protocol.shift import Shift
@@ -67,7 +66,7 @@ def likeliest(
             prefill = base.model(
                 input_ids=ids,
                 attention_mask=mask.long(),
-                **_places(base, mask),
+                **places(base, mask),
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -80,7 +79,7 @@ def likeliest(
         logits = base.model(
             input_ids=inputs,
             attention_mask=attention.long(),
-            **_places(base, attention, last=inputs.shape[1]),
+            **places(base, attention, last=inputs.shape[1]),
             past_key_values=cache,
             use_cache=True,
         ).logits
@@ -106,10 +105,3 @@ def _shifted(
 ) -> AbstractContextManager[None]:
     positions = shifts[0].shape.positions.mask(mask) if shifts else mask
     return injected(base.model, shifts, positions, additive=additive, prefill_only=True)
-
-
-def _places(base: BaseModel, mask: torch.Tensor, last: int = 0) -> dict[str, torch.Tensor]:
-    """`position_ids` (batch, tokens) that do not count padding, for models that take them."""
-    if "position_ids" not in inspect.signature(base.model.forward).parameters:
-        return {}
-    return {"position_ids": (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -last:]}

@@ -1,5 +1,6 @@
 """Training pairs as token ids, and padded batches of them."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts and targets in one row each, padded on the right."""
+    """Prompts and targets in one row each, padded on the right.
+
+    Where contexts are cached, a row starts after its prompt's context.
+    """
 
     ids: torch.Tensor
     """(batch, tokens)"""
@@ -62,14 +66,15 @@ def encode(base: BaseModel, pairs: Sequence[Pair]) -> list[Example]:
     return examples
 
 
-def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Pad `examples` on the right to one batch."""
-    lengths = torch.tensor([len(e.prompt) + len(e.target) for e in examples])
-    prompts = torch.tensor([len(e.prompt) for e in examples])
+def collate(examples: Sequence[Example], device: torch.device, skipped: Sequence[int] | None = None) -> Batch:
+    """Pad `examples` on the right to one batch, each without its first `skipped` tokens."""
+    skips = list(skipped or [0] * len(examples))
+    prompts = torch.tensor([len(e.prompt) - skip for e, skip in zip(examples, skips, strict=True)])
+    lengths = prompts + torch.tensor([len(e.target) for e in examples])
     width = int(lengths.max())
     ids = torch.zeros(len(examples), width, dtype=torch.long)
-    for row, example in zip(ids, examples, strict=True):
-        tokens = example.prompt + example.target
+    for row, example, skip in zip(ids, examples, skips, strict=True):
+        tokens = (example.prompt + example.target)[skip:]
         row[: len(tokens)] = torch.tensor(tokens)
     columns = torch.arange(width)
     return Batch(
@@ -88,3 +93,13 @@ def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[
         ids[index, width - len(prompt) :] = torch.tensor(prompt)
         mask[index, width - len(prompt) :] = True
     return ids.to(device), mask.to(device)
+
+
+def places(base: BaseModel, mask: torch.Tensor, last: int = 0) -> dict[str, torch.Tensor]:
+    """`position_ids` of the `last` columns (0: all) that do not count padding, for models that take them.
+
+    mask: (batch, tokens) bool, true at tokens.
+    """
+    if "position_ids" not in inspect.signature(base.model.forward).parameters:
+        return {}
+    return {"position_ids": (mask.long().cumsum(-1) - 1).clamp(min=0)[:, -last:]}

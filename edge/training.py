@@ -3,11 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from edge.examples import Batch, Example, collate
+from edge.contexts import Contexts, build_contexts, context_length
+from edge.examples import Example, collate, places
 from protocol.base_model import BaseModel
 from protocol.errors import InputError
 from protocol.injection import injected
@@ -53,20 +55,28 @@ def fit(
         ],
         lr=settings.learning_rate,
     )
+    positions = shift.shape.positions
+    contexts = build_contexts(base, [example.prompt for example in examples], positions)
     rng = random.Random(order)
     batches = -(-len(examples) // settings.batch_size)
     steps, total = 0, settings.epochs * batches
     loss_sum = 0.0
     for _ in range(settings.epochs):
-        shuffled = rng.sample(list(examples), len(examples))
+        shuffled = rng.sample(range(len(examples)), len(examples))
         loss_sum = 0.0
         for start in range(0, len(shuffled), settings.batch_size):
             chosen = shuffled[start : start + settings.batch_size]
             if decay_rate:
                 for group in optimizer.param_groups:
                     group["lr"] = settings.learning_rate * (1 - 0.9 * steps / total)
-            batch = collate(chosen, base.device)
-            loss = target_loss(base, [*beneath, shift], batch, additive=additive)
+            loss = batch_loss(
+                base,
+                [*beneath, shift],
+                [examples[row] for row in chosen],
+                chosen,
+                contexts,
+                additive=additive,
+            )
             if not torch.isfinite(loss):
                 raise InputError(f"the loss is {loss.item()}: the learning rate may be too high")
             optimizer.zero_grad()
@@ -80,19 +90,31 @@ def fit(
     return Fit(items=len(examples), steps=steps, loss=loss_sum / len(examples))
 
 
-def target_loss(
-    base: BaseModel, shifts: Sequence[Shift], batch: Batch, *, additive: bool = False
+def batch_loss(
+    base: BaseModel,
+    shifts: Sequence[Shift],
+    examples: Sequence[Example],
+    rows: Sequence[int] = (),
+    contexts: Contexts | None = None,
+    *,
+    additive: bool = False,
 ) -> torch.Tensor:
-    """Mean cross-entropy over the target tokens of a batch, in nats; the output layer sees only those."""
-    mask = shifts[0].shape.positions.mask(batch.prompt)
+    """Mean cross-entropy over the target tokens of a batch, in nats.
+
+    With `contexts`, in which the examples are `rows`, only what the shifts can touch is run.
+    """
+    positions = shifts[0].shape.positions
+    skipped = [0 if contexts is None else context_length(e.prompt, positions) for e in examples]
+    batch = collate(examples, base.device, skipped)
     predicted = batch.target[:, 1:]
     columns = predicted.any(dim=0).nonzero().flatten()
-    with injected(base.model, shifts, mask, additive=additive):
-        logits = base.model(
-            input_ids=batch.ids,
-            attention_mask=batch.attention.long(),
-            use_cache=False,
-            logits_to_keep=columns,
-        ).logits
+    inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention.long()}
+    if contexts is not None:
+        cache, filled = contexts.gather(rows)
+        attention = torch.cat([filled, batch.attention], dim=1)
+        inputs |= {"attention_mask": attention.long(), "past_key_values": cache}
+        inputs |= places(base, attention, last=batch.ids.shape[1])
+    with injected(base.model, shifts, positions.mask(batch.prompt), additive=additive):
+        logits = base.model(**inputs, use_cache=contexts is not None, logits_to_keep=columns).logits
     kept = predicted[:, columns]
     return F.cross_entropy(logits[kept].float(), batch.ids[:, 1:][:, columns][kept])

@@ -39,8 +39,7 @@ def test_rating_sums(pairs):
     """An unparsable answer counts as the farther end of the scale (LaMP)."""
     answers, golds = zip(*pairs, strict=True)
     numbers = [
-        int(a) if a in RATINGS.labels else (1 if abs(int(g) - 1) > abs(int(g) - 5) else 5)
-        for a, g in pairs
+        int(a) if a in RATINGS.labels else (1 if abs(int(g) - 1) > abs(int(g) - 5) else 5) for a, g in pairs
     ]
     true = [int(gold) for gold in golds]
     sums = score(RATINGS, answers, golds)

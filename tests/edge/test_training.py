@@ -5,9 +5,9 @@ import torch
 from moved_shift import moved
 from torch.nn import functional as F
 
-from edge.examples import KEPT_TAIL, Example, collate, encode
+from edge.examples import KEPT_TAIL, Example, encode
 from edge.personal import PersonalShift
-from edge.training import fit, target_loss
+from edge.training import batch_loss, fit
 from protocol.errors import InputError
 from protocol.injection import injected
 from protocol.tasks import Pair
@@ -26,7 +26,7 @@ def test_loss_is_that_of_the_target_tokens_alone(base, shape):
     """Against one example at a time, no padding, log-probabilities summed by hand."""
     examples, shift = examples_of(5), moved(shape, 1)
     with torch.no_grad():
-        batched = target_loss(base, [shift], collate(examples, base.device))
+        batched = batch_loss(base, [shift], examples)
         total, count = 0.0, 0
         for example in examples:
             ids = torch.tensor([example.prompt + example.target])
@@ -42,9 +42,9 @@ def test_loss_is_that_of_the_target_tokens_alone(base, shape):
 def test_fit_lowers_the_loss_and_keeps_rows_orthonormal(base, shape, training):
     examples = examples_of(16)
     shift = PersonalShift.start(shape, seed=0)
-    before = target_loss(base, [shift], collate(examples, base.device)).item()
+    before = batch_loss(base, [shift], examples).item()
     done = fit(base, shift, examples, training, order="x")
-    after = target_loss(base, [shift], collate(examples, base.device)).item()
+    after = batch_loss(base, [shift], examples).item()
     assert after < before - 0.1
     assert done.items == 16
     assert done.steps == 4
@@ -82,7 +82,7 @@ def test_a_long_prompt_loses_its_field_and_keeps_its_end(base):
     long = Pair("Which tag? " + "word " * 2000 + "description end\n", "comedy")
     (example,) = encode(base, [long])
     assert len(example.prompt) + len(example.target) == base.context
-    (short,) = encode(base, [Pair("description end\n", "comedy")])
+    (short,) = encode(base, [Pair(" description end\n", "comedy")])
     kept = len(short.prompt) - 1
     assert example.prompt[0] == base.tokenizer.bos_token_id
     assert kept <= KEPT_TAIL

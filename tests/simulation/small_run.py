@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from local_grid import LocalGrid
+
 from protocol.files import write_json
 from simulation.clients import prepare_clients
 from simulation.server_app import SETTINGS
 from simulation.settings import RunSettings
 from simulation.study import Study
-from local_grid import LocalGrid
 
 SMALL = {
     "others": 3,
