@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cloud.round_report import RoundReport
-from cloud.shift_file import read_shift_file, write_shift_file
 from protocol.errors import InputError
 from protocol.files import write_atomic
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.shift import Shift
+from protocol.shift_file import read_shift_file, write_shift_file
 
 _KIND = "checkpoint"
 

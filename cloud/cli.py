@@ -42,7 +42,7 @@ def show_release(
     Checks that the file is whole, that the shift matches its SHA-256 and that the metadata agrees with
     the shift's own header.
     """
-    from cloud.release import read_release
+    from protocol.release import read_release
 
     release = read_release(file)
     table = Table("field", "value", title=f"release {release.version}")

@@ -79,6 +79,20 @@ class Agent:
 
     def evaluate(self, packed: bytes, settings: EvaluationSettings) -> Outcome:
         """Answer the client's questions at one stage; metric sums against their golds."""
+        pairs = self.history.asked(PromptForm(settings.prompt_form))
+        if not pairs:
+            raise InputError("there are no held-out questions to evaluate on")
+        answers = self._answers(encode(self.base, pairs), self._shifts(packed, settings), settings)
+        golds = [question["gold"] for question in self.history.questions]
+        return Outcome(len(golds), score(self.history.task, answers, golds))
+
+    def answer(self, packed: bytes, question: str, settings: EvaluationSettings) -> str:
+        """The answer to one question at one stage, for the owner alone."""
+        pair = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form))
+        (text,) = self._answers(encode(self.base, [pair]), self._shifts(packed, settings), settings)
+        return text
+
+    def _shifts(self, packed: bytes, settings: EvaluationSettings) -> list[Shift]:
         shifts: list[Shift] = []
         if settings.stage != "base":
             release, header = self._open(packed)
@@ -88,14 +102,9 @@ class Agent:
                 shifts.append(self._vault.load(settings.slot, belonging))
         for shift in shifts:
             shift.to(self.base.device)
-        pairs = self.history.asked(PromptForm(settings.prompt_form))
-        if not pairs:
-            raise InputError("there are no held-out questions to evaluate on")
-        answers = self._answer(encode(self.base, pairs), shifts, settings)
-        golds = [question["gold"] for question in self.history.questions]
-        return Outcome(len(golds), score(self.history.task, answers, golds))
+        return shifts
 
-    def _answer(
+    def _answers(
         self, examples: list[Example], shifts: list[Shift], settings: EvaluationSettings
     ) -> list[str]:
         task, prompts = self.history.task, [example.prompt for example in examples]

@@ -138,6 +138,36 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
 
 
 @app.command()
+def tune(
+    preset: Annotated[str, typer.Option(help="Preset by name or a .toml file.")] = "quickstart",
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help="Settings, e.g. --set task=LaMP_3.")
+    ] = None,
+    rates: Annotated[str, typer.Option(help="Learning rates to try.")] = "1e-3,2e-3,5e-3,1e-2",
+    epochs: Annotated[str, typer.Option(help="Numbers of epochs to try.")] = "4,6",
+    users: Annotated[int, typer.Option(help="How many of the others to validate on.")] = 8,
+) -> None:
+    """Choose the personal learning rate and epochs on validation data.
+
+    Uses the histories of others only (older items to fit, the latest quarter to score), so that no
+    target user's question takes part in the choice.
+    """
+    from simulation.settings import RunSettings, parse_overrides
+    from simulation.tuning import tune as trials
+
+    console = Console()
+    settings = RunSettings.read(preset, parse_overrides(setting or []))
+    for trial in trials(
+        settings, [float(rate) for rate in rates.split(",")], [int(e) for e in epochs.split(",")], users
+    ):
+        console.print(
+            f"rate {trial.learning_rate:g}  epochs {trial.epochs}  score {trial.score:.3f}"
+            f"  (without a personal shift {trial.without:.3f})",
+            highlight=False,
+        )
+
+
+@app.command()
 def presets() -> None:
     """List the presets that ship, with what each is for."""
     from importlib import resources

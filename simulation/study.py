@@ -14,13 +14,13 @@ from flwr.serverapp import Grid
 from cloud.checkpoint import Checkpoints
 from cloud.exchange import Exchange
 from cloud.federation import Federation
-from cloud.release import FILE_NAME, Release
 from cloud.roster import roster
 from cloud.round_report import RoundReport
 from protocol.base_model import read_card
 from protocol.files import write_json
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader
+from protocol.release import FILE_NAME, Release
 from protocol.shift import Shift
 from simulation.clients import NEW, OTHERS, TARGETS, prepare_clients
 from simulation.settings import RunSettings

@@ -5,11 +5,11 @@ import pytest
 from fake_grid import HEADER, SHAPE, flat, perturbed
 
 from cloud.checkpoint import Checkpoint, Checkpoints
-from cloud.shift_file import write_shift_file
 from protocol.errors import InputError
 from protocol.ledger import Entry, Ledger
 from protocol.packing import pack
 from protocol.shift import Shift
+from protocol.shift_file import write_shift_file
 
 ENTRY = Entry("train", 1, "anna", "up", 10, 20)
 

@@ -7,11 +7,11 @@ from fake_grid import HEADER, SHAPE, FakeGrid, federation, flat, honest, perturb
 from flwr.app import Message, RecordDict
 
 from cloud import cli
-from cloud.release import FILE_NAME, Release, read_release
-from cloud.shift_file import write_shift_file
 from protocol.errors import InputError
 from protocol.packing import pack
+from protocol.release import FILE_NAME, Release, read_release
 from protocol.shift import Shift
+from protocol.shift_file import write_shift_file
 
 SHIFT = perturbed(Shift.identity(SHAPE, seed=0), "release")
 

@@ -7,8 +7,8 @@ from simulation.metrics import write_metrics
 from simulation.report import write_report
 from small_run import prepare, run_locally, small_settings
 
-from cloud.release import FILE_NAME, read_release
 from edge import client_app
+from protocol.release import FILE_NAME, read_release
 from simulation.study import Study
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cloud.shift_file import read_shift_file, sha256, write_shift_file
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.shift import Shift
+from protocol.shift_file import read_shift_file, sha256, write_shift_file
 
 FILE_NAME = "release.safetensors"
 _KIND = "release"

@@ -1,0 +1,108 @@
+"""`fedperfit-edge`: one person's client, by hand."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from protocol.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Personalize a base model on this machine. FOLDER holds client.json (name, task, "
+    "shares_metrics), history.jsonl (one LaMP item per line) and, once fitted, personal/. "
+    "Nothing here opens a network connection, and nothing in FOLDER is sent anywhere.",
+)
+
+Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
+Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]
+BaseName = Annotated[str, typer.Option("--base-model", help="Folder, hub name, or `embedded`.")]
+SLOT = "full"
+
+
+@app.command()
+def show(folder: Folder) -> None:
+    """What the folder holds: task, items, kept personal shifts."""
+    from edge.history import read_history
+
+    history = read_history(folder)
+    kept = sorted(path.stem for path in (folder / "personal").glob("*.safetensors"))
+    console = Console()
+    console.print(f"{history.name}: {history.task.name}, {len(history.items)} items", highlight=False)
+    console.print(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
+    console.print(f"personal shifts: {', '.join(kept) or 'none'}")
+
+
+@app.command()
+def personalize(
+    folder: Folder,
+    release: Release,
+    base_model: BaseName = "embedded",
+    rank: Annotated[int, typer.Option(help="Rank of the personal shift.")] = 4,
+    epochs: Annotated[int, typer.Option(help="Passes over the history.")] = 6,
+    learning_rate: Annotated[
+        float, typer.Option(help="Peak rate; about 1e-4 for a 7B model, 5e-3 for a tiny one.")
+    ] = 5e-3,
+    prompt_form: Annotated[str, typer.Option(help="`lamp`, or `oppu` for large models.")] = "lamp",
+) -> None:
+    """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
+    from edge.agent import Agent
+    from protocol.base_model import load
+    from protocol.packing import pack
+    from protocol.release import read_release
+    from protocol.settings import PersonalSettings, TrainingSettings
+
+    training = TrainingSettings(
+        seed=0,
+        epochs=epochs,
+        batch_size=8,
+        learning_rate=learning_rate,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        max_items=0,
+        prompt_form=prompt_form,
+    )
+    found = read_release(release)
+    agent = Agent(folder, load(base_model))
+    personal = PersonalSettings(rank=rank, additive=False, slot=SLOT)
+    done = agent.personalize(pack(found.shift, found.header), personal, training)
+    loss = done.metrics["loss"]
+    assert isinstance(loss, float)
+    Console().print(f"fitted on {done.items} items, last loss {loss / done.items:.3f}; kept in {folder}")
+
+
+@app.command()
+def answer(
+    folder: Folder,
+    question: Annotated[str, typer.Argument(help="A question of the task, in LaMP's form.")],
+    release: Release,
+    base_model: BaseName = "embedded",
+    prompt_form: Annotated[str, typer.Option(help="As in `personalize`.")] = "lamp",
+) -> None:
+    """Answer a question at each stage: base model, collective shift, personal shift."""
+    from edge.agent import Agent
+    from protocol.base_model import load
+    from protocol.packing import pack
+    from protocol.release import read_release
+    from protocol.settings import STAGES, EvaluationSettings
+
+    found = read_release(release)
+    agent = Agent(folder, load(base_model))
+    packed = pack(found.shift, found.header)
+    for stage in STAGES:
+        settings = EvaluationSettings(
+            stage=stage, slot=SLOT, additive=False, batch_size=1, prompt_form=prompt_form
+        )
+        print(f"{stage:>10}: {agent.answer(packed, question, settings)}")
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
