@@ -120,15 +120,11 @@ def unpack(data: bytes) -> tuple[Shift, ShiftHeader]:
             f"packed shift has {len(data) - offset} bytes of values, "
             f"expected {shape.parameters * dtype.itemsize}"
         )
-    values = (
-        torch.from_numpy(np.frombuffer(data, np.uint8, offset=offset).copy()).view(dtype).float()
-    )
+    values = torch.from_numpy(np.frombuffer(data, np.uint8, offset=offset).copy()).view(dtype).float()
     slab = (len(shape.layers), shape.rank, shape.hidden_size)
     size = shape.parameters // (2 * shape.hidden_size + 1)
     R, W, b = torch.split(values, [size * shape.hidden_size, size * shape.hidden_size, size])
-    shift = Shift(
-        shape, R=R.reshape(slab).clone(), W=W.reshape(slab).clone(), b=b.reshape(slab[:2]).clone()
-    )
+    shift = Shift(shape, R=R.reshape(slab).clone(), W=W.reshape(slab).clone(), b=b.reshape(slab[:2]).clone())
     if header.dtype != "float32":
         shift.retract()
     return shift, header

@@ -54,9 +54,7 @@ class ShiftShape:
 class Shift(nn.Module):
     """The trainable tensors of one stage; the identity when made by `identity`."""
 
-    def __init__(
-        self, shape: ShiftShape, *, R: torch.Tensor, W: torch.Tensor, b: torch.Tensor
-    ) -> None:
+    def __init__(self, shape: ShiftShape, *, R: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> None:
         """R, W: (layers, r, d); b: (layers, r). Raises InputError when a tensor's shape differs."""
         super().__init__()
         slab = (len(shape.layers), shape.rank, shape.hidden_size)

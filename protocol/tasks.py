@@ -90,9 +90,7 @@ class Task:
         """The text a benchmark question asks about; raises InputError for another task's question."""
         _, marker, field = query.partition(self.marker)
         if not marker:
-            raise InputError(
-                f"{self.name}: a question lacks {self.marker.strip()!r}: {query[:60]!r}"
-            )
+            raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}: {query[:60]!r}")
         return field
 
     def parse(self, answer: str) -> str | None:
