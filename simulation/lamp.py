@@ -184,7 +184,5 @@ def _common(histories: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The items of the first history that all others hold too."""
     others = [{json.dumps(item, sort_keys=True) for item in history} for history in histories[1:]]
     return [
-        item
-        for item in histories[0]
-        if all(json.dumps(item, sort_keys=True) in other for other in others)
+        item for item in histories[0] if all(json.dumps(item, sort_keys=True) in other for other in others)
     ]
