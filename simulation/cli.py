@@ -1,5 +1,6 @@
 """`fedperfit`: simulations, data and reports."""
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -51,8 +52,7 @@ def simulate(
     from protocol.files import read_json, write_json
     from simulation.clients import prepare_clients
     from simulation.runner import RunFailed, run_simulation
-    from simulation.server_app import SETTINGS
-    from simulation.settings import RunSettings, parse_overrides
+    from simulation.settings import SETTINGS, RunSettings, parse_overrides
 
     console = Console()
     if resume:
@@ -165,6 +165,29 @@ def tune(
             f"  (without a personal shift {trial.without:.3f})",
             highlight=False,
         )
+
+
+@app.command("flower-env")
+def flower_env(
+    preset: Annotated[str, typer.Option(help="Preset the run will use.")] = "quickstart",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="Its other settings.")] = None,
+    client_gpus: Annotated[float, typer.Option(help="Share of a GPU per simulated client.")] = 0.25,
+) -> None:
+    """Print the environment for plain `flwr run . --stream`: eval "$(fedperfit flower-env)".
+
+    Writes runs/flower-home with a simulation of as many nodes as the preset has clients.
+    """
+    from protocol.run_folder import RUNS_VARIABLE
+    from simulation.clients import count_clients
+    from simulation.environment import variables, write_flower_home
+    from simulation.settings import RunSettings, parse_overrides
+
+    settings = RunSettings.read(preset, parse_overrides(setting or []))
+    runs = Path("runs").resolve()
+    home = runs / "flower-home"
+    write_flower_home(home, address=":local:", clients=count_clients(settings), client_gpus=client_gpus)
+    for name, value in (variables(home, str(home)) | {RUNS_VARIABLE: str(runs)}).items():
+        print(f"export {name}={shlex.quote(value)}")
 
 
 @app.command()

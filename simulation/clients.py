@@ -55,6 +55,14 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
     return roster
 
 
+def count_clients(settings: RunSettings) -> int:
+    """How many clients `prepare_clients` will make."""
+    if settings.data == WORLD:
+        return settings.others + settings.targets + settings.new
+    data = open_lamp(Path(settings.data).expanduser(), task_by_name(settings.task))
+    return min(settings.others, len(data.users("others"))) + min(settings.targets, len(data.users("targets")))
+
+
 def _data_folder(settings: RunSettings, folder: Path) -> Path:
     if settings.data != WORLD:
         return Path(settings.data).expanduser()

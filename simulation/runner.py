@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from protocol.errors import InputError
 from simulation.environment import RUN_MARK, variables, write_flower_home
-from simulation.server_app import EVENTS
+from simulation.study import EVENTS
 
 _START_SECONDS = 60.0
 _APP = '''"""Names the installed apps for Flower, which wants them inside the folder it runs."""

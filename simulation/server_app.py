@@ -16,12 +16,8 @@ from protocol.files import read_json, write_json
 from protocol.run_folder import run_folder
 from simulation.metrics import write_metrics
 from simulation.report import write_report
-from simulation.settings import RunSettings, parse_overrides
-from simulation.study import Study
-
-SETTINGS = "settings.json"
-EVENTS = "events.jsonl"
-"""One JSON object per event of the run, for live progress."""
+from simulation.settings import SETTINGS, RunSettings, parse_overrides
+from simulation.study import EVENTS, Study
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.simulation")

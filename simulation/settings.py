@@ -15,6 +15,8 @@ from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSett
 from protocol.shift import ShiftShape
 from protocol.tasks import task_by_name
 
+SETTINGS = "settings.json"
+"""A run's settings, in its folder."""
 WORLD = "world"
 """Value of `data` that names the synthetic world."""
 

@@ -26,6 +26,8 @@ from simulation.clients import NEW, OTHERS, TARGETS, prepare_clients
 from simulation.settings import RunSettings
 
 CONNECT_SECONDS = 120.0
+EVENTS = "events.jsonl"
+"""In the run folder: one JSON object per progress event."""
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Called with an event's name and its values: what a live display shows."""

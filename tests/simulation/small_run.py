@@ -6,8 +6,7 @@ from local_grid import LocalGrid
 
 from protocol.files import write_json
 from simulation.clients import prepare_clients
-from simulation.server_app import SETTINGS
-from simulation.settings import RunSettings
+from simulation.settings import SETTINGS, RunSettings
 from simulation.study import Study
 
 SMALL = {

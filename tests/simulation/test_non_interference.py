@@ -22,7 +22,7 @@ def other_shifts(monkeypatch):
     def change() -> None:
         def store_changed(self, slot, shift, belonging):
             with torch.no_grad():
-                shift.b += 3.0
+                shift.b += 100.0
                 shift.W += 0.1 * torch.randn(shift.W.shape, generator=torch.Generator().manual_seed(9))
             store(self, slot, shift, belonging)
 

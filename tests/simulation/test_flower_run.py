@@ -1,0 +1,165 @@
+"""The real thing: SuperLink, Ray and ClientApps in their own processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from small_run import SMALL
+
+from protocol.files import read_json
+from simulation.environment import RUN_MARK
+from simulation.runner import stop_run
+
+SETTINGS = SMALL | {"rounds": 3, "history-lengths": [], "collective-sizes": []}
+
+
+def command(folder: Path, *extra: str) -> list[str]:
+    return [sys.executable, "-m", "simulation.cli", "simulate", "--run-dir", str(folder), *extra]
+
+
+def fresh(folder: Path) -> list[str]:
+    values = [f"{key}={json.dumps(value)}" for key, value in SETTINGS.items()]
+    return command(folder, *(part for value in values for part in ("--set", value)))
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(RUN_MARK) == str(folder.resolve()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def events(folder: Path) -> list[dict[str, object]]:
+    path = folder / "events.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture
+def runs(tmp_path):
+    yield tmp_path
+    for folder in tmp_path.iterdir():
+        stop_run(folder)
+
+
+def test_kill_in_round_two_then_resume_equals_an_uninterrupted_run(runs):
+    whole, killed = runs / "whole", runs / "killed"
+    done = subprocess.run(fresh(whole), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "report:" in done.stdout
+    assert (whole / "report.html").stat().st_size > 10_000
+    assert not processes_of(whole), "every process of the run is gone"
+
+    process = subprocess.Popen(fresh(killed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + 240
+        while not any(event["event"] == "round" for event in events(killed)):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        for one in [process.pid, *(p.pid for p in processes_of(killed))]:
+            try:
+                os.kill(one, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+    finally:
+        process.kill()
+        process.wait()
+    assert not (killed / "release.safetensors").exists(), "it was killed before the last round"
+    resumed = subprocess.run(
+        command(killed, "--resume"), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert (killed / "release.safetensors").read_bytes() == (whole / "release.safetensors").read_bytes()
+    for phase in ("evaluate-collective", "evaluate-personal", "personalize"):
+        paths = [folder / "results" / f"{phase}.json" for folder in (whole, killed)]
+        assert read_json(paths[0]) == read_json(paths[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "no-such-folder"], "no-such-folder"),
+        (["--task", "LaMP_9"], "unknown task 'LaMP_9'"),
+        (["--set", "personal-rank=0"], "rank=0"),
+        (["--set", "collective-rank=193"], "rank=193"),
+        (["--set", "personal-rank=193"], "rank=193"),
+        (["--set", "layers=[8]"], "layers=[8]"),
+        (["--set", "positions=x7"], "positions='x7'"),
+        (["--set", "nonsense=1"], "unknown setting 'nonsense'"),
+        (["--set", "rounds=many"], "rounds='many'"),
+        (["--preset", "nonsense"], "unknown preset"),
+        (["--base-model", "./nowhere"], "no such folder"),
+        (["--resume"], "--run-dir"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_two(tmp_path, arguments, message):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "simulation.cli", "simulate", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+
+
+def oppu_folder(folder: Path) -> Path:
+    """A tiny OPPU-layout LaMP_3 folder."""
+    item = {"id": "1", "text": "The lid is good.", "score": "4"}
+    query = {"id": "q", "input": "What is the score ... review: The lid is weak."}
+    user = {"user_id": "u", "profile": [item], "query": [query]}
+    folder.mkdir()
+    (folder / "user_others.json").write_text(json.dumps([user | {"query": [query | {"gold": "3"}]}]))
+    (folder / "user_top_100_history.json").write_text(json.dumps([user]))
+    golds = {"task": "LaMP_3", "golds": [{"id": "q", "output": "3"}]}
+    (folder / "user_top_100_history_label.json").write_text(json.dumps(golds))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("user_top_100_history.json", '"profile": [{', '"profile": [] , "x": [{', "empty history"),
+        ("user_others.json", '"profile"', '"profile', "user_others.json"),
+        ("user_others.json", None, None, "user_others.json"),
+    ],
+)
+def test_bad_data_is_one_line_and_exit_code_two(tmp_path, file, old, new, message):
+    data = oppu_folder(tmp_path / "data")
+    path = data / file
+    if old is None:
+        path.unlink()
+    else:
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+    done = subprocess.run(
+        [sys.executable, "-m", "simulation.cli", "simulate", "--task", "LaMP_3", "--data", str(data)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
