@@ -101,6 +101,7 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
     """
     path = folder / files.entries
     golds = None if files.golds is None else _golds(folder / files.golds, task)
+    timed = layout is Layout.TIME_SPLIT
     seen: set[str] = set()
     asked: set[str] = set()
     """Ids of questions; they are unique among all users whose golds stand in one file."""
@@ -108,18 +109,16 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
         place = f"{path}, entry {number}"
         if not isinstance(entry, dict):
             raise InputError(f"{place}: expected an object")
-        if layout is Layout.OPPU:
-            name, questions = _text(entry, "user_id", place), _list(entry, "query", place)
-        else:
-            if ("user_id" in entry) is not (layout is Layout.TIME_SPLIT):
-                raise InputError(f"{place}: user_id must be in all questions (time split) or in none")
-            name, questions = _text(entry, "id", place), [entry]
-            if layout is Layout.TIME_SPLIT:
-                name = f"{files.group}-{_text(entry, 'user_id', place)}"
+        if layout is not Layout.OPPU and ("user_id" in entry) is not timed:
+            raise InputError(f"{place}: user_id must be in all questions (time split) or in none")
+        name = _text(entry, "id" if layout is Layout.USER_SPLIT else "user_id", place)
+        if timed:
+            name = f"{files.group}-{name}"
         place += f" (user {name})"
-        if name in seen and layout is not Layout.TIME_SPLIT:
+        if name in seen and not timed:
             raise InputError(f"{place}: the second with this id")
         seen.add(name)
+        questions = _list(entry, "query", place) if layout is Layout.OPPU else [entry]
         history = _history(_list(entry, "profile", place), task, place)
         if golds is None:
             asked = set()
@@ -127,8 +126,8 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
         yield Row(name=name, history=json.dumps(history), questions=json.dumps(answered))
     if not seen:
         raise InputError(f"{path}: holds no users")
-    if golds and not golds.keys() <= asked:
-        unknown = next(iter(golds.keys() - asked))
+    unknown = next((name for name in golds or () if name not in asked), None)
+    if unknown is not None:
         raise InputError(f"{folder / str(files.golds)}: gold of {unknown}, a question not in {files.entries}")
 
 
