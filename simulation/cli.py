@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from protocol.errors import InputError
+from simulation.data_cli import data_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,6 +18,8 @@ app = typer.Typer(
     help="Personalize a frozen language model for many users without collecting their histories. "
     "Start with `fedperfit simulate`, then open the report it names.",
 )
+
+app.add_typer(data_app, name="data")
 
 
 @app.command()
