@@ -36,6 +36,8 @@ class Site:
     ranges: bool = True
     cut: list[int] = field(default_factory=list)
     """After how many bytes the next answers break off; then none does."""
+    most: int = 1 << 30
+    """Bytes in one partial answer at most."""
     busy: int = 0
     """How many answers are 503."""
     kind: str = "application/json"
@@ -70,16 +72,17 @@ class Handler(BaseHTTPRequestHandler):
         start = 0
         if site.ranges and wanted and self.headers["If-Range"] == site.tag:
             start = int(wanted.removeprefix("bytes=").rstrip("-"))
+        stop = min(len(body), start + site.most) if start else len(body)
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}")
         if site.tag:
             self.send_header("ETag", site.tag)
         self.send_header("Content-Type", site.kind)
         if site.length:
-            self.send_header("Content-Length", str(len(body) - start))
+            self.send_header("Content-Length", str(stop - start))
         self.end_headers()
-        end = site.cut.pop(0) if site.cut else len(body)
+        end = site.cut.pop(0) if site.cut else stop
         self.wfile.write(body[start:end])
 
 
@@ -175,6 +178,13 @@ def test_a_whole_part_is_not_fetched_again(site: Site, tmp_path: Path) -> None:
     (tmp_path / f"{FIRST}.part").write_bytes(site.body(FIRST))
     get(site, tmp_path)
     assert not [path for path, _ in site.asked if path.endswith(FIRST)]
+    assert (tmp_path / FIRST).read_bytes() == site.body(FIRST)
+
+
+def test_answers_shorter_than_asked_for_are_put_together(site: Site, tmp_path: Path) -> None:
+    site.most = 50_000
+    site.cut = [100_000]
+    get(site, tmp_path)
     assert (tmp_path / FIRST).read_bytes() == site.body(FIRST)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import re
 import shutil
@@ -136,6 +137,16 @@ def test_converts_once_and_again_after_a_change(tmp_path: Path, monkeypatch: pyt
     assert len(tables) == 1, "the table of the old files is gone"
 
 
+def test_a_change_that_keeps_the_size_is_seen(tmp_path: Path) -> None:
+    files = oppu()
+    opened(tmp_path, files)
+    before = (tmp_path / "data" / "user_others.json").stat()
+    files["user_others.json"][0]["user_id"] = "p0"
+    write(tmp_path / "data", {"user_others.json": files["user_others.json"]})
+    os.utime(tmp_path / "data" / "user_others.json", ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
+    assert open_lamp(tmp_path / "data", RATING, tmp_path / "cache").users("others")[0] == "p0"
+
+
 def test_a_killed_conversion_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kill leaves the part as it stands: here, half of the groups and no clean-up."""
     write_table = lamp._write_table
@@ -152,7 +163,9 @@ def test_a_killed_conversion_is_never_used(tmp_path: Path, monkeypatch: pytest.M
             opened(tmp_path, oppu())
     assert [entry.suffix for entry in (tmp_path / "cache").iterdir() if entry.is_dir()] == [".part"]
     monkeypatch.setattr(lamp, "_write_table", write_table)
-    assert len(open_lamp(tmp_path / "data", RATING, tmp_path / "cache").users("targets")) == 4
+    files = oppu()
+    files["user_others.json"].pop()
+    assert len(opened(tmp_path, files).users("others")) == 2, "nothing of the part is left"
 
 
 def test_files_that_change_under_the_reader_are_refused(
@@ -210,6 +223,7 @@ LABELS = "user_top_100_history_label.json"
         (HISTORY, b'[\n {"user_id": 1,\n  oops}]', "line 3, column 3: broken JSON"),
         (HISTORY, b'[{"user_id": "0"', "line 1, column 17: broken JSON"),
         (HISTORY, b'["\xff"]', "line 1, column 3: broken JSON"),
+        (HISTORY, b'["\\udc00x"]', "broken JSON (not UTF-8 text)"),
         (HISTORY, b"[" * 200_000, "nested more than 32 levels deep"),
         (HISTORY, b"{}", "expected a JSON list, found an object"),
         (HISTORY, b"[]", "holds no users"),
