@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, Error, Message, RecordDict
@@ -43,9 +43,19 @@ class Transfer:
 class Exchange:
     """Exchanges messages with clients by name, and keeps the ledger."""
 
-    def __init__(self, grid: Grid, ledger: Ledger, names: Mapping[int, str]) -> None:
-        """names: node id to client name, as `roster` found them."""
+    def __init__(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        names: Mapping[int, str],
+        on_reply: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """names: node id to client name, as `roster` found them.
+
+        on_reply: called with the phase, the replies so far and the clients asked.
+        """
         self.grid, self.ledger, self.names = grid, ledger, dict(names)
+        self.on_reply = on_reply
         self.last: list[Entry] = []
         """Ledger entries of the last ask."""
         self._nodes = {name: node for node, name in self.names.items()}
@@ -81,7 +91,9 @@ class Exchange:
             transfers=transfers,
         )
         try:
-            for node, reply in replies:
+            for count, (node, reply) in enumerate(replies, start=1):
+                if self.on_reply is not None:
+                    self.on_reply(phase, count, len(contents))
                 yield self.names[node], reply
         finally:
             replies.close()

@@ -85,7 +85,7 @@ def simulate(
             def show(event: dict[str, Any]) -> None:
                 line = describe(event)
                 elapsed = f"[dim]{time.monotonic() - started:5.0f} s[/dim]"
-                if event["event"] == "phase":
+                if event["event"] in ("phase", "reply"):
                     status.update(f"{elapsed} {line}")
                 elif line:
                     console.print(f"{elapsed}  {line}", highlight=False)
@@ -105,6 +105,8 @@ def describe(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "phase":
         return f"{event['phase']}: {event['clients']} clients …"
+    if kind == "reply":
+        return f"{event['phase']}: {event['replies']} of {event['clients']} clients"
     if kind == "connected":
         return f"{event['clients']} clients connected"
     if kind == "round":

@@ -39,7 +39,8 @@ def main(grid: Grid, context: Context) -> None:
         line = json.dumps({"event": event, "time": time.time(), **values})
         with (folder / EVENTS).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
-        logger.info("%s %s", event, " ".join(f"{key}={value}" for key, value in values.items()))
+        if event != "reply":
+            logger.info("%s %s", event, " ".join(f"{key}={value}" for key, value in values.items()))
 
     progress("start", {"run": str(folder)})
     Study(grid, settings, folder, progress).run()

@@ -143,13 +143,16 @@ class Study:
 
     def _federation(self, phase: str, ledger: Ledger) -> Federation:
         return Federation(
-            exchange=Exchange(self.grid, ledger, self.names),
+            exchange=Exchange(self.grid, ledger, self.names, self._on_reply),
             checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
             ledger=ledger,
             header=self.header,
             settings=self.settings.federation(),
             training=self.settings.training(personal=False),
         )
+
+    def _on_reply(self, phase: str, replies: int, clients: int) -> None:
+        self.progress("reply", {"phase": phase, "replies": replies, "clients": clients})
 
     def _ledger(self, phase: str) -> Ledger:
         return Ledger(self.folder / "ledger" / f"{phase}.jsonl")
