@@ -72,9 +72,9 @@ def other_rank(content: RecordDict, message: Message) -> None:
     content[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: packed_array(data)})
 
 
-def old_header(content: RecordDict, message: Message) -> None:
+def other_header(content: RecordDict, message: Message) -> None:
     _, old = unpack(content[SHIFT_RECORD][SHIFT_KEY].data)
-    header(round=old.round - 1)(content, message)
+    header(round=old.round + 1)(content, message)
 
 
 def spaced_header(content: RecordDict, message: Message) -> None:
@@ -172,7 +172,7 @@ TWISTS: dict[str, tuple[Twist, str]] = {
     "another task": (header(task="LaMP_3"), "task is 'LaMP_3'"),
     "another dtype": (header(dtype="bfloat16"), "dtype is 'bfloat16'"),
     "another rank": (other_rank, "rank is 3, expected 2"),
-    "old header": (old_header, "header's round is"),
+    "header of another round": (other_header, "header's round is"),
     "respaced header": (spaced_header, "not written as it was broadcast"),
     "old round": (counts(round=-1), "round=-1, expected"),
     "round of a float": (counts(round=1.0), "round=1.0, expected"),
