@@ -49,7 +49,8 @@ class RunSettings:
     clients_per_round: int = 0
     """Updates a round wants; 0 is all others."""
     over_selection: float = 1.0
-    deadline_seconds: float = 1800.0
+    deadline_seconds: float = 86_400.0
+    """A simulated client is slow only because others have the machine: wait a day."""
     transport_dtype: str = "float32"
     collective_epochs: int = 1
     """Local epochs per round."""
