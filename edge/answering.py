@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -55,12 +57,11 @@ def likeliest(
 ) -> list[int]:
     """For each prompt the index of the label with the highest log-likelihood, end token included.
 
-    labels: token ids of each label's target. The prompt is run once; labels share its cache.
+    labels: token ids of each label's target. The prompt is run once; then all labels stand side by side
+    in one row, each seeing the prompt and itself, so that no cache is copied.
     """
     best = [0] * len(prompts)
-    width = max(len(label) for label in labels)
-    padded = torch.tensor([[*label, *[0] * (width - len(label))] for label in labels], device=base.device)
-    scored = torch.tensor([[i < len(label) for i in range(width)] for label in labels], device=base.device)
+    tree = _LabelTree.of(labels, base.device)
     for indices, ids, mask in _batches(base, prompts, batch_size):
         with _shifted(base, shifts, mask, additive):
             prefill = base.model(
@@ -70,24 +71,61 @@ def likeliest(
                 use_cache=True,
                 logits_to_keep=1,
             )
-        first = prefill.logits[:, -1].float().log_softmax(-1)[:, padded[:, 0]]
-        rows, count = len(ids), len(labels)
-        cache = prefill.past_key_values
-        cache.batch_repeat_interleave(count)
-        attention = torch.cat([mask, mask.new_ones(rows, width - 1)], dim=1).repeat_interleave(count, dim=0)
-        inputs = padded[:, :-1].repeat(rows, 1)
-        logits = base.model(
-            input_ids=inputs,
-            attention_mask=attention.long(),
-            **places(base, attention, last=inputs.shape[1]),
-            past_key_values=cache,
-            use_cache=True,
-        ).logits
-        later = logits.float().log_softmax(-1).gather(2, padded[:, 1:].repeat(rows, 1)[:, :, None])[:, :, 0]
-        later = (later.view(rows, count, width - 1) * scored[:, 1:]).sum(-1)
-        for index, choice in zip(indices, (first + later).argmax(-1).tolist(), strict=True):
+        first = prefill.logits[:, -1].float().log_softmax(-1)
+        scores = first[:, tree.starts]
+        if tree.inputs.numel():
+            position = {}
+            if places(base, mask):
+                position = {"position_ids": mask.sum(1, keepdim=True) + tree.depth}
+            logits = base.model(
+                input_ids=tree.inputs.expand(len(ids), -1),
+                attention_mask=tree.attention(mask, prefill.logits.dtype),
+                **position,
+                past_key_values=prefill.past_key_values,
+                use_cache=True,
+            ).logits
+            later = logits.float().log_softmax(-1).gather(2, tree.outputs.expand(len(ids), -1)[:, :, None])
+            scores = scores.index_add(1, tree.label, later[:, :, 0])
+        for index, choice in zip(indices, scores.argmax(-1).tolist(), strict=True):
             best[index] = choice
     return best
+
+
+@dataclass(frozen=True)
+class _LabelTree:
+    """The labels' tokens in one row: S inputs, each predicting the next token of its own label."""
+
+    starts: torch.Tensor
+    """(labels,) first tokens, predicted by the prompt."""
+    inputs: torch.Tensor
+    """(S,)"""
+    outputs: torch.Tensor
+    """(S,)"""
+    label: torch.Tensor
+    """(S,) label each input belongs to."""
+    depth: torch.Tensor
+    """(S,) its place in the label, from 0."""
+
+    @classmethod
+    def of(cls, labels: Sequence[tuple[int, ...]], device: torch.device) -> "_LabelTree":
+        rows = [
+            (token, following, number, depth)
+            for number, label in enumerate(labels)
+            for depth, (token, following) in enumerate(pairwise(label))
+        ]
+        columns = torch.tensor(rows, dtype=torch.long, device=device).reshape(-1, 4).unbind(1)
+        return cls(torch.tensor([label[0] for label in labels], device=device), *columns)
+
+    def attention(self, prompt: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Additive mask (batch, 1, S, prompt + S): the prompt's tokens, and the label's own so far."""
+        own = (self.label[:, None] == self.label) & (self.depth[:, None] >= self.depth)
+        rows = len(self.inputs)
+        seen = torch.cat(
+            [prompt[:, None, None].expand(-1, 1, rows, -1), own.expand(len(prompt), 1, -1, -1)], dim=-1
+        )
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
+            ~seen, torch.finfo(dtype).min
+        )
 
 
 def _batches(
