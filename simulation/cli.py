@@ -1,6 +1,7 @@
 """`fedperfit`: simulations, data and reports."""
 
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -79,6 +80,7 @@ def simulate(
     write_json(folder / SETTINGS, settings.to_flat())
     console.print(f"{settings.task} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with console.status("starting Flower …") as status:
 

@@ -86,6 +86,24 @@ def test_kill_in_round_two_then_resume_equals_an_uninterrupted_run(runs):
         assert read_json(paths[0]) == read_json(paths[1])
 
 
+def test_a_stopped_run_leaves_no_process_and_says_how_to_go_on(runs):
+    folder = runs / "stopped"
+    process = subprocess.Popen(fresh(folder), stdout=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 240
+        while not any(event["event"] == "connected" for event in events(folder)):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"--resume --run-dir {folder}" in output
+    assert not processes_of(folder)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
