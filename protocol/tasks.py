@@ -87,10 +87,10 @@ class Task:
         return self._pair(self._prompt(self.query_field(query), form), gold, form)
 
     def query_field(self, query: str) -> str:
-        """The text a benchmark question asks about; raises InputError for another task's question."""
+        """The text a benchmark question asks about; raises InputError, which does not quote it, for another."""
         _, marker, field = query.partition(self.marker)
         if not marker:
-            raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}: {query[:60]!r}")
+            raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}")
         return field
 
     def parse(self, answer: str) -> str | None:

@@ -6,7 +6,7 @@ from simulation.world.build import population_pairs
 
 
 def test_the_same_seed_gives_the_same_model(capsys):
-    (first, tokenizer), (second, _), (other, _) = (train(seed, 2, 4, 1e-3) for seed in (1, 1, 2))
+    (first, _), (second, _), (other, _) = (train(seed, 2, 4, 1e-3) for seed in (1, 1, 2))
     state = first.state_dict()
     assert all(torch.equal(value, second.state_dict()[name]) for name, value in state.items())
     assert not all(torch.equal(value, other.state_dict()[name]) for name, value in state.items())
