@@ -87,7 +87,10 @@ class Task:
         return self._pair(self._prompt(self.query_field(query), form), gold, form)
 
     def query_field(self, query: str) -> str:
-        """The text a benchmark question asks about; raises InputError, which does not quote it, for another."""
+        """The text a benchmark question asks about.
+
+        Raises InputError for another task's question, without quoting it.
+        """
         _, marker, field = query.partition(self.marker)
         if not marker:
             raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}")
