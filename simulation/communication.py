@@ -1,0 +1,77 @@
+"""What a run sent, from its ledger, beside what other methods would have to send."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from protocol.files import read_json
+from protocol.ledger import Entry, Ledger
+from protocol.positions import Positions
+from protocol.shift import ShiftShape
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Bytes per phase, round and client in both directions; {} when nothing was sent yet.
+
+    `alternatives` are bytes per client, round and direction at the same precision.
+    """
+    by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
+    if not any(by_phase.values()) or not (folder / "card.json").exists():
+        return {}
+    card = read_json(folder / "card.json")
+    training = by_phase.get("train", [])
+    width = BYTES[settings.get("transport-dtype", "float32")]
+    payloads = [entry.payload for entry in training if entry.payload]
+    return {
+        "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
+        "rounds": [
+            {"round": number, **_totals([entry for entry in training if entry.round == number])}
+            for number in sorted({entry.round for entry in training})
+        ],
+        "clients": _per_client(training),
+        "payload": median(payloads) if payloads else 0,
+        "alternatives": {
+            "LoRA r=8 on q, v": card["lora_qv"] * width,
+            "full model": card["parameters"] * width,
+        },
+        "personal-parameters": _personal_parameters(folder, settings, card),
+        "personal-bytes-sent": 0,
+    }
+
+
+def _totals(entries: list[Entry]) -> dict[str, dict[str, int]]:
+    return {
+        direction: {
+            "messages": sum(entry.direction == direction for entry in entries),
+            "payload": sum(entry.payload for entry in entries if entry.direction == direction),
+            "message": sum(entry.message for entry in entries if entry.direction == direction),
+        }
+        for direction in ("down", "up")
+    }
+
+
+def _per_client(entries: list[Entry]) -> dict[str, dict[str, float]]:
+    """Smallest, median and largest total of whole messages over clients."""
+    totals: dict[str, dict[str, int]] = {"down": defaultdict(int), "up": defaultdict(int)}
+    for entry in entries:
+        totals[entry.direction][entry.client] += entry.message
+    return {
+        direction: {"min": min(sums.values()), "median": median(sums.values()), "max": max(sums.values())}
+        for direction, sums in totals.items()
+        if sums
+    }
+
+
+def _personal_parameters(folder: Path, settings: dict[str, Any], card: dict[str, Any]) -> int:
+    depth = card["layers"]
+    layers = {min(depth - 1, round(layer * depth / settings["layers-of"])) for layer in settings["layers"]}
+    shape = ShiftShape(
+        layers=tuple(sorted(layers)),
+        rank=settings["personal-rank"],
+        hidden_size=card["hidden_size"],
+        positions=Positions.parse(settings["positions"]),
+    )
+    return shape.parameters

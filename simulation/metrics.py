@@ -1,0 +1,244 @@
+"""From the metric sums of a run to LaMP's metrics, with 95 % bootstrap intervals over users.
+
+Sums are pooled over questions; an interval resamples users, whole, with all their questions. Stages
+and points of a curve are compared on the same resamples, so that differences are paired.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.scoring import Sums, score
+from protocol.files import read_json, write_json
+from protocol.tasks import Kind, Task, task_by_name
+from simulation.communication import communication
+from simulation.world.build import BOUNDS
+
+METRICS = "metrics.json"
+STAGES = ("base", "collective", "personal")
+MAIN = {Kind.CATEGORY: "accuracy", Kind.RATING: "mae", Kind.TEXT: "rouge-1"}
+LOWER_IS_BETTER = frozenset({"mae", "rmse"})
+
+Array = NDArray[np.float64]
+Phase = dict[str, dict[str, Any]]
+"""Client to {"items", "metrics"}."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One phase: metric sums of each user who shares them, users sorted."""
+
+    task: Task
+    users: list[str]
+    sums: Array
+    """(users, columns): items, then the sums of the task's kind."""
+
+    @classmethod
+    def of(cls, task: Task, phase: Phase) -> "Sample":
+        """Users without metrics are left out."""
+        users = sorted(user for user, counts in phase.items() if counts["metrics"])
+        rows = [[phase[user]["items"], *_columns(task, phase[user]["metrics"])] for user in users]
+        return cls(task, users, np.array(rows, dtype=np.float64))
+
+    def metrics(self, weights: Array) -> dict[str, Array]:
+        """LaMP's metrics for each row of weights (draws, users), pooled over the weighted users."""
+        return _metrics(self.task, weights @ self.sums)
+
+
+def _columns(task: Task, metrics: Sums) -> list[float]:
+    names = {
+        Kind.CATEGORY: ("correct", "true-positives", "predicted", "gold"),
+        Kind.RATING: ("correct", "absolute-error", "squared-error"),
+        Kind.TEXT: ("correct", "rouge-1", "rouge-L"),
+    }[task.kind]
+    columns: list[float] = []
+    for name in names:
+        value = metrics[name]
+        columns += [float(entry) for entry in value] if isinstance(value, list) else [float(value)]
+    return columns
+
+
+def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
+    items, correct, rest = pooled[:, 0], pooled[:, 1], pooled[:, 2:]
+    if task.kind is Kind.CATEGORY:
+        hits, predicted, gold = np.split(rest, 3, axis=1)
+        both = predicted + gold
+        f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
+        return {"accuracy": correct / items, "f1": f1.mean(axis=1)}
+    if task.kind is Kind.RATING:
+        rmse = np.sqrt(rest[:, 1] / items)
+        return {"mae": rest[:, 0] / items, "rmse": rmse, "accuracy": correct / items}
+    return {"rouge-1": rest[:, 0] / items, "rouge-L": rest[:, 1] / items, "exact": correct / items}
+
+
+class Bootstrap:
+    """Resamples of users: the same draws for every phase with the same users."""
+
+    def __init__(self, seed: int, samples: int) -> None:
+        self.seed, self.samples = seed, samples
+
+    def weights(self, users: int) -> Array:
+        """(samples, users) how often each user is drawn."""
+        generator = np.random.default_rng(self.seed)
+        return generator.multinomial(users, np.full(users, 1 / users), self.samples).astype(np.float64)
+
+    def estimates(self, sample: Sample) -> dict[str, dict[str, float]]:
+        """Each metric: value, interval, and mean over users."""
+        users = len(sample.users)
+        point = sample.metrics(np.ones((1, users)))
+        drawn = sample.metrics(self.weights(users))
+        each = sample.metrics(np.eye(users))
+        return {
+            name: {
+                "value": float(point[name][0]),
+                **_interval(drawn[name]),
+                "user-mean": float(each[name].mean()),
+            }
+            for name in point
+        }
+
+    def difference(self, sample: Sample, other: Sample) -> dict[str, dict[str, Any]]:
+        """`sample` minus `other` over the users both have, paired."""
+        shared = [user for user in sample.users if user in set(other.users)]
+        first, second = (_only(one, shared) for one in (sample, other))
+        ones, weights = np.ones((1, len(shared))), self.weights(len(shared))
+        points = first.metrics(ones), second.metrics(ones)
+        draws = first.metrics(weights), second.metrics(weights)
+        result: dict[str, dict[str, Any]] = {}
+        for name in points[0]:
+            interval = _interval(draws[0][name] - draws[1][name])
+            beyond = interval["low"] > 0 or interval["high"] < 0
+            value = float(points[0][name][0] - points[1][name][0])
+            result[name] = {"value": value, **interval, "significant": beyond}
+        return result
+
+    def share(self, sample: Sample, unknown: Sample, bayes: Sample, metric: str) -> dict[str, float]:
+        """(score - best without the user) / (Bayes-optimal - best without the user), one metric."""
+
+        def of(weights: Array) -> Array:
+            s, u, b = (one.metrics(weights)[metric] for one in (sample, unknown, bayes))
+            return np.asarray((s - u) / (b - u))
+
+        users = len(sample.users)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return {"value": float(of(np.ones((1, users)))[0]), **_interval(of(self.weights(users)))}
+
+
+def _only(sample: Sample, users: list[str]) -> Sample:
+    rows = [sample.users.index(user) for user in users]
+    return Sample(sample.task, users, sample.sums[rows])
+
+
+def _interval(values: Array) -> dict[str, float]:
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """All figures of a run folder, as JSON values. Phases that are missing are left out."""
+    settings = read_json(folder / "settings.json")
+    task = task_by_name(settings["task"])
+    bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
+    main = MAIN[task.kind]
+    samples = {
+        path.stem: Sample.of(task, read_json(path))
+        for path in sorted((folder / "results").glob("*.json"))
+        if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
+    }
+    samples = {phase: sample for phase, sample in samples.items() if sample.users}
+    stages = {stage: samples[f"evaluate-{stage}"] for stage in STAGES if f"evaluate-{stage}" in samples}
+    summary: dict[str, Any] = {
+        "task": task.name,
+        "main": main,
+        "lower-is-better": main in LOWER_IS_BETTER,
+        "stages": {stage: _stage(bootstrap, sample) for stage, sample in stages.items()},
+        "differences": {
+            f"{a}-{b}": bootstrap.difference(stages[a], stages[b])
+            for a, b in (("personal", "collective"), ("collective", "base"), ("personal", "base"))
+            if a in stages and b in stages
+        },
+        "users": {
+            user: {
+                stage: float(s.metrics(np.eye(len(s.users)))[main][s.users.index(user)])
+                for stage, s in stages.items()
+            }
+            for user in (next(iter(stages.values())).users if stages else [])
+        },
+        "history": _curve(bootstrap, samples, "history-", "history-0"),
+        "collective": _collective_curve(bootstrap, samples),
+        "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
+        "communication": communication(folder, settings),
+    }
+    if (folder / BOUNDS).exists():
+        summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)
+    return summary
+
+
+def _stage(bootstrap: Bootstrap, sample: Sample) -> dict[str, Any]:
+    items = int(sample.sums[:, 0].sum())
+    return {"users": len(sample.users), "questions": items, "metrics": bootstrap.estimates(sample)}
+
+
+def _curve(
+    bootstrap: Bootstrap, samples: dict[str, Sample], prefix: str, origin: str
+) -> list[dict[str, Any]]:
+    points = []
+    for phase, sample in samples.items():
+        size = phase.removeprefix(prefix)
+        if phase.startswith(prefix) and size.isdigit():
+            point = {"size": int(size), "metrics": bootstrap.estimates(sample)}
+            if origin in samples:
+                point["difference"] = bootstrap.difference(sample, samples[origin])
+            points.append(point)
+    return sorted(points, key=lambda point: int(str(point["size"])))
+
+
+def _collective_curve(bootstrap: Bootstrap, samples: dict[str, Sample]) -> list[dict[str, Any]]:
+    points = _curve(bootstrap, samples, "collective-", "")
+    for point in points:
+        alone, above = (samples.get(f"collective-{point['size']}{end}") for end in ("", "-personal"))
+        if alone is not None and above is not None:
+            point["personal"] = bootstrap.estimates(above)
+            point["difference"] = bootstrap.difference(above, alone)
+    return points
+
+
+def _world(
+    bootstrap: Bootstrap,
+    task: Task,
+    bounds: dict[str, list[dict[str, str]]],
+    stages: dict[str, Sample],
+    samples: dict[str, Sample],
+    main: str,
+) -> dict[str, Any]:
+    """Bounds of the evaluated users, and the share of the possible gain that was recovered."""
+    result: dict[str, Any] = {"bounds": {}, "share": {}}
+    for name, sample in (*stages.items(), ("history", samples.get("history-0"))):
+        if sample is None:
+            continue
+        unknown, bayes = (_bound(task, bounds, sample.users, which) for which in ("unknown", "bayes"))
+        group = "newcomers" if name == "history" else "targets"
+        result["bounds"][group] = {
+            "unknown": bootstrap.estimates(unknown),
+            "bayes": bootstrap.estimates(bayes),
+        }
+        if group == "targets":
+            result["share"][name] = bootstrap.share(sample, unknown, bayes, main)
+    return result
+
+
+def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str], which: str) -> Sample:
+    phase: Phase = {}
+    for user in users:
+        answers = bounds[user]
+        sums = score(task, [a[which] for a in answers], [a["gold"] for a in answers])
+        phase[user] = {"items": len(answers), "metrics": sums}
+    return Sample.of(task, phase)
+
+
+def write_metrics(folder: Path) -> None:
+    """Write `metrics.json` of a run folder."""
+    write_json(folder / METRICS, summarise(folder))
