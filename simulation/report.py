@@ -1,0 +1,314 @@
+"""One self-contained page about a run, and the table a run ends with."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from protocol.files import read_json, write_atomic
+from simulation import plots
+from simulation.metrics import METRICS
+
+REPORT = "report.html"
+_NAMES = {"base": "base model alone", "collective": "collective shift", "personal": "collective + personal"}
+_STYLE = """
+:root { color-scheme: light; --ink: #1d2126; --soft: #5b6470; --line: #e3e6ea; --accent: #d1495b; }
+* { box-sizing: border-box; }
+body { margin: 0; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f7f8fa; }
+main { max-width: 1080px; margin: 0 auto; padding: 2rem 1rem 4rem; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; } h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
+p { margin: .3rem 0 .7rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
+.lead { font-size: 1.12rem; }
+section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.2rem;
+  margin-top: 1.1rem; min-width: 0; }
+.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.1rem; }
+.grid section { margin-top: 0; } .grid { margin-top: 1.1rem; }
+figure { margin: 0; } svg { display: block; width: 100%; height: auto; max-width: 640px; margin: 0 auto; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
+th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line);
+  white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
+tr.best td { font-weight: 650; } td small { color: var(--soft); font-weight: 400; }
+code { background: #f0f2f5; border-radius: 4px; padding: .05rem .3rem; overflow-wrap: anywhere; }
+"""
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` of a run folder from its metrics.json and settings.json."""
+    summary, settings = read_json(folder / METRICS), read_json(folder / "settings.json")
+    path = folder / REPORT
+    write_atomic(path, render(summary, settings).encode())
+    return path
+
+
+def render(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The page; sections without data are left out."""
+    task = escape(str(summary["task"]))
+    sections = [
+        _header(summary, settings),
+        _scores(summary),
+        _grid(
+            [
+                _figure("By stage", summary["stages"], plots.stages_plot, summary, _STAGES_CAPTION),
+                _figure("User by user", _both(summary), plots.users_plot, summary, _USERS_CAPTION),
+                _figure(
+                    "Cold start by history", summary["history"], plots.history_plot, summary, _HISTORY_CAPTION
+                ),
+                _figure(
+                    "Cold start by collective clients",
+                    summary["collective"],
+                    plots.collective_plot,
+                    summary,
+                    _COLLECTIVE_CAPTION,
+                ),
+                _figure("Collective training", _losses(summary), plots.loss_plot, summary, _LOSS_CAPTION),
+                _figure("What travels", summary["communication"], plots.bytes_plot, summary, _BYTES_CAPTION),
+            ]
+        ),
+        _history_table(summary),
+        _communication(summary),
+        _dropped(summary),
+        _settings(settings),
+    ]
+    body = "\n".join(section for section in sections if section)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>fedperfit: {task}</title><style>{_STYLE}</style></head>"
+        f"<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+_STAGES_CAPTION = (
+    "Score pooled over the target users' questions; bars are 95 % bootstrap intervals over users."
+)
+_USERS_CAPTION = "One point per target user; off the dotted line the personal shift changed the score."
+_HISTORY_CAPTION = (
+    "Newcomers with their latest 0, 1, 2, … items; 0 is the collective shift alone. Bands are 95 % intervals."
+)
+_COLLECTIVE_CAPTION = (
+    "Newcomers on collective shifts trained by fewer or more clients, alone and with a personal shift from "
+    "few items."
+)
+_LOSS_CAPTION = "Mean training loss of the clients that contributed to each round."
+_BYTES_CAPTION = "One packed shift, as measured; the others are counted from the base model's shapes."
+
+
+def _header(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    base, data = escape(str(settings["base-model"])), escape(str(settings["data"]))
+    return (
+        f'<header><p class="soft">fedperfit · {escape(str(summary["task"]))} · '
+        f"base model <code>{base}</code> · data <code>{data}</code></p><h1>{escape(headline(summary))}</h1>"
+        f'<p class="lead">{escape(_subline(summary))}</p></header>'
+    )
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """What happened, in one sentence; says so when the difference is within the interval."""
+    main, difference = summary["main"], summary["differences"].get("personal-collective")
+    if difference is None:
+        return "This run has not reached the personal shift yet"
+    stages = summary["stages"]
+    before, after = (stages[stage]["metrics"][main]["value"] for stage in ("collective", "personal"))
+    about = difference[main]
+    better = (about["value"] < 0) == summary["lower-is-better"] and about["value"] != 0
+    span = f"{main} from {before:.3f} to {after:.3f}"
+    if not about["significant"]:
+        return f"The personal shift made no difference beyond chance: {span}"
+    return f"The personal shift {'improved' if better else 'worsened'} {span}"
+
+
+def _subline(summary: Mapping[str, Any]) -> str:
+    main, parts = summary["main"], []
+    difference = summary["differences"].get("personal-collective")
+    if difference:
+        about = difference[main]
+        parts.append(
+            f"Paired difference {about['value']:+.3f}, "
+            f"95 % interval {about['low']:+.3f} to {about['high']:+.3f}, "
+            f"{summary['stages']['personal']['users']} users."
+        )
+    share = summary.get("share", {}).get("personal")
+    if share:
+        parts.append(
+            f"That is {share['value']:.0%} ({share['low']:.0%} to {share['high']:.0%}) "
+            "of what knowing the user could gain."
+        )
+    sent = summary["communication"]
+    if sent:
+        parts.append(
+            f"{sent['payload'] / 1e3:.1f} kB travelled per client, round and direction; the "
+            f"{sent['personal-parameters']:,} parameters of a personal shift never did."
+        )
+    return " ".join(parts)
+
+
+def _score_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Key, name and metrics of every row of the score table, bounds included."""
+    rows = [(stage, _NAMES[stage], about["metrics"]) for stage, about in summary["stages"].items()]
+    bounds = summary.get("bounds", {}).get("targets")
+    if bounds:
+        rows.insert(0, ("unknown", "best without knowing the user", bounds["unknown"]))
+        rows.append(("bayes", "Bayes-optimal, the user known", bounds["bayes"]))
+    return rows
+
+
+def _scores(summary: Mapping[str, Any]) -> str:
+    rows = _score_rows(summary)
+    if not rows:
+        return ""
+    names = list(rows[0][2])
+    shares = summary.get("share", {})
+    head = ["", *names, *(["share of the possible gain"] if shares else [])]
+    body = []
+    for key, name, metrics in rows:
+        cells = [escape(name), *(_estimate(metrics[metric]) for metric in names)]
+        if shares:
+            cells.append(_estimate(shares[key], percent=True) if key in shares else "")
+        body.append((cells, key == "personal"))
+    differences = summary["differences"].get("personal-collective", {})
+    note = "; ".join(
+        f"{metric} {about['value']:+.3f} [{about['low']:+.3f}, {about['high']:+.3f}]"
+        f"{'' if about['significant'] else ' (within chance)'}"
+        for metric, about in differences.items()
+    )
+    note = f'<p class="soft">Personal minus collective, paired over users: {note}.</p>' if note else ""
+    return f"<section><h2>Scores</h2>{_table(head, body)}{note}</section>"
+
+
+def _estimate(about: Mapping[str, float], *, percent: bool = False) -> str:
+    form = ".0%" if percent else ".3f"
+    low, high = format(about["low"], form), format(about["high"], form)
+    return f"{format(about['value'], form)} <small>[{low}, {high}]</small>"
+
+
+def _table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
+    """head and cells are HTML already; a marked row stands out."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join(
+        f"<tr{' class=best' if marked else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+        for cells, marked in rows
+    )
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _figure(title: str, data: Any, plot: Any, summary: Mapping[str, Any], caption: str) -> str:
+    if not data:
+        return ""
+    return (
+        f"<section><h2>{escape(title)}</h2><figure>{plot(summary)}"
+        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
+    )
+
+
+def _grid(figures: Sequence[str]) -> str:
+    shown = [figure for figure in figures if figure]
+    return f'<div class="grid">{"".join(shown)}</div>' if shown else ""
+
+
+def _both(summary: Mapping[str, Any]) -> bool:
+    return {"collective", "personal"} <= set(summary["stages"])
+
+
+def _losses(summary: Mapping[str, Any]) -> list[Any]:
+    return [report for report in summary["rounds"] if report["loss"] is not None]
+
+
+def _history_table(summary: Mapping[str, Any]) -> str:
+    points, main = summary["history"], summary["main"]
+    if not points:
+        return ""
+    head = ["history items", main, "minus collective only"]
+    rows = [
+        (
+            [
+                str(point["size"]),
+                _estimate(point["metrics"][main]),
+                _estimate(point["difference"][main]) if point["size"] and "difference" in point else "",
+            ],
+            False,
+        )
+        for point in points
+    ]
+    return f"<section><h2>Cold start in numbers</h2>{_table(head, rows)}</section>"
+
+
+def _communication(summary: Mapping[str, Any]) -> str:
+    about = summary["communication"]
+    if not about:
+        return ""
+    head = ["phase", "messages down", "bytes down", "of it shifts", "messages up", "bytes up", "of it shifts"]
+
+    def cells(name: str, totals: Mapping[str, Mapping[str, int]]) -> list[str]:
+        numbers = [totals[way][key] for way in ("down", "up") for key in ("messages", "message", "payload")]
+        return [escape(name), *(f"{number:,}" for number in numbers)]
+
+    rows = [(cells(f"round {one['round']}", one), False) for one in about["rounds"] if one["round"]]
+    rows += [
+        (cells(phase, totals), False)
+        for phase, totals in sorted(about["phases"].items(), key=_natural)
+        if phase != "train"
+    ]
+    others = ", ".join(
+        f"{escape(name)} {size:,} B ({size / about['payload']:.1f} times)"
+        for name, size in about["alternatives"].items()
+        if about["payload"]
+    )
+    clients = "; ".join(
+        f"{way} {ends['min']:,.0f} to {ends['max']:,.0f} B, median {ends['median']:,.0f}"
+        for way, ends in about["clients"].items()
+    )
+    return (
+        "<section><h2>Bytes, message by message</h2>"
+        f"<p>One packed collective shift is {about['payload']:,.0f} B. "
+        f"At the same precision would travel: {others}. Per client over all rounds of training: {clients}. "
+        f"Personal shifts: {about['personal-parameters']:,} parameters each, 0 B sent.</p>"
+        f"{_table(head, rows)}"
+        '<p class="soft">Whole messages as protobuf; HTTP headers and TLS are not counted.</p></section>'
+    )
+
+
+def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:
+    """history-2 before history-16."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in entry[0].split("-")]
+
+
+def _dropped(summary: Mapping[str, Any]) -> str:
+    rows = [
+        ([str(report["round"]), escape(client), escape(reason)], False)
+        for report in summary["rounds"]
+        for client, reason in report["dropped"].items()
+    ]
+    if not rows:
+        return ""
+    return f"<section><h2>Updates dropped</h2>{_table(['round', 'client', 'reason'], rows)}</section>"
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    rows = [([f"<code>{escape(key)}</code>", escape(str(value))], False) for key, value in settings.items()]
+    return f"<section><h2>Settings</h2>{_table(['setting', 'value'], rows)}</section>"
+
+
+def summary_table(summary: Mapping[str, Any]) -> Table:
+    """The scores of a run for the terminal."""
+    rows = _score_rows(summary)
+    shares = summary.get("share", {})
+    sent = summary["communication"]
+    caption = headline(summary)
+    if sent:
+        caption += f"\n{sent['payload']:,.0f} B per client, round and direction; 0 B of personal shifts"
+    table = Table(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
+    table.add_column("stage")
+    names = list(rows[0][2]) if rows else []
+    for name in names:
+        table.add_column(name, justify="right")
+    if shares:
+        table.add_column("share of gain", justify="right")
+    for key, label, metrics in rows:
+        cells = [f"{m['value']:.3f} ({m['low']:.3f}-{m['high']:.3f})" for m in (metrics[n] for n in names)]
+        if shares:
+            cells.append(f"{shares[key]['value']:.0%}" if key in shares else "")
+        table.add_row(label, *cells)
+    return table
