@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from protocol.commands import run
 from protocol.errors import InputError
 
 app = typer.Typer(
@@ -95,9 +96,5 @@ def _text(value: Any) -> str:
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on stderr and exit code 2."""
-    try:
-        app(prog_name="fedperfit-cloud")
-    except InputError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    """The console script."""
+    run(app, "fedperfit-cloud")

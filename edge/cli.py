@@ -1,13 +1,12 @@
 """`fedperfit-edge`: one person's client, by hand."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from protocol.errors import InputError
+from protocol.commands import run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -100,9 +99,5 @@ def answer(
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """The console script."""
+    run(app, "fedperfit-edge")

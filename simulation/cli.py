@@ -2,7 +2,6 @@
 
 import shlex
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from protocol.commands import run
 from protocol.errors import InputError
 from simulation.data_cli import data_app
 
@@ -212,12 +212,8 @@ def presets() -> None:
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line and exit code 2."""
-    try:
-        app()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    """The console script."""
+    run(app, "fedperfit")
 
 
 if __name__ == "__main__":
