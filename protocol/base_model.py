@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from protocol.errors import InputError
+from protocol.files import read_json
 from protocol.injection import decoder_layers
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 _EMBEDDED_FOLDER = Path("protocol") / "embedded"
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -50,17 +52,18 @@ def resolve(name: str) -> Path:
     if name == EMBEDDED:
         return embedded_folder()
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if name and folder.is_dir():
         return folder.resolve()
-    if name.count("/") > 1 or name.startswith((".", "~", "/")):
+    if not name or name.count("/") > 1 or name.startswith((".", "~", "/")):
         raise InputError(f"base model {name!r}: no such folder")
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["consolidated*"]))
     except Exception as error:
-        reason = str(error).split("\n", 1)[0]
-        raise InputError(f"base model {name!r}: neither a folder nor on the hub ({reason})") from None
+        raise InputError(
+            f"base model {name!r}: neither a folder nor on the hub ({_one_line(error)})"
+        ) from None
 
 
 def embedded_folder() -> Path:
@@ -94,15 +97,15 @@ def read_card(name: str) -> BaseModelCard:
 def _read_card(folder: Path) -> BaseModelCard:
     from transformers import AutoConfig
 
-    files = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not files:
-        raise InputError(f"base model {folder}: needs config.json and *.safetensors")
+    files = _weight_files(folder)
     try:
         config = AutoConfig.from_pretrained(folder)
         config = getattr(config, "text_config", config)
-    except (ValueError, OSError) as error:
-        raise InputError(f"base model {folder}: {str(error).splitlines()[0]}") from None
-    heads = config.num_attention_heads
+        heads = config.num_attention_heads
+        if config.is_encoder_decoder:
+            raise ValueError("not a decoder-only model")
+    except Exception as error:  # transformers raises anything at a strange config.json
+        raise InputError(f"base model {folder}: {_one_line(error)}") from None
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     q_and_v = 2 * config.hidden_size + (heads + kv_heads) * head_size
@@ -115,6 +118,25 @@ def _read_card(folder: Path) -> BaseModelCard:
         dtype=dtype,
         lora_qv=8 * config.num_hidden_layers * q_and_v,
     )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files transformers loads weights from; raises InputError when one of them is missing."""
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if index.is_file():
+        shards = read_json(index)
+        if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
+            raise InputError(f"{index}: no weight_map")
+        files = [folder / str(name) for name in sorted(set(map(str, shards["weight_map"].values())))]
+    for file in (folder / "config.json", *files):
+        if not file.is_file():
+            raise InputError(f"base model {folder}: {file.name} is missing")
+    return files
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
@@ -133,7 +155,7 @@ def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
                     parameters += tensor.numel()
                     dtype = str(tensor.dtype).removeprefix("torch.")
         except SafetensorError as error:
-            raise InputError(f"base model {file}: {error}") from None
+            raise InputError(f"base model {file}: {_one_line(error)}") from None
     total = hashlib.sha256()
     for name in sorted(digests):
         total.update(digests[name])
@@ -175,6 +197,8 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"dtype={dtype!r}: expected auto, float32 or bfloat16")
     folder = resolve(name)
     card = _read_card(folder)
     if device == "auto":
@@ -182,11 +206,24 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     if dtype == "auto":
         dtype = "bfloat16" if device.startswith("cuda") else "float32"
     logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of missing weights: our error is one line
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (ValueError, OSError, SafetensorError) as error:
-        raise InputError(f"base model {folder}: {str(error).splitlines()[0]}") from None
+        model = torch.nn.Module.to(model, device)
+    except Exception as error:  # transformers raises anything at strange files, torch at a strange device
+        raise InputError(f"base model {folder}: {_one_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if absent:  # transformers goes on with random values
+        raise InputError(
+            f"base model {folder}: {len(absent)} weights are missing or of another shape, first {absent[0]}"
+        )
     decoder_layers(model)
     model.requires_grad_(False)
-    return BaseModel(model=torch.nn.Module.to(model, device).eval(), tokenizer=tokenizer, card=card)
+    return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)

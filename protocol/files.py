@@ -39,6 +39,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: not UTF-8 text") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: JSON with a number too long or nested too deeply") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
 
@@ -60,6 +62,10 @@ def read_json_lines(path: Path) -> list[Any]:
                 values.append(json.loads(line))
             except json.JSONDecodeError as error:
                 raise InputError(f"{path}, line {number}: broken JSON ({error.msg})") from None
+            except (ValueError, RecursionError):
+                raise InputError(
+                    f"{path}, line {number}: JSON with a number too long or nested too deeply"
+                ) from None
     return values
 
 

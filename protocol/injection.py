@@ -20,7 +20,9 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
 
     Raises InputError when there is none, or more than one.
     """
-    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    config = getattr(model, "config", None)
+    config = getattr(config, "text_config", config)
+    depth = getattr(config, "num_hidden_layers", None)
     found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if len(found) != 1:
         raise InputError(

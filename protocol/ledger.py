@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from protocol.errors import InputError
 from protocol.files import read_json_lines
 
 
@@ -37,7 +38,10 @@ class Ledger:
             file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
 
     def entries(self) -> list[Entry]:
-        """All entries in order; none when nothing was sent yet."""
+        """All entries in order; none when nothing was sent yet. Raises InputError for a broken line."""
         if not self.path.exists():
             return []
-        return [Entry(**fields) for fields in read_json_lines(self.path)]
+        try:
+            return [Entry(**fields) for fields in read_json_lines(self.path)]
+        except TypeError:
+            raise InputError(f"{self.path}: a line is not a ledger entry") from None

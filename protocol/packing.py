@@ -48,6 +48,8 @@ class ShiftHeader:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}")
+        if self.round < 0:
+            raise InputError(f"round={self.round}: must not be negative")
 
 
 def pack(shift: Shift, header: ShiftHeader) -> bytes:

@@ -17,12 +17,14 @@ class Positions:
 
     def __post_init__(self) -> None:
         if self.first < 0 or self.last < 0 or self.first + self.last == 0:
-            raise InputError(f"positions={self}: at least one prompt position must be shifted")
+            raise InputError(
+                f"positions=f{self.first}+l{self.last}: at least one prompt position must be shifted"
+            )
 
     @classmethod
     def parse(cls, text: str) -> "Positions":
         """From `f7+l7`, `l7` or `f7`; raises InputError for anything else."""
-        match = re.fullmatch(r"(?:f(\d{1,4}))?\+?(?:l(\d{1,4}))?", text)
+        match = re.fullmatch(r"(?:f([0-9]{1,4}))?\+?(?:l([0-9]{1,4}))?", text)
         if match is None or not any(match.groups()) or ("+" in text) != all(match.groups()):
             raise InputError(f"positions={text!r}: expected the form f7+l7, l7 or f7")
         return cls(first=int(match[1] or 0), last=int(match[2] or 0))

@@ -1,6 +1,7 @@
 """What the cloud may ask of an edge, as flat values that fit a Flower ConfigRecord."""
 
 import math
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -82,8 +83,8 @@ class PersonalSettings(_Flat):
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"rank={self.rank}: must be at least 1")
-        if not self.slot.replace("-", "").isalnum():
-            raise InputError(f"slot={self.slot!r}: letters, digits and hyphens only")
+        if not re.fullmatch(r"[A-Za-z0-9-]{1,64}", self.slot):
+            raise InputError(f"slot={self.slot!r}: at most 64 letters, digits and hyphens")
 
 
 STAGES = ("base", "collective", "personal")

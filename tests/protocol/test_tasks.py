@@ -1,0 +1,179 @@
+"""Prompts and targets of every task in both forms, spelled out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.errors import InputError
+from protocol.tasks import TASKS, Kind, Pair, PromptForm, cut_words, task_by_name
+
+LAMP, OPPU = PromptForm.LAMP, PromptForm.OPPU
+
+CATEGORIES = (
+    "food & drink, sports, education, parents, religion, travel, business, crime, science & technology, "
+    "culture & arts, entertainment, politics, women, style & beauty, healthy living"
+)
+TAGS = (
+    "sci-fi, based on a book, comedy, action, twist ending, dystopia, dark comedy, classic, psychology, "
+    "fantasy, romance, thought-provoking, social commentary, violence, true story"
+)
+NEWS = (
+    "Which category does this article relate to among the following categories? Just answer with the "
+    f"category name without further explanation. categories: [{CATEGORIES}] article: "
+)
+MOVIE = (
+    "Which tag does this movie relate to among the following tags? Just answer with the tag name without "
+    f"further explanation. tags: [{TAGS}] description: "
+)
+REVIEW = (
+    "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 "
+    "without further explanation. review: "
+)
+TWEET = "Paraphrase the following tweet without any explanation before or after it: "
+
+# task: history item, then prompt and target of its pair in each form
+ITEMS = {
+    "LaMP_2N": (
+        {"id": "1", "text": "A body.", "title": "T", "category": "sports"},
+        (NEWS + "A body.\n", "sports"),
+        (NEWS + "A body. category:", " sports"),
+    ),
+    "LaMP_2M": (
+        {"id": "1", "description": "A plot.", "tag": "sci-fi"},
+        (MOVIE + "A plot.\n", "sci-fi"),
+        (MOVIE + "A plot. tag:", " sci-fi"),
+    ),
+    "LaMP_3": (
+        {"id": "1", "text": "Works.", "score": 4},
+        (REVIEW + "Works.\n", "4"),
+        (REVIEW + "Works. score:", " 4"),
+    ),
+    "LaMP_4": (
+        {"id": "1", "text": "A body.", "title": "Its head"},
+        ("Generate a headline for the following article: A body.\n", "Its head"),
+        ("Generate a headline for the following article. article: A body. headline:", " Its head"),
+    ),
+    "LaMP_5": (
+        {"id": "1", "abstract": "We show.", "title": "On it"},
+        ("Generate a title for the following abstract of a paper: We show.\n", "On it"),
+        ("Generate a title for the following abstract of a paper. abstract: We show. title:", " On it"),
+    ),
+    "LaMP_7": ({"id": "1", "text": "so tired"}, ("tweet:\n", "so tired"), ("tweet:", " so tired")),
+}
+
+# task: benchmark question, gold, then prompt of its pair in each form
+QUESTIONS = {
+    "LaMP_2N": (
+        NEWS.replace(CATEGORIES, ", ".join(reversed(CATEGORIES.split(", ")))) + "A body.",
+        "sports",
+        (NEWS + "A body.\n", NEWS + "A body. category:"),
+    ),
+    "LaMP_2M": (MOVIE + "A plot.", "sci-fi", (MOVIE + "A plot.\n", MOVIE + "A plot. tag:")),
+    "LaMP_3": (REVIEW + "Works.", "4", (REVIEW + "Works.\n", REVIEW + "Works. score:")),
+    "LaMP_4": ("Generate a headline for the following article: A body.", "Its head", None),
+    "LaMP_5": ("Generate a title for the following abstract of a paper: We show.", "On it", None),
+    "LaMP_7": (TWEET + "so tired", "I am tired", (TWEET + "so tired\n", TWEET + "so tired tweet:")),
+}
+EVERY_TASK = pytest.mark.parametrize("name", TASKS)
+
+
+def test_every_task_is_spelled_out():
+    assert set(ITEMS) == set(QUESTIONS) == set(TASKS)
+    assert all(task.name == name for name, task in TASKS.items())
+
+
+@EVERY_TASK
+def test_history_item(name):
+    item, lamp, oppu = ITEMS[name]
+    assert TASKS[name].item_pair(item, LAMP) == Pair(*lamp)
+    assert TASKS[name].item_pair(item, OPPU) == Pair(*oppu)
+
+
+@EVERY_TASK
+def test_question(name):
+    """In one fixed order of labels whatever the question's; as its history items read, except for tweets."""
+    question, gold, prompts = QUESTIONS[name]
+    prompts = prompts or tuple(prompt for prompt, _ in ITEMS[name][1:])
+    assert TASKS[name].query_pair(question, gold, LAMP) == Pair(prompts[0], gold)
+    assert TASKS[name].query_pair(question, gold, OPPU) == Pair(prompts[1], f" {gold}")
+
+
+@EVERY_TASK
+def test_question_for_another_task_is_one_line(name):
+    for question in ("", "What is the weather like?\nAnd tomorrow?"):
+        with pytest.raises(InputError, match=f"{name}: a question lacks") as caught:
+            TASKS[name].query_pair(question, "", LAMP)
+        assert "\n" not in str(caught.value)
+
+
+@EVERY_TASK
+@pytest.mark.parametrize("form", list(PromptForm))
+def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
+    task = TASKS[name]
+    words = [f"w{number}" for number in range(2_000)]
+    question = QUESTIONS[name][0].rpartition(": ")[0] + ": " + " ".join(words)
+    prompt = task.query_pair(question, "gold", form).prompt
+    assert [word for word in prompt.split() if word in set(words)] == words[:768]
+    assert prompt.endswith(f"w767 {task.cue}" if form is OPPU else "w767\n")
+    item = {**ITEMS[name][0], task.field: " ".join(words)}
+    if not task.free_history:
+        assert task.item_pair(item, form).prompt == prompt
+
+
+@pytest.mark.parametrize("form", list(PromptForm))
+def test_a_long_target_is_cut(form):
+    target = TASKS["LaMP_7"].item_pair({"text": "word " * 2_000}, form).target
+    assert target.split() == ["word"] * 768
+
+
+@given(text=st.text(), words=st.integers(1, 6))
+def test_cut_words(text, words):
+    cut = cut_words(text, words)
+    assert cut.split() == text.split()[:words]
+    assert cut == text or len(text.split()) > words
+
+
+@EVERY_TASK
+def test_missing_field_is_named(name):
+    item, *_ = ITEMS[name]
+    task = TASKS[name]
+    for key in {task.field, task.answer}:
+        for bad in ({k: v for k, v in item.items() if k != key}, {**item, key: None}, {**item, key: ["x"]}):
+            with pytest.raises(InputError, match=f"{name}: a history item has no text field '{key}'"):
+                task.item_pair(bad, LAMP)
+
+
+def test_labels():
+    assert ", ".join(TASKS["LaMP_2N"].labels) == CATEGORIES
+    assert ", ".join(TASKS["LaMP_2M"].labels) == TAGS
+    assert TASKS["LaMP_3"].labels == ("1", "2", "3", "4", "5")
+    assert [name for name, task in TASKS.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
+    assert {name: task.kind for name, task in TASKS.items() if task.labels} == {
+        "LaMP_2N": Kind.CATEGORY,
+        "LaMP_2M": Kind.CATEGORY,
+        "LaMP_3": Kind.RATING,
+    }
+
+
+@EVERY_TASK
+@pytest.mark.parametrize("form", list(PromptForm))
+def test_a_target_parses_to_its_label(name, form):
+    task = TASKS[name]
+    for label in task.labels or ("Free text: of 3 kinds",):
+        assert task.parse(task.target(label, form)) == label
+        assert task.parse(f"\n {label}\t") == label
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "sport", "Sports", "sports.", "sports, travel", "6", "4.0", "4 stars"]
+)
+@pytest.mark.parametrize("name", ["LaMP_2N", "LaMP_2M", "LaMP_3"])
+def test_an_answer_that_is_no_label_parses_to_none(name, answer):
+    assert TASKS[name].parse(answer) is None
+
+
+def test_unknown_task_lists_the_known_ones():
+    assert task_by_name("LaMP_2M") is TASKS["LaMP_2M"]
+    with pytest.raises(InputError, match="unknown task 'LaMP_6': expected one of LaMP_2N, LaMP_2M") as caught:
+        task_by_name("LaMP_6")
+    assert "\n" not in str(caught.value)
