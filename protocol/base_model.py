@@ -124,7 +124,7 @@ def _weight_files(folder: Path) -> list[Path]:
     """The files transformers loads weights from; raises InputError when one of them is missing."""
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
-    if index.is_file():
+    if index.is_file() and not files[0].is_file():
         shards = read_json(index)
         if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
             raise InputError(f"{index}: no weight_map")

@@ -168,6 +168,7 @@ def test_missing_shard_is_named(tmp_path):
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": 7}', "{"])
 def test_broken_index_is_named(folder, content):
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
     refused(lambda: read_card(str(folder)), "model.safetensors.index.json")
 
