@@ -55,10 +55,18 @@ def test_bfloat16_comes_back_rounded_with_orthonormal_rows(make_shift):
     back, header = unpack(packed(shift, "bfloat16"))
     assert header.dtype == "bfloat16"
     assert back.R.dtype == torch.float32
-    assert torch.equal(back.W, shift.W.bfloat16().float())
+    assert torch.equal(back.W, back.R + (shift.W - shift.R).bfloat16().float())
     assert torch.equal(back.b, shift.b.bfloat16().float())
     assert (back.R - shift.R).abs().max() < 2**-8
     assert ((back.R @ back.R.mT) - torch.eye(8)).abs().max() < 1e-6
+
+
+def test_the_identity_survives_bfloat16(make_shift):
+    """Rounding W itself would move every hidden state by a few parts in a thousand."""
+    shape = make_shift((2, 5), 8, 48).shape
+    back, _ = unpack(packed(Shift.identity(shape, seed=3), "bfloat16"))
+    hidden = torch.randn(5, 48)
+    assert back.delta(0, hidden).abs().max() == 0
 
 
 def test_size_is_header_and_values(make_shift):
