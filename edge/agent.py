@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from edge.answering import generate, likeliest
-from edge.examples import Example, encode
+from edge.answering import MAX_NEW_TOKENS, generate, likeliest
+from edge.examples import encode
 from edge.history import History, read_history
 from edge.personal import PersonalShift
 from edge.scoring import Sums, score
@@ -22,7 +22,7 @@ from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from protocol.shift import Shift, ShiftShape
-from protocol.tasks import Kind, PromptForm
+from protocol.tasks import Kind, Pair, PromptForm
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class Agent:
         pairs = self.history.asked(PromptForm(settings.prompt_form))
         if not pairs:
             raise InputError("there are no held-out questions to evaluate on")
-        answers = self._answers(encode(self.base, pairs), self._shifts(packed, settings), settings)
+        answers = self._answers([pair.prompt for pair in pairs], self._shifts(packed, settings), settings)
         golds = [question["gold"] for question in self.history.questions]
         return Outcome(len(golds), score(self.history.task, answers, golds))
 
     def answer(self, packed: bytes, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
         pair = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form))
-        (text,) = self._answers(encode(self.base, [pair]), self._shifts(packed, settings), settings)
+        (text,) = self._answers([pair.prompt], self._shifts(packed, settings), settings)
         return text
 
     def _shifts(self, packed: bytes, settings: EvaluationSettings) -> list[Shift]:
@@ -104,10 +104,10 @@ class Agent:
             shift.to(self.base.device)
         return shifts
 
-    def _answers(
-        self, examples: list[Example], shifts: list[Shift], settings: EvaluationSettings
-    ) -> list[str]:
-        task, prompts = self.history.task, [example.prompt for example in examples]
+    def _answers(self, questions: list[str], shifts: list[Shift], settings: EvaluationSettings) -> list[str]:
+        task = self.history.task
+        unanswered = [Pair(question, "") for question in questions]
+        prompts = [e.prompt for e in encode(self.base, unanswered, reserve=MAX_NEW_TOKENS)]
         if task.kind is Kind.TEXT:
             return generate(
                 self.base, shifts, prompts, batch_size=settings.batch_size, additive=settings.additive

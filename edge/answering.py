@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from transformers import DynamicCache
 
+from edge.contexts import common_prefix, context_length, repeat, run_shared
 from edge.examples import pad_left, places
 from protocol.base_model import BaseModel
 from protocol.injection import injected
@@ -29,18 +31,20 @@ def generate(
     The shifts act in the prefill only, so a decoded token costs what it costs without them.
     """
     answers = [""] * len(prompts)
-    for indices, ids, mask in _batches(base, prompts, batch_size):
-        with _shifted(base, shifts, mask, additive):
+    for batch in _batches(base, shifts, prompts, batch_size):
+        width = batch.ids.shape[1]
+        with _shifted(base, shifts, batch, additive):
             rows = base.model.generate(
-                input_ids=ids,
-                attention_mask=mask.long(),
-                max_new_tokens=min(MAX_NEW_TOKENS, base.context - ids.shape[1]),
+                input_ids=batch.ids,
+                attention_mask=batch.mask.long(),
+                past_key_values=batch.cache,
+                max_new_tokens=min(MAX_NEW_TOKENS, base.context - width),
                 do_sample=False,
                 num_beams=1,
                 pad_token_id=base.tokenizer.eos_token_id,
             )
-        texts = base.tokenizer.batch_decode(rows[:, ids.shape[1] :], skip_special_tokens=True)
-        for index, text in zip(indices, texts, strict=True):
+        texts = base.tokenizer.batch_decode(rows[:, width:], skip_special_tokens=True)
+        for index, text in zip(batch.indices, texts, strict=True):
             answers[index] = text.strip()
     return answers
 
@@ -62,12 +66,14 @@ def likeliest(
     """
     best = [0] * len(prompts)
     tree = _LabelTree.of(labels, base.device)
-    for indices, ids, mask in _batches(base, prompts, batch_size):
-        with _shifted(base, shifts, mask, additive):
+    for batch in _batches(base, shifts, prompts, batch_size):
+        mask, rest = batch.mask, batch.ids[:, batch.shared :]
+        with _shifted(base, shifts, batch, additive):
             prefill = base.model(
-                input_ids=ids,
+                input_ids=rest,
                 attention_mask=mask.long(),
-                **places(base, mask),
+                **places(base, mask, last=rest.shape[1]),
+                past_key_values=batch.cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -78,15 +84,15 @@ def likeliest(
             if places(base, mask):
                 position = {"position_ids": mask.sum(1, keepdim=True) + tree.depth}
             logits = base.model(
-                input_ids=tree.inputs.expand(len(ids), -1),
+                input_ids=tree.inputs.expand(len(mask), -1),
                 attention_mask=tree.attention(mask, prefill.logits.dtype),
                 **position,
                 past_key_values=prefill.past_key_values,
                 use_cache=True,
             ).logits
-            later = logits.float().log_softmax(-1).gather(2, tree.outputs.expand(len(ids), -1)[:, :, None])
+            later = logits.float().log_softmax(-1).gather(2, tree.outputs.expand(len(mask), -1)[:, :, None])
             scores = scores.index_add(1, tree.label, later[:, :, 0])
-        for index, choice in zip(indices, scores.argmax(-1).tolist(), strict=True):
+        for index, choice in zip(batch.indices, scores.argmax(-1).tolist(), strict=True):
             best[index] = choice
     return best
 
@@ -128,18 +134,48 @@ class _LabelTree:
         )
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Prompts of similar length: a beginning all share, run already, and the rest padded on the left."""
+
+    indices: list[int]
+    ids: torch.Tensor
+    """(batch, tokens)"""
+    mask: torch.Tensor
+    """(batch, tokens) bool, false at padding."""
+    shared: int
+    """Tokens of the shared beginning."""
+    cache: DynamicCache | None
+    """Of the shared beginning."""
+
+
 def _batches(
-    base: BaseModel, prompts: Sequence[tuple[int, ...]], batch_size: int
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Indices, ids and attention mask of batches of prompts of similar length."""
+    base: BaseModel, shifts: Sequence[Shift], prompts: Sequence[tuple[int, ...]], batch_size: int
+) -> Iterator[_Batch]:
+    if shifts:
+        positions = shifts[0].shape.positions
+        untouched = [prompt[: context_length(prompt, positions)] for prompt in prompts]
+    else:
+        untouched = [prompt[:-1] for prompt in prompts]
+    beginning = list(untouched[0][: common_prefix(untouched)])
+    layers = run_shared(base, beginning) if beginning else []
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        yield indices, *pad_left([prompts[index] for index in indices], base.device)
+        ids, mask = pad_left([prompts[index][len(beginning) :] for index in indices], base.device)
+        first = torch.tensor(beginning, dtype=torch.long, device=base.device).expand(len(indices), -1)
+        yield _Batch(
+            indices=indices,
+            ids=torch.cat([first, ids], dim=1),
+            mask=torch.cat([torch.ones_like(first, dtype=torch.bool), mask], dim=1),
+            shared=len(beginning),
+            cache=repeat(layers, len(indices)) if layers else None,
+        )
 
 
 def _shifted(
-    base: BaseModel, shifts: Sequence[Shift], mask: torch.Tensor, additive: bool
+    base: BaseModel, shifts: Sequence[Shift], batch: _Batch, additive: bool
 ) -> AbstractContextManager[None]:
-    positions = shifts[0].shape.positions.mask(mask) if shifts else mask
+    rest = batch.mask[:, batch.shared :]
+    positions = shifts[0].shape.positions.mask(rest) if shifts else rest
     return injected(base.model, shifts, positions, additive=additive, prefill_only=True)

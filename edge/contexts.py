@@ -78,8 +78,7 @@ def build_contexts(
     shared = common_prefix(contexts)
     if shared == 0:
         return None
-    first = base.model(input_ids=_ids(base, [contexts[0][:shared]]), use_cache=True, logits_to_keep=1)
-    shared_layers = _layers(first.past_key_values)
+    shared_layers = run_shared(base, contexts[0][:shared])
     lengths = torch.tensor([len(context) - shared for context in contexts])
     widest = int(lengths.max())
     per_token = sum(k.numel() + v.numel() for k, v in shared_layers) * shared_layers[0][0].itemsize // shared
@@ -96,9 +95,7 @@ def build_contexts(
     bounds = [*range(0, len(order) if widest else 0, chunk), len(order)]
     for start, end in pairwise(bounds):
         rows = order[start:end]
-        cache = DynamicCache(
-            [tuple(x.expand(len(rows), -1, -1, -1) for x in layer) for layer in shared_layers]
-        )
+        cache = repeat(shared_layers, len(rows))
         longest = int(lengths[rows].max())
         if longest == 0:
             continue
@@ -110,6 +107,18 @@ def build_contexts(
                 for target, source in zip(filled, layer, strict=True):
                     target[row, :, widest - length :] = source[place, :, shared : shared + length]
     return Contexts(shared_layers, rest, lengths)
+
+
+def run_shared(base: BaseModel, tokens: Sequence[int]) -> list[Layer]:
+    """Keys and values (1, heads, tokens, head size) of a beginning that several prompts share."""
+    return _layers(
+        base.model(input_ids=_ids(base, [tokens]), use_cache=True, logits_to_keep=1).past_key_values
+    )
+
+
+def repeat(layers: Sequence[Layer], rows: int) -> DynamicCache:
+    """A cache that starts with `layers` in each of `rows` rows."""
+    return DynamicCache([tuple(x.expand(rows, -1, -1, -1) for x in layer) for layer in layers])
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:

@@ -42,8 +42,10 @@ class Batch:
         return self.attention & ~self.prompt
 
 
-def encode(base: BaseModel, pairs: Sequence[Pair]) -> list[Example]:
+def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[Example]:
     """Tokenize `pairs`. A row longer than the model's context loses tokens of its field.
+
+    reserve: tokens left free after the prompt where the target is shorter.
 
     Raises InputError when a target alone fills the context.
     """
@@ -57,7 +59,7 @@ def encode(base: BaseModel, pairs: Sequence[Pair]) -> list[Example]:
     examples = []
     for prompt, target in zip(prompts, targets, strict=True):
         row = [*start, *prompt]
-        room = context - len(target) - 1
+        room = context - max(len(target) + 1, reserve)
         if room <= KEPT_TAIL:
             raise InputError(f"a target of {len(target)} tokens leaves no room in a context of {context}")
         if len(row) > room:
