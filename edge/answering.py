@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from transformers import DynamicCache
 
-from edge.contexts import common_prefix, context_length, repeat, run_shared
+from edge.contexts import common_prefix, context_length, repeat, run_shared, whole_layers
 from edge.examples import pad_left, places
 from protocol.base_model import BaseModel
 from protocol.injection import injected
@@ -79,7 +79,9 @@ def likeliest(
             )
         first = prefill.logits[:, -1].float().log_softmax(-1)
         scores = first[:, tree.starts]
-        if tree.inputs.numel():
+        if not whole_layers(prefill.past_key_values, mask.shape[1]):
+            scores = _recomputed_scores(base, shifts, batch, labels, additive)
+        elif tree.inputs.numel():
             position = {}
             if places(base, mask):
                 position = {"position_ids": mask.sum(1, keepdim=True) + tree.depth}
@@ -134,6 +136,33 @@ class _LabelTree:
         )
 
 
+def _recomputed_scores(
+    base: BaseModel,
+    shifts: Sequence[Shift],
+    batch: "_Batch",
+    labels: Sequence[tuple[int, ...]],
+    additive: bool,
+) -> torch.Tensor:
+    """(batch, labels) log-likelihoods, each label with its whole prompt: for models that forget keys."""
+    prompt = batch.ids.shape[1]
+    scores = []
+    for label in labels:
+        tokens = torch.tensor(label, device=base.device).expand(len(batch.ids), -1)
+        mask = torch.cat([batch.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
+        inside = torch.cat([batch.mask, torch.zeros_like(tokens, dtype=torch.bool)], dim=1)
+        positions = shifts[0].shape.positions.mask(inside) if shifts else inside
+        with injected(base.model, shifts, positions, additive=additive):
+            logits = base.model(
+                input_ids=torch.cat([batch.ids, tokens], dim=1),
+                attention_mask=mask.long(),
+                **places(base, mask),
+                use_cache=False,
+            ).logits
+        logs = logits[:, prompt - 1 : -1].float().log_softmax(-1)
+        scores.append(logs.gather(2, tokens[:, :, None]).sum(dim=(1, 2)))
+    return torch.stack(scores, dim=1)
+
+
 @dataclass(frozen=True)
 class _Batch:
     """Prompts of similar length: a beginning all share, run already, and the rest padded on the left."""
@@ -159,6 +188,8 @@ def _batches(
         untouched = [prompt[:-1] for prompt in prompts]
     beginning = list(untouched[0][: common_prefix(untouched)])
     layers = run_shared(base, beginning) if beginning else []
+    if not layers:
+        beginning = []
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]

@@ -79,6 +79,8 @@ def build_contexts(
     if shared == 0:
         return None
     shared_layers = run_shared(base, contexts[0][:shared])
+    if not shared_layers:
+        return None
     lengths = torch.tensor([len(context) - shared for context in contexts])
     widest = int(lengths.max())
     per_token = sum(k.numel() + v.numel() for k, v in shared_layers) * shared_layers[0][0].itemsize // shared
@@ -101,7 +103,10 @@ def build_contexts(
             continue
         ids = _ids(base, [contexts[row][shared:] for row in rows])
         base.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        for filled, layer in zip(rest, _layers(cache), strict=True):
+        layers = whole_layers(cache, shared + longest)
+        if not layers:
+            return None
+        for filled, layer in zip(rest, layers, strict=True):
             for place, row in enumerate(rows):
                 length = int(lengths[row])
                 for target, source in zip(filled, layer, strict=True):
@@ -110,10 +115,12 @@ def build_contexts(
 
 
 def run_shared(base: BaseModel, tokens: Sequence[int]) -> list[Layer]:
-    """Keys and values (1, heads, tokens, head size) of a beginning that several prompts share."""
-    return _layers(
-        base.model(input_ids=_ids(base, [tokens]), use_cache=True, logits_to_keep=1).past_key_values
-    )
+    """Keys and values (1, heads, tokens, head size) of a beginning that several prompts share.
+
+    Empty where the model does not keep them all: sliding windows, recurrent layers.
+    """
+    run = base.model(input_ids=_ids(base, [tokens]), use_cache=True, logits_to_keep=1)
+    return whole_layers(run.past_key_values, len(tokens))
 
 
 def repeat(layers: Sequence[Layer], rows: int) -> DynamicCache:
@@ -135,6 +142,8 @@ def _ids(base: BaseModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=base.device)
 
 
-def _layers(cache: DynamicCache) -> list[Layer]:
+def whole_layers(cache: DynamicCache, tokens: int) -> list[Layer]:
+    """The cache's keys and values; empty unless every layer holds those of all `tokens`."""
     found: list[Any] = list(cache.layers)
-    return [(layer.keys, layer.values) for layer in found]
+    whole = all(getattr(layer, "keys", None) is not None and layer.keys.shape[2] == tokens for layer in found)
+    return [(layer.keys, layer.values) for layer in found] if whole else []

@@ -64,9 +64,23 @@ def test_contexts_equal_recomputing(small):
         assert torch.allclose(slow, fast, rtol=1e-4, atol=1e-5 * slow.abs().max().clamp(min=1e-3))
 
 
+def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
+    """Such a model forgets the keys of old tokens, so there is nothing whole to reuse."""
+    torch.manual_seed(0)
+    config = MistralConfig(**SIZE, **GQA, sliding_window=8)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    sliding = BaseModel(model=model, tokenizer=None, card=None)
+    prompts = [example.prompt for example in with_prefix(examples_of(5, seed=4), 20)]
+    assert build_contexts(sliding, prompts, SHAPE.positions) is None
+    check_likeliest(sliding, prompts)
+
+
 def test_likeliest_equals_scoring_each_label_in_full(small):
+    check_likeliest(small, [example.prompt for example in examples_of(5, seed=4)])
+
+
+def check_likeliest(small, prompts):
     shifts = [moved(SHAPE, 1), moved(SHAPE, 2)]
-    prompts = [example.prompt for example in examples_of(5, seed=4)]
     labels = [(5, 6, 2), (5, 7, 8, 9, 2), (11, 2), (12, 13, 2), (14,)]
     chosen = likeliest(small, shifts, prompts, labels, batch_size=3)
     for prompt, index in zip(prompts, chosen, strict=True):

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 from local_grid import LocalGrid
-from simulation.metrics import write_metrics
-from simulation.report import write_report
 from small_run import prepare, run_locally, small_settings
 
 from edge import client_app
 from protocol.release import FILE_NAME, read_release
+from simulation.metrics import write_metrics
+from simulation.report import write_report
 from simulation.study import Study
 
 
