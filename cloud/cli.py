@@ -17,7 +17,7 @@ app = typer.Typer(
     "A federation trains the collective shift over many clients, writes one checkpoint per round, and "
     "ends in a release that every edge builds its own personal shift on. Nothing here needs a base "
     "model, a GPU or the network.",
-    epilog="Example: fedperfit-cloud checkpoint show runs/quickstart/checkpoints",
+    epilog="Example: fedperfit-cloud checkpoint show runs/NAME/checkpoints/train",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

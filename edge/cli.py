@@ -11,6 +11,7 @@ from protocol.commands import run
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Personalize a base model on this machine. FOLDER holds client.json (name, task, "
     "shares_metrics), history.jsonl (one LaMP item per line) and, once fitted, personal/. "
     "Nothing here opens a network connection, and nothing in FOLDER is sent anywhere.",

@@ -16,6 +16,7 @@ from simulation.data_cli import data_app
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     help="Personalize a frozen language model for many users without collecting their histories. "
     "Start with `fedperfit simulate`, then open the report it names.",
 )
@@ -51,6 +52,8 @@ def simulate(
 
     Writes one run folder with settings, figures (metrics.json), bytes (ledger/), shifts and
     report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result.
+
+    Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
