@@ -1,7 +1,6 @@
 """`fedperfit`: simulations, data and reports."""
 
 import shlex
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -56,7 +55,6 @@ def simulate(
 
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
-    from edge.client_app import CLIENTS
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
     from simulation.clients import prepare_clients
@@ -78,7 +76,8 @@ def simulate(
         folder = run_dir or Path("runs") / f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
         if (folder / SETTINGS).exists():
             raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
-        shutil.rmtree(folder / CLIENTS, ignore_errors=True)  # of a preparation that was cut off
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
     settings.shape(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)

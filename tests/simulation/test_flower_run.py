@@ -119,10 +119,12 @@ def test_a_stopped_run_leaves_no_process_and_says_how_to_go_on(runs):
         (["--preset", "nonsense"], "unknown preset"),
         (["--base-model", "./nowhere"], "no such folder"),
         (["--resume"], "--run-dir"),
+        (["--run-dir", "."], "not empty"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(tmp_path, arguments, message):
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    (tmp_path / "mine.txt").write_text("a file of the user's")
     done = subprocess.run(
         [sys.executable, "-m", "simulation.cli", "simulate", *arguments],
         capture_output=True,
