@@ -1,28 +1,39 @@
 """The agent: owns one person's history, base model and personal shifts.
 
 Its three actions take a packed collective shift and settings, and give back a packed update,
-counts and metric sums; nothing it returns can hold a personal tensor, an item or a text.
+counts and metric sums; nothing it returns can hold a personal tensor, an item or a text. Agents that
+share a machine and a base model act side by side (`contribute`, `personalize`, `evaluate`): the same
+results, less time.
 """
 
 import hashlib
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from edge.answering import MAX_NEW_TOKENS, generate, likeliest
+from edge.answering import MAX_NEW_TOKENS, Question, generate, likeliest
 from edge.examples import encode
 from edge.history import History, read_history
+from edge.items import ItemCache
 from edge.personal import PersonalShift
 from edge.scoring import Sums, score
-from edge.training import fit
+from edge.slab import Slab, Stack
+from edge.training import Fit, Job, cohorts, fit
 from edge.vault import Belonging, Vault
 from protocol.base_model import BaseModel
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
-from protocol.shift import Shift, ShiftShape
+from protocol.shift import Shift
 from protocol.tasks import Kind, Pair, PromptForm
+
+_EVALUATED_TOGETHER = 64
+"""Agents whose questions are answered side by side."""
 
 
 @dataclass(frozen=True)
@@ -35,107 +46,238 @@ class Outcome:
     """Sums over those items; sent only when the owner shares metrics."""
 
 
+@dataclass(frozen=True)
+class Contribution(Outcome):
+    """An outcome of stage 1."""
+
+    update: bytes
+    """The packed collective shift as this client left it."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A collective shift as the cloud sent it, checked."""
+
+    shift: Shift
+    header: ShiftHeader
+    digest: str
+    """SHA-256 of the packed bytes."""
+
+    @classmethod
+    def of(cls, packed: bytes, base: BaseModel) -> "Opened":
+        """Unpack; raises InputError when it is broken, not finite, or for another base model."""
+        shift, header = unpack(packed)
+        if header.fingerprint != base.card.fingerprint:
+            raise InputError("the collective shift is for another base model")
+        if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
+            raise InputError("the collective shift is not finite")
+        return cls(shift, header, hashlib.sha256(packed).hexdigest())
+
+    def copy(self) -> Shift:
+        """A shift to train."""
+        R, W, b = (tensor.detach().clone() for tensor in (self.shift.R, self.shift.W, self.shift.b))
+        return Shift(self.shift.shape, R=R, W=W, b=b)
+
+    def belonging(self, additive: bool) -> Belonging:
+        """What a personal shift on top of this one belongs to."""
+        return Belonging(self.header.task, self.header.fingerprint, self.digest, additive)
+
+
 class Agent:
     """One person's agent, in the folder `edge.history` describes."""
 
-    def __init__(self, folder: Path, base: BaseModel) -> None:
+    def __init__(self, folder: Path, base: BaseModel, items: ItemCache | None = None) -> None:
+        """items: shared by the agents of a process; by default one of its own."""
         self.history: History = read_history(folder)
         self.base = base
+        self.items = items or ItemCache(base)
         self._vault = Vault(folder / "personal")
 
-    def contribute(self, packed: bytes, settings: TrainingSettings) -> tuple[bytes, Outcome]:
+    def contribute(self, packed: bytes, settings: TrainingSettings) -> Contribution:
         """Stage 1: train the collective shift on the client's own pairs; the update and its counts."""
-        shift, header = self._open(packed)
-        form = PromptForm(settings.prompt_form)
-        pairs = self.history.pairs(form, settings.max_items)
-        order = f"{settings.seed}/{self.history.name}/{header.round}"
-        done = fit(self.base, shift, encode(self.base, pairs), settings, order=order)
-        return pack(shift.cpu(), header), Outcome(done.items, {"loss": done.loss * done.items})
+        outcome = _only(contribute([self], packed, settings, self.items))
+        assert isinstance(outcome, Contribution)
+        return outcome
 
     def personalize(self, packed: bytes, personal: PersonalSettings, training: TrainingSettings) -> Outcome:
         """Stage 2: fit and keep a personal shift on top of a release, from the history alone."""
-        release, header = self._open(packed)
-        shape = ShiftShape(
-            layers=header.shape.layers,
-            rank=personal.rank,
-            hidden_size=header.shape.hidden_size,
-            positions=header.shape.positions,
-        )
-        order = f"{training.seed}/{self.history.name}"
-        shift = PersonalShift.start(shape, seed=_number(order))
-        pairs = self.history.pairs(PromptForm(training.prompt_form), training.max_items)
-        done = fit(
-            self.base,
-            shift,
-            encode(self.base, pairs),
-            training,
-            beneath=[release.requires_grad_(False).to(self.base.device)],
-            additive=personal.additive,
-            decay_rate=True,
-            order=order,
-        )
-        self._vault.store(personal.slot, shift, self._belonging(packed, header, personal.additive))
-        return Outcome(done.items, {"loss": done.loss * done.items})
+        return _only(personalize([self], packed, personal, training, self.items))
 
     def evaluate(self, packed: bytes, settings: EvaluationSettings) -> Outcome:
         """Answer the client's questions at one stage; metric sums against their golds."""
-        pairs = self.history.asked(PromptForm(settings.prompt_form))
-        if not pairs:
-            raise InputError("there are no held-out questions to evaluate on")
-        answers = self._answers([pair.prompt for pair in pairs], self._shifts(packed, settings), settings)
-        golds = [question["gold"] for question in self.history.questions]
-        return Outcome(len(golds), score(self.history.task, answers, golds))
+        return _only(evaluate([self], packed, settings, self.base))
 
     def answer(self, packed: bytes, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
-        pair = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form))
-        (text,) = self._answers([pair.prompt], self._shifts(packed, settings), settings)
-        return text
+        release = Opened.of(packed, self.base)
+        own = self.shift_for(release, settings)
+        prompt = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form)).prompt
+        ((answer,),) = _answers(self.base, release, [(self, own, [prompt])], settings)
+        return answer
 
-    def _shifts(self, packed: bytes, settings: EvaluationSettings) -> list[Shift]:
-        shifts: list[Shift] = []
+    def job(self, shift: Shift, release: Opened, order: str, settings: TrainingSettings) -> Job:
+        """Training `shift` on the history; raises InputError without one, or for another task's release."""
+        self._check_task(release)
+        pairs = self.history.pairs(PromptForm(settings.prompt_form), settings.max_items)
+        if not pairs:
+            raise InputError("there is no history to train on")
+        return Job(shift, encode(self.base, pairs), order)
+
+    def keep(self, shift: PersonalShift, release: Opened, personal: PersonalSettings) -> None:
+        """Store a personal shift fitted on top of `release`."""
+        self._vault.store(personal.slot, shift, release.belonging(personal.additive))
+
+    def shift_for(self, release: Opened, settings: EvaluationSettings) -> PersonalShift | None:
+        """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
         if settings.stage != "base":
-            release, header = self._open(packed)
-            shifts.append(release)
-            if settings.stage == "personal":
-                belonging = self._belonging(packed, header, settings.additive)
-                shifts.append(self._vault.load(settings.slot, belonging))
-        for shift in shifts:
-            shift.to(self.base.device)
-        return shifts
+            self._check_task(release)
+        if settings.stage != "personal":
+            return None
+        return self._vault.load(settings.slot, release.belonging(settings.additive))
 
-    def _answers(self, questions: list[str], shifts: list[Shift], settings: EvaluationSettings) -> list[str]:
-        task = self.history.task
-        unanswered = [Pair(question, "") for question in questions]
-        prompts = [e.prompt for e in encode(self.base, unanswered, reserve=MAX_NEW_TOKENS)]
-        if task.kind is Kind.TEXT:
-            return generate(
-                self.base, shifts, prompts, batch_size=settings.batch_size, additive=settings.additive
-            )
+    def _check_task(self, release: Opened) -> None:
+        if release.header.task != self.history.task.name:
+            raise InputError(f"the collective shift is for task {release.header.task}")
+
+
+Result = tuple[Agent, Outcome | InputError]
+"""An agent and what came of its action."""
+
+
+def contribute(
+    agents: Iterable[Agent], packed: bytes, settings: TrainingSettings, items: ItemCache
+) -> Iterator[Result]:
+    """`Agent.contribute` of each of `agents`, which share the model of `items`; results as they come."""
+    release = Opened.of(packed, items.base)
+
+    def job(agent: Agent) -> Job:
+        order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
+        return agent.job(release.copy(), release, order, settings)
+
+    def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
+        return Contribution(done.items, done.metrics, pack(job.shift, release.header))
+
+    yield from _trained(agents, job, conclude, settings, items)
+
+
+def personalize(
+    agents: Iterable[Agent],
+    packed: bytes,
+    personal: PersonalSettings,
+    training: TrainingSettings,
+    items: ItemCache,
+) -> Iterator[Result]:
+    """`Agent.personalize` of each of `agents`, which share the model of `items`; results as they come."""
+    release = Opened.of(packed, items.base)
+    shape = replace(release.header.shape, rank=personal.rank)
+    beneath = [release.shift.requires_grad_(False).to(items.base.device)]
+
+    def job(agent: Agent) -> Job:
+        order = f"{training.seed}/{agent.history.name}"
+        return agent.job(PersonalShift.start(shape, seed=_number(order)), release, order, training)
+
+    def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
+        assert isinstance(job.shift, PersonalShift)
+        agent.keep(job.shift, release, personal)
+        return Outcome(done.items, done.metrics)
+
+    yield from _trained(
+        *(agents, job, conclude, training, items),
+        beneath=beneath,
+        additive=personal.additive,
+        decay_rate=True,
+    )
+
+
+def evaluate(
+    agents: Iterable[Agent], packed: bytes, settings: EvaluationSettings, base: BaseModel
+) -> Iterator[Result]:
+    """`Agent.evaluate` of each of `agents`, which share `base` and their task; results as they come."""
+    release = Opened.of(packed, base)
+    agents = iter(agents)
+    while company := list(islice(agents, _EVALUATED_TOGETHER)):
+        asking = []
+        for agent in company:
+            asked = agent.history.asked(PromptForm(settings.prompt_form))
+            try:
+                if not asked:
+                    raise InputError("there are no held-out questions to evaluate on")
+                asking.append((agent, agent.shift_for(release, settings), [pair.prompt for pair in asked]))
+            except InputError as error:
+                yield agent, error
+        for (agent, _, _), answers in zip(asking, _answers(base, release, asking, settings), strict=True):
+            golds = [question["gold"] for question in agent.history.questions]
+            yield agent, Outcome(len(golds), score(agent.history.task, answers, golds))
+
+
+def _trained(
+    agents: Iterable[Agent],
+    make: Callable[[Agent], Job],
+    conclude: Callable[[Agent, Job, Fit], Outcome],
+    settings: TrainingSettings,
+    items: ItemCache,
+    **how: Any,
+) -> Iterator[Result]:
+    owners: list[Agent] = []
+    refused: list[Result] = []
+
+    def jobs() -> Iterator[Job]:
+        for agent in agents:
+            try:
+                job = make(agent)
+            except InputError as error:
+                refused.append((agent, error))
+            else:
+                owners.append(agent)
+                yield job
+
+    for cohort in cohorts(jobs(), settings, items):
+        company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
+        fits = fit(cohort, settings, items, **how)
+        for agent, job, done in zip(company, cohort, fits, strict=True):
+            if math.isfinite(done.loss):
+                yield agent, conclude(agent, job, done)
+            else:
+                yield agent, InputError("the loss is not finite: the learning rate may be too high")
+    yield from refused
+
+
+def _answers(
+    base: BaseModel,
+    release: Opened,
+    asking: Sequence[tuple[Agent, PersonalShift | None, list[str]]],
+    settings: EvaluationSettings,
+) -> list[list[str]]:
+    """Each agent's answers to its own prompts, under its own shift."""
+    if not asking:
+        return []
+    task = asking[0][0].history.task
+    shared = [] if settings.stage == "base" else [release.shift.to(base.device)]
+    personal = [own for _, own, _ in asking if own is not None]
+    stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
+    questions = [
+        Question(example.prompt, user)
+        for user, (_, _, prompts) in enumerate(asking)
+        for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+    ]
+    if task.kind is Kind.TEXT:
+        answers = generate(base, stack, questions, batch_size=settings.batch_size)
+    else:
         form = PromptForm(settings.prompt_form)
-        targets = [task.target(label, form) for label in task.labels]
-        tokenizer = self.base.tokenizer
-        tokens = tokenizer(targets, add_special_tokens=False)["input_ids"]
-        labels = [(*label, tokenizer.eos_token_id) for label in tokens]
-        chosen = likeliest(
-            self.base, shifts, prompts, labels, batch_size=settings.batch_size, additive=settings.additive
-        )
-        return [task.labels[index] for index in chosen]
+        tokens = base.tokenizer([task.target(x, form) for x in task.labels], add_special_tokens=False)
+        labels = [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
+        chosen = likeliest(base, stack, questions, labels, batch_size=settings.batch_size)
+        answers = [task.labels[index] for index in chosen]
+    left = iter(answers)
+    return [list(islice(left, len(prompts))) for _, _, prompts in asking]
 
-    def _open(self, packed: bytes) -> tuple[Shift, ShiftHeader]:
-        """Unpack what the cloud sent; raises InputError when it is for another model or task."""
-        shift, header = unpack(packed)
-        if header.fingerprint != self.base.card.fingerprint:
-            raise InputError("the collective shift is for another base model")
-        if header.task != self.history.task.name:
-            raise InputError(f"the collective shift is for task {header.task}")
-        if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
-            raise InputError("the collective shift is not finite")
-        return shift, header
 
-    def _belonging(self, packed: bytes, header: ShiftHeader, additive: bool) -> Belonging:
-        release = hashlib.sha256(packed).hexdigest()
-        return Belonging(header.task, header.fingerprint, release, additive)
+def _only(results: Iterator[Result]) -> Outcome:
+    """The one agent's outcome; raises its InputError."""
+    ((_, result),) = results
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _number(text: str) -> int:

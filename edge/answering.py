@@ -1,4 +1,7 @@
-"""Answers of the shifted model: greedy text, and the likeliest of a fixed set of labels."""
+"""Answers of the shifted model: greedy text, and the likeliest of a fixed set of labels.
+
+Questions of many users are answered side by side, each under its own user's shifts.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -8,32 +11,35 @@ from itertools import pairwise
 import torch
 from transformers import DynamicCache
 
-from edge.contexts import common_prefix, context_length, repeat, run_shared, whole_layers
 from edge.examples import pad_left, places
+from edge.items import context_length
+from edge.places import Places
+from edge.prefix import common_prefix, forgets, repeated, run_prefix, starting_with, whole_layers
+from edge.slab import Stack
 from protocol.base_model import BaseModel
-from protocol.injection import injected
-from protocol.shift import Shift
+from protocol.layers import changing, decoder_layers
 
 MAX_NEW_TOKENS = 64
 
 
+@dataclass(frozen=True)
+class Question:
+    """A prompt, and whose it is: an index into the stack's own shifts."""
+
+    prompt: tuple[int, ...]
+    user: int = 0
+
+
 @torch.inference_mode()
-def generate(
-    base: BaseModel,
-    shifts: Sequence[Shift],
-    prompts: Sequence[tuple[int, ...]],
-    *,
-    batch_size: int,
-    additive: bool = False,
-) -> list[str]:
-    """Greedy continuations up to the end token, in the order of `prompts`.
+def generate(base: BaseModel, stack: Stack, questions: Sequence[Question], *, batch_size: int) -> list[str]:
+    """Greedy continuations up to the end token, in the order of `questions`.
 
     The shifts act in the prefill only, so a decoded token costs what it costs without them.
     """
-    answers = [""] * len(prompts)
-    for batch in _batches(base, shifts, prompts, batch_size):
+    answers = [""] * len(questions)
+    for batch in _batches(base, stack, questions, batch_size):
         width = batch.ids.shape[1]
-        with _shifted(base, shifts, batch, additive):
+        with batch.shifted(base, stack):
             rows = base.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
@@ -52,23 +58,23 @@ def generate(
 @torch.inference_mode()
 def likeliest(
     base: BaseModel,
-    shifts: Sequence[Shift],
-    prompts: Sequence[tuple[int, ...]],
+    stack: Stack,
+    questions: Sequence[Question],
     labels: Sequence[tuple[int, ...]],
     *,
     batch_size: int,
-    additive: bool = False,
 ) -> list[int]:
-    """For each prompt the index of the label with the highest log-likelihood, end token included.
+    """For each question the index of the label with the highest log-likelihood, end token included.
 
     labels: token ids of each label's target. The prompt is run once; then all labels stand side by side
     in one row, each seeing the prompt and itself, so that no cache is copied.
     """
-    best = [0] * len(prompts)
+    best = [0] * len(questions)
     tree = _LabelTree.of(labels, base.device)
-    for batch in _batches(base, shifts, prompts, batch_size):
+    depth = range(len(decoder_layers(base.model)))
+    for batch in _batches(base, stack, questions, batch_size):
         mask, rest = batch.mask, batch.ids[:, batch.shared :]
-        with _shifted(base, shifts, batch, additive):
+        with batch.shifted(base, stack):
             prefill = base.model(
                 input_ids=rest,
                 attention_mask=mask.long(),
@@ -79,8 +85,10 @@ def likeliest(
             )
         first = prefill.logits[:, -1].float().log_softmax(-1)
         scores = first[:, tree.starts]
-        if not whole_layers(prefill.past_key_values, mask.shape[1]):
-            scores = _recomputed_scores(base, shifts, batch, labels, additive)
+        if forgets(base, mask.shape[1] + len(tree.inputs)) or not whole_layers(
+            prefill.past_key_values, depth, mask.shape[1]
+        ):
+            scores = _recomputed_scores(base, stack, batch, labels)
         elif tree.inputs.numel():
             position = {}
             if places(base, mask):
@@ -137,11 +145,7 @@ class _LabelTree:
 
 
 def _recomputed_scores(
-    base: BaseModel,
-    shifts: Sequence[Shift],
-    batch: "_Batch",
-    labels: Sequence[tuple[int, ...]],
-    additive: bool,
+    base: BaseModel, stack: Stack, batch: "_Batch", labels: Sequence[tuple[int, ...]]
 ) -> torch.Tensor:
     """(batch, labels) log-likelihoods, each label with its whole prompt: for models that forget keys."""
     prompt = batch.ids.shape[1]
@@ -149,9 +153,7 @@ def _recomputed_scores(
     for label in labels:
         tokens = torch.tensor(label, device=base.device).expand(len(batch.ids), -1)
         mask = torch.cat([batch.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
-        inside = torch.cat([batch.mask, torch.zeros_like(tokens, dtype=torch.bool)], dim=1)
-        positions = shifts[0].shape.positions.mask(inside) if shifts else inside
-        with injected(base.model, shifts, positions, additive=additive):
+        with batch.shifted(base, stack, wider=len(label)):
             logits = base.model(
                 input_ids=torch.cat([batch.ids, tokens], dim=1),
                 attention_mask=mask.long(),
@@ -168,6 +170,8 @@ class _Batch:
     """Prompts of similar length: a beginning all share, run already, and the rest padded on the left."""
 
     indices: list[int]
+    owners: list[int]
+    """The user of each row."""
     ids: torch.Tensor
     """(batch, tokens)"""
     mask: torch.Tensor
@@ -177,36 +181,51 @@ class _Batch:
     cache: DynamicCache | None
     """Of the shared beginning."""
 
+    def shifted(self, base: BaseModel, stack: Stack, wider: int = 0) -> AbstractContextManager[None]:
+        """The stack at the prompts' positions in the first pass through each layer.
+
+        wider: columns that follow the prompt in that pass.
+        """
+        prompt = torch.nn.functional.pad(self.mask[:, self.shared :], (0, wider)).cpu()
+        users = sorted(set(self.owners))
+        chosen = stack.some(users)
+        done: set[int] = set()
+        at = None
+        if chosen.layers:
+            mask = chosen.parts[0].shape.positions.mask(prompt)
+            at = Places.of(mask, [users.index(owner) for owner in self.owners], base.device)
+
+        def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+            if layer in done or at is None:
+                return hidden
+            done.add(layer)
+            return at.change(chosen, layer, hidden)
+
+        return changing(base.model, chosen.layers, change)
+
 
 def _batches(
-    base: BaseModel, shifts: Sequence[Shift], prompts: Sequence[tuple[int, ...]], batch_size: int
+    base: BaseModel, stack: Stack, questions: Sequence[Question], batch_size: int
 ) -> Iterator[_Batch]:
-    if shifts:
-        positions = shifts[0].shape.positions
-        untouched = [prompt[: context_length(prompt, positions)] for prompt in prompts]
+    prompts = [question.prompt for question in questions]
+    positions = stack.parts[0].shape.positions if stack.parts else None
+    if (positions is not None and positions.first) or forgets(base, max(map(len, prompts))):
+        shared = 0
     else:
-        untouched = [prompt[:-1] for prompt in prompts]
-    beginning = list(untouched[0][: common_prefix(untouched)])
-    layers = run_shared(base, beginning) if beginning else []
-    if not layers:
-        beginning = []
+        last = 1 if positions is None else positions.last
+        shared = common_prefix([prompt[: context_length(prompt, last)] for prompt in prompts])
+    prefix = run_prefix(base, prompts[0][:shared], 0, range(len(decoder_layers(base.model))))
+    beginning = torch.tensor(prefix.tokens if prefix else (), dtype=torch.long, device=base.device)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         ids, mask = pad_left([prompts[index][len(beginning) :] for index in indices], base.device)
-        first = torch.tensor(beginning, dtype=torch.long, device=base.device).expand(len(indices), -1)
+        first = beginning.expand(len(indices), -1)
         yield _Batch(
             indices=indices,
+            owners=[questions[index].user for index in indices],
             ids=torch.cat([first, ids], dim=1),
             mask=torch.cat([torch.ones_like(first, dtype=torch.bool), mask], dim=1),
             shared=len(beginning),
-            cache=repeat(layers, len(indices)) if layers else None,
+            cache=starting_with(base, repeated(prefix, len(indices))),
         )
-
-
-def _shifted(
-    base: BaseModel, shifts: Sequence[Shift], batch: _Batch, additive: bool
-) -> AbstractContextManager[None]:
-    rest = batch.mask[:, batch.shared :]
-    positions = shifts[0].shape.positions.mask(rest) if shifts else rest
-    return injected(base.model, shifts, positions, additive=additive, prefill_only=True)

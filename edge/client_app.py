@@ -5,20 +5,24 @@ exception's text could quote a person's history.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from edge.agent import Agent, Outcome
-from protocol.base_model import BaseModel, load
+from edge.agent import Agent, Contribution, Outcome, Result, contribute, evaluate, personalize
+from edge.items import ItemCache
+from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.files import read_json
 from protocol.messages import (
+    CONTRIBUTE_TYPE,
     COUNTS_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
+    PERSONALIZE_TYPE,
     ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
@@ -37,26 +41,14 @@ CLIENTS = "clients"
 _FAILED = 1000
 """Error code of a reply by an agent that could not do what was asked."""
 
-_Action = Callable[[Message, Context], RecordDict]
-
-
-def _sealed(action: _Action) -> Callable[[Message, Context], Message]:
-    def answer(message: Message, context: Context) -> Message:
-        try:
-            return Message(action(message, context), reply_to=message)
-        except Exception as error:
-            kind = type(error).__name__
-            logger.warning("an agent could not answer: %s", kind)
-            return Message(Error(_FAILED, f"the agent could not answer ({kind})"), reply_to=message)
-
-    return answer
-
 
 @app.query("status")
-@_sealed
-def status(message: Message, context: Context) -> RecordDict:
+def status(message: Message, context: Context) -> Message:
     """Who this client is and what it could do."""
-    agent = _agent(context)
+    try:
+        agent = _agent(context)
+    except Exception as error:
+        return _refusal(message, error)
     history = agent.history
     record = ConfigRecord(
         {
@@ -68,62 +60,108 @@ def status(message: Message, context: Context) -> RecordDict:
             "shares-metrics": history.shares_metrics,
         }
     )
-    return RecordDict({STATUS_RECORD: record})
+    return Message(RecordDict({STATUS_RECORD: record}), reply_to=message)
 
 
 @app.train("contribute")
-@_sealed
-def contribute(message: Message, context: Context) -> RecordDict:
+def on_contribute(message: Message, context: Context) -> Message:
     """One round of stage 1."""
-    agent, config = _agent(context), message.content.config_records[SETTINGS_RECORD]
-    packed, outcome = agent.contribute(_packed(message), TrainingSettings.from_config({**config}))
-    reply = _counts(agent, message, outcome)
-    array = Array(dtype="uint8", shape=(len(packed),), stype=SHIFT_STYPE, data=packed)
-    reply[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
-    return reply
+    return next(respond([(message, context)]))
 
 
 @app.train("personalize")
-@_sealed
-def personalize(message: Message, context: Context) -> RecordDict:
+def on_personalize(message: Message, context: Context) -> Message:
     """Stage 2: the personal shift stays with the agent."""
-    agent, config = _agent(context), {**message.content.config_records[SETTINGS_RECORD]}
-    personal, training = PersonalSettings.from_config(config), TrainingSettings.from_config(config)
-    return _counts(agent, message, agent.personalize(_packed(message), personal, training))
+    return next(respond([(message, context)]))
 
 
 @app.evaluate("stage")
-@_sealed
-def evaluate(message: Message, context: Context) -> RecordDict:
+def on_evaluate(message: Message, context: Context) -> Message:
     """Metric sums of one stage on the client's own questions."""
-    agent, config = _agent(context), {**message.content.config_records[SETTINGS_RECORD]}
-    return _counts(agent, message, agent.evaluate(_packed(message), EvaluationSettings.from_config(config)))
+    return next(respond([(message, context)]))
 
 
-def _packed(message: Message) -> bytes:
-    return message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
+def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
+    """A reply to each of `requests`, which differ in their client only; the clients act side by side."""
+    left = {id(message): message for message, _ in requests}
+    errors: dict[int, Exception] = {}
+    asked: dict[Agent, Message] = {}
+
+    def agents() -> Iterator[Agent]:
+        for message, context in requests:
+            try:
+                agent = _agent(context)
+            except Exception as error:
+                errors[id(message)] = error
+            else:
+                asked[agent] = message
+                yield agent
+
+    try:
+        for agent, result in _act(agents(), *requests[0]):
+            message = asked.pop(agent)
+            if isinstance(result, InputError):
+                errors[id(message)] = result
+            else:
+                del left[id(message)]
+                yield Message(_reply(agent, message, result), reply_to=message)
+    except Exception as error:
+        errors = {key: errors.get(key, error) for key in left}
+    for key, message in left.items():
+        yield _refusal(message, errors[key])
 
 
-def _counts(agent: Agent, message: Message, outcome: Outcome) -> RecordDict:
-    """Counts, and metric sums where the owner shares them."""
+def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
+    items = _items(context)
+    packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
+    config = {**message.content.config_records[SETTINGS_RECORD]}
+    kind = message.metadata.message_type
+    if kind == CONTRIBUTE_TYPE:
+        return contribute(agents, packed, TrainingSettings.from_config(config), items)
+    if kind == PERSONALIZE_TYPE:
+        personal = PersonalSettings.from_config(config)
+        return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
+    return evaluate(agents, packed, EvaluationSettings.from_config(config), items.base)
+
+
+def _reply(agent: Agent, message: Message, outcome: Outcome) -> RecordDict:
+    """Counts, the update if there is one, and metric sums where the owner shares them."""
     round_number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
     if not isinstance(round_number, int):
         raise InputError(f"{ROUND_KEY} is not a number")
     reply = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: outcome.items, ROUND_KEY: round_number})})
     if agent.history.shares_metrics:
         reply[METRICS_RECORD] = MetricRecord({**outcome.metrics})
+    if isinstance(outcome, Contribution):
+        update = outcome.update
+        array = Array(dtype="uint8", shape=(len(update),), stype=SHIFT_STYPE, data=update)
+        reply[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
     return reply
+
+
+def _refusal(message: Message, error: Exception) -> Message:
+    kind = type(error).__name__
+    logger.warning("an agent could not answer: %s", kind)
+    return Message(Error(_FAILED, f"the agent could not answer ({kind})"), reply_to=message)
 
 
 def _agent(context: Context) -> Agent:
     """The agent of this node, in process: the folder its partition names in the run's folder."""
-    clients = run_folder(context.run_config, context.run_id) / CLIENTS
-    about = read_json(clients / "agent.json")
-    base = _base_model(about["base-model"], about["device"], about["dtype"])
-    return Agent(clients / str(context.node_config["partition-id"]), base)
+    folder = _clients(context) / str(context.node_config["partition-id"])
+    items = _items(context)
+    return Agent(folder, items.base, items)
+
+
+def _items(context: Context) -> ItemCache:
+    about = read_json(_clients(context) / "agent.json")
+    return _items_of(about["base-model"], about["device"], about["dtype"])
+
+
+def _clients(context: Context) -> Path:
+    return run_folder(context.run_config, context.run_id) / CLIENTS
 
 
 @lru_cache(maxsize=1)
-def _base_model(name: str, device: str, dtype: str) -> BaseModel:
-    """Loaded once per process; Flower's simulation keeps its processes between messages."""
-    return load(name, device=device, dtype=dtype)
+def _items_of(name: str, device: str, dtype: str) -> ItemCache:
+    """Model and items, once per process; Flower's simulation keeps its processes between messages."""
+    return ItemCache(load(name, device=device, dtype=dtype))

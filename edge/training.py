@@ -1,20 +1,36 @@
-"""Fitting a shift to a person's pairs; both stages use this."""
+"""Fitting shifts to people's pairs; both stages use this, for one person or many side by side."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from edge.contexts import Contexts, build_contexts, context_length
-from edge.examples import Example, collate, places
-from protocol.base_model import BaseModel
+from edge.examples import Example
+from edge.items import ItemCache, Plan, context_length
+from edge.prefix import common_prefix
+from edge.scoring import Sums
+from edge.slab import AdamW, Slab, Stack
+from edge.step import Row, step_losses
 from protocol.errors import InputError
-from protocol.injection import injected
+from protocol.layers import decoder_layers
+from protocol.positions import Positions
 from protocol.settings import TrainingSettings
 from protocol.shift import Shift
+
+_TOKENS = (2048, 16384)
+"""Tokens a step of a cohort runs at most, on a CPU and on CUDA: enough to keep the device busy."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One user's training."""
+
+    shift: Shift
+    """Trained in place."""
+    examples: Sequence[Example]
+    order: str
+    """Seeds the shuffling."""
 
 
 @dataclass(frozen=True)
@@ -25,96 +41,108 @@ class Fit:
     """Examples in an epoch."""
     steps: int
     loss: float
-    """Mean loss per example over the last epoch, in nats per target token."""
+    """Mean loss per example over the last epoch, in nats per target token; NaN when training failed."""
+
+    @property
+    def metrics(self) -> Sums:
+        """The loss as a sum over items."""
+        return {"loss": self.loss * self.items}
 
 
 def fit(
-    base: BaseModel,
-    shift: Shift,
-    examples: Sequence[Example],
+    jobs: Sequence[Job],
     settings: TrainingSettings,
+    cache: ItemCache,
     *,
     beneath: Sequence[Shift] = (),
     additive: bool = False,
     decay_rate: bool = False,
-    order: str,
-) -> Fit:
-    """Train `shift` in place, on top of the frozen shifts `beneath`.
+) -> list[Fit]:
+    """Train the jobs' shifts in place, side by side, on top of the frozen shifts `beneath`.
 
-    AdamW with no weight decay on R, whose gradient is kept tangent and whose rows are made
-    orthonormal again after every step. `order` seeds the shuffling; `decay_rate` lets the rate
-    fall linearly to a tenth. Raises InputError when there are no examples or the loss is not finite.
+    Each user takes its own steps: own batches, loss, clipping and rate, so that it ends where it would
+    alone. AdamW with no weight decay on R, whose gradient is kept tangent and whose rows are made
+    orthonormal again after every step. decay_rate: let the rate fall linearly to a tenth. A user whose
+    loss or gradient is not finite is left at that step.
+    Raises InputError when a job has no examples, or the shifts differ in shape or can change nothing.
     """
-    if not examples:
+    if any(not job.examples for job in jobs):
         raise InputError("there is no history to train on")
-    shift.to(base.device)
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [shift.R], "weight_decay": 0.0},
-            {"params": [shift.W, shift.b], "weight_decay": settings.weight_decay},
-        ],
-        lr=settings.learning_rate,
-    )
-    positions = shift.shape.positions
-    contexts = build_contexts(base, [example.prompt for example in examples], positions)
-    rng = random.Random(order)
-    batches = -(-len(examples) // settings.batch_size)
-    steps, total = 0, settings.epochs * batches
-    loss_sum = 0.0
+    if any(job.shift.shape != jobs[0].shift.shape for job in jobs):
+        raise InputError("users trained together need shifts of one shape")
+    base = cache.base
+    jobs[0].shift.shape.check_effect(len(decoder_layers(base.model)))
+    jobs_by_length = sorted(range(len(jobs)), key=lambda n: -_steps(jobs[n], settings))
+    ranked = [jobs[n] for n in jobs_by_length]
+    batches = [list(_batches(job, settings)) for job in ranked]
+    totals = torch.tensor([len(steps) for steps in batches], device=base.device)
+    slab = Slab.of([job.shift for job in ranked], base.device, train=True)
+    stack = Stack(beneath, slab, additive)
+    shape = slab.shape
+    prepared = cache.prepare([e for job in jobs for e in job.examples], stack.layers[0], shape.positions)
+    optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
+    last_epoch = torch.zeros(len(jobs), device=base.device)
+    last_starts = totals - totals // settings.epochs
+    for step in range(len(batches[0])):
+        active = [steps[step] for steps in batches if step < len(steps)]
+        rows = [
+            Row(user, ranked[user].examples[n], prepared.items[ranked[user].examples[n]])
+            for user, chosen in enumerate(active)
+            for n in chosen
+        ]
+        losses = step_losses(base, stack, prepared, rows)
+        gradients = torch.autograd.grad(losses.sum(), slab.tensors)
+        rates = torch.full_like(losses, settings.learning_rate)
+        if decay_rate:
+            rates *= 1 - 0.9 * step / totals[: len(active)]
+        losses = losses.detach()
+        optimizer.step(losses, gradients, rates)
+        sizes = torch.tensor([len(chosen) for chosen in active], device=base.device)
+        counts = step >= last_starts[: len(active)]
+        last_epoch[: len(active)] += torch.where(counts, losses * sizes, 0.0)
+    last_epoch[optimizer.failed] = float("nan")
+    slab.copy_to([job.shift for job in ranked])
+    fits = {
+        n: Fit(len(job.examples), len(steps), loss / len(job.examples))
+        for n, job, steps, loss in zip(jobs_by_length, ranked, batches, last_epoch.tolist(), strict=True)
+    }
+    return [fits[n] for n in range(len(jobs))]
+
+
+def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -> Iterator[list[Job]]:
+    """Successive jobs that fit into one another's company: the budget, and what the device runs at once."""
+    room = _TOKENS[cache.base.device.type == "cuda"]
+    cohort: list[Job] = []
+    tokens = bytes = shared = 0
+    for job in jobs:
+        shape = job.shift.shape
+        plan = Plan.STATES if shape.positions.first else Plan.CONTEXTS
+        if not cohort and len(job.examples) > 1:
+            shared = common_prefix([e.prompt[: -max(1, shape.positions.last)] for e in job.examples])
+        needed = sum(cache.size(e, shape.layers[0], shape.positions, plan, shared) for e in set(job.examples))
+        run = max(_tokens_run(e, shape.positions) for e in job.examples) * settings.batch_size
+        if cohort and (tokens + run > room or bytes + needed > cache.budget):
+            yield cohort
+            cohort, tokens, bytes = [], 0, 0
+        cohort.append(job)
+        tokens, bytes = tokens + run, bytes + needed
+    if cohort:
+        yield cohort
+
+
+def _tokens_run(example: Example, positions: Positions) -> int:
+    skipped = 0 if positions.first else context_length(example.prompt, positions.last)
+    return len(example.prompt) + len(example.target) - 1 - skipped
+
+
+def _steps(job: Job, settings: TrainingSettings) -> int:
+    return settings.epochs * -(-len(job.examples) // settings.batch_size)
+
+
+def _batches(job: Job, settings: TrainingSettings) -> Iterator[list[int]]:
+    """The job's examples of each step, shuffled anew in each epoch."""
+    rng = random.Random(job.order)
     for _ in range(settings.epochs):
-        shuffled = rng.sample(range(len(examples)), len(examples))
-        loss_sum = 0.0
+        shuffled = rng.sample(range(len(job.examples)), len(job.examples))
         for start in range(0, len(shuffled), settings.batch_size):
-            chosen = shuffled[start : start + settings.batch_size]
-            if decay_rate:
-                for group in optimizer.param_groups:
-                    group["lr"] = settings.learning_rate * (1 - 0.9 * steps / total)
-            loss = batch_loss(
-                base,
-                [*beneath, shift],
-                [examples[row] for row in chosen],
-                chosen,
-                contexts,
-                additive=additive,
-            )
-            if not torch.isfinite(loss):
-                raise InputError(f"the loss is {loss.item()}: the learning rate may be too high")
-            optimizer.zero_grad()
-            torch.autograd.backward(loss, inputs=list(shift.parameters()))
-            shift.project_gradient()
-            torch.nn.utils.clip_grad_norm_(shift.parameters(), settings.clip_norm)
-            optimizer.step()
-            shift.retract()
-            loss_sum += loss.item() * len(chosen)
-            steps += 1
-    return Fit(items=len(examples), steps=steps, loss=loss_sum / len(examples))
-
-
-def batch_loss(
-    base: BaseModel,
-    shifts: Sequence[Shift],
-    examples: Sequence[Example],
-    rows: Sequence[int] = (),
-    contexts: Contexts | None = None,
-    *,
-    additive: bool = False,
-) -> torch.Tensor:
-    """Mean cross-entropy over the target tokens of a batch, in nats.
-
-    With `contexts`, in which the examples are `rows`, only what the shifts can touch is run.
-    """
-    positions = shifts[0].shape.positions
-    skipped = [0 if contexts is None else context_length(e.prompt, positions) for e in examples]
-    batch = collate(examples, base.device, skipped)
-    predicted = batch.target[:, 1:]
-    columns = predicted.any(dim=0).nonzero().flatten()
-    inputs: dict[str, Any] = {"input_ids": batch.ids, "attention_mask": batch.attention.long()}
-    if contexts is not None:
-        cache, filled = contexts.gather(rows)
-        attention = torch.cat([filled, batch.attention], dim=1)
-        inputs |= {"attention_mask": attention.long(), "past_key_values": cache}
-        inputs |= places(base, attention, last=batch.ids.shape[1])
-    with injected(base.model, shifts, positions.mask(batch.prompt), additive=additive):
-        logits = base.model(**inputs, use_cache=contexts is not None, logits_to_keep=columns).logits
-    kept = predicted[:, columns]
-    return F.cross_entropy(logits[kept].float(), batch.ids[:, 1:][:, columns][kept])
+            yield shuffled[start : start + settings.batch_size]

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from protocol.errors import InputError
 from protocol.files import read_json
-from protocol.injection import decoder_layers
+from protocol.layers import decoder_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

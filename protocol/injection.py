@@ -5,30 +5,13 @@ The mask is made once per batch from the prompt, so padding on either side is ha
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
-from protocol.errors import InputError
+from protocol.layers import changing, decoder_layers
 from protocol.shift import Shift, compose
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers, found by structure: the module list as long as the model is deep.
-
-    Raises InputError when there is none, or more than one.
-    """
-    config = getattr(model, "config", None)
-    config = getattr(config, "text_config", config)
-    depth = getattr(config, "num_hidden_layers", None)
-    found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-    if len(found) != 1:
-        raise InputError(
-            f"{type(model).__name__}: expected one list of {depth} decoder layers, found {len(found)}"
-        )
-    return found[0]
 
 
 @contextmanager
@@ -47,38 +30,20 @@ def injected(
         then cost nothing. Otherwise every pass is shifted, for training.
     The shifts of a layer act in the order given, all on the same mask.
     """
-    layers = decoder_layers(model)
+    depth = len(decoder_layers(model))
     for shift in shifts:
-        shift.shape.check_depth(len(layers))
-    with ExitStack() as stack:
-        for layer in sorted({layer for shift in shifts for layer in shift.shape.layers}):
-            hook = _Hook(shifts, layer, mask, additive, prefill_only)
-            handle = layers[layer].register_forward_hook(hook)
-            stack.callback(handle.remove)
+        shift.shape.check_depth(depth)
+    done: set[int] = set()
+
+    def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        if layer in done:
+            return hidden
+        if prefill_only:
+            done.add(layer)
+        beams = len(hidden) // len(mask)
+        chosen = mask.repeat_interleave(beams, dim=0) if beams > 1 else mask
+        shifted = compose(shifts, layer, hidden[chosen], additive=additive)
+        return hidden.index_put((chosen,), shifted)
+
+    with changing(model, {layer for shift in shifts for layer in shift.shape.layers}, change):
         yield
-
-
-class _Hook:
-    def __init__(
-        self,
-        shifts: Sequence[Shift],
-        layer: int,
-        mask: torch.Tensor,
-        additive: bool,
-        prefill_only: bool,
-    ) -> None:
-        self.shifts, self.layer, self.mask = shifts, layer, mask
-        self.additive, self.prefill_only = additive, prefill_only
-        self.done = False
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if self.done:
-            return output
-        self.done = self.prefill_only
-        hidden = output[0] if isinstance(output, tuple) else output
-        mask = self.mask
-        if len(hidden) != len(mask):
-            mask = mask.repeat_interleave(len(hidden) // len(mask), dim=0)  # beams of one prompt
-        shifted = compose(self.shifts, self.layer, hidden[mask], additive=self.additive)
-        hidden = hidden.index_put((mask,), shifted)
-        return (hidden, *output[1:]) if isinstance(output, tuple) else hidden

@@ -52,6 +52,13 @@ class ShiftShape:
                 f"layer {self.layers[-1]} is beyond the base model, whose layers are 0..{depth - 1}"
             )
 
+    def check_effect(self, depth: int) -> None:
+        """Raise InputError when such a shift could change no answer of a model of `depth` layers."""
+        if self.layers[0] == depth - 1 and not self.positions.last:
+            raise InputError(
+                f"positions={self.positions} after the last layer change no answer: shift a lower one"
+            )
+
 
 class Shift(nn.Module):
     """The trainable tensors of one stage; the identity when made by `identity`."""
@@ -115,14 +122,19 @@ def newton_schulz(R: torch.Tensor) -> torch.Tensor:
     return R
 
 
+def widened(hidden: torch.Tensor) -> torch.Tensor:
+    """In the dtype shifts are computed in: fp32, whatever smaller one the model has."""
+    return hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+
+
 def compose(
     shifts: Sequence[Shift], layer: int, hidden: torch.Tensor, *, additive: bool = False
 ) -> torch.Tensor:
-    """The shifts of decoder layer `layer` applied to hidden (..., d), in fp32.
+    """The shifts of decoder layer `layer` applied to hidden (..., d), in fp32 at least.
 
     Sequential, h <- phi_n(...phi_1(h)), or additive, h + sum of the deltas at h.
     """
-    shifted = hidden.float()
+    shifted = widened(hidden)
     origin = shifted
     for shift in shifts:
         if layer in shift.shape.layers:

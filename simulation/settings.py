@@ -142,6 +142,7 @@ class RunSettings:
             hidden_size=card.hidden_size,
             positions=Positions.parse(self.positions),
         )
+        shape.check_effect(depth)
         if self.personal_rank > card.hidden_size:
             raise InputError(f"rank={self.personal_rank} is outside 1..{card.hidden_size}, the hidden size")
         return shape

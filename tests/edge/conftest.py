@@ -13,6 +13,13 @@ def base() -> BaseModel:
 
 
 @pytest.fixture(scope="session")
+def precise() -> BaseModel:
+    """The same in fp64, where rounding cannot hide a mistake."""
+    loaded = load(EMBEDDED, device="cpu", dtype="float32")
+    return BaseModel(loaded.model.double(), loaded.tokenizer, loaded.card)
+
+
+@pytest.fixture(scope="session")
 def shape(base: BaseModel) -> ShiftShape:
     return ShiftShape(
         layers=(3, 4), rank=4, hidden_size=base.card.hidden_size, positions=Positions.parse("l7")
@@ -24,7 +31,7 @@ def header(base: BaseModel, shape: ShiftShape) -> ShiftHeader:
     return ShiftHeader(shape=shape, task="LaMP_2M", fingerprint=base.card.fingerprint, round=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def training() -> TrainingSettings:
     return TrainingSettings(
         seed=0,

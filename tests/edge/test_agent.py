@@ -24,12 +24,12 @@ def packed(shape, header):
 
 
 def test_contribute_trains_the_collective_shift(agent, packed, header, training):
-    update, outcome = agent.contribute(packed, training)
-    shift, kept = unpack(update)
+    outcome = agent.contribute(packed, training)
+    shift, kept = unpack(outcome.update)
     assert kept == header
     assert outcome.items == 16
     assert not torch.equal(shift.b, unpack(packed)[0].b)
-    assert update == agent.contribute(packed, training)[0]
+    assert outcome == agent.contribute(packed, training)
 
 
 def test_personalize_raises_the_score_of_a_fitted_user(tmp_path, base, packed, personal, training):

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from moved_shift import moved
 
-from edge.answering import generate, likeliest
+from edge.answering import Question, generate, likeliest
 from edge.examples import encode
+from edge.slab import Slab, Stack
 from protocol.injection import injected
+from protocol.positions import Positions
 from protocol.tasks import MOVIE_TAGS, Pair
 
 PROMPTS = [
@@ -19,6 +23,10 @@ def prompts(base):
     return [example.prompt for example in encode(base, [Pair(text, "") for text in PROMPTS])]
 
 
+def questions_of(prompts):
+    return [Question(prompt) for prompt in prompts]
+
+
 def slow_logits(base, shifts, prompt, continuation):
     """Log-probabilities after each position, the whole row recomputed, no cache, no padding."""
     ids = torch.tensor([[*prompt, *continuation]])
@@ -31,7 +39,7 @@ def slow_logits(base, shifts, prompt, continuation):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_greedy_text_equals_recomputing_every_token(base, shape, prompts, count):
     shifts = [moved(shape, seed) for seed in range(count)]
-    answers = generate(base, shifts, prompts, batch_size=2)
+    answers = generate(base, Stack(shifts, None, False), questions_of(prompts), batch_size=2)
     for prompt, answer in zip(prompts, answers, strict=True):
         produced: list[int] = []
         while len(produced) < 64:
@@ -47,7 +55,7 @@ def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count
     shifts = [moved(shape, seed) for seed in range(count)]
     tokens = base.tokenizer(list(MOVIE_TAGS), add_special_tokens=False)["input_ids"]
     labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
-    chosen = likeliest(base, shifts, prompts, labels, batch_size=2)
+    chosen = likeliest(base, Stack(shifts, None, False), questions_of(prompts), labels, batch_size=2)
     for prompt, index in zip(prompts, chosen, strict=True):
         scores = []
         for label in labels:
@@ -58,5 +66,24 @@ def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count
 
 
 def test_answers_keep_the_order_of_prompts(base, prompts):
-    answers = generate(base, [], prompts, batch_size=3)
-    assert generate(base, [], prompts[::-1], batch_size=1) == answers[::-1]
+    stack, questions = Stack([], None, False), questions_of(prompts)
+    answers = generate(base, stack, questions, batch_size=3)
+    assert generate(base, stack, questions[::-1], batch_size=1) == answers[::-1]
+
+
+@pytest.mark.parametrize("positions", ["l7", "f7+l7"])
+@pytest.mark.parametrize("additive", [False, True])
+def test_users_side_by_side_answer_as_each_would_alone(base, shape, prompts, positions, additive):
+    shape = replace(shape, positions=Positions.parse(positions))
+    shared, own = [moved(shape, 9)], [moved(shape, seed) for seed in range(3)]
+    questions = [Question(prompt, user) for prompt in prompts for user in (2, 0, 1)]
+    labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
+    together = Stack(shared, Slab.of(own, base.device), additive)
+    texts = generate(base, together, questions, batch_size=4)
+    chosen = likeliest(base, together, questions, labels, batch_size=4)
+    assert len(set(texts)) > len(prompts)
+    for index, question in enumerate(questions):
+        alone = Stack([*shared, own[question.user]], None, additive)
+        one = [Question(question.prompt)]
+        assert generate(base, alone, one, batch_size=1) == [texts[index]]
+        assert likeliest(base, alone, one, labels, batch_size=1) == [chosen[index]]

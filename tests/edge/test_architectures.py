@@ -1,10 +1,12 @@
 """The fast paths on other architectures, small and random: they call the models as they are."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from moved_shift import moved
-from test_contexts import with_prefix
-from test_training import examples_of
+from random_items import examples_of
+from slow_training import slow_loss
 from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
@@ -14,9 +16,10 @@ from transformers import (
     Qwen2Config,
 )
 
-from edge.answering import likeliest
-from edge.contexts import build_contexts
-from edge.training import batch_loss
+from edge.answering import Question, likeliest
+from edge.items import ItemCache, Plan
+from edge.slab import Slab, Stack
+from edge.step import Row, step_losses
 from protocol.base_model import BaseModel
 from protocol.injection import injected
 from protocol.positions import Positions
@@ -50,18 +53,28 @@ def small(request) -> BaseModel:
 SHAPE = ShiftShape(layers=(1, 2), rank=3, hidden_size=32, positions=Positions.parse("l7"))
 
 
-def test_contexts_equal_recomputing(small):
-    examples = with_prefix(examples_of(6), 9)
-    rows = [3, 0, 5, 1, 2, 4]
-    shifts = [moved(SHAPE, 1), moved(SHAPE, 2)]
-    contexts = build_contexts(small, [example.prompt for example in examples], SHAPE.positions)
-    assert contexts is not None
-    results = []
-    for cached in (None, contexts):
-        loss = batch_loss(small, shifts, [examples[row] for row in rows], rows, cached)
-        results.append([loss.detach(), *torch.autograd.grad(loss, list(shifts[1].parameters()))])
-    for slow, fast in zip(*results, strict=True):
-        assert torch.allclose(slow, fast, rtol=1e-4, atol=1e-5 * slow.abs().max().clamp(min=1e-3))
+@pytest.mark.parametrize("positions", ["l7", "f7+l7"])
+@pytest.mark.parametrize("budget", [1 << 30, 20_000, 0])
+def test_a_step_equals_recomputing(small, positions, budget):
+    check_step(small, Positions.parse(positions), budget)
+
+
+def check_step(small, positions, budget):
+    shape = replace(SHAPE, positions=positions)
+    examples = examples_of(6, prefix=9)
+    beneath, own = moved(shape, 1).requires_grad_(False), [moved(shape, 2), moved(shape, 3)]
+    prepared = ItemCache(small, budget).prepare(examples, 1, positions)
+    slab = Slab.of(own, small.device, train=True)
+    rows = [Row(n // 4, example, prepared.items[example]) for n, example in enumerate(examples)]
+    losses = step_losses(small, Stack([beneath], slab, False), prepared, rows)
+    gradients = torch.autograd.grad(losses.sum(), slab.tensors)
+    for user, chosen in enumerate((examples[:4], examples[4:])):
+        slow = slow_loss(small, [beneath, own[user]], chosen)
+        assert losses[user].item() == pytest.approx(slow.item(), rel=1e-5)
+        parameters = [own[user].R, own[user].W, own[user].b]
+        for fast, alone in zip(gradients, torch.autograd.grad(slow, parameters), strict=True):
+            assert (fast[user] - alone).norm() <= 2e-5 * alone.norm()
+    return prepared.plan
 
 
 def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
@@ -70,9 +83,10 @@ def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
     config = MistralConfig(**SIZE, **GQA, sliding_window=8)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     sliding = BaseModel(model=model, tokenizer=None, card=None)
-    prompts = [example.prompt for example in with_prefix(examples_of(5, seed=4), 20)]
-    assert build_contexts(sliding, prompts, SHAPE.positions) is None
-    check_likeliest(sliding, prompts)
+    for positions in ("l7", "f7+l7"):
+        assert check_step(sliding, Positions.parse(positions), 1 << 30) is Plan.STATES
+    for prefix in (20, 4):
+        check_likeliest(sliding, [e.prompt for e in examples_of(5, seed=4, prefix=prefix)])
 
 
 def test_likeliest_equals_scoring_each_label_in_full(small):
@@ -82,7 +96,8 @@ def test_likeliest_equals_scoring_each_label_in_full(small):
 def check_likeliest(small, prompts):
     shifts = [moved(SHAPE, 1), moved(SHAPE, 2)]
     labels = [(5, 6, 2), (5, 7, 8, 9, 2), (11, 2), (12, 13, 2), (14,)]
-    chosen = likeliest(small, shifts, prompts, labels, batch_size=3)
+    questions = [Question(prompt) for prompt in prompts]
+    chosen = likeliest(small, Stack(shifts, None, False), questions, labels, batch_size=3)
     for prompt, index in zip(prompts, chosen, strict=True):
         scores = []
         for label in labels:

@@ -1,0 +1,22 @@
+"""The ways of training a benchmark compares, by name."""
+
+from collections.abc import Callable, Sequence
+
+from edge.examples import Example
+from protocol.base_model import BaseModel
+from simulation.benchmark import lora, ours, pyreft_peer
+from simulation.benchmark.workload import Workload
+
+Contender = Callable[[BaseModel, Sequence[Sequence[Example]], Workload], int]
+"""Fits every user from scratch, one after another, and leaves the base model as it was.
+
+Returns the bytes of what is kept of one user.
+"""
+
+CONTENDERS: dict[str, Contender] = {
+    "engine": ours.engine,
+    "plain": ours.plain,
+    "pyreft": pyreft_peer.pyreft,
+    "lora": lora.lora,
+    "lora-checkpointing": lora.lora_checkpointing,
+}

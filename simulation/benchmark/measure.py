@@ -1,0 +1,162 @@
+"""One contender on one workload in a process of its own: `python -m simulation.benchmark.measure`.
+
+The child reads one JSON object on stdin and writes one JSON line: the figures, or `error`.
+"""
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import InputError
+from simulation.benchmark.model import ModelSpec
+from simulation.benchmark.workload import Lengths, Workload
+from simulation.settings import RunSettings
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one contender took."""
+
+    seconds_per_user: float
+    """Making the adapter and any cache included; loading the model and a warm-up of one batch not."""
+    peak_bytes: int | None
+    """Largest memory above that of the loaded model; None where the system does not tell."""
+    state_bytes: int
+    """What is kept of one user."""
+
+
+def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: int) -> Figures:
+    """Run `contender` in a fresh process with `threads` CPU threads.
+
+    Raises InputError with one line when it fails there.
+    """
+    from simulation.benchmark.contenders import CONTENDERS
+
+    if contender not in CONTENDERS:
+        raise InputError(f"unknown contender {contender!r}: expected one of {', '.join(CONTENDERS)}")
+    if threads < 1:
+        raise InputError(f"threads={threads}: must be at least 1")
+    order = {
+        "contender": contender,
+        "model": asdict(model),
+        "lengths": asdict(workload.lengths),
+        "users": workload.users,
+        "items": workload.items,
+        "settings": workload.settings.to_flat(),
+        "threads": threads,
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", "simulation.benchmark.measure"],
+        input=json.dumps(order),
+        capture_output=True,
+        text=True,
+        env=os.environ | _environment(threads),
+    )
+    lines = child.stdout.splitlines()
+    if not lines:
+        raise InputError(f"{contender}: its process ended with {child.returncode} and said nothing")
+    answer = json.loads(lines[-1])
+    if "error" in answer:
+        raise InputError(f"{contender}: {answer['error']}")
+    return Figures(**answer)
+
+
+def _environment(threads: int) -> dict[str, str]:
+    from simulation.environment import variables
+
+    allocator = {key: value for key, value in variables(Path(), "").items() if key.startswith("MALLOC_")}
+    return allocator | {"OMP_NUM_THREADS": str(threads)}
+
+
+def main() -> None:
+    """The child: everything a library prints goes to stderr."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = asdict(_run(json.load(sys.stdin)))
+    except Exception as error:  # whatever a peer raises is one line for the parent
+        text = " ".join(str(error).split())[:300]
+        answer = {"error": text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"}
+    print(json.dumps(answer))
+
+
+def _run(order: dict[str, Any]) -> Figures:
+    import torch
+
+    from simulation.benchmark.contenders import CONTENDERS
+    from simulation.benchmark.model import make_base
+    from simulation.benchmark.workload import make_examples
+
+    torch.set_num_threads(order["threads"])
+    contender = CONTENDERS[order["contender"]]
+    workload = Workload(
+        lengths=Lengths(**order["lengths"]),
+        users=order["users"],
+        items=order["items"],
+        settings=RunSettings.from_flat(order["settings"]),
+    )
+    base = make_base(ModelSpec(**order["model"]))
+    users = make_examples(base, workload)
+    first_batch = users[0][: workload.settings.batch_size]
+    contender(
+        base,
+        [first_batch],
+        replace(
+            workload,
+            users=1,
+            items=len(first_batch),
+            settings=replace(workload.settings, personal_epochs=1),
+        ),
+    )
+    cuda = base.device.type == "cuda"
+    loaded = _reset_peak(cuda)
+    begun = time.perf_counter()
+    state = contender(base, users, workload)
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - begun
+    peak = torch.cuda.max_memory_allocated() if cuda else _bytes_of("VmHWM")
+    above = None if loaded is None or peak is None else max(0, peak - loaded)
+    return Figures(seconds / workload.users, above, state)
+
+
+def _reset_peak(cuda: bool) -> int | None:
+    """Forget the peak so far; returns the bytes in use now, with what the warm-up freed given back."""
+    import torch
+
+    gc.collect()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        _CLEAR_REFS.write_text("5")
+    except OSError:
+        return None
+    return _bytes_of("VmRSS")
+
+
+def _bytes_of(name: str) -> int | None:
+    """What the line `name` of /proc/self/status says; None where there is none."""
+    if not _STATUS.exists():
+        return None
+    for line in _STATUS.read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+if __name__ == "__main__":
+    main()

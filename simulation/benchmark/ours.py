@@ -1,0 +1,78 @@
+"""Our own training as contenders: with the engine, and the plain path that recomputes everything."""
+
+from collections.abc import Sequence
+
+import torch
+
+from edge.examples import Example, collate
+from edge.items import ItemCache
+from edge.personal import PersonalShift
+from edge.training import Job, fit
+from protocol.base_model import BaseModel
+from protocol.injection import injected
+from protocol.shift import Shift, ShiftShape
+from simulation.benchmark.loss import batch_loss
+from simulation.benchmark.workload import Workload, batches, order
+
+
+def engine(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+    """Fit a personal shift per user above a collective one; returns the bytes of one."""
+    settings = workload.settings
+    cache = ItemCache(base)
+    for user, examples in enumerate(users):
+        shift = _personal(base, workload, user)
+        fit(
+            [Job(shift, examples, order(workload, user))],
+            settings.training(personal=True),
+            cache,
+            beneath=[_collective(base, workload)],
+            additive=settings.additive,
+            decay_rate=True,
+        )
+    return 4 * shift.shape.parameters
+
+
+def plain(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+    """The same with a hook and torch's AdamW: every step runs whole rows through the whole model."""
+    settings = workload.settings
+    collective = _collective(base, workload)
+    for user, examples in enumerate(users):
+        shift = _personal(base, workload, user).to(base.device)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [shift.R], "weight_decay": 0.0},
+                {"params": [shift.W, shift.b], "weight_decay": settings.weight_decay},
+            ],
+            lr=settings.personal_learning_rate,
+        )
+        for step, chosen in enumerate(batches(examples, workload, user)):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.personal_learning_rate * (1 - 0.9 * step / workload.steps)
+            batch = collate(chosen, base.device)
+            mask = shift.shape.positions.mask(batch.prompt[:, :-1])
+            with injected(base.model, [collective, shift], mask, additive=settings.additive):
+                loss = batch_loss(base.model, batch)
+            optimizer.zero_grad()
+            torch.autograd.backward(loss, inputs=list(shift.parameters()))
+            shift.project_gradient()
+            torch.nn.utils.clip_grad_norm_(shift.parameters(), settings.clip_norm)
+            optimizer.step()
+            shift.retract()
+    return 4 * shift.shape.parameters
+
+
+def _collective(base: BaseModel, workload: Workload) -> Shift:
+    shape = workload.settings.shape(base.card)
+    shift = Shift.identity(shape, seed=workload.settings.seed)
+    return shift.requires_grad_(False).to(base.device)
+
+
+def _personal(base: BaseModel, workload: Workload, user: int) -> PersonalShift:
+    collective = workload.settings.shape(base.card)
+    shape = ShiftShape(
+        layers=collective.layers,
+        rank=workload.settings.personal_rank,
+        hidden_size=collective.hidden_size,
+        positions=collective.positions,
+    )
+    return PersonalShift.start(shape, seed=workload.settings.seed + user)

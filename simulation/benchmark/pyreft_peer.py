@@ -1,0 +1,129 @@
+"""pyreft 0.1.0 as its users run it: LoreftIntervention, its dataset and collator, its trainer.
+
+Model, interventions (R through torch's `orthogonal` parametrization), hooks, data and loop are the
+library's own; logging, saving and evaluation are off. Written for transformers 4.45, it runs on 5 with one
+adaptation: the trainer now hands `compute_loss` the number of target tokens, which pyreft's does not take.
+Both average the loss over the batch's target tokens.
+"""
+
+from collections.abc import Callable, Sequence
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from edge.examples import Example
+from protocol.base_model import BaseModel
+from simulation.benchmark.optional import required
+from simulation.benchmark.workload import Workload
+
+_NO_LOSS = -100
+
+
+def pyreft(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+    """Fit LoReFT interventions per user; returns the bytes of one user's.
+
+    Raises InputError when pyreft or accelerate is not installed.
+    """
+    with TemporaryDirectory() as folder:
+        try:
+            return [_fit(base, examples, workload, user, folder) for user, examples in enumerate(users)][-1]
+        finally:
+            base.model.eval()
+
+
+def _fit(base: BaseModel, examples: Sequence[Example], workload: Workload, user: int, folder: str) -> int:
+    library = required("pyreft")
+    required("accelerate")  # by transformers' Trainer
+    from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments
+
+    settings = workload.settings
+    torch.manual_seed(settings.seed + user)
+    model = make_model(base, workload)
+    padding = _padding_tokenizer()
+    collator = DataCollatorForSeq2Seq(padding, label_pad_token_id=_NO_LOSS, padding="longest")
+    arguments = TrainingArguments(
+        output_dir=folder,
+        num_train_epochs=settings.personal_epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.personal_learning_rate,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.clip_norm,
+        seed=settings.seed + user,
+        use_cpu=base.device.type == "cpu",
+        dataloader_pin_memory=base.device.type != "cpu",
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    trainer = library.ReftTrainerForCausalLM(
+        model=model,
+        args=arguments,
+        train_dataset=_dataset(examples, workload, padding, len(model.interventions)),
+        data_collator=library.ReftDataCollator(data_collator=collator),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.compute_loss = _without_count(trainer.compute_loss)
+    trainer.train()
+    return sum(
+        tensor.numel() * tensor.itemsize
+        for intervention in model.interventions.values()
+        for tensor in intervention.state_dict().values()
+    )
+
+
+def make_model(base: BaseModel, workload: Workload) -> Any:
+    """The base model with one new intervention per shifted layer, first and last positions sharing it."""
+    library = required("pyreft")
+    rank = workload.settings.personal_rank
+    sizes = {"embed_dim": base.card.hidden_size, "low_rank_dimension": rank, "dtype": base.model.dtype}
+    representations = [
+        {
+            "layer": layer,
+            "component": "block_output",
+            "low_rank_dimension": rank,
+            "intervention": library.LoreftIntervention(**sizes),
+        }
+        for layer in workload.settings.shape(base.card).layers
+    ]
+    return library.get_reft_model(base.model, library.ReftConfig(representations=representations))
+
+
+def _dataset(examples: Sequence[Example], workload: Workload, padding: Any, interventions: int) -> Any:
+    """pyreft's data set, which puts one padding token before each row for locations of short prompts."""
+
+    class History(required("pyreft").ReftDataset):  # type: ignore[misc]
+        def tokenize(self, data_item: dict[str, Example]) -> tuple[dict[str, torch.Tensor], int]:
+            example = data_item["example"]
+            ids = torch.tensor(example.prompt + example.target)
+            labels = ids.clone()
+            labels[: len(example.prompt)] = _NO_LOSS
+            return {"input_ids": ids, "labels": labels}, len(example.prompt)
+
+    return History(
+        "history",
+        None,
+        padding,
+        dataset=[{"example": example} for example in examples],
+        position=workload.settings.positions,
+        num_interventions=interventions,
+        share_weights=True,
+    )
+
+
+def _padding_tokenizer() -> Any:
+    """All the collator asks of a tokenizer; 0 is no token of an example."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"<pad>": 0}, unk_token="<pad>"))
+    return PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>")
+
+
+def _without_count(compute_loss: Callable[..., Any]) -> Callable[..., Any]:
+    def adapted(model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        return compute_loss(model, inputs, return_outputs)
+
+    return adapted
