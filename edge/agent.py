@@ -21,6 +21,7 @@ from edge.examples import encode
 from edge.history import History, read_history
 from edge.items import ItemCache
 from edge.personal import PersonalShift
+from edge.prefix import common_prefix
 from edge.scoring import Sums, score
 from edge.slab import Slab, Stack
 from edge.training import Fit, Job, cohorts, fit
@@ -30,7 +31,7 @@ from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from protocol.shift import Shift
-from protocol.tasks import Kind, Pair, PromptForm
+from protocol.tasks import Kind, Pair, PromptForm, Task
 
 _EVALUATED_TOGETHER = 64
 """Agents whose questions are answered side by side."""
@@ -231,15 +232,25 @@ def _trained(
                 owners.append(agent)
                 yield job
 
+    beginning: Sequence[int] | None = None
     for cohort in cohorts(jobs(), settings, items):
+        if beginning is None:
+            beginning = _beginning(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
-        fits = fit(cohort, settings, items, **how)
+        fits = fit(cohort, settings, items, beginning=beginning, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
             if math.isfinite(done.loss):
                 yield agent, conclude(agent, job, done)
             else:
                 yield agent, InputError("the loss is not finite: the learning rate may be too high")
     yield from refused
+
+
+def _beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
+    """The tokens every training prompt of a task begins with, whatever its items are."""
+    unlike = [task.item_pair({task.field: text, task.answer: "1"}, form) for text in ("a", "Zz", "9")]
+    prompts = [example.prompt for example in encode(base, unlike)]
+    return prompts[0][: common_prefix(prompts)]
 
 
 def _answers(

@@ -104,11 +104,21 @@ class ItemCache:
         self._prefix: Prefix | None = None
         self._items: OrderedDict[Example, Item] = OrderedDict()
 
-    def prepare(self, examples: Sequence[Example], entry: int, positions: Positions) -> Prepared:
-        """The examples' items; what is kept of each is decided by what the budget allows for all."""
-        wanted = list(dict.fromkeys(examples))
+    def prepare(
+        self,
+        users: Sequence[Sequence[Example]],
+        entry: int,
+        positions: Positions,
+        beginning: Sequence[int] | None = None,
+    ) -> Prepared:
+        """The items of all users' examples; what is kept of each is decided by what the budget allows.
+
+        beginning: what their prompts are known to begin with; by default whatever they have in common.
+            Known, it does not depend on the company an item is built in, nor do the item's bits.
+        """
+        wanted = list(dict.fromkeys(example for user in users for example in user))
         for plan in (Plan.CONTEXTS, Plan.STATES):
-            if self.budget and self._prepare(wanted, entry, positions, plan):
+            if self.budget and self._prepare(users, wanted, (entry, positions, plan), beginning):
                 for example in wanted:
                     self._items.move_to_end(example)
                 items = {example: self._items[example] for example in wanted}
@@ -123,10 +133,17 @@ class ItemCache:
         self._items.clear()
         self.bytes, self._kind, self._prefix = 0, None, None
 
-    def _prepare(self, wanted: list[Example], entry: int, positions: Positions, plan: Plan) -> bool:
+    def _prepare(
+        self,
+        users: Sequence[Sequence[Example]],
+        wanted: list[Example],
+        kind: tuple[int, Positions, Plan],
+        beginning: Sequence[int] | None,
+    ) -> bool:
+        entry, positions, plan = kind
         if plan is Plan.CONTEXTS and (positions.first or self._forgets(wanted)):
             return False
-        self._set_kind(wanted, (entry, positions, plan))
+        self._set_kind(wanted, kind, beginning)
         missing = [example for example in wanted if example not in self._items]
         held = sum(self._items[example].bytes for example in wanted if example in self._items)
         needed = sum(self.size(e, entry, positions, plan, self._shared) for e in missing)
@@ -138,13 +155,15 @@ class ItemCache:
             if self.bytes + needed <= self.budget:
                 break
             self.bytes -= self._items.pop(example).bytes
-        missing.sort(key=lambda e: len(e.prompt) + len(e.target))
-        while missing:
-            rows = max(1, _BUILD_TOKENS // (len(missing[-1].prompt) + len(missing[-1].target)))
-            chunk, missing = missing[-rows:], missing[:-rows]
-            for example, item in zip(chunk, self._build(chunk), strict=True):
-                self._items[example] = item
-                self.bytes += item.bytes
+        for examples in users:
+            missing = [example for example in dict.fromkeys(examples) if example not in self._items]
+            missing.sort(key=lambda e: len(e.prompt) + len(e.target))
+            while missing:
+                rows = max(1, _BUILD_TOKENS // (len(missing[-1].prompt) + len(missing[-1].target)))
+                chunk, missing = missing[-rows:], missing[:-rows]
+                for example, item in zip(chunk, self._build(chunk), strict=True):
+                    self._items[example] = item
+                    self.bytes += item.bytes
         return True
 
     def _forgets(self, wanted: Sequence[Example]) -> bool:
@@ -155,16 +174,20 @@ class ItemCache:
     def _keeps_keys(self) -> bool:
         return run_prefix(self.base, (0,), 0, range(len(decoder_layers(self.base.model)))) is not None
 
-    def _set_kind(self, wanted: list[Example], kind: tuple[int, Positions, Plan]) -> None:
+    def _set_kind(
+        self, wanted: list[Example], kind: tuple[int, Positions, Plan], beginning: Sequence[int] | None
+    ) -> None:
         """Make the prefix one that all items begin with; a change of kind or prefix forgets the items."""
         entry, positions, _ = kind
-        contexts = [example.prompt[: context_length(example.prompt, positions.last)] for example in wanted]
+        contexts: list[Sequence[int]] = [e.prompt[: context_length(e.prompt, positions.last)] for e in wanted]
+        if beginning is not None:
+            contexts.append(beginning)
         if self._kind == kind and self._items:
             contexts.append(self._prefix.tokens if self._prefix else ())
         shared = common_prefix(contexts)
         if shared < positions.first or self._forgets(wanted):
             shared = 0
-        tokens = contexts[0][:shared]
+        tokens = tuple(contexts[0][:shared])
         if self._kind == kind and self._items and tokens == (self._prefix.tokens if self._prefix else ()):
             return
         self.clear()

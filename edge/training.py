@@ -57,13 +57,15 @@ def fit(
     beneath: Sequence[Shift] = (),
     additive: bool = False,
     decay_rate: bool = False,
+    beginning: Sequence[int] | None = None,
 ) -> list[Fit]:
     """Train the jobs' shifts in place, side by side, on top of the frozen shifts `beneath`.
 
     Each user takes its own steps: own batches, loss, clipping and rate, so that it ends where it would
     alone. AdamW with no weight decay on R, whose gradient is kept tangent and whose rows are made
-    orthonormal again after every step. decay_rate: let the rate fall linearly to a tenth. A user whose
-    loss or gradient is not finite is left at that step.
+    orthonormal again after every step. A user whose loss or gradient is not finite is left at that step.
+
+    decay_rate: let the rate fall linearly to a tenth. beginning: see `ItemCache.prepare`.
     Raises InputError when a job has no examples, or the shifts differ in shape or can change nothing.
     """
     if any(not job.examples for job in jobs):
@@ -79,7 +81,8 @@ def fit(
     slab = Slab.of([job.shift for job in ranked], base.device, train=True)
     stack = Stack(beneath, slab, additive)
     shape = slab.shape
-    prepared = cache.prepare([e for job in jobs for e in job.examples], stack.layers[0], shape.positions)
+    users = [job.examples for job in jobs]
+    prepared = cache.prepare(users, stack.layers[0], shape.positions, beginning)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
     last_epoch = torch.zeros(len(jobs), device=base.device)
     last_starts = totals - totals // settings.epochs

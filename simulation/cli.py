@@ -3,6 +3,7 @@
 import shlex
 import signal
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,13 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app, name="data")
+
+
+class Backend(StrEnum):
+    """How the clients of a simulation are run."""
+
+    COHORTS = "cohorts"
+    FLOWER = "flower"
 
 
 @app.command()
@@ -44,8 +52,14 @@ def simulate(
         list[str] | None,
         typer.Option("--set", help="Any other setting, e.g. --set rounds=8 --set positions=f7+l7."),
     ] = None,
+    backend: Annotated[
+        Backend,
+        typer.Option(
+            help="`cohorts`: all clients in this process, side by side; `flower`: SuperLink, Ray, one by one."
+        ),
+    ] = Backend.COHORTS,
     client_gpus: Annotated[
-        float, typer.Option(help="Share of a GPU per simulated client, where there is one.")
+        float, typer.Option(help="With `--backend flower`: share of a GPU per client, where there is one.")
     ] = 0.25,
 ) -> None:
     """Run the main job: collective shift by federation, personal shifts at the edge, report.
@@ -58,6 +72,7 @@ def simulate(
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
     from simulation.clients import prepare_clients
+    from simulation.job import run_in_process
     from simulation.runner import RunFailed, run_simulation
     from simulation.settings import SETTINGS, RunSettings, parse_overrides
 
@@ -87,7 +102,7 @@ def simulate(
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with console.status("starting Flower …") as status:
+        with console.status("starting …") as status:
 
             def show(event: dict[str, Any]) -> None:
                 line = describe(event)
@@ -97,7 +112,10 @@ def simulate(
                 elif line:
                     console.print(f"{elapsed}  {line}", highlight=False)
 
-            run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
+            if backend is Backend.COHORTS:
+                run_in_process(folder, show)
+            else:
+                run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
     except RunFailed as error:
         console.print(f"error: {error}", style="red", soft_wrap=True)
         raise typer.Exit(1) from None

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from protocol.errors import InputError
 from simulation.environment import RUN_MARK, variables, write_flower_home
+from simulation.job import LOCK, OnEvent
 from simulation.study import EVENTS
 
 _START_SECONDS = 60.0
@@ -45,8 +46,6 @@ clientapp = "apps:client"
 run-dir = {folder}
 """
 
-OnEvent = Callable[[dict[str, Any]], None]
-
 
 class RunFailed(Exception):
     """The simulation ended without finishing the job; the message is one line."""
@@ -60,7 +59,7 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
     when another process is running this folder.
     """
     try:
-        with FileLock(folder / ".lock", timeout=0.2):
+        with FileLock(folder / LOCK, timeout=0.2):
             stop_run(folder)
             with _superlink(folder, clients, client_gpus) as environment:
                 _stream(folder, environment, on_event)

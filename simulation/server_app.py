@@ -4,9 +4,7 @@ Settings come from the run folder when `fedperfit simulate` made it, else from t
 so that plain `flwr run` does the same job.
 """
 
-import json
 import logging
-import time
 from typing import Any
 
 from flwr.app import Context
@@ -14,10 +12,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from protocol.files import read_json, write_json
 from protocol.run_folder import run_folder
-from simulation.metrics import write_metrics
-from simulation.report import write_report
+from simulation.job import do_job
 from simulation.settings import SETTINGS, RunSettings, parse_overrides
-from simulation.study import EVENTS, Study
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.simulation")
@@ -35,15 +31,8 @@ def main(grid: Grid, context: Context) -> None:
         settings = RunSettings.read(str(context.run_config["preset"]), overrides)
         write_json(folder / SETTINGS, settings.to_flat())
 
-    def progress(event: str, values: dict[str, Any]) -> None:
-        line = json.dumps({"event": event, "time": time.time(), **values})
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if event != "reply":
-            logger.info("%s %s", event, " ".join(f"{key}={value}" for key, value in values.items()))
+    def show(event: dict[str, Any]) -> None:
+        if event["event"] != "reply":
+            logger.info(" ".join(f"{key}={value}" for key, value in event.items()))
 
-    progress("start", {"run": str(folder)})
-    Study(grid, settings, folder, progress).run()
-    write_metrics(folder)
-    report = write_report(folder)
-    progress("done", {"report": str(report)})
+    do_job(grid, settings, folder, show)

@@ -63,7 +63,7 @@ def check_step(small, positions, budget):
     shape = replace(SHAPE, positions=positions)
     examples = examples_of(6, prefix=9)
     beneath, own = moved(shape, 1).requires_grad_(False), [moved(shape, 2), moved(shape, 3)]
-    prepared = ItemCache(small, budget).prepare(examples, 1, positions)
+    prepared = ItemCache(small, budget).prepare([examples], 1, positions)
     slab = Slab.of(own, small.device, train=True)
     rows = [Row(n // 4, example, prepared.items[example]) for n, example in enumerate(examples)]
     losses = step_losses(small, Stack([beneath], slab, False), prepared, rows)

@@ -18,7 +18,7 @@ def test_context_lengths():
 def test_sizes_are_known_before_building(base, positions, plan):
     examples = examples_of(6, prefix=9, shortest=8)
     cache = ItemCache(base)
-    prepared = cache.prepare(examples, 3, positions)
+    prepared = cache.prepare([examples], 3, positions)
     assert prepared.plan is plan
     assert prepared.prefix is not None
     shared = len(prepared.prefix)
@@ -29,7 +29,7 @@ def test_sizes_are_known_before_building(base, positions, plan):
 
 def test_the_plan_follows_the_budget(base, caplog):
     examples = examples_of(6, prefix=9, shortest=8)
-    shared = len(ItemCache(base).prepare(examples, 3, LAST).prefix)
+    shared = len(ItemCache(base).prepare([examples], 3, LAST).prefix)
     plans = (Plan.CONTEXTS, Plan.STATES)
     sizes = [sum(ItemCache(base).size(e, 3, LAST, plan, shared) for e in examples) for plan in plans]
     assert sizes[0] > sizes[1]
@@ -40,35 +40,35 @@ def test_the_plan_follows_the_budget(base, caplog):
     ):
         with caplog.at_level("INFO"):
             cache = ItemCache(base, budget)
-            assert cache.prepare(examples, 3, LAST).plan is plan
+            assert cache.prepare([examples], 3, LAST).plan is plan
         assert cache.bytes <= budget
     assert "keeping nothing" in caplog.text
-    assert ItemCache(base, 0).prepare(examples, 3, LAST).plan is Plan.NOTHING
+    assert ItemCache(base, 0).prepare([examples], 3, LAST).plan is Plan.NOTHING
 
 
 def test_items_are_built_once_and_the_longest_unused_make_room(base):
     early, late = examples_of(4, 1, prefix=9, shortest=8), examples_of(4, 2, prefix=9, shortest=8)
     cache = ItemCache(base)
-    first = cache.prepare(early, 3, LAST).items
-    again = cache.prepare(early + late, 3, LAST).items
+    first = cache.prepare([early], 3, LAST).items
+    again = cache.prepare([early + late], 3, LAST).items
     assert all(again[example] is first[example] for example in early)
     cache.budget = cache.bytes
-    cache.prepare(examples_of(2, 3, prefix=9, shortest=8), 3, LAST)
+    cache.prepare([examples_of(2, 3, prefix=9, shortest=8)], 3, LAST)
     assert cache.bytes <= cache.budget
-    kept = cache.prepare(late, 3, LAST).items
+    kept = cache.prepare([late], 3, LAST).items
     assert all(kept[example] is again[example] for example in late)
 
 
 def test_another_beginning_or_place_forgets_the_items(base):
     examples = examples_of(4, 1, prefix=9, shortest=8)
     cache = ItemCache(base)
-    first = cache.prepare(examples, 3, LAST)
-    shorter = cache.prepare(examples_of(4, 2, prefix=2, shortest=8), 3, LAST)
+    first = cache.prepare([examples], 3, LAST)
+    shorter = cache.prepare([examples_of(4, 2, prefix=2, shortest=8)], 3, LAST)
     assert len(shorter.prefix) < len(first.prefix)
-    back = cache.prepare(examples, 3, LAST)
+    back = cache.prepare([examples], 3, LAST)
     assert back.items[examples[0]] is not first.items[examples[0]]
     assert len(back.prefix) == len(shorter.prefix), "what serves the items kept serves these too"
-    above = cache.prepare(examples, 4, LAST)
+    above = cache.prepare([examples], 4, LAST)
     assert above.items[examples[0]] is not back.items[examples[0]]
 
 
@@ -76,7 +76,7 @@ def test_states_are_the_outputs_of_the_entry_layer(base):
     """Against the model's own hidden states of each whole row."""
     examples = examples_of(5, 3, prefix=9, shortest=8)
     for positions in (LAST, BOTH):
-        prepared = ItemCache(base).prepare(examples, 3, positions)
+        prepared = ItemCache(base).prepare([examples], 3, positions)
         for example in examples:
             ids = torch.tensor([[*example.prompt, *example.target[:-1]]])
             whole = base.model(input_ids=ids, output_hidden_states=True).hidden_states[4][0]

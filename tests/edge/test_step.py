@@ -51,7 +51,7 @@ def test_losses_and_gradients_are_those_of_each_user_alone(
             shift.to(dtype)
         slab = Slab.of(shifts, model.device, train=True)
         cache = ItemCache(model, BUDGETS[plan])
-        prepared = cache.prepare([e for user in examples for e in user], layers[0], shape.positions)
+        prepared = cache.prepare(examples, layers[0], shape.positions)
         rows = [Row(user, e, prepared.items[e]) for user, own in enumerate(examples) for e in own]
         losses = step_losses(model, Stack(beneath, slab, additive), prepared, rows)
         gradients = torch.autograd.grad(losses.sum(), slab.tensors)

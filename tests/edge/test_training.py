@@ -136,7 +136,7 @@ def test_shapes_that_differ_are_an_error(shape, training, cache):
 def test_cohorts_keep_order_and_fit_the_budget(base, shape, training):
     jobs = jobs_of(shape, [4] * 10)
     one = ItemCache(base)
-    one.prepare(jobs[0].examples, shape.layers[0], shape.positions)
+    one.prepare([jobs[0].examples], shape.layers[0], shape.positions)
     small = ItemCache(base, budget=int(4.2 * one.bytes))
     found = list(cohorts(iter(jobs), training, small))
     assert [job for cohort in found for job in cohort] == jobs

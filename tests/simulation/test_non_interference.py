@@ -86,16 +86,16 @@ def _projection(reply: RecordDict, tensor: torch.Tensor) -> None:
 @pytest.mark.parametrize("plant", [_raw, _norm, _metric, _projection])
 def test_a_planted_leak_is_found(tmp_path, other_shifts, monkeypatch, plant):
     """Positive controls: each way of leaking makes the comparison fail."""
-    counts = client_app._counts
+    build = client_app._reply
 
     def leak(agent: Agent, message, outcome) -> RecordDict:
-        reply = counts(agent, message, outcome)
+        reply = build(agent, message, outcome)
         for path in sorted(agent._vault.folder.glob("*.safetensors"))[:1]:
             from safetensors.torch import load_file
 
             plant(reply, load_file(path)["W"][0])
         return reply
 
-    monkeypatch.setattr(client_app, "_counts", leak)
+    monkeypatch.setattr(client_app, "_reply", leak)
     first, second = two_runs(tmp_path, other_shifts, share_metrics=False)
     assert received(first) != received(second)

@@ -83,7 +83,7 @@ def test_an_error_reply_names_the_type_of_the_error_only(tmp_path, monkeypatch):
     def broken(*args, **kwargs):
         raise ValueError(secret)
 
-    monkeypatch.setattr("edge.agent.Agent.personalize", broken)
+    monkeypatch.setattr("edge.client_app.personalize", broken)
     Study(grid, settings, folder, lambda event, values: None).run()
     errors = {error for _, _, _, error in grid.received if error}
     assert any("ValueError" in error for error in errors)
