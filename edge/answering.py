@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from edge.examples import pad_left, places
 from edge.items import context_length
 from edge.places import Places
-from edge.prefix import common_prefix, forgets, repeated, run_prefix, starting_with, whole_layers
+from edge.prefix import beginning_of, common_prefix, forgets, run_prefix, starting_with, whole_layers
 from edge.slab import Stack
 from protocol.base_model import BaseModel
 from protocol.layers import changing, decoder_layers
@@ -227,5 +227,5 @@ def _batches(
             ids=torch.cat([first, ids], dim=1),
             mask=torch.cat([torch.ones_like(first, dtype=torch.bool), mask], dim=1),
             shared=len(beginning),
-            cache=starting_with(base, repeated(prefix, len(indices))),
+            cache=starting_with(base, beginning_of(prefix)),
         )

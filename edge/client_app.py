@@ -112,7 +112,7 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
 
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
-    items = _items(context)
+    items = items_of(_clients(context))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     config = {**message.content.config_records[SETTINGS_RECORD]}
     kind = message.metadata.message_type
@@ -148,13 +148,17 @@ def _refusal(message: Message, error: Exception) -> Message:
 def _agent(context: Context) -> Agent:
     """The agent of this node, in process: the folder its partition names in the run's folder."""
     folder = _clients(context) / str(context.node_config["partition-id"])
-    items = _items(context)
+    items = items_of(_clients(context))
     return Agent(folder, items.base, items)
 
 
-def _items(context: Context) -> ItemCache:
-    about = read_json(_clients(context) / "agent.json")
-    return _items_of(about["base-model"], about["device"], about["dtype"])
+def items_of(clients: Path) -> ItemCache:
+    """The model that `agent.json` in the run's client folders names, and its items.
+
+    Loaded once per process; Flower's simulation keeps its processes between messages.
+    """
+    about = read_json(clients / "agent.json")
+    return _loaded(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
 
 
 def _clients(context: Context) -> Path:
@@ -162,6 +166,6 @@ def _clients(context: Context) -> Path:
 
 
 @lru_cache(maxsize=1)
-def _items_of(name: str, device: str, dtype: str) -> ItemCache:
-    """Model and items, once per process; Flower's simulation keeps its processes between messages."""
-    return ItemCache(load(name, device=device, dtype=dtype))
+def _loaded(name: str, device: str, dtype: str, gib: float) -> ItemCache:
+    budget = None if gib < 0 else int(gib * 2**30)
+    return ItemCache(load(name, device=device, dtype=dtype), budget)

@@ -22,10 +22,10 @@ import torch
 from edge.examples import Example, places
 from edge.prefix import (
     Prefix,
+    beginning_of,
     common_prefix,
     forgets,
     recorder,
-    repeated,
     run_prefix,
     starting_with,
     whole_layers,
@@ -46,8 +46,8 @@ class Plan(Enum):
     """What is kept of an item, from most to least memory."""
 
     CONTEXTS = "keys and values of the context, states of the rest"
-    STATES = "hidden states at the first shifted layer"
-    NOTHING = "nothing: every step recomputes the whole row"
+    STATES = "hidden states at the first shifted layer only"
+    NOTHING = "nothing, every step recomputes whole rows"
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,11 @@ class ItemCache:
         self.base = base
         self.budget = default_budget(base.device) if budget is None else budget
         self.bytes = 0
+        self.most_bytes = self.most_items = 0
+        """The most that were ever kept at once."""
         self._kind: tuple[int, Positions, Plan] | None = None
         self._prefix: Prefix | None = None
+        self._said: set[Plan] = set()
         self._items: OrderedDict[Example, Item] = OrderedDict()
 
     def prepare(
@@ -119,14 +122,23 @@ class ItemCache:
         wanted = list(dict.fromkeys(example for user in users for example in user))
         for plan in (Plan.CONTEXTS, Plan.STATES):
             if self.budget and self._prepare(users, wanted, (entry, positions, plan), beginning):
+                if plan is Plan.STATES and not positions.first and not self._forgets(wanted):
+                    self._say(plan)
                 for example in wanted:
                     self._items.move_to_end(example)
                 items = {example: self._items[example] for example in wanted}
                 return Prepared(entry, positions, plan, self._prefix, items)
         self.clear()
         if self.budget:
-            logger.info("items exceed the budget of %.1f GiB: keeping nothing", self.budget / 2**30)
+            self._say(Plan.NOTHING)
         return Prepared(entry, positions, Plan.NOTHING, None, {e: Item(0, None, None) for e in wanted})
+
+    def _say(self, plan: Plan) -> None:
+        """Tell, once per plan, that the budget asks for more work in each step."""
+        if plan not in self._said:
+            self._said.add(plan)
+            gib = self.budget / 2**30
+            logger.warning("a cache of %.2f GiB is too small for these items: keeping %s", gib, plan.value)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -148,7 +160,6 @@ class ItemCache:
         held = sum(self._items[example].bytes for example in wanted if example in self._items)
         needed = sum(self.size(e, entry, positions, plan, self._shared) for e in missing)
         if held + needed > self.budget:
-            logger.info("items need %.1f GiB for %s", (held + needed) / 2**30, plan.value)
             return False
         kept = set(wanted)
         for example in [e for e in self._items if e not in kept]:
@@ -164,6 +175,8 @@ class ItemCache:
                 for example, item in zip(chunk, self._build(chunk), strict=True):
                     self._items[example] = item
                     self.bytes += item.bytes
+        self.most_bytes = max(self.most_bytes, self.bytes)
+        self.most_items = max(self.most_items, len(self._items))
         return True
 
     def _forgets(self, wanted: Sequence[Example]) -> bool:
@@ -223,7 +236,7 @@ class ItemCache:
         base, entry, depth = self.base, self._kind[0], len(decoder_layers(self.base.model))
         starts = [self._start(example) for example in chunk]
         shared = self._shared
-        layers = repeated(self._prefix, len(chunk))
+        layers = beginning_of(self._prefix)
         longest = max(starts) - shared
         if longest:
             cache = starting_with(base, layers)
@@ -231,14 +244,15 @@ class ItemCache:
             run = base.model(
                 input_ids=ids.to(base.device), past_key_values=cache, use_cache=True, logits_to_keep=1
             )
-            layers = whole_layers(run.past_key_values, range(depth), shared + longest)
+            whole = whole_layers(run.past_key_values, range(depth), shared + longest)
+            layers = {number: [part] for number, part in whole.items()}
         rows = [(*e.prompt[start:], *e.target[:-1]) for e, start in zip(chunk, starts, strict=True)]
         lengths = torch.tensor([len(row) for row in rows])
         before = torch.arange(shared + longest) < torch.tensor(starts)[:, None]
         mask = torch.cat([before, torch.arange(int(lengths.max())) < lengths[:, None]], 1).to(base.device)
         ids = _padded(rows).to(base.device)
         outputs: list[torch.Tensor] = []
-        below = {number: kv for number, kv in layers.items() if number <= entry}
+        below = {number: parts for number, parts in layers.items() if number <= entry}
         with running(base.model, range(entry + 1)), changing(base.model, [entry], recorder(outputs)):
             base.model(
                 input_ids=ids,
@@ -248,7 +262,9 @@ class ItemCache:
                 use_cache=bool(below),
                 logits_to_keep=1,
             )
-        above = [tensor for number in range(entry + 1, depth) for tensor in layers.get(number, ())]
+        above = [
+            tensor for number in range(entry + 1, depth) for part in layers.get(number, ()) for tensor in part
+        ]
         items = []
         for row, (start, length) in enumerate(zip(starts, lengths.tolist(), strict=True)):
             context = None

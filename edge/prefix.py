@@ -65,36 +65,56 @@ def whole_layers(cache: DynamicCache, layers: range, tokens: int) -> dict[int, K
     return kept if len(kept) == len(layers) else {}
 
 
-def repeated(prefix: Prefix | None, rows: int) -> dict[int, KeysValues]:
-    """The prefix's keys and values in each of `rows` rows."""
-    if prefix is None:
-        return {}
-    return {
-        number: (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1))
-        for number, (keys, values) in prefix.layers.items()
-    }
+Beginning = Mapping[int, Sequence[KeysValues]]
+"""By decoder layer the parts that stand before the tokens to be run, each with all rows or one for all."""
 
 
-def starting_with(base: BaseModel, layers: Mapping[int, KeysValues]) -> DynamicCache | None:
-    """A cache whose layers begin with `layers`; None for none of them.
+def beginning_of(prefix: Prefix | None) -> Beginning:
+    """The prefix as the only part."""
+    return {} if prefix is None else {number: [part] for number, part in prefix.layers.items()}
+
+
+def starting_with(base: BaseModel, beginning: Beginning) -> DynamicCache | None:
+    """A cache whose layers begin with `beginning`; None for none of them.
 
     The other layers get places that take no memory: the model asks the first layer for the length.
     """
-    if not layers:
+    if not beginning:
         return None
-    empty = next(iter(layers.values()))[0]
-    place = empty.new_zeros(()).expand(empty.shape)
+    parts = next(iter(beginning.values()))
+    place = [(keys.new_zeros(()).expand(keys.shape),) * 2 for keys, _ in parts]
     cache = DynamicCache()
-    cache.layers = [_Begun(*layers.get(n, (place, place))) for n in range(len(decoder_layers(base.model)))]
+    cache.layers = [_Begun(beginning.get(n, place)) for n in range(len(decoder_layers(base.model)))]
     return cache
 
 
 class _Begun(DynamicLayer):
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+    """Joins its parts only when the layer's own keys and values come, so that all are copied once."""
+
+    def __init__(self, parts: Sequence[KeysValues]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dtype, self.device = keys.dtype, keys.device
-        self.keys, self.values = keys, values
-        self.is_initialized = True
+        self.parts = list(parts)
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> KeysValues:
+        """All keys and values so far."""
+        if self.parts:
+            rows = len(key_states)
+            keys, values = zip(*self.parts, strict=True)
+            self.parts = []
+            self.is_initialized = True
+            self.keys = torch.cat([*(k.expand(rows, -1, -1, -1) for k in keys), key_states], dim=2)
+            self.values = torch.cat([*(v.expand(rows, -1, -1, -1) for v in values), value_states], dim=2)
+            return self.keys, self.values
+        joined: KeysValues = super().update(key_states, value_states, *args, **kwargs)
+        return joined
+
+    def get_seq_length(self) -> int:
+        """Tokens so far."""
+        if self.parts:
+            return sum(keys.shape[2] for keys, _ in self.parts)
+        return int(super().get_seq_length())
 
 
 def forgets(base: BaseModel, tokens: int) -> bool:

@@ -11,7 +11,7 @@ from transformers import DynamicCache
 from edge.examples import Example, places
 from edge.items import Item, Prepared
 from edge.places import Places
-from edge.prefix import KeysValues, Prefix, starting_with, whole_layers
+from edge.prefix import Beginning, KeysValues, Prefix, starting_with, whole_layers
 from edge.slab import Stack
 from protocol.base_model import BaseModel
 from protocol.layers import Change, changing, decoder_layers, running
@@ -52,13 +52,13 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
     shifted = _positions(prepared, filled & (columns < width + 1 - targets[:, None]))
     hidden = _hidden(rows)
     change = _change(stack, shifted, owners, device)
-    layers, before = _beginnings(base, stack, prepared, rows)
+    beginning, before = _beginning(base, stack, prepared, rows)
     mask = torch.cat([before, filled], dim=1)
     inputs = {
         "attention_mask": mask.to(device).long(),
-        "past_key_values": starting_with(base, layers),
-        "use_cache": bool(layers),
-        "logits_to_keep": int(targets.max()),
+        "past_key_values": starting_with(base, beginning),
+        "use_cache": bool(beginning),
+        "logits_to_keep": torch.arange(width - int(targets.max()), width, device=device),
         **places(base, mask.to(device), last=width),
     }
     ran = range(prepared.entry + 1 if hidden is not None else 0, depth)
@@ -111,40 +111,38 @@ def _left(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
     return torch.tensor([[*[padding] * (width - len(row)), *row] for row in rows], dtype=torch.long)
 
 
-def _beginnings(
+def _beginning(
     base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]
-) -> tuple[dict[int, KeysValues], torch.Tensor]:
-    """Keys and values of what stands before the tokens run, by layer; and which places are filled."""
+) -> tuple[Beginning, torch.Tensor]:
+    """Keys and values of what stands before the tokens run; and which places of it are filled."""
+    above = range(prepared.entry + 1, len(decoder_layers(base.model)))
+    parts: list[dict[int, KeysValues]] = []
+    filled = torch.ones(len(rows), 0, dtype=torch.bool)
+    prefix = prepared.prefix
+    if prefix is not None and above:
+        first = prepared.positions.first
+        owners = [row.user for row in rows]
+        parts.append(_shifted_prefix(base, stack, prepared, prefix, owners) if first else {**prefix.layers})
+        filled = torch.ones(len(rows), len(prefix), dtype=torch.bool)
     lengths = torch.tensor([0 if row.item.context is None else row.item.context.shape[2] for row in rows])
     widest = int(lengths.max())
-    filled = torch.arange(widest) >= widest - lengths[:, None]
-    above = range(prepared.entry + 1, len(decoder_layers(base.model)))
-    prefix = prepared.prefix
-    if not above or (prefix is None and not widest):
-        return {}, filled[:, :0]
-    if prefix is None:
-        return _joined(above, None, rows, widest), filled
-    filled = torch.cat([torch.ones(len(rows), len(prefix), dtype=torch.bool), filled], dim=1)
-    if not prepared.positions.first:
-        return _joined(above, prefix, rows, widest), filled
-    return _shifted_prefix(base, stack, prepared, prefix, [row.user for row in rows]), filled
+    if widest:
+        parts.append(_contexts(above, rows, widest))
+        filled = torch.cat([filled, torch.arange(widest) >= widest - lengths[:, None]], dim=1)
+    return {n: [part[n] for part in parts] for n in above if parts}, filled
 
 
-def _joined(above: range, prefix: Prefix | None, rows: Sequence[Row], widest: int) -> dict[int, KeysValues]:
-    """The prefix, then each row's context padded on its left."""
-    known = [row.item.context for row in rows if row.item.context is not None]
-    layers = [tensor for n in above for tensor in prefix.layers[n]] if prefix else []
-    like, begun = known[0] if known else layers[0], len(prefix) if prefix else 0
-    _, heads, _, size = like.shape
-    joined = like.new_empty(2 * len(above), len(rows), heads, begun + widest, size)
-    for held, tensor in zip(joined, layers, strict=False):
-        held[:, :, :begun] = tensor
+def _contexts(above: range, rows: Sequence[Row], widest: int) -> dict[int, KeysValues]:
+    """Each row's context, padded on its left."""
+    known = next(row.item.context for row in rows if row.item.context is not None)
+    tensors, heads, _, size = known.shape
+    joined = known.new_empty(tensors, len(rows), heads, widest, size)
     for number, row in enumerate(rows):
         context = row.item.context
-        length = 0 if context is None else context.shape[2]
+        padding = widest - (0 if context is None else context.shape[2])
+        joined[:, number, :, :padding] = 0
         if context is not None:
-            joined[:, number, :, begun + widest - length :] = context
-        joined[:, number, :, begun : begun + widest - length] = 0
+            joined[:, number, :, padding:] = context
     return {n: (joined[2 * i], joined[2 * i + 1]) for i, n in enumerate(above)}
 
 

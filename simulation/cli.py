@@ -142,6 +142,12 @@ def describe(event: dict[str, Any]) -> str:
             f"{event['admitted']} updates{dropped}{loss}  "
             f"down {event['down'] / 1e6:.2f} MB  up {event['up'] / 1e6:.2f} MB"
         )
+    if kind == "memory":
+        each = event["kept"] / max(1, event["items"]) / 1e3
+        return (
+            f"memory: {event['peak'] / 2**30:.1f} GiB at most, {event['kept'] / 2**30:.1f} GiB of it "
+            f"for {event['items']} prepared items, {each:.0f} kB each"
+        )
     if kind == "result":
         return f"{event['phase']}: {event['clients']} clients"
     return ""

@@ -49,7 +49,12 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
                 bounds[client] = known[name]
     if bounds:
         write_json(folder / BOUNDS, bounds)
-    agent = {"base-model": settings.base_model, "device": settings.device, "dtype": settings.dtype}
+    agent = {
+        "base-model": settings.base_model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "cache-gib": settings.cache_gib,
+    }
     write_json(folder / CLIENTS / "agent.json", agent)
     write_json(folder / ROSTER, roster)
     return roster

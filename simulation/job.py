@@ -2,14 +2,19 @@
 
 import json
 import logging
+import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
 
+from edge.client_app import CLIENTS, items_of
+from edge.items import ItemCache
 from protocol.errors import InputError
 from protocol.files import read_json
 from simulation.clients import prepare_clients
@@ -46,6 +51,14 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
     progress("done", {"report": str(report)})
 
 
+def _memory(items: ItemCache) -> dict[str, int]:
+    """Bytes of this process at most, and of the items it kept at most, with their number then."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if items.base.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(items.base.device)
+    return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
+
+
 def run_in_process(folder: Path, on_event: OnEvent) -> None:
     """Run or resume the study of `folder` here, its clients side by side.
 
@@ -57,5 +70,6 @@ def run_in_process(folder: Path, on_event: OnEvent) -> None:
         with FileLock(folder / LOCK, timeout=0.2):
             grid = CohortGrid(folder, len(prepare_clients(settings, folder)))
             do_job(grid, settings, folder, on_event)
+            on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
     except Timeout:
         raise InputError(f"{folder}: another process is running this run") from None

@@ -34,6 +34,8 @@ class RunSettings:
     device: str = "auto"
     dtype: str = "auto"
     """Of the base model: auto, float32 or bfloat16."""
+    cache_gib: float = -1.0
+    """GiB a process keeps of what the base model makes of items; -1 is a quarter of the memory, 0 nothing."""
     prompt_form: str = "lamp"
     """`lamp` or `oppu`."""
     layers: list[int]

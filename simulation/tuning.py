@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from edge.agent import Agent
+from edge.agent import Agent, Outcome, Result, evaluate, personalize
 from edge.client_app import CLIENTS
 from edge.history import read_history, write_history
+from edge.items import ItemCache
 from protocol.base_model import load
+from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack
 from protocol.shift import Shift
 from protocol.tasks import Kind, Task
@@ -44,16 +46,17 @@ def tune(settings: RunSettings, rates: list[float], epochs: list[int], users: in
         folder = Path(name)
         roster = prepare_clients(settings, folder)
         others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS][:users]
+        items = ItemCache(base)
         agents = []
         for index in others:
             _hold_out(folder / CLIENTS / str(index))
-            agents.append(Agent(folder / CLIENTS / str(index), base))
+            agents.append(Agent(folder / CLIENTS / str(index), base, items))
         without = _score(agents, packed, settings, "collective")
         for count in epochs:
             for rate in rates:
                 training = replace(settings.training(personal=True), learning_rate=rate, epochs=count)
-                for agent in agents:
-                    agent.personalize(packed, settings.personal("tuning"), training)
+                fits = personalize(agents, packed, settings.personal("tuning"), training, items)
+                _succeeded(fits)
                 yield Trial(rate, count, _score(agents, packed, settings, "personal"), without)
 
 
@@ -73,8 +76,17 @@ def _question(task: Task, item: dict[str, object]) -> str:
 
 
 def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str) -> float:
-    outcomes = [agent.evaluate(packed, settings.evaluation(stage, "tuning")) for agent in agents]
-    task = agents[0].history.task
-    key = "rouge-1" if task.kind is Kind.TEXT else "correct"
+    outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].base))
+    key = "rouge-1" if agents[0].history.task.kind is Kind.TEXT else "correct"
     total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))
     return total / sum(outcome.items for outcome in outcomes)
+
+
+def _succeeded(results: Iterator[Result]) -> list[Outcome]:
+    """The outcomes; raises the first error."""
+    outcomes = []
+    for _, result in results:
+        if isinstance(result, InputError):
+            raise result
+        outcomes.append(result)
+    return outcomes

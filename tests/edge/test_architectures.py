@@ -109,3 +109,24 @@ def check_likeliest(small, prompts):
             scores.append(sum(logs[start + place, token].item() for place, token in enumerate(label)))
         assert scores[index] == pytest.approx(max(scores), abs=1e-4)
         assert sorted(scores)[-1] - sorted(scores)[-2] > 1e-3, "the labels are not tied"
+
+
+@pytest.mark.parametrize("positions", ["l7", "f7+l7"])
+def test_bf16_models_are_trained_to_the_precision_of_bf16(positions):
+    """Rounding differs, so against the oracle in bf16 only the size of the error can be told."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZE, **GQA), dtype=torch.bfloat16)
+    half = BaseModel(model=model.eval().requires_grad_(False), tokenizer=None, card=None)
+    shape = replace(SHAPE, positions=Positions.parse(positions))
+    examples, shift = examples_of(6, prefix=9), moved(shape, 2)
+    prepared = ItemCache(half).prepare([examples], 1, shape.positions)
+    assert prepared.items[examples[0]].hidden.dtype == torch.bfloat16
+    slab = Slab.of([shift], half.device, train=True)
+    rows = [Row(0, example, prepared.items[example]) for example in examples]
+    (loss,) = step_losses(half, Stack([], slab, False), prepared, rows)
+    gradients = torch.autograd.grad(loss, slab.tensors)
+    slow = slow_loss(half, [shift], examples)
+    assert loss.item() == pytest.approx(slow.item(), rel=1e-2)
+    for fast, alone in zip(gradients, torch.autograd.grad(slow, [shift.R, shift.W, shift.b]), strict=True):
+        assert fast.dtype == torch.float32
+        assert (fast[0] - alone).norm() < 0.1 * alone.norm()

@@ -38,10 +38,11 @@ def test_the_plan_follows_the_budget(base, caplog):
         (sizes[0] - 1, Plan.STATES),
         (sizes[1] - 1, Plan.NOTHING),
     ):
-        with caplog.at_level("INFO"):
+        with caplog.at_level("WARNING"):
             cache = ItemCache(base, budget)
             assert cache.prepare([examples], 3, LAST).plan is plan
         assert cache.bytes <= budget
+    assert "keeping hidden states" in caplog.text
     assert "keeping nothing" in caplog.text
     assert ItemCache(base, 0).prepare([examples], 3, LAST).plan is Plan.NOTHING
 

@@ -14,9 +14,9 @@ def test_trials_score_held_out_items_of_others_only(monkeypatch):
 
     original = tuning.Agent
 
-    def recording(folder, base):
+    def recording(folder, base, items):
         opened.append(folder)
-        return original(folder, base)
+        return original(folder, base, items)
 
     monkeypatch.setattr(tuning, "Agent", recording)
     trials = list(tune(small_settings(), [1e-6, 1e-2], [4], users=2))

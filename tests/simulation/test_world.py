@@ -6,9 +6,10 @@ from itertools import islice
 
 import pytest
 
-from edge.answering import generate, likeliest
+from edge.answering import Question, generate, likeliest
 from edge.examples import encode
 from edge.scoring import score
+from edge.slab import Stack
 from protocol.base_model import EMBEDDED, embedded_folder, load
 from protocol.errors import InputError
 from protocol.tasks import TASKS
@@ -124,14 +125,15 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
     assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 12_000_000
     for task, kind in KINDS.items():
         pairs = list(islice(population_pairs(task, 4321), 240))
-        prompts = [example.prompt for example in encode(base, [pair for pair, _ in pairs])]
+        asked = [Question(example.prompt) for example in encode(base, [pair for pair, _ in pairs])]
+        alone = Stack([], None, False)
         lamp = TASKS[task]
         if lamp.kind is TaskKind.TEXT:
-            answers = generate(base, [], prompts, batch_size=40)
+            answers = generate(base, alone, asked, batch_size=40)
         else:
             tokens = base.tokenizer(list(lamp.labels), add_special_tokens=False)["input_ids"]
             labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
-            chosen = likeliest(base, [], prompts, labels, batch_size=40)
+            chosen = likeliest(base, alone, asked, labels, batch_size=40)
             answers = [lamp.labels[index] for index in chosen]
         golds = [pair.target for pair, _ in pairs]
         best = main_score(task, [kind.best_unknown(c, community=False) for _, c in pairs], golds)
