@@ -1,4 +1,4 @@
-"""Training pairs as token ids, and padded batches of them."""
+"""Training pairs as token ids."""
 
 import inspect
 from collections.abc import Sequence
@@ -20,26 +20,6 @@ class Example:
 
     prompt: tuple[int, ...]
     target: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts and targets in one row each, padded on the right.
-
-    Where contexts are cached, a row starts after its prompt's context.
-    """
-
-    ids: torch.Tensor
-    """(batch, tokens)"""
-    attention: torch.Tensor
-    """(batch, tokens) bool, false at padding."""
-    prompt: torch.Tensor
-    """(batch, tokens) bool, true at prompt tokens."""
-
-    @property
-    def target(self) -> torch.Tensor:
-        """(batch, tokens) bool, true at the tokens the loss is on."""
-        return self.attention & ~self.prompt
 
 
 def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[Example]:
@@ -66,24 +46,6 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
             row = row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
         examples.append(Example(tuple(row), (*target, tokenizer.eos_token_id)))
     return examples
-
-
-def collate(examples: Sequence[Example], device: torch.device, skipped: Sequence[int] | None = None) -> Batch:
-    """Pad `examples` on the right to one batch, each without its first `skipped` tokens."""
-    skips = list(skipped or [0] * len(examples))
-    prompts = torch.tensor([len(e.prompt) - skip for e, skip in zip(examples, skips, strict=True)])
-    lengths = prompts + torch.tensor([len(e.target) for e in examples])
-    width = int(lengths.max())
-    ids = torch.zeros(len(examples), width, dtype=torch.long)
-    for row, example, skip in zip(ids, examples, skips, strict=True):
-        tokens = (example.prompt + example.target)[skip:]
-        row[: len(tokens)] = torch.tensor(tokens)
-    columns = torch.arange(width)
-    return Batch(
-        ids=ids.to(device),
-        attention=(columns < lengths[:, None]).to(device),
-        prompt=(columns < prompts[:, None]).to(device),
-    )
 
 
 def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

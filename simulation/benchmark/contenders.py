@@ -1,14 +1,14 @@
 """The ways of training a benchmark compares, by name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from edge.examples import Example
 from protocol.base_model import BaseModel
 from simulation.benchmark import lora, ours, pyreft_peer
 from simulation.benchmark.workload import Workload
 
-Contender = Callable[[BaseModel, Sequence[Sequence[Example]], Workload], int]
-"""Fits every user from scratch, one after another, and leaves the base model as it was.
+Contender = Callable[[BaseModel, Iterable[Sequence[Example]], Workload], int]
+"""Fits every user from scratch and leaves the base model as it was.
 
 Returns the bytes of what is kept of one user.
 """

@@ -4,16 +4,16 @@ r = 8, alpha = 8, dropout .05 on q and v, AdamW 1e-4 with weight decay 1e-2, gra
 (reference.md, section 3). The model is wrapped once; per user only the adapter's weights start anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from edge.examples import Example, collate
+from edge.examples import Example
 from protocol.base_model import BaseModel
-from simulation.benchmark.loss import batch_loss
 from simulation.benchmark.optional import required
+from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import Workload, batches
 
 RANK = 8
@@ -23,7 +23,7 @@ WEIGHT_DECAY = 1e-2
 CLIP_NORM = 0.3
 
 
-def lora(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+def lora(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
     """Fit an adapter per user; returns the bytes of one.
 
     Raises InputError when peft is not installed.
@@ -32,7 +32,7 @@ def lora(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload
         return _fit_users(base, model, users, workload)
 
 
-def lora_checkpointing(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+def lora_checkpointing(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
     """The same with gradient checkpointing, as OPPU is released."""
     with adapted(base, checkpointing=True) as model:
         return _fit_users(base, model, users, workload)
@@ -63,7 +63,7 @@ def adapted(base: BaseModel, *, checkpointing: bool) -> Iterator[Any]:
         base.model.eval()
 
 
-def _fit_users(base: BaseModel, model: Any, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+def _fit_users(base: BaseModel, model: Any, users: Iterable[Sequence[Example]], workload: Workload) -> int:
     torch.manual_seed(workload.settings.seed)
     layers = [module for module in model.modules() if hasattr(module, "reset_lora_parameters")]
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -106,8 +106,7 @@ def _run(order: dict[str, Any]) -> Figures:
         settings=RunSettings.from_flat(order["settings"]),
     )
     base = make_base(ModelSpec(**order["model"]))
-    users = make_examples(base, workload)
-    first_batch = users[0][: workload.settings.batch_size]
+    first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
     contender(
         base,
         [first_batch],
@@ -121,7 +120,7 @@ def _run(order: dict[str, Any]) -> Figures:
     cuda = base.device.type == "cuda"
     loaded = _reset_peak(cuda)
     begun = time.perf_counter()
-    state = contender(base, users, workload)
+    state = contender(base, make_examples(base, workload), workload)
     if cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begun

@@ -1,38 +1,37 @@
 """Our own training as contenders: with the engine, and the plain path that recomputes everything."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
-from edge.examples import Example, collate
+from edge.examples import Example
 from edge.items import ItemCache
 from edge.personal import PersonalShift
-from edge.training import Job, fit
+from edge.training import Job, cohorts, fit
 from protocol.base_model import BaseModel
 from protocol.injection import injected
 from protocol.shift import Shift, ShiftShape
-from simulation.benchmark.loss import batch_loss
+from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import Workload, batches, order
 
 
-def engine(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
-    """Fit a personal shift per user above a collective one; returns the bytes of one."""
+def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
+    """Fit personal shifts above a collective one, side by side; returns the bytes of one."""
     settings = workload.settings
+    training = settings.training(personal=True)
     cache = ItemCache(base)
-    for user, examples in enumerate(users):
-        shift = _personal(base, workload, user)
-        fit(
-            [Job(shift, examples, order(workload, user))],
-            settings.training(personal=True),
-            cache,
-            beneath=[_collective(base, workload)],
-            additive=settings.additive,
-            decay_rate=True,
-        )
-    return 4 * shift.shape.parameters
+    jobs = (
+        Job(_personal(base, workload, user), examples, order(workload, user))
+        for user, examples in enumerate(users)
+    )
+    collective = _collective(base, workload)
+    for cohort in cohorts(jobs, training, cache):
+        fit(cohort, training, cache, beneath=[collective], additive=settings.additive, decay_rate=True)
+    return _bytes(base, workload)
 
 
-def plain(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+def plain(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
     """The same with a hook and torch's AdamW: every step runs whole rows through the whole model."""
     settings = workload.settings
     collective = _collective(base, workload)
@@ -58,7 +57,7 @@ def plain(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workloa
             torch.nn.utils.clip_grad_norm_(shift.parameters(), settings.clip_norm)
             optimizer.step()
             shift.retract()
-    return 4 * shift.shape.parameters
+    return _bytes(base, workload)
 
 
 def _collective(base: BaseModel, workload: Workload) -> Shift:
@@ -68,11 +67,12 @@ def _collective(base: BaseModel, workload: Workload) -> Shift:
 
 
 def _personal(base: BaseModel, workload: Workload, user: int) -> PersonalShift:
-    collective = workload.settings.shape(base.card)
-    shape = ShiftShape(
-        layers=collective.layers,
-        rank=workload.settings.personal_rank,
-        hidden_size=collective.hidden_size,
-        positions=collective.positions,
-    )
-    return PersonalShift.start(shape, seed=workload.settings.seed + user)
+    return PersonalShift.start(_shape(base, workload), seed=workload.settings.seed + user)
+
+
+def _shape(base: BaseModel, workload: Workload) -> ShiftShape:
+    return replace(workload.settings.shape(base.card), rank=workload.settings.personal_rank)
+
+
+def _bytes(base: BaseModel, workload: Workload) -> int:
+    return 4 * _shape(base, workload).parameters

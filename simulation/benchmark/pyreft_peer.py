@@ -6,7 +6,7 @@ adaptation: the trainer now hands `compute_loss` the number of target tokens, wh
 Both average the loss over the batch's target tokens.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,7 +20,7 @@ from simulation.benchmark.workload import Workload
 _NO_LOSS = -100
 
 
-def pyreft(base: BaseModel, users: Sequence[Sequence[Example]], workload: Workload) -> int:
+def pyreft(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
     """Fit LoReFT interventions per user; returns the bytes of one user's.
 
     Raises InputError when pyreft or accelerate is not installed.

@@ -110,8 +110,8 @@ class Workload:
         return self.settings.personal_epochs * -(-self.items // self.settings.batch_size)
 
 
-def make_examples(base: BaseModel, workload: Workload) -> list[list[Example]]:
-    """Each user's items: random ordinary tokens, reproducible from the seed.
+def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]]:
+    """Each user's items in turn: random ordinary tokens, reproducible from the seed.
 
     Raises InputError when an item is longer than the model's context.
     """
@@ -120,17 +120,20 @@ def make_examples(base: BaseModel, workload: Workload) -> list[list[Example]]:
         raise InputError(
             f"items of {lengths.prompt + lengths.target} tokens exceed the model's context of {base.context}"
         )
-    rng = random.Random(workload.settings.seed)
     special = set(base.tokenizer.all_special_ids)
     ordinary = [token for token in range(base.model.config.vocab_size) if token not in special]
-    shared = tuple(rng.choices(ordinary, k=lengths.shared))
+    shared = tuple(random.Random(workload.settings.seed).choices(ordinary, k=lengths.shared))
     end = (base.tokenizer.eos_token_id,)
 
-    def item() -> Example:
+    def item(rng: random.Random) -> Example:
         field = tuple(rng.choices(ordinary, k=lengths.field))
         return Example(shared + field, (*rng.choices(ordinary, k=lengths.target - 1), *end))
 
-    return [[item() for _ in range(workload.items)] for _ in range(workload.users)]
+    def user(number: int) -> list[Example]:
+        rng = random.Random(order(workload, number))
+        return [item(rng) for _ in range(workload.items)]
+
+    return map(user, range(workload.users))
 
 
 def batches(examples: Sequence[Example], workload: Workload, user: int) -> Iterator[list[Example]]:

@@ -12,7 +12,7 @@ from simulation.benchmark.workload import make_examples
 @pytest.mark.parametrize("positions", ["l7", "f7+l7"])
 def test_plain_path_and_engine_fit_the_same_shifts(positions: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base, workload = tiny_base(), tiny_workload(positions=positions, personal_learning_rate=1e-3)
-    users = make_examples(base, workload)
+    users = list(make_examples(base, workload))
     start = PersonalShift.start
     made: list[PersonalShift] = []
 

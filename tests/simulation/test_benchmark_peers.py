@@ -5,12 +5,12 @@ import torch
 from benchmark_cases import tiny_base, tiny_workload
 from torch import nn
 
-from edge.examples import collate
 from protocol.errors import InputError
-from protocol.injection import decoder_layers, injected
+from protocol.injection import injected
+from protocol.layers import decoder_layers
 from protocol.shift import Shift, ShiftShape
 from simulation.benchmark import lora, optional, pyreft_peer
-from simulation.benchmark.loss import batch_loss
+from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import make_examples
 
 
@@ -32,7 +32,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_lora_learns_starts_anew_per_user_and_leaves_the_model_as_it_was(losses: list[float]) -> None:
     base, workload = tiny_base(), tiny_workload(personal_epochs=30)
-    users = make_examples(base, workload)
+    users = list(make_examples(base, workload))
     batch = collate(users[0], base.device)
     before = base.model(batch.ids).logits
     state = lora.lora(base, [users[0], users[0]], workload)
@@ -47,7 +47,7 @@ def test_lora_learns_starts_anew_per_user_and_leaves_the_model_as_it_was(losses:
 
 def test_lora_checkpointing_learns_the_same(losses: list[float]) -> None:
     base, workload = tiny_base(), tiny_workload(personal_epochs=2)
-    users = make_examples(base, workload)
+    users = list(make_examples(base, workload))
     lora.lora(base, users, workload)
     plain = losses.copy()
     losses.clear()
@@ -107,7 +107,7 @@ def test_pyreft_learns(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(library.ReftTrainer, "compute_loss", spy)
     base, workload = tiny_base(), tiny_workload(personal_epochs=30, personal_learning_rate=1e-1)
-    users = make_examples(base, workload)
+    users = list(make_examples(base, workload))
     before = base.model(torch.tensor([users[0][0].prompt])).logits
     state = pyreft_peer.pyreft(base, [users[0], users[0]], workload)
     first, second = losses[: workload.steps], losses[workload.steps :]

@@ -18,7 +18,7 @@ def test_every_task_has_lengths_and_a_preset() -> None:
 
 def test_examples_have_the_stated_lengths_and_share_their_beginning() -> None:
     base, workload = tiny_base(), tiny_workload()
-    users = make_examples(base, workload)
+    users = list(make_examples(base, workload))
     assert [len(items) for items in users] == [6, 6]
     rows = [item for items in users for item in items]
     assert {(len(row.prompt), len(row.target)) for row in rows} == {(LENGTHS.prompt, LENGTHS.target)}
@@ -28,8 +28,8 @@ def test_examples_have_the_stated_lengths_and_share_their_beginning() -> None:
     assert all(row.target[-1] == end for row in rows)
     special = set(base.tokenizer.all_special_ids)
     assert not any(special & {*row.prompt, *row.target[:-1]} for row in rows)
-    assert make_examples(base, workload) == users
-    assert make_examples(base, tiny_workload(seed=1)) != users
+    assert list(make_examples(base, workload)) == users
+    assert list(make_examples(base, tiny_workload(seed=1))) != users
 
 
 def test_batches_hold_every_item_once_per_epoch() -> None:
