@@ -12,6 +12,7 @@ from rich.console import Console
 
 from protocol.commands import run
 from protocol.errors import InputError
+from simulation.benchmark.cli import benchmark
 from simulation.data_cli import data_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(data_app, name="data")
+app.command()(benchmark)
 
 
 class Backend(StrEnum):

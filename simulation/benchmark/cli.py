@@ -1,0 +1,152 @@
+"""`fedperfit benchmark`: our engine beside what users would pick instead, in one run."""
+
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from protocol.errors import InputError
+
+PARTS = ("training", "decoding", "scaling", "orthonormal")
+_DECODED = "LaMP_4"
+
+
+def benchmark(
+    tasks: Annotated[str, typer.Option(help="LaMP tasks whose prompt lengths are trained on.")] = (
+        "LaMP_2N,LaMP_2M,LaMP_3,LaMP_4,LaMP_5,LaMP_7"
+    ),
+    positions: Annotated[str, typer.Option(help="Shifted positions, each a row.")] = "l7,f7+l7",
+    contenders: Annotated[
+        str,
+        typer.Option(
+            help="engine, plain (ours without caches), pyreft, lora (PEFT, r=8), lora-checkpointing."
+        ),
+    ] = "engine,plain,pyreft,lora,lora-checkpointing",
+    parts: Annotated[str, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = ",".join(PARTS),
+    users: Annotated[int, typer.Option(help="Users the engine trains side by side.")] = 8,
+    others: Annotated[int, typer.Option(help="Users the others train, one after another.")] = 1,
+    items: Annotated[int, typer.Option(help="History items of each user.")] = 16,
+    epochs: Annotated[int, typer.Option(help="0 takes each task's preset, the paper's.")] = 0,
+    base_model: Annotated[
+        str, typer.Option(help="Folder or hub name; by default a Llama with random weights of these sizes.")
+    ] = "",
+    layers: Annotated[int, typer.Option(help="Of the random model.")] = 12,
+    hidden_size: Annotated[int, typer.Option(help="Of the random model.")] = 512,
+    heads: Annotated[int, typer.Option(help="Of the random model.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto is bf16 on CUDA, fp32 on a CPU.")] = "auto",
+    scaling_users: Annotated[str, typer.Option(help="Numbers of users in the scaling part.")] = (
+        "10,100,1000,10000"
+    ),
+    threads: Annotated[int, typer.Option(help="CPU threads of every contender.")] = 2,
+    repeats: Annotated[int, typer.Option(help="Times each training is measured; the fastest counts.")] = 1,
+    out: Annotated[Path, typer.Option(help="JSON file; a run that was stopped goes on with it.")] = Path(
+        "benchmark.json"
+    ),
+) -> None:
+    """Measure training, decoding and scaling against pyreft and PEFT LoRA, and print the tables.
+
+    Every contender gets the same model, items, batches, epochs and seed, in a process of its own. Beside
+    each speed-up stands the bound that counting layers times tokens allows for it. About half an hour on
+    2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
+    two minutes. pyreft and peft are optional: a row says how to install what is missing.
+    """
+    from simulation.benchmark import decoding_part, orthonormal_part, scaling_part, training_part
+    from simulation.benchmark.contenders import CONTENDERS
+    from simulation.benchmark.model import ModelSpec, make_base
+    from simulation.benchmark.record import Record
+    from simulation.benchmark.workload import LENGTHS
+
+    for name, value in (("threads", threads), ("repeats", repeats), ("others", others)):
+        if value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+    chosen = _choice("parts", parts, PARTS)
+    model = ModelSpec(
+        name=base_model,
+        layers=layers,
+        hidden_size=hidden_size,
+        heads=heads,
+        device=device,
+        dtype=dtype,
+    )
+    plan = training_part.Plan(
+        model=model,
+        card=make_base(model).card,
+        tasks=_choice("tasks", tasks, LENGTHS),
+        positions=[part.strip() for part in positions.split(",")],
+        contenders=_choice("contenders", contenders, CONTENDERS),
+        users=users,
+        others=others,
+        items=items,
+        epochs=epochs,
+        threads=threads,
+        repeats=repeats,
+    )
+    sizes = [_number("scaling-users", text) for text in scaling_users.split(",")]
+    counts = {
+        "training": plan.count,
+        "decoding": 1,
+        "scaling": scaling_part.REPEATS * len(sizes),
+        "orthonormal": 2,
+    }
+    total = sum(counts[part] for part in chosen)
+    console = Console()
+
+    def on_done(name: str, figures: str) -> None:
+        done = len(record.measurements)
+        console.print(f"[dim]{done:4d}/{total}[/dim]  {name}  {figures}", highlight=False, soft_wrap=True)
+
+    settings = {
+        "model": vars(model),
+        "training": [tasks, positions, contenders, users, others, items, epochs, repeats],
+        "parts": list(chosen),
+        "scaling_users": sizes,
+        "threads": threads,
+        "machine": _machine(),
+    }
+    record = Record(out, settings, on_done)
+    tables = []
+    if "training" in chosen:
+        trained = training_part.run(plan, record)
+        record.put("training", trained)
+        tables.append(training_part.table(trained))
+    if "decoding" in chosen:
+        decoded = decoding_part.run(model, _DECODED, threads, record)
+        record.put("decoding", decoded)
+        tables.append(decoding_part.table(decoded))
+    if "scaling" in chosen:
+        scaled = scaling_part.run(sizes, threads, record)
+        record.put("scaling", scaled)
+        tables.append(scaling_part.table(scaled))
+    if "orthonormal" in chosen:
+        steps = orthonormal_part.run(threads, record)
+        record.put("orthonormal", steps)
+        tables.append(orthonormal_part.table(steps))
+    for table in tables:
+        console.print(table)
+    console.print(f"measurements: {out}", soft_wrap=True)
+
+
+def _choice(option: str, text: str, known: Any) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in known:
+            raise InputError(f"{option}: unknown {name!r}, expected some of {', '.join(known)}")
+    return names
+
+
+def _number(option: str, text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise InputError(f"{option}: {text!r} is not a number of users")
+    return int(text)
+
+
+def _machine() -> dict[str, str]:
+    """What the figures depend on, beside the settings."""
+    import torch
+    import transformers
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return {"device": device, "torch": torch.__version__, "transformers": transformers.__version__}

@@ -1,0 +1,59 @@
+"""The measurements of one benchmark on file, so that a run that was stopped goes on where it was."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import InputError
+from protocol.files import read_json, write_json
+
+FORMAT = 1
+
+
+class Record:
+    """Measurements by name, written to a JSON file as each one is done."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], on_done: Callable[[str, str], None]) -> None:
+        """settings: what the file is for. on_done: called with a name and what was measured.
+
+        Raises InputError when the file holds measurements under other settings.
+        """
+        self.path, self.on_done = path, on_done
+        self._content: dict[str, Any] = {"format": FORMAT, "settings": {**settings}, "measurements": {}}
+        if path.exists():
+            found = read_json(path)
+            if not isinstance(found, dict) or found.get("format") != FORMAT:
+                raise InputError(f"{path}: not a file of benchmark measurements")
+            if found["settings"] != self._content["settings"]:
+                raise InputError(f"{path} was measured with other settings: name another --out")
+            self._content = found
+
+    @property
+    def measurements(self) -> dict[str, dict[str, Any]]:
+        """All that is done."""
+        done: dict[str, dict[str, Any]] = self._content["measurements"]
+        return done
+
+    def measure(self, name: str, take: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The measurement `name`, taken unless it is there. One that cannot be taken is its error."""
+        if name not in self.measurements:
+            try:
+                figures = take()
+            except InputError as error:
+                figures = {"error": str(error)}
+            self.measurements[name] = figures
+            write_json(self.path, self._content)
+            self.on_done(name, _short(figures))
+        return self.measurements[name]
+
+    def put(self, name: str, table: Any) -> None:
+        """Add a result computed from the measurements."""
+        self._content[name] = table
+        write_json(self.path, self._content)
+
+
+def _short(figures: Mapping[str, Any]) -> str:
+    if "error" in figures:
+        return str(figures["error"])
+    numbers = {name: value for name, value in figures.items() if isinstance(value, float | int)}
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
