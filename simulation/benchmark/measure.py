@@ -29,9 +29,9 @@ class Figures:
     """What one contender took."""
 
     seconds_per_user: float
-    """Making the adapter and any cache included; loading the model and a warm-up of one batch not."""
+    """Making the adapter and any cache included, loading the model not, in a process that is warm."""
     peak_bytes: int | None
-    """Largest memory above that of the loaded model; None where the system does not tell."""
+    """Largest memory of one epoch above that of the loaded model; None where the system does not tell."""
     state_bytes: int
     """What is kept of one user."""
 
@@ -106,25 +106,18 @@ def _run(order: dict[str, Any]) -> Figures:
         settings=RunSettings.from_flat(order["settings"]),
     )
     base = make_base(ModelSpec(**order["model"]))
+    short = replace(workload, settings=replace(workload.settings, personal_epochs=1))
     first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
-    contender(
-        base,
-        [first_batch],
-        replace(
-            workload,
-            users=1,
-            items=len(first_batch),
-            settings=replace(workload.settings, personal_epochs=1),
-        ),
-    )
+    contender(base, [first_batch], replace(short, users=1, items=len(first_batch)))
     cuda = base.device.type == "cuda"
     loaded = _reset_peak(cuda)
+    contender(base, make_examples(base, short), short)
+    peak = torch.cuda.max_memory_allocated() if cuda else _bytes_of("VmHWM")
     begun = time.perf_counter()
     state = contender(base, make_examples(base, workload), workload)
     if cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - begun
-    peak = torch.cuda.max_memory_allocated() if cuda else _bytes_of("VmHWM")
     above = None if loaded is None or peak is None else max(0, peak - loaded)
     return Figures(seconds / workload.users, above, state)
 
