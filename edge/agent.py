@@ -106,14 +106,14 @@ class Agent:
 
     def evaluate(self, packed: bytes, settings: EvaluationSettings) -> Outcome:
         """Answer the client's questions at one stage; metric sums against their golds."""
-        return _only(evaluate([self], packed, settings, self.base))
+        return _only(evaluate([self], packed, settings, self.items))
 
     def answer(self, packed: bytes, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
         release = Opened.of(packed, self.base)
         own = self.shift_for(release, settings)
         prompt = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form)).prompt
-        ((answer,),) = _answers(self.base, release, [(self, own, [prompt])], settings)
+        ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
     def job(self, shift: Shift, release: Opened, order: str, settings: TrainingSettings) -> Job:
@@ -191,10 +191,10 @@ def personalize(
 
 
 def evaluate(
-    agents: Iterable[Agent], packed: bytes, settings: EvaluationSettings, base: BaseModel
+    agents: Iterable[Agent], packed: bytes, settings: EvaluationSettings, items: ItemCache
 ) -> Iterator[Result]:
-    """`Agent.evaluate` of each of `agents`, which share `base` and their task; results as they come."""
-    release = Opened.of(packed, base)
+    """`Agent.evaluate` of each of `agents`, which share a task and the model of `items`."""
+    release = Opened.of(packed, items.base)
     agents = iter(agents)
     while company := list(islice(agents, _EVALUATED_TOGETHER)):
         asking = []
@@ -206,7 +206,7 @@ def evaluate(
                 asking.append((agent, agent.shift_for(release, settings), [pair.prompt for pair in asked]))
             except InputError as error:
                 yield agent, error
-        for (agent, _, _), answers in zip(asking, _answers(base, release, asking, settings), strict=True):
+        for (agent, _, _), answers in zip(asking, _answers(items, release, asking, settings), strict=True):
             golds = [question["gold"] for question in agent.history.questions]
             yield agent, Outcome(len(golds), score(agent.history.task, answers, golds))
 
@@ -254,7 +254,7 @@ def _beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]
 
 
 def _answers(
-    base: BaseModel,
+    items: ItemCache,
     release: Opened,
     asking: Sequence[tuple[Agent, PersonalShift | None, list[str]]],
     settings: EvaluationSettings,
@@ -262,7 +262,7 @@ def _answers(
     """Each agent's answers to its own prompts, under its own shift."""
     if not asking:
         return []
-    task = asking[0][0].history.task
+    base, task = items.base, asking[0][0].history.task
     shared = [] if settings.stage == "base" else [release.shift.to(base.device)]
     personal = [own for _, own, _ in asking if own is not None]
     stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
@@ -272,12 +272,12 @@ def _answers(
         for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
     ]
     if task.kind is Kind.TEXT:
-        answers = generate(base, stack, questions, batch_size=settings.batch_size)
+        answers = generate(base, stack, questions, batch_size=settings.batch_size, items=items)
     else:
         form = PromptForm(settings.prompt_form)
         tokens = base.tokenizer([task.target(x, form) for x in task.labels], add_special_tokens=False)
         labels = [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
-        chosen = likeliest(base, stack, questions, labels, batch_size=settings.batch_size)
+        chosen = likeliest(base, stack, questions, labels, batch_size=settings.batch_size, items=items)
         answers = [task.labels[index] for index in chosen]
     left = iter(answers)
     return [list(islice(left, len(prompts))) for _, _, prompts in asking]

@@ -11,10 +11,19 @@ from itertools import pairwise
 import torch
 from transformers import DynamicCache
 
-from edge.examples import pad_left, places
-from edge.items import context_length
+from edge.building import Item
+from edge.examples import Example, pad_left, places
+from edge.items import EMBEDDINGS, ItemCache, context_length
 from edge.places import Places
-from edge.prefix import beginning_of, common_prefix, forgets, run_prefix, starting_with, whole_layers
+from edge.prefix import (
+    Prefix,
+    common_prefix,
+    contexts_side_by_side,
+    forgets,
+    run_prefix,
+    starting_with,
+    whole_layers,
+)
 from edge.slab import Stack
 from protocol.base_model import BaseModel
 from protocol.layers import changing, decoder_layers
@@ -31,13 +40,21 @@ class Question:
 
 
 @torch.inference_mode()
-def generate(base: BaseModel, stack: Stack, questions: Sequence[Question], *, batch_size: int) -> list[str]:
+def generate(
+    base: BaseModel,
+    stack: Stack,
+    questions: Sequence[Question],
+    *,
+    batch_size: int,
+    items: ItemCache | None = None,
+) -> list[str]:
     """Greedy continuations up to the end token, in the order of `questions`.
 
     The shifts act in the prefill only, so a decoded token costs what it costs without them.
+    items: keeps what no shift can touch of the questions, for when they are asked again under another.
     """
     answers = [""] * len(questions)
-    for batch in _batches(base, stack, questions, batch_size):
+    for batch in _batches(base, stack, questions, batch_size, items):
         width = batch.ids.shape[1]
         with batch.shifted(base, stack):
             rows = base.model.generate(
@@ -63,17 +80,18 @@ def likeliest(
     labels: Sequence[tuple[int, ...]],
     *,
     batch_size: int,
+    items: ItemCache | None = None,
 ) -> list[int]:
     """For each question the index of the label with the highest log-likelihood, end token included.
 
     labels: token ids of each label's target. The prompt is run once; then all labels stand side by side
-    in one row, each seeing the prompt and itself, so that no cache is copied.
+    in one row, each seeing the prompt and itself, so that no cache is copied. items: as for `generate`.
     """
     best = [0] * len(questions)
     tree = _LabelTree.of(labels, base.device)
     depth = range(len(decoder_layers(base.model)))
-    for batch in _batches(base, stack, questions, batch_size):
-        mask, rest = batch.mask, batch.ids[:, batch.shared :]
+    for batch in _batches(base, stack, questions, batch_size, items):
+        mask, rest = batch.mask, batch.ids[:, batch.known :]
         with batch.shifted(base, stack):
             prefill = base.model(
                 input_ids=rest,
@@ -167,7 +185,7 @@ def _recomputed_scores(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Prompts of similar length: a beginning all share, run already, and the rest padded on the left."""
+    """Prompts of similar length: what is known of them already, and the rest padded on the left."""
 
     indices: list[int]
     owners: list[int]
@@ -176,17 +194,17 @@ class _Batch:
     """(batch, tokens)"""
     mask: torch.Tensor
     """(batch, tokens) bool, false at padding."""
-    shared: int
-    """Tokens of the shared beginning."""
+    known: int
+    """Columns whose keys and values are known."""
     cache: DynamicCache | None
-    """Of the shared beginning."""
+    """Keys and values of the known columns."""
 
     def shifted(self, base: BaseModel, stack: Stack, wider: int = 0) -> AbstractContextManager[None]:
         """The stack at the prompts' positions in the first pass through each layer.
 
         wider: columns that follow the prompt in that pass.
         """
-        prompt = torch.nn.functional.pad(self.mask[:, self.shared :], (0, wider)).cpu()
+        prompt = torch.nn.functional.pad(self.mask[:, self.known :], (0, wider)).cpu()
         users = sorted(set(self.owners))
         chosen = stack.some(users)
         done: set[int] = set()
@@ -205,27 +223,50 @@ class _Batch:
 
 
 def _batches(
-    base: BaseModel, stack: Stack, questions: Sequence[Question], batch_size: int
+    base: BaseModel,
+    stack: Stack,
+    questions: Sequence[Question],
+    batch_size: int,
+    items: ItemCache | None,
 ) -> Iterator[_Batch]:
     prompts = [question.prompt for question in questions]
-    positions = stack.parts[0].shape.positions if stack.parts else None
-    if (positions is not None and positions.first) or forgets(base, max(map(len, prompts))):
-        shared = 0
-    else:
-        last = 1 if positions is None else positions.last
-        shared = common_prefix([prompt[: context_length(prompt, last)] for prompt in prompts])
-    prefix = run_prefix(base, prompts[0][:shared], 0, range(len(decoder_layers(base.model))))
-    beginning = torch.tensor(prefix.tokens if prefix else (), dtype=torch.long, device=base.device)
+    prefix, known = _known(base, stack, prompts, items)
+    shared = prefix.tokens if prefix else ()
+    layers = range(len(decoder_layers(base.model)))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        ids, mask = pad_left([prompts[index][len(beginning) :] for index in indices], base.device)
-        first = beginning.expand(len(indices), -1)
+        rows = [prompts[index] for index in indices]
+        halves = [(row[len(shared) : known[row].start], row[known[row].start :]) for row in rows]
+        contexts, filled = contexts_side_by_side([known[row].context for row in rows], layers)
+        parts = [*([prefix.layers] if prefix else []), *([contexts] if contexts else [])]
+        before, _ = pad_left([half for half, _ in halves], base.device)
+        rest, own = pad_left([half for _, half in halves], base.device)
+        first = torch.tensor(shared, dtype=torch.long, device=base.device).expand(len(rows), -1)
+        begun = torch.ones_like(first, dtype=torch.bool)
         yield _Batch(
             indices=indices,
             owners=[questions[index].user for index in indices],
-            ids=torch.cat([first, ids], dim=1),
-            mask=torch.cat([torch.ones_like(first, dtype=torch.bool), mask], dim=1),
-            shared=len(beginning),
-            cache=starting_with(base, beginning_of(prefix)),
+            ids=torch.cat([first, before, rest], dim=1),
+            mask=torch.cat([begun, filled.to(base.device), own], dim=1),
+            known=len(shared) + filled.shape[1],
+            cache=starting_with(base, {n: [part[n] for part in parts] for n in layers if parts}),
         )
+
+
+def _known(
+    base: BaseModel, stack: Stack, prompts: Sequence[tuple[int, ...]], items: ItemCache | None
+) -> tuple[Prefix | None, dict[tuple[int, ...], Item]]:
+    """What all prompts begin with, and what is known of each: its context where the cache keeps it."""
+    positions = stack.parts[0].shape.positions if stack.parts else None
+    if positions is not None and positions.first:
+        return None, {prompt: Item(0, None, None) for prompt in prompts}
+    if items is not None and positions is not None:
+        examples = [Example(prompt, ()) for prompt in prompts]
+        prepared = items.prepare([examples], EMBEDDINGS, positions)
+        return prepared.prefix, {example.prompt: item for example, item in prepared.items.items()}
+    last = 1 if positions is None else positions.last
+    contexts = [prompt[: context_length(prompt, last)] for prompt in prompts]
+    shared = 0 if forgets(base, max(map(len, prompts))) else common_prefix(contexts)
+    prefix = run_prefix(base, prompts[0][:shared], 0, range(len(decoder_layers(base.model))))
+    return prefix, {prompt: Item(len(prefix) if prefix else 0, None, None) for prompt in prompts}

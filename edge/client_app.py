@@ -121,7 +121,7 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
     if kind == PERSONALIZE_TYPE:
         personal = PersonalSettings.from_config(config)
         return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
-    return evaluate(agents, packed, EvaluationSettings.from_config(config), items.base)
+    return evaluate(agents, packed, EvaluationSettings.from_config(config), items)
 
 
 def _reply(agent: Agent, message: Message, outcome: Outcome) -> RecordDict:

@@ -117,6 +117,29 @@ class _Begun(DynamicLayer):
         return int(super().get_seq_length())
 
 
+def contexts_side_by_side(
+    contexts: Sequence[torch.Tensor | None], layers: range
+) -> tuple[dict[int, KeysValues], torch.Tensor]:
+    """Rows' own keys and values as a part of a beginning, padded on the left; and which places are filled.
+
+    contexts: (2 * layers, heads, tokens, head size) of each row, or None. The second is (rows, places) bool,
+    without places when no row has a context.
+    """
+    lengths = torch.tensor([0 if context is None else context.shape[2] for context in contexts])
+    widest = int(lengths.max())
+    filled = torch.arange(widest) >= widest - lengths[:, None]
+    known = next((context for context in contexts if context is not None), None)
+    if known is None:
+        return {}, filled
+    tensors, heads, _, size = known.shape
+    joined = known.new_empty(tensors, len(contexts), heads, widest, size)
+    for number, (context, length) in enumerate(zip(contexts, lengths.tolist(), strict=True)):
+        joined[:, number, :, : widest - length] = 0
+        if context is not None:
+            joined[:, number, :, widest - length :] = context
+    return {n: (joined[2 * i], joined[2 * i + 1]) for i, n in enumerate(layers)}, filled
+
+
 def forgets(base: BaseModel, tokens: int) -> bool:
     """Whether the model attends to a window shorter than twice `tokens`, in which padding would count."""
     config = base.model.config

@@ -1,6 +1,6 @@
 """One training step of several users: what is not prepared is run, and the loss of each user comes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +8,18 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from edge.building import Item
 from edge.examples import Example, places
-from edge.items import Item, Prepared
+from edge.items import Prepared
 from edge.places import Places
-from edge.prefix import Beginning, KeysValues, Prefix, starting_with, whole_layers
+from edge.prefix import (
+    Beginning,
+    KeysValues,
+    Prefix,
+    contexts_side_by_side,
+    starting_with,
+    whole_layers,
+)
 from edge.slab import Stack
 from protocol.base_model import BaseModel
 from protocol.layers import Change, changing, decoder_layers, running
@@ -61,7 +69,7 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
         "logits_to_keep": torch.arange(width - int(targets.max()), width, device=device),
         **places(base, mask.to(device), last=width),
     }
-    ran = range(prepared.entry + 1 if hidden is not None else 0, depth)
+    ran = range(prepared.kind.entry + 1 if hidden is not None else 0, depth)
     with running(base.model, ran, hidden), changing(base.model, stack.layers, change):
         if hidden is not None:
             logits = base.model(inputs_embeds=hidden, **inputs).logits
@@ -85,7 +93,7 @@ def _by_user(losses: torch.Tensor, targets: torch.Tensor, owners: Sequence[int])
 
 def _positions(prepared: Prepared, prompt: torch.Tensor) -> torch.Tensor:
     """(rows, tokens) bool of what is shifted among the tokens run. prompt: their prompt tokens."""
-    positions = prepared.positions
+    positions = prepared.kind.positions
     if prepared.prefix is None:
         return positions.mask(prompt)
     if positions.last == 0:
@@ -115,35 +123,19 @@ def _beginning(
     base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]
 ) -> tuple[Beginning, torch.Tensor]:
     """Keys and values of what stands before the tokens run; and which places of it are filled."""
-    above = range(prepared.entry + 1, len(decoder_layers(base.model)))
-    parts: list[dict[int, KeysValues]] = []
+    above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
+    parts: list[Mapping[int, KeysValues]] = []
     filled = torch.ones(len(rows), 0, dtype=torch.bool)
     prefix = prepared.prefix
     if prefix is not None and above:
-        first = prepared.positions.first
+        first = prepared.kind.positions.first
         owners = [row.user for row in rows]
-        parts.append(_shifted_prefix(base, stack, prepared, prefix, owners) if first else {**prefix.layers})
+        parts.append(_shifted_prefix(base, stack, prepared, prefix, owners) if first else prefix.layers)
         filled = torch.ones(len(rows), len(prefix), dtype=torch.bool)
-    lengths = torch.tensor([0 if row.item.context is None else row.item.context.shape[2] for row in rows])
-    widest = int(lengths.max())
-    if widest:
-        parts.append(_contexts(above, rows, widest))
-        filled = torch.cat([filled, torch.arange(widest) >= widest - lengths[:, None]], dim=1)
-    return {n: [part[n] for part in parts] for n in above if parts}, filled
-
-
-def _contexts(above: range, rows: Sequence[Row], widest: int) -> dict[int, KeysValues]:
-    """Each row's context, padded on its left."""
-    known = next(row.item.context for row in rows if row.item.context is not None)
-    tensors, heads, _, size = known.shape
-    joined = known.new_empty(tensors, len(rows), heads, widest, size)
-    for number, row in enumerate(rows):
-        context = row.item.context
-        padding = widest - (0 if context is None else context.shape[2])
-        joined[:, number, :, :padding] = 0
-        if context is not None:
-            joined[:, number, :, padding:] = context
-    return {n: (joined[2 * i], joined[2 * i + 1]) for i, n in enumerate(above)}
+    contexts, own = contexts_side_by_side([row.item.context for row in rows], above)
+    if contexts:
+        parts.append(contexts)
+    return {n: [part[n] for part in parts] for n in above if parts}, torch.cat([filled, own], dim=1)
 
 
 def _shifted_prefix(
@@ -152,10 +144,10 @@ def _shifted_prefix(
     """The prefix once for each user, its first positions shifted; then repeated for the user's rows."""
     users = max(owners) + 1
     entering = prefix.hidden.expand(users, -1, -1)
-    shifted = Positions(prepared.positions.first, 0).mask(torch.ones(users, len(prefix)))
+    shifted = Positions(prepared.kind.positions.first, 0).mask(torch.ones(users, len(prefix)))
     cache = DynamicCache()
     change = _change(stack, shifted, range(users), base.device)
-    above = range(prepared.entry + 1, len(decoder_layers(base.model)))
+    above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
     with running(base.model, above, entering), changing(base.model, stack.layers, change):
         base.model(inputs_embeds=entering, past_key_values=cache, use_cache=True, logits_to_keep=1)
     index = torch.tensor(owners, device=base.device)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from edge.examples import Example
-from edge.items import ItemCache, Plan, context_length
+from edge.items import ItemCache, Kind, Plan, context_length
 from edge.prefix import common_prefix
 from edge.scoring import Sums
 from edge.slab import AdamW, Slab, Stack
 from edge.step import Row, step_losses
 from protocol.errors import InputError
 from protocol.layers import decoder_layers
-from protocol.positions import Positions
 from protocol.settings import TrainingSettings
 from protocol.shift import Shift
 
@@ -116,14 +115,12 @@ def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -
     """Successive jobs that fit into one another's company: the budget, and what the device runs at once."""
     room = _TOKENS[cache.base.device.type == "cuda"]
     cohort: list[Job] = []
-    tokens = bytes = shared = 0
+    tokens = bytes = 0
     for job in jobs:
-        shape = job.shift.shape
-        plan = Plan.STATES if shape.positions.first else Plan.CONTEXTS
-        if not cohort and len(job.examples) > 1:
-            shared = common_prefix([e.prompt[: -max(1, shape.positions.last)] for e in job.examples])
-        needed = sum(cache.size(e, shape.layers[0], shape.positions, plan, shared) for e in set(job.examples))
-        run = max(_tokens_run(e, shape.positions) for e in job.examples) * settings.batch_size
+        kind = _kind(job)
+        needed = sum(cache.size(example, kind) for example in set(job.examples))
+        run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
+        run *= min(settings.batch_size, len(job.examples))
         if cohort and (tokens + run > room or bytes + needed > cache.budget):
             yield cohort
             cohort, tokens, bytes = [], 0, 0
@@ -133,9 +130,14 @@ def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -
         yield cohort
 
 
-def _tokens_run(example: Example, positions: Positions) -> int:
-    skipped = 0 if positions.first else context_length(example.prompt, positions.last)
-    return len(example.prompt) + len(example.target) - 1 - skipped
+def _kind(job: Job) -> Kind:
+    """What a job's items would be prepared for if memory were no matter."""
+    shape = job.shift.shape
+    positions = shape.positions
+    contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in job.examples]
+    shared = common_prefix(contexts) if len(contexts) > 1 else 0
+    plan = Plan.STATES if positions.first else Plan.CONTEXTS
+    return Kind(shape.layers[0], positions, plan, contexts[0][:shared])
 
 
 def _steps(job: Job, settings: TrainingSettings) -> int:

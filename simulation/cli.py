@@ -224,7 +224,7 @@ def flower_env(
     runs = Path("runs").resolve()
     home = runs / "flower-home"
     write_flower_home(home, address=":local:", clients=count_clients(settings), client_gpus=client_gpus)
-    for name, value in (variables(home, str(home)) | {RUNS_VARIABLE: str(runs)}).items():
+    for name, value in (variables(home, str(home), client_gpus) | {RUNS_VARIABLE: str(runs)}).items():
         print(f"export {name}={shlex.quote(value)}")
 
 

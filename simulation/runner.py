@@ -98,7 +98,7 @@ def _superlink(folder: Path, clients: int, client_gpus: float) -> Iterator[dict[
     home = folder / "flower"
     port, control = _free_ports(2)
     write_flower_home(home, address=f"127.0.0.1:{port}", clients=clients, client_gpus=client_gpus)
-    environment = os.environ | variables(home, str(folder.resolve()))
+    environment = os.environ | variables(home, str(folder.resolve()), client_gpus)
     command = [
         *(_executable("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
         *("--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control}"),

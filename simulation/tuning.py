@@ -76,7 +76,7 @@ def _question(task: Task, item: dict[str, object]) -> str:
 
 
 def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str) -> float:
-    outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].base))
+    outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].items))
     key = "rouge-1" if agents[0].history.task.kind is Kind.TEXT else "correct"
     total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))
     return total / sum(outcome.items for outcome in outcomes)

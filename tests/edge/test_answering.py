@@ -6,6 +6,7 @@ from moved_shift import moved
 
 from edge.answering import Question, generate, likeliest
 from edge.examples import encode
+from edge.items import ItemCache
 from edge.slab import Slab, Stack
 from protocol.injection import injected
 from protocol.positions import Positions
@@ -79,11 +80,33 @@ def test_users_side_by_side_answer_as_each_would_alone(base, shape, prompts, pos
     questions = [Question(prompt, user) for prompt in prompts for user in (2, 0, 1)]
     labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
     together = Stack(shared, Slab.of(own, base.device), additive)
-    texts = generate(base, together, questions, batch_size=4)
-    chosen = likeliest(base, together, questions, labels, batch_size=4)
+    items = ItemCache(base)
+    texts = generate(base, together, questions, batch_size=4, items=items)
+    chosen = likeliest(base, together, questions, labels, batch_size=4, items=items)
+    assert bool(items.bytes) is (positions == "l7")
+    assert generate(base, together, questions, batch_size=4) == texts
     assert len(set(texts)) > len(prompts)
     for index, question in enumerate(questions):
         alone = Stack([*shared, own[question.user]], None, additive)
         one = [Question(question.prompt)]
         assert generate(base, alone, one, batch_size=1) == [texts[index]]
         assert likeliest(base, alone, one, labels, batch_size=1) == [chosen[index]]
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1])
+def test_questions_asked_again_are_answered_from_what_was_kept(base, shape, prompts, budget):
+    """With too small a budget too; every stage against the answers without a cache."""
+    items = ItemCache(base, budget)
+    questions = questions_of(prompts)
+    labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
+    for seed in range(3):
+        stack = Stack([moved(shape, seed)], None, False)
+        kept = items.bytes
+        assert generate(base, stack, questions, batch_size=2, items=items) == generate(
+            base, stack, questions, batch_size=2
+        )
+        assert likeliest(base, stack, questions, labels, batch_size=3, items=items) == likeliest(
+            base, stack, questions, labels, batch_size=3
+        )
+        assert seed == 0 or items.bytes == kept
+    assert (items.bytes > 0) is (budget > 1)

@@ -9,6 +9,8 @@ from random_items import examples_of
 from slow_training import slow_loss
 from transformers import (
     AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
     LlamaConfig,
@@ -39,6 +41,8 @@ CONFIGS = {
     "mistral": MistralConfig(**SIZE, **GQA, sliding_window=None),
     "qwen2": Qwen2Config(**SIZE, **GQA),
     "gpt-neox": GPTNeoXConfig(**SIZE),
+    "gemma": GemmaConfig(**SIZE, num_key_value_heads=1, head_dim=8),
+    "gemma3": Gemma3TextConfig(**SIZE, **GQA, head_dim=8, sliding_window=256),
     "gpt2": GPT2Config(vocab_size=512, n_embd=32, n_layer=4, n_head=4, n_positions=128),
 }
 
@@ -74,7 +78,7 @@ def check_step(small, positions, budget):
         parameters = [own[user].R, own[user].W, own[user].b]
         for fast, alone in zip(gradients, torch.autograd.grad(slow, parameters), strict=True):
             assert (fast[user] - alone).norm() <= 2e-5 * alone.norm()
-    return prepared.plan
+    return prepared.kind.plan
 
 
 def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():

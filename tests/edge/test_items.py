@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from random_items import examples_of
 
-from edge.items import ItemCache, Plan, context_length
+from edge.items import PROCESSES_VARIABLE, ItemCache, Plan, context_length
 from protocol.positions import Positions
 
 LAST, BOTH = Positions.parse("l7"), Positions.parse("f7+l7")
@@ -19,19 +21,19 @@ def test_sizes_are_known_before_building(base, positions, plan):
     examples = examples_of(6, prefix=9, shortest=8)
     cache = ItemCache(base)
     prepared = cache.prepare([examples], 3, positions)
-    assert prepared.plan is plan
+    assert prepared.kind.plan is plan
     assert prepared.prefix is not None
     shared = len(prepared.prefix)
     assert shared == 10
-    assert cache.bytes == sum(cache.size(e, 3, positions, plan, shared) for e in examples)
+    assert cache.bytes == sum(cache.size(example, prepared.kind) for example in examples)
     assert cache.bytes == sum(item.bytes for item in prepared.items.values())
 
 
 def test_the_plan_follows_the_budget(base, caplog):
     examples = examples_of(6, prefix=9, shortest=8)
-    shared = len(ItemCache(base).prepare([examples], 3, LAST).prefix)
-    plans = (Plan.CONTEXTS, Plan.STATES)
-    sizes = [sum(ItemCache(base).size(e, 3, LAST, plan, shared) for e in examples) for plan in plans]
+    kind = ItemCache(base).prepare([examples], 3, LAST).kind
+    kinds = (kind, replace(kind, plan=Plan.STATES))
+    sizes = [sum(ItemCache(base).size(example, kind) for example in examples) for kind in kinds]
     assert sizes[0] > sizes[1]
     for budget, plan in (
         (sizes[0], Plan.CONTEXTS),
@@ -40,11 +42,11 @@ def test_the_plan_follows_the_budget(base, caplog):
     ):
         with caplog.at_level("WARNING"):
             cache = ItemCache(base, budget)
-            assert cache.prepare([examples], 3, LAST).plan is plan
+            assert cache.prepare([examples], 3, LAST).kind.plan is plan
         assert cache.bytes <= budget
-    assert "keeping hidden states" in caplog.text
-    assert "keeping nothing" in caplog.text
-    assert ItemCache(base, 0).prepare([examples], 3, LAST).plan is Plan.NOTHING
+    assert "too small to keep keys and values" in caplog.text
+    assert "too small to keep hidden states" in caplog.text
+    assert ItemCache(base, 0).prepare([examples], 3, LAST).kind.plan is Plan.NOTHING
 
 
 def test_items_are_built_once_and_the_longest_unused_make_room(base):
@@ -60,17 +62,32 @@ def test_items_are_built_once_and_the_longest_unused_make_room(base):
     assert all(kept[example] is again[example] for example in late)
 
 
-def test_another_beginning_or_place_forgets_the_items(base):
-    examples = examples_of(4, 1, prefix=9, shortest=8)
+def test_items_of_several_kinds_live_side_by_side(base):
+    examples, others = examples_of(4, 1, prefix=9, shortest=8), examples_of(4, 2, prefix=2, shortest=8)
     cache = ItemCache(base)
     first = cache.prepare([examples], 3, LAST)
-    shorter = cache.prepare([examples_of(4, 2, prefix=2, shortest=8)], 3, LAST)
+    shorter = cache.prepare([others], 3, LAST)
     assert len(shorter.prefix) < len(first.prefix)
-    back = cache.prepare([examples], 3, LAST)
-    assert back.items[examples[0]] is not first.items[examples[0]]
-    assert len(back.prefix) == len(shorter.prefix), "what serves the items kept serves these too"
+    both = cache.prepare([examples, others], 3, LAST)
+    assert len(both.prefix) == len(shorter.prefix)
+    assert both.items[others[0]] is shorter.items[others[0]]
+    assert both.items[examples[0]] is not first.items[examples[0]]
+    assert cache.prepare([examples], 3, LAST).items[examples[0]] is first.items[examples[0]]
     above = cache.prepare([examples], 4, LAST)
-    assert above.items[examples[0]] is not back.items[examples[0]]
+    assert above.items[examples[0]].bytes < first.items[examples[0]].bytes
+    assert cache.bytes == sum(
+        item.bytes for kind in (first, shorter, both, above) for item in {**kind.items}.values()
+    ) - sum(item.bytes for item in shorter.items.values())
+
+
+def test_a_known_beginning_makes_items_the_same_in_any_company(base):
+    examples = examples_of(4, 1, prefix=9, shortest=8)
+    alone, together = ItemCache(base), ItemCache(base)
+    known = examples[0].prompt[:10]
+    (one,) = alone.prepare([examples[:1]], 3, LAST, known).items.values()
+    many = together.prepare([examples[:1], examples[1:]], 3, LAST, known).items
+    assert torch.equal(one.hidden, many[examples[0]].hidden)
+    assert torch.equal(one.context, many[examples[0]].context)
 
 
 def test_states_are_the_outputs_of_the_entry_layer(base):
@@ -83,3 +100,20 @@ def test_states_are_the_outputs_of_the_entry_layer(base):
             whole = base.model(input_ids=ids, output_hidden_states=True).hidden_states[4][0]
             item = prepared.items[example]
             assert torch.allclose(item.hidden, whole[item.start :], atol=1e-4)
+
+
+def test_too_many_items_for_contexts_are_still_built_once(base):
+    examples = examples_of(6, prefix=9, shortest=8)
+    whole = ItemCache(base)
+    whole.prepare([examples], 3, LAST)
+    cache = ItemCache(base, whole.bytes - 1)
+    first = cache.prepare([examples], 3, LAST)
+    assert first.kind.plan is Plan.STATES
+    again = cache.prepare([examples], 3, LAST)
+    assert all(again.items[example] is first.items[example] for example in examples)
+
+
+def test_processes_that_share_a_device_share_its_budget(base, monkeypatch):
+    alone = ItemCache(base).budget
+    monkeypatch.setenv(PROCESSES_VARIABLE, "4")
+    assert ItemCache(base).budget == pytest.approx(alone / 4, rel=0.01)

@@ -7,6 +7,8 @@ import safetensors.torch
 import torch
 
 from edge.personal import PersonalShift
+from edge.slab import Slab
+from edge.training import Job
 from edge.vault import Belonging, Vault
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack
@@ -87,6 +89,15 @@ def test_vault_refuses_every_truncation(shift, tmp_path):
         path.write_bytes(data[:length])
         with pytest.raises(InputError):
             vault.load("full", BELONGING)
+
+
+def test_a_slab_of_personal_shifts_refuses_to_leave_too(shift):
+    slab = Slab.of([shift], torch.device("cpu"))
+    for leave in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="do not leave the edge"):
+            leave(slab)
+    assert "tensor" not in repr(slab)
+    assert "tensor" not in repr(Job(shift, [], "x"))
 
 
 def test_missing_slot(tmp_path):
