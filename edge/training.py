@@ -121,6 +121,8 @@ def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -
         needed = sum(cache.size(example, kind) for example in set(job.examples))
         run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
         run *= min(settings.batch_size, len(job.examples))
+        if kind.positions.first:  # the shared beginning runs once per user and step
+            run += len(kind.beginning)
         if cohort and (tokens + run > room or bytes + needed > cache.budget):
             yield cohort
             cohort, tokens, bytes = [], 0, 0
