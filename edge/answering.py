@@ -56,7 +56,7 @@ def generate(
     answers = [""] * len(questions)
     for batch in _batches(base, stack, questions, batch_size, items):
         width = batch.ids.shape[1]
-        with batch.shifted(base, stack):
+        with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             rows = base.model.generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
@@ -92,7 +92,7 @@ def likeliest(
     depth = range(len(decoder_layers(base.model)))
     for batch in _batches(base, stack, questions, batch_size, items):
         mask, rest = batch.mask, batch.ids[:, batch.known :]
-        with batch.shifted(base, stack):
+        with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             prefill = base.model(
                 input_ids=rest,
                 attention_mask=mask.long(),
@@ -171,7 +171,8 @@ def _recomputed_scores(
     for label in labels:
         tokens = torch.tensor(label, device=base.device).expand(len(batch.ids), -1)
         mask = torch.cat([batch.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
-        with batch.shifted(base, stack, wider=len(label)):
+        inside = torch.cat([batch.mask, torch.zeros_like(tokens, dtype=torch.bool)], dim=1)
+        with batch.shifted(base, stack, inside):
             logits = base.model(
                 input_ids=torch.cat([batch.ids, tokens], dim=1),
                 attention_mask=mask.long(),
@@ -199,18 +200,17 @@ class _Batch:
     cache: DynamicCache | None
     """Keys and values of the known columns."""
 
-    def shifted(self, base: BaseModel, stack: Stack, wider: int = 0) -> AbstractContextManager[None]:
+    def shifted(self, base: BaseModel, stack: Stack, prompt: torch.Tensor) -> AbstractContextManager[None]:
         """The stack at the prompts' positions in the first pass through each layer.
 
-        wider: columns that follow the prompt in that pass.
+        prompt: (batch, tokens) bool, true at the prompts' tokens among those of that pass.
         """
-        prompt = torch.nn.functional.pad(self.mask[:, self.known :], (0, wider)).cpu()
         users = sorted(set(self.owners))
         chosen = stack.some(users)
         done: set[int] = set()
         at = None
         if chosen.layers:
-            mask = chosen.parts[0].shape.positions.mask(prompt)
+            mask = chosen.parts[0].shape.positions.mask(prompt.cpu())
             at = Places.of(mask, [users.index(owner) for owner in self.owners], base.device)
 
         def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:

@@ -93,26 +93,43 @@ def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
         check_likeliest(sliding, [e.prompt for e in examples_of(5, seed=4, prefix=prefix)])
 
 
+def test_labels_that_outgrow_a_window_are_scored_in_full():
+    """The prompts fit twice into the window, so their beginning is shared; with the labels they do not."""
+    torch.manual_seed(0)
+    config = MistralConfig(**SIZE, **GQA, sliding_window=52)
+    model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    prompts = [example.prompt for example in examples_of(8, seed=4, prefix=4, shortest=8)]
+    longest = max(map(len, prompts))
+    assert 2 * longest <= 52 < 2 * (longest + 9)
+    check_likeliest(BaseModel(model=model, tokenizer=None, card=None), prompts)
+
+
 def test_likeliest_equals_scoring_each_label_in_full(small):
     check_likeliest(small, [example.prompt for example in examples_of(5, seed=4)])
 
 
 def check_likeliest(small, prompts):
+    """Among labels of one length, so that not the shortest always wins, and of several."""
     shifts = [moved(SHAPE, 1), moved(SHAPE, 2)]
-    labels = [(5, 6, 2), (5, 7, 8, 9, 2), (11, 2), (12, 13, 2), (14,)]
     questions = [Question(prompt) for prompt in prompts]
-    chosen = likeliest(small, Stack(shifts, None, False), questions, labels, batch_size=3)
-    for prompt, index in zip(prompts, chosen, strict=True):
-        scores = []
-        for label in labels:
-            ids = torch.tensor([[*prompt, *label]])
-            inside = torch.arange(ids.shape[1])[None] < len(prompt)
-            with torch.no_grad(), injected(small.model, shifts, SHAPE.positions.mask(inside)):
-                logs = small.model(input_ids=ids).logits[0].log_softmax(-1)
-            start = len(prompt) - 1
-            scores.append(sum(logs[start + place, token].item() for place, token in enumerate(label)))
-        assert scores[index] == pytest.approx(max(scores), abs=1e-4)
-        assert sorted(scores)[-1] - sorted(scores)[-2] > 1e-3, "the labels are not tied"
+    for labels in (
+        [(first, first + 50, 2) for first in range(5, 25)],
+        [(first, 2) for first in range(5, 45)],
+        [(5, 6, 2), (5, 7, 8, 9, 2), (11, 2), (12, 13, 2), (14,)],
+    ):
+        chosen = likeliest(small, Stack(shifts, None, False), questions, labels, batch_size=3)
+        for prompt, index in zip(prompts, chosen, strict=True):
+            scores = [slow_score(small, shifts, prompt, label) for label in labels]
+            assert scores[index] == pytest.approx(max(scores), abs=1e-4)
+
+
+def slow_score(small, shifts, prompt, label) -> float:
+    ids = torch.tensor([[*prompt, *label]])
+    inside = torch.arange(ids.shape[1])[None] < len(prompt)
+    with torch.no_grad(), injected(small.model, shifts, SHAPE.positions.mask(inside)):
+        logs = small.model(input_ids=ids).logits[0].log_softmax(-1)
+    start = len(prompt) - 1
+    return sum(logs[start + place, token].item() for place, token in enumerate(label))
 
 
 @pytest.mark.parametrize("positions", ["l7", "f7+l7"])
