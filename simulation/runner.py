@@ -99,6 +99,8 @@ def _superlink(folder: Path, clients: int, client_gpus: float) -> Iterator[dict[
     port, control = _free_ports(2)
     write_flower_home(home, address=f"127.0.0.1:{port}", clients=clients, client_gpus=client_gpus)
     environment = os.environ | variables(home, str(folder.resolve()), client_gpus)
+    beside = str(Path(sys.executable).parent)  # the SuperLink starts Flower's other programs by name
+    environment["PATH"] = os.pathsep.join([beside, environment.get("PATH", "")])
     command = [
         *(_executable("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
         *("--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control}"),
