@@ -1,0 +1,145 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("client", "fingerprint", "task", "history", "questions", "shares_metrics")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    QUESTIONS_FIELD_NUMBER: _ClassVar[int]
+    SHARES_METRICS_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    fingerprint: str
+    task: str
+    history: int
+    questions: int
+    shares_metrics: bool
+    def __init__(self, client: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., history: _Optional[int] = ..., questions: _Optional[int] = ..., shares_metrics: bool = ...) -> None: ...
+
+class Training(_message.Message):
+    __slots__ = ("seed", "epochs", "batch_size", "learning_rate", "weight_decay", "clip_norm", "max_items", "prompt_form")
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_RATE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_DECAY_FIELD_NUMBER: _ClassVar[int]
+    CLIP_NORM_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FORM_FIELD_NUMBER: _ClassVar[int]
+    seed: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    clip_norm: float
+    max_items: int
+    prompt_form: str
+    def __init__(self, seed: _Optional[int] = ..., epochs: _Optional[int] = ..., batch_size: _Optional[int] = ..., learning_rate: _Optional[float] = ..., weight_decay: _Optional[float] = ..., clip_norm: _Optional[float] = ..., max_items: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
+
+class Personal(_message.Message):
+    __slots__ = ("rank", "additive", "slot")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ADDITIVE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    additive: bool
+    slot: str
+    def __init__(self, rank: _Optional[int] = ..., additive: bool = ..., slot: _Optional[str] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("stage", "slot", "additive", "batch_size", "prompt_form")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    ADDITIVE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FORM_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    slot: str
+    additive: bool
+    batch_size: int
+    prompt_form: str
+    def __init__(self, stage: _Optional[str] = ..., slot: _Optional[str] = ..., additive: bool = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
+
+class ContributeRequest(_message.Message):
+    __slots__ = ("shift", "training", "round")
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    shift: bytes
+    training: Training
+    round: int
+    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+
+class ContributeReply(_message.Message):
+    __slots__ = ("update", "items", "loss")
+    UPDATE_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    update: bytes
+    items: int
+    loss: float
+    def __init__(self, update: _Optional[bytes] = ..., items: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class PersonalizeRequest(_message.Message):
+    __slots__ = ("release", "personal", "training")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
+    TRAINING_FIELD_NUMBER: _ClassVar[int]
+    release: bytes
+    personal: Personal
+    training: Training
+    def __init__(self, release: _Optional[bytes] = ..., personal: _Optional[_Union[Personal, _Mapping]] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+
+class PersonalizeReply(_message.Message):
+    __slots__ = ("items", "loss")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    items: int
+    loss: float
+    def __init__(self, items: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class EvaluateRequest(_message.Message):
+    __slots__ = ("release", "evaluation")
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    release: bytes
+    evaluation: Evaluation
+    def __init__(self, release: _Optional[bytes] = ..., evaluation: _Optional[_Union[Evaluation, _Mapping]] = ...) -> None: ...
+
+class EvaluateReply(_message.Message):
+    __slots__ = ("items", "scores")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    items: int
+    scores: Scores
+    def __init__(self, items: _Optional[int] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ...) -> None: ...
+
+class Scores(_message.Message):
+    __slots__ = ("correct", "absolute_error", "squared_error", "rouge_1", "rouge_l", "true_positives", "predicted", "gold")
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
+    ABSOLUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
+    SQUARED_ERROR_FIELD_NUMBER: _ClassVar[int]
+    ROUGE_1_FIELD_NUMBER: _ClassVar[int]
+    ROUGE_L_FIELD_NUMBER: _ClassVar[int]
+    TRUE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    GOLD_FIELD_NUMBER: _ClassVar[int]
+    correct: float
+    absolute_error: float
+    squared_error: float
+    rouge_1: float
+    rouge_l: float
+    true_positives: _containers.RepeatedScalarFieldContainer[int]
+    predicted: _containers.RepeatedScalarFieldContainer[int]
+    gold: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, correct: _Optional[float] = ..., absolute_error: _Optional[float] = ..., squared_error: _Optional[float] = ..., rouge_1: _Optional[float] = ..., rouge_l: _Optional[float] = ..., true_positives: _Optional[_Iterable[int]] = ..., predicted: _Optional[_Iterable[int]] = ..., gold: _Optional[_Iterable[int]] = ...) -> None: ...

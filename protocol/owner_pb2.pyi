@@ -1,0 +1,183 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExplainRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem")
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SHARES_METRICS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    PERSONAL_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    client: str
+    base_model: str
+    fingerprint: str
+    task: str
+    shares_metrics: bool
+    history_items: int
+    learned_items: int
+    release: ReleaseState
+    personal: PersonalState
+    busy: str
+    problem: str
+    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+
+class ReleaseState(_message.Message):
+    __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    ROUNDS_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    digest: str
+    issued: str
+    expires: str
+    rounds: int
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    positions: str
+    rank: int
+    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ...) -> None: ...
+
+class PersonalState(_message.Message):
+    __slots__ = ("rank", "parameters", "items", "release", "stored", "origin")
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    rank: int
+    parameters: int
+    items: int
+    release: int
+    stored: str
+    origin: str
+    def __init__(self, rank: _Optional[int] = ..., parameters: _Optional[int] = ..., items: _Optional[int] = ..., release: _Optional[int] = ..., stored: _Optional[str] = ..., origin: _Optional[str] = ...) -> None: ...
+
+class SentRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class SentMessage(_message.Message):
+    __slots__ = ("time", "call", "fields", "bytes")
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    time: str
+    call: str
+    fields: _containers.RepeatedCompositeFieldContainer[SentField]
+    bytes: int
+    def __init__(self, time: _Optional[str] = ..., call: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[SentField, _Mapping]]] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class SentField(_message.Message):
+    __slots__ = ("name", "value", "bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: str
+    bytes: int
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[str] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class LearnRequest(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, items: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LearnReply(_message.Message):
+    __slots__ = ("learned", "steps", "loss")
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    learned: int
+    steps: int
+    loss: float
+    def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+
+class GenerateRequest(_message.Message):
+    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns")
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
+    TOP_P_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    TURNS_FIELD_NUMBER: _ClassVar[int]
+    prompt: str
+    stage: str
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+    turns: _containers.RepeatedCompositeFieldContainer[Turn]
+    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
+
+class Turn(_message.Message):
+    __slots__ = ("role", "text")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    text: str
+    def __init__(self, role: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class Piece(_message.Message):
+    __slots__ = ("text", "finish", "prompt_tokens", "completion_tokens", "stage")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    FINISH_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    finish: str
+    prompt_tokens: int
+    completion_tokens: int
+    stage: str
+    def __init__(self, text: _Optional[str] = ..., finish: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
+
+class AnswerRequest(_message.Message):
+    __slots__ = ("question", "stage")
+    QUESTION_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    question: str
+    stage: str
+    def __init__(self, question: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
+
+class AnswerReply(_message.Message):
+    __slots__ = ("text", "stage")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    stage: str
+    def __init__(self, text: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
+
+class ForgetRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ForgetReply(_message.Message):
+    __slots__ = ("shifts", "learned")
+    SHIFTS_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    shifts: int
+    learned: int
+    def __init__(self, shifts: _Optional[int] = ..., learned: _Optional[int] = ...) -> None: ...
