@@ -8,11 +8,17 @@ from typing import Any
 
 from protocol.errors import InputError
 
+_PART = ".part"
+"""Suffix of a file that is not whole yet."""
+
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`; a kill at any moment leaves the old or the new content."""
+    """Replace `path` by `data`, readable by its owner only, on disk when this returns.
+
+    A kill at any moment, or a full disk, leaves the old or the new content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -22,6 +28,23 @@ def write_atomic(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; only for who knows that nobody is writing there."""
+    for left in folder.glob(f".*{_PART}"):
+        left.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name survives a loss of power, where the system can say so."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_json(path: Path, value: Any) -> None:
