@@ -20,12 +20,13 @@ from edge.answering import MAX_NEW_TOKENS, Question, generate, likeliest
 from edge.examples import encode
 from edge.history import History, read_history
 from edge.items import ItemCache
+from edge.keys import KeyKeeper
 from edge.personal import PersonalShift
 from edge.prefix import common_prefix
 from edge.scoring import Sums, score
 from edge.slab import Slab, Stack
-from edge.training import Fit, Job, cohorts, fit
-from edge.vault import Belonging, Vault
+from edge.training import Fit, Job, Watch, cohorts, fit
+from edge.vault import Account, Belonging, Vault
 from protocol.base_model import BaseModel
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
@@ -33,6 +34,8 @@ from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSett
 from protocol.shift import Shift
 from protocol.tasks import Kind, Pair, PromptForm, Task
 
+VAULT = "vault"
+"""Folder of the vault in a person's own."""
 _EVALUATED_TOGETHER = 64
 """Agents whose questions are answered side by side."""
 
@@ -79,6 +82,10 @@ class Opened:
         R, W, b = (tensor.detach().clone() for tensor in (self.shift.R, self.shift.W, self.shift.b))
         return Shift(self.shift.shape, R=R, W=W, b=b)
 
+    def beneath(self, base: BaseModel) -> Shift:
+        """The shift as what personal shifts are fitted and answer on."""
+        return self.shift.requires_grad_(False).to(base.device)
+
     def belonging(self, additive: bool) -> Belonging:
         """What a personal shift on top of this one belongs to."""
         return Belonging(self.header.task, self.header.fingerprint, self.digest, additive)
@@ -87,16 +94,31 @@ class Opened:
 class Agent:
     """One person's agent, in the folder `edge.history` describes."""
 
-    def __init__(self, folder: Path, base: BaseModel, items: ItemCache | None = None) -> None:
-        """items: shared by the agents of a process; by default one of its own."""
-        self.history: History = read_history(folder)
+    def __init__(
+        self,
+        folder: Path,
+        base: BaseModel,
+        items: ItemCache | None = None,
+        keeper: KeyKeeper | None = None,
+    ) -> None:
+        """items: shared by the agents of a process; by default one of its own. keeper: of the vault's key."""
         self.base = base
         self.items = items or ItemCache(base)
-        self._vault = Vault(folder / "personal")
+        self.vault = Vault(folder / VAULT, keeper)
+        self._folder = folder
+        self.history = self.read()
 
-    def contribute(self, packed: bytes, settings: TrainingSettings) -> Contribution:
+    def read(self) -> History:
+        """The history as it is now: the owner's own items, then those learned."""
+        self.history = read_history(self._folder)
+        self.history.items.extend(self.vault.learned())
+        return self.history
+
+    def contribute(
+        self, packed: bytes, settings: TrainingSettings, watch: Watch | None = None
+    ) -> Contribution:
         """Stage 1: train the collective shift on the client's own pairs; the update and its counts."""
-        outcome = _only(contribute([self], packed, settings, self.items))
+        outcome = _only(contribute([self], packed, settings, self.items, watch))
         assert isinstance(outcome, Contribution)
         return outcome
 
@@ -108,9 +130,8 @@ class Agent:
         """Answer the client's questions at one stage; metric sums against their golds."""
         return _only(evaluate([self], packed, settings, self.items))
 
-    def answer(self, packed: bytes, question: str, settings: EvaluationSettings) -> str:
+    def answer(self, release: Opened, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
-        release = Opened.of(packed, self.base)
         own = self.shift_for(release, settings)
         prompt = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form)).prompt
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
@@ -124,9 +145,11 @@ class Agent:
             raise InputError("there is no history to train on")
         return Job(shift, encode(self.base, pairs), order)
 
-    def keep(self, shift: PersonalShift, release: Opened, personal: PersonalSettings) -> None:
-        """Store a personal shift fitted on top of `release`."""
-        self._vault.store(personal.slot, shift, release.belonging(personal.additive))
+    def personal_job(self, release: Opened, personal: PersonalSettings, training: TrainingSettings) -> Job:
+        """Fitting a new personal shift on top of `release`."""
+        order = f"{training.seed}/{self.history.name}"
+        shape = replace(release.header.shape, rank=personal.rank)
+        return self.job(PersonalShift.start(shape, seed=_number(order)), release, order, training)
 
     def shift_for(self, release: Opened, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
@@ -134,7 +157,7 @@ class Agent:
             self._check_task(release)
         if settings.stage != "personal":
             return None
-        return self._vault.load(settings.slot, release.belonging(settings.additive))
+        return self.vault.load(settings.slot, release.belonging(settings.additive))
 
     def _check_task(self, release: Opened) -> None:
         if release.header.task != self.history.task.name:
@@ -146,7 +169,11 @@ Result = tuple[Agent, Outcome | InputError]
 
 
 def contribute(
-    agents: Iterable[Agent], packed: bytes, settings: TrainingSettings, items: ItemCache
+    agents: Iterable[Agent],
+    packed: bytes,
+    settings: TrainingSettings,
+    items: ItemCache,
+    watch: Watch | None = None,
 ) -> Iterator[Result]:
     """`Agent.contribute` of each of `agents`, which share the model of `items`; results as they come."""
     release = Opened.of(packed, items.base)
@@ -158,7 +185,7 @@ def contribute(
     def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))
 
-    yield from _trained(agents, job, conclude, settings, items)
+    yield from _trained(agents, job, conclude, settings, items, watch=watch)
 
 
 def personalize(
@@ -170,21 +197,21 @@ def personalize(
 ) -> Iterator[Result]:
     """`Agent.personalize` of each of `agents`, which share the model of `items`; results as they come."""
     release = Opened.of(packed, items.base)
-    shape = replace(release.header.shape, rank=personal.rank)
-    beneath = [release.shift.requires_grad_(False).to(items.base.device)]
 
     def job(agent: Agent) -> Job:
-        order = f"{training.seed}/{agent.history.name}"
-        return agent.job(PersonalShift.start(shape, seed=_number(order)), release, order, training)
+        return agent.personal_job(release, personal, training)
 
     def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
         assert isinstance(job.shift, PersonalShift)
-        agent.keep(job.shift, release, personal)
+        belonging = release.belonging(personal.additive)
+        agent.vault.store(
+            personal.slot, job.shift, belonging, Account(done.items, training=training.to_config())
+        )
         return Outcome(done.items, done.metrics)
 
     yield from _trained(
         *(agents, job, conclude, training, items),
-        beneath=beneath,
+        beneath=[release.beneath(items.base)],
         additive=personal.additive,
         decay_rate=True,
     )
@@ -232,12 +259,12 @@ def _trained(
                 owners.append(agent)
                 yield job
 
-    beginning: Sequence[int] | None = None
+    begun: Sequence[int] | None = None
     for cohort in cohorts(jobs(), settings, items):
-        if beginning is None:
-            beginning = _beginning(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
+        if begun is None:
+            begun = beginning(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
-        fits = fit(cohort, settings, items, beginning=beginning, **how)
+        fits = fit(cohort, settings, items, beginning=begun, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
             if math.isfinite(done.loss):
                 yield agent, conclude(agent, job, done)
@@ -246,7 +273,7 @@ def _trained(
     yield from refused
 
 
-def _beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
+def beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
     """The tokens every training prompt of a task begins with, whatever its items are."""
     unlike = [task.item_pair({task.field: text, task.answer: "1"}, form) for text in ("a", "Zz", "9")]
     prompts = [example.prompt for example in encode(base, unlike)]
@@ -263,7 +290,7 @@ def _answers(
     if not asking:
         return []
     base, task = items.base, asking[0][0].history.task
-    shared = [] if settings.stage == "base" else [release.shift.to(base.device)]
+    shared = [] if settings.stage == "base" else [release.beneath(base)]
     personal = [own for _, own, _ in asking if own is not None]
     stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
     questions = [

@@ -26,10 +26,12 @@ SLOT = "full"
 @app.command()
 def show(folder: Folder) -> None:
     """What the folder holds: task, items, kept personal shifts."""
+    from edge.agent import VAULT
     from edge.history import read_history
+    from edge.vault import Vault
 
     history = read_history(folder)
-    kept = sorted(path.stem for path in (folder / "personal").glob("*.safetensors"))
+    kept = Vault(folder / VAULT).slots()
     console = Console()
     console.print(f"{history.name}: {history.task.name}, {len(history.items)} items", highlight=False)
     console.print(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
@@ -83,7 +85,7 @@ def answer(
     prompt_form: Annotated[str, typer.Option(help="As in `personalize`.")] = "lamp",
 ) -> None:
     """Answer a question at each stage: base model, collective shift, personal shift."""
-    from edge.agent import Agent
+    from edge.agent import Agent, Opened
     from protocol.base_model import load
     from protocol.packing import pack
     from protocol.release import read_release
@@ -91,12 +93,12 @@ def answer(
 
     found = read_release(release)
     agent = Agent(folder, load(base_model))
-    packed = pack(found.shift, found.header)
+    opened = Opened.of(pack(found.shift, found.header), agent.base)
     for stage in STAGES:
         settings = EvaluationSettings(
             stage=stage, slot=SLOT, additive=False, batch_size=1, prompt_form=prompt_form
         )
-        print(f"{stage:>10}: {agent.answer(packed, question, settings)}")
+        print(f"{stage:>10}: {agent.answer(opened, question, settings)}")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ client.json       {"name", "task", "shares_metrics"}
 history.jsonl     one item per line, with the fields of its LaMP task, oldest first
 answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
 questions.jsonl   the same, held out for measuring and never trained on; may be absent
-personal/         the vault
+vault/            sealed: personal shifts, learned items
 """
 
 from dataclasses import dataclass

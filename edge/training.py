@@ -1,7 +1,7 @@
 """Fitting shifts to people's pairs; both stages use this, for one person or many side by side."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from protocol.layers import decoder_layers
 from protocol.settings import TrainingSettings
 from protocol.shift import Shift
 
+Watch = Callable[[int, int], None]
+"""Called before every step with its number, from 0, and their number; what it raises ends the training."""
+
 _TOKENS = (2048, 16384)
 """Tokens a step of a cohort runs at most, on a CPU and on CUDA: enough to keep the device busy."""
 
@@ -30,6 +33,8 @@ class Job:
     examples: Sequence[Example]
     order: str
     """Seeds the shuffling."""
+    batches: Sequence[Sequence[int]] | None = None
+    """The examples of each step; by default each epoch goes through all of them, shuffled."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class Fit:
     """Examples in an epoch."""
     steps: int
     loss: float
-    """Mean loss per example over the last epoch, in nats per target token; NaN when training failed."""
+    """Mean loss per example over the last epoch (all steps of given batches), in nats per target token;
+    NaN when training failed."""
 
     @property
     def metrics(self) -> Sums:
@@ -57,6 +63,7 @@ def fit(
     additive: bool = False,
     decay_rate: bool = False,
     beginning: Sequence[int] | None = None,
+    watch: Watch | None = None,
 ) -> list[Fit]:
     """Train the jobs' shifts in place, side by side, on top of the frozen shifts `beneath`.
 
@@ -83,9 +90,17 @@ def fit(
     users = [job.examples for job in jobs]
     prepared = cache.prepare(users, stack.layers[0], shape.positions, beginning)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-    last_epoch = torch.zeros(len(jobs), device=base.device)
-    last_starts = totals - totals // settings.epochs
+    last_epoch, counted = torch.zeros(2, len(jobs), device=base.device)
+    last_starts = torch.tensor(
+        [
+            0 if job.batches else len(steps) - len(steps) // settings.epochs
+            for job, steps in zip(ranked, batches, strict=True)
+        ],
+        device=base.device,
+    )
     for step in range(len(batches[0])):
+        if watch is not None:
+            watch(step, len(batches[0]))
         active = [steps[step] for steps in batches if step < len(steps)]
         rows = [
             Row(user, ranked[user].examples[n], prepared.items[ranked[user].examples[n]])
@@ -102,13 +117,39 @@ def fit(
         sizes = torch.tensor([len(chosen) for chosen in active], device=base.device)
         counts = step >= last_starts[: len(active)]
         last_epoch[: len(active)] += torch.where(counts, losses * sizes, 0.0)
+        counted[: len(active)] += torch.where(counts, sizes, 0)
     last_epoch[optimizer.failed] = float("nan")
     slab.copy_to([job.shift for job in ranked])
     fits = {
-        n: Fit(len(job.examples), len(steps), loss / len(job.examples))
-        for n, job, steps, loss in zip(jobs_by_length, ranked, batches, last_epoch.tolist(), strict=True)
+        n: Fit(len(job.examples), len(steps), loss)
+        for n, job, steps, loss in zip(
+            jobs_by_length, ranked, batches, (last_epoch / counted).tolist(), strict=True
+        )
     }
     return [fits[n] for n in range(len(jobs))]
+
+
+@torch.no_grad()
+def mean_losses(
+    shifts: Sequence[Shift],
+    examples: Sequence[Example],
+    settings: TrainingSettings,
+    cache: ItemCache,
+    *,
+    beneath: Sequence[Shift],
+    additive: bool,
+    beginning: Sequence[int] | None = None,
+) -> list[float]:
+    """Mean loss per example under each of `shifts`, in nats per target token; nothing is trained."""
+    stack = Stack(beneath, Slab.of(shifts, cache.base.device), additive)
+    prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, beginning)
+    total = torch.zeros(len(shifts), device=cache.base.device)
+    for start in range(0, len(examples), settings.batch_size):
+        batch = examples[start : start + settings.batch_size]
+        rows = [Row(user, e, prepared.items[e]) for user in range(len(shifts)) for e in batch]
+        total += len(batch) * step_losses(cache.base, stack, prepared, rows)
+    means: list[float] = (total / len(examples)).tolist()
+    return means
 
 
 def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -> Iterator[list[Job]]:
@@ -143,11 +184,16 @@ def _kind(job: Job) -> Kind:
 
 
 def _steps(job: Job, settings: TrainingSettings) -> int:
+    if job.batches is not None:
+        return len(job.batches)
     return settings.epochs * -(-len(job.examples) // settings.batch_size)
 
 
-def _batches(job: Job, settings: TrainingSettings) -> Iterator[list[int]]:
-    """The job's examples of each step, shuffled anew in each epoch."""
+def _batches(job: Job, settings: TrainingSettings) -> Iterator[Sequence[int]]:
+    """The job's examples of each step: its own, or shuffled anew in each epoch."""
+    if job.batches is not None:
+        yield from job.batches
+        return
     rng = random.Random(job.order)
     for _ in range(settings.epochs):
         shuffled = rng.sample(range(len(job.examples)), len(job.examples))

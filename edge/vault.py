@@ -10,7 +10,7 @@ A file is replaced whole or not at all; one process at a time writes.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Account:
     """`fitted`, `carried over` or `learned`."""
     version: int = 0
     """Of the release beneath it; 0 where releases have none."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """`TrainingSettings` it was fitted with, as a config."""
     stored: str = ""
     """ISO 8601, UTC; set by the vault."""
 
@@ -260,9 +262,8 @@ class Vault:
 
 
 def _kept(header: dict[str, Any]) -> Kept:
-    belonging, account = (
-        kind(**{name: header[name] for name in kind.__dataclass_fields__}) for kind in (Belonging, Account)
-    )
+    belonging = Belonging(**{name: header[name] for name in Belonging.__dataclass_fields__})
+    account = Account(**{name: header[name] for name in Account.__dataclass_fields__})
     shape = ShiftShape(
         layers=tuple(header["layers"]),
         rank=header["rank"],

@@ -54,4 +54,4 @@ def test_a_broken_folder_is_one_line_and_exit_code_two(
     error = capsys.readouterr().err.strip()
     assert message in error
     assert "\n" not in error
-    assert not (folder / "personal").exists()
+    assert not (folder / "vault").exists()
