@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from protocol.errors import InputError
 from protocol.ledger import Entry, Ledger

@@ -54,7 +54,7 @@ def generate(
     items: keeps what no shift can touch of the questions, for when they are asked again under another.
     """
     answers = [""] * len(questions)
-    for batch in _batches(base, stack, questions, batch_size, items):
+    for batch in batches(base, stack, questions, batch_size, items):
         width = batch.ids.shape[1]
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             rows = base.model.generate(
@@ -90,7 +90,7 @@ def likeliest(
     best = [0] * len(questions)
     tree = _LabelTree.of(labels, base.device)
     depth = range(len(decoder_layers(base.model)))
-    for batch in _batches(base, stack, questions, batch_size, items):
+    for batch in batches(base, stack, questions, batch_size, items):
         mask, rest = batch.mask, batch.ids[:, batch.known :]
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             prefill = base.model(
@@ -222,7 +222,7 @@ class _Batch:
         return changing(base.model, chosen.layers, change)
 
 
-def _batches(
+def batches(
     base: BaseModel,
     stack: Stack,
     questions: Sequence[Question],

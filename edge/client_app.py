@@ -1,45 +1,36 @@
 """The Flower ClientApp: a thin bridge between messages and the agent.
 
-It decides nothing and holds nothing. An error reply names the type of the error only: an
-exception's text could quote a person's history.
+It decides nothing and holds nothing. This one holds its agents in process, for simulations; a deployed
+edge has `edge.bridge`.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from edge.agent import Agent, Contribution, Outcome, Result, contribute, evaluate, personalize
+from edge.agent import Agent, Contribution, Result, contribute, evaluate, personalize
 from edge.items import ItemCache
+from edge.records import refusal, reply, status_reply
 from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.files import read_json
 from protocol.messages import (
     CONTRIBUTE_TYPE,
-    COUNTS_RECORD,
-    ITEMS_KEY,
-    METRICS_RECORD,
     PERSONALIZE_TYPE,
-    ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
-    SHIFT_STYPE,
-    STATUS_RECORD,
 )
 from protocol.run_folder import run_folder
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 
 app = ClientApp()
-logger = logging.getLogger("fedperfit.edge")
 
 CLIENTS = "clients"
 """Folder of a run: one folder per client, named by partition, and `agent.json` for all of them."""
-_FAILED = 1000
-"""Error code of a reply by an agent that could not do what was asked."""
 
 
 @app.query("status")
@@ -48,19 +39,17 @@ def status(message: Message, context: Context) -> Message:
     try:
         agent = _agent(context)
     except Exception as error:
-        return _refusal(message, error)
+        return refusal(message, type(error).__name__)
     history = agent.history
-    record = ConfigRecord(
-        {
-            "client": history.name,
-            "fingerprint": agent.base.card.fingerprint,
-            "task": history.task.name,
-            "history": len(history.items) + len(history.answered),
-            "questions": len(history.questions),
-            "shares-metrics": history.shares_metrics,
-        }
+    return status_reply(
+        message,
+        client=history.name,
+        fingerprint=agent.base.card.fingerprint,
+        task=history.task.name,
+        history=len(history.items) + len(history.answered),
+        questions=len(history.questions),
+        shares_metrics=history.shares_metrics,
     )
-    return Message(RecordDict({STATUS_RECORD: record}), reply_to=message)
 
 
 @app.train("contribute")
@@ -104,11 +93,13 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
                 errors[id(message)] = result
             else:
                 del left[id(message)]
-                yield Message(_reply(agent, message, result), reply_to=message)
+                metrics = result.metrics if agent.history.shares_metrics else None
+                update = result.update if isinstance(result, Contribution) else None
+                yield reply(message, result.items, metrics, update)
     except Exception as error:
         errors = {key: errors.get(key, error) for key in left}
     for key, message in left.items():
-        yield _refusal(message, errors[key])
+        yield refusal(message, type(errors[key]).__name__)
 
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
@@ -122,27 +113,6 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
         personal = PersonalSettings.from_config(config)
         return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
     return evaluate(agents, packed, EvaluationSettings.from_config(config), items)
-
-
-def _reply(agent: Agent, message: Message, outcome: Outcome) -> RecordDict:
-    """Counts, the update if there is one, and metric sums where the owner shares them."""
-    round_number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
-    if not isinstance(round_number, int):
-        raise InputError(f"{ROUND_KEY} is not a number")
-    reply = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: outcome.items, ROUND_KEY: round_number})})
-    if agent.history.shares_metrics:
-        reply[METRICS_RECORD] = MetricRecord({**outcome.metrics})
-    if isinstance(outcome, Contribution):
-        update = outcome.update
-        array = Array(dtype="uint8", shape=(len(update),), stype=SHIFT_STYPE, data=update)
-        reply[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
-    return reply
-
-
-def _refusal(message: Message, error: Exception) -> Message:
-    kind = type(error).__name__
-    logger.warning("an agent could not answer: %s", kind)
-    return Message(Error(_FAILED, f"the agent could not answer ({kind})"), reply_to=message)
 
 
 def _agent(context: Context) -> Agent:

@@ -1,0 +1,138 @@
+"""The ClientApp of a deployed edge: passes messages on to the agent's socket, and its replies back.
+
+It runs in a fresh process per message and may be code of the cloud's choosing, so it can do no more than
+the agent's bridge allows. It imports neither torch nor transformers and starts in about a second.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from google.protobuf.message import Message as Proto
+
+from edge.records import refusal, reply, status_reply
+from protocol import bridge_pb2, bridge_pb2_grpc
+from protocol.messages import ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
+from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+
+app = ClientApp()
+BRIDGE_KEY = "bridge"
+"""In the node's configuration: the path of the agent's socket."""
+_LARGEST = 17 << 20
+_SCORES = {
+    "correct": "correct",
+    "absolute_error": "absolute-error",
+    "squared_error": "squared-error",
+    "rouge_1": "rouge-1",
+    "rouge_l": "rouge-L",
+    "true_positives": "true-positives",
+    "predicted": "predicted",
+    "gold": "gold",
+}
+
+
+@app.query("status")
+def status(message: Message, context: Context) -> Message:
+    """Who this client is and what it could do."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        answer = stub.Status(bridge_pb2.StatusRequest(), timeout=timeout)
+        return status_reply(message, **{field.name: value for field, value in _all(answer)})
+
+    return _asked(message, context, ask)
+
+
+@app.train("contribute")
+def contribute(message: Message, context: Context) -> Message:
+    """One round of stage 1."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        training = TrainingSettings.from_config(_config(message))
+        request = bridge_pb2.ContributeRequest(
+            shift=_payload(message),
+            training=bridge_pb2.Training(**vars(training)),
+            round=_config(message)[ROUND_KEY],
+        )
+        answer = stub.Contribute(request, timeout=timeout)
+        return reply(message, answer.items, _loss(answer), answer.update)
+
+    return _asked(message, context, ask)
+
+
+@app.train("personalize")
+def personalize(message: Message, context: Context) -> Message:
+    """Stage 2: the personal shift stays with the agent."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        config = _config(message)
+        request = bridge_pb2.PersonalizeRequest(
+            release=_payload(message),
+            personal=bridge_pb2.Personal(**vars(PersonalSettings.from_config(config))),
+            training=bridge_pb2.Training(**vars(TrainingSettings.from_config(config))),
+        )
+        answer = stub.Personalize(request, timeout=timeout)
+        return reply(message, answer.items, _loss(answer))
+
+    return _asked(message, context, ask)
+
+
+@app.evaluate("stage")
+def evaluate(message: Message, context: Context) -> Message:
+    """Metric sums of one stage on the client's own questions."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        evaluation = EvaluationSettings.from_config(_config(message))
+        request = bridge_pb2.EvaluateRequest(
+            release=_payload(message), evaluation=bridge_pb2.Evaluation(**vars(evaluation))
+        )
+        answer = stub.Evaluate(request, timeout=timeout)
+        return reply(message, answer.items, _scores(answer))
+
+    return _asked(message, context, ask)
+
+
+def _asked(message: Message, context: Context, ask: Callable[[Any, float], Message]) -> Message:
+    limits = [(f"grpc.max_{way}_message_length", _LARGEST) for way in ("receive", "send")]
+    try:
+        path = context.node_config[BRIDGE_KEY]
+        with grpc.insecure_channel(f"unix:{path}", options=limits) as channel:
+            return ask(bridge_pb2_grpc.BridgeStub(channel), message.metadata.ttl)
+    except grpc.RpcError as error:
+        return refusal(message, error.details() if error.code() in _TOLD else error.code().name)
+    except Exception as error:
+        return refusal(message, type(error).__name__)
+
+
+_TOLD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""Statuses whose text is the type of the agent's error."""
+
+
+def _payload(message: Message) -> bytes:
+    data: bytes = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
+    return data
+
+
+def _config(message: Message) -> dict[str, Any]:
+    return {**message.content.config_records[SETTINGS_RECORD]}
+
+
+def _loss(answer: Any) -> dict[str, float | list[int]] | None:
+    return {"loss": answer.loss} if answer.HasField("loss") else None
+
+
+def _scores(answer: Any) -> dict[str, float | list[int]] | None:
+    if not answer.HasField("scores"):
+        return None
+    present = {field.name: value for field, value in answer.scores.ListFields()}
+    return {
+        key: list(present[name]) if name in ("true_positives", "predicted", "gold") else present[name]
+        for name, key in _SCORES.items()
+        if name in present
+    }
+
+
+def _all(answer: Proto) -> list[tuple[Any, Any]]:
+    """Every field with its value, also where it is the default."""
+    return [(field, getattr(answer, field.name)) for field in answer.DESCRIPTOR.fields]
