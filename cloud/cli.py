@@ -1,14 +1,13 @@
 """`fedperfit-cloud`: look at what a federation leaves on disk."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from protocol.commands import run
+from cloud import release_cli
+from protocol.commands import console, run
 from protocol.errors import InputError
 
 app = typer.Typer(
@@ -23,33 +22,14 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-release_app = typer.Typer(help="Releases: the collective shifts handed to edges.", no_args_is_help=True)
 checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", no_args_is_help=True)
-app.add_typer(release_app, name="release")
+app.add_typer(release_cli.app, name="release")
 app.add_typer(checkpoint_app, name="checkpoint")
 
 
 @app.callback()
 def _root() -> None:
     """Keeps the help text above."""
-
-
-@release_app.command("show")
-def show_release(
-    file: Annotated[Path, typer.Argument(help="A release file, e.g. release.safetensors.")],
-) -> None:
-    """Verify a release and print what it says of itself.
-
-    Checks that the file is whole, that the shift matches its SHA-256 and that the metadata agrees with
-    the shift's own header.
-    """
-    from protocol.release import read_release
-
-    release = read_release(file)
-    table = Table("field", "value", title=f"release {release.version}")
-    for name, value in {**release.fields(), "digest": release.digest}.items():
-        table.add_row(name, _text(value))
-    _console().print(table)
 
 
 @checkpoint_app.command("show")
@@ -79,20 +59,11 @@ def show_checkpoint(
             "" if report.loss is None else f"{report.loss:.4f}",
             *(f"{report.bytes_down:,}", f"{report.bytes_up:,}"),
         )
-    console = _console()
-    console.print(table)
+    out = console()
+    out.print(table)
     for report in checkpoint.history:
         for client, reason in report.dropped.items():
-            console.print(f"round {report.round}: dropped {client}: {reason}", markup=False, soft_wrap=True)
-
-
-def _console() -> Console:
-    """Wide where the output is not a terminal, so that hashes stay whole."""
-    return Console(width=None if sys.stdout.isatty() else 120)
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value) or "-"
+            out.print(f"round {report.round}: dropped {client}: {reason}", markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -53,7 +53,6 @@ def personalize(
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
     from edge.agent import Agent
     from protocol.base_model import load
-    from protocol.packing import pack
     from protocol.release import read_release
     from protocol.settings import PersonalSettings, TrainingSettings
 
@@ -70,7 +69,7 @@ def personalize(
     found = read_release(release)
     agent = Agent(folder, load(base_model))
     personal = PersonalSettings(rank=rank, additive=False, slot=SLOT)
-    done = agent.personalize(pack(found.shift, found.header), personal, training)
+    done = agent.personalize(found.packed, personal, training)
     loss = done.metrics["loss"]
     assert isinstance(loss, float)
     Console().print(f"fitted on {done.items} items, last loss {loss / done.items:.3f}; kept in {folder}")
@@ -87,13 +86,12 @@ def answer(
     """Answer a question at each stage: base model, collective shift, personal shift."""
     from edge.agent import Agent, Opened
     from protocol.base_model import load
-    from protocol.packing import pack
     from protocol.release import read_release
     from protocol.settings import STAGES, EvaluationSettings
 
     found = read_release(release)
     agent = Agent(folder, load(base_model))
-    opened = Opened.of(pack(found.shift, found.header), agent.base)
+    opened = Opened.of(found.packed, agent.base)
     for stage in STAGES:
         settings = EvaluationSettings(
             stage=stage, slot=SLOT, additive=False, batch_size=1, prompt_form=prompt_form

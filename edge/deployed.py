@@ -26,7 +26,6 @@ from edge.turns import Alive, Cancelled, Turns
 from edge.vault import Kept
 from protocol.base_model import load
 from protocol.errors import InputError
-from protocol.packing import pack
 from protocol.release import Release
 from protocol.settings import STAGES, EvaluationSettings, PersonalSettings, TrainingSettings
 
@@ -106,8 +105,7 @@ class Deployed:
         """Answer the held-out questions at one stage of a release; metric sums."""
         release = self.releases.accept(data)
         with self._model.turn(self._wanted(alive)):
-            packed = pack(release.shift, release.header)
-            return self.agent.evaluate(packed, replace(settings, slot=SLOT))
+            return self.agent.evaluate(release.packed, replace(settings, slot=SLOT))
 
     # What the owner may ask.
 
@@ -170,6 +168,10 @@ class Deployed:
             if SLOT in self.agent.vault.slots():
                 personal, _ = self.agent.vault.open(SLOT)
             self._stage("personal")
+            if release is not None and self.releases.expired(release):
+                problem = (
+                    f"release {release.version} expired at {release.expires}: the cloud has not renewed it"
+                )
         except InputError as error:
             problem = str(error)
         return State(release, personal, self._busy, problem)
@@ -197,8 +199,7 @@ class Deployed:
 
     def _open(self, release: Release) -> Opened:
         if self._opened is None or self._opened[0] != release.digest:
-            packed = pack(release.shift, release.header)
-            self._opened = (release.digest, Opened.of(packed, self.agent.base))
+            self._opened = (release.digest, Opened.of(release.packed, self.agent.base))
         return self._opened[1]
 
     def _current(self) -> Release:

@@ -3,14 +3,24 @@
 import sys
 
 import typer
+from rich.console import Console
 
 from protocol.errors import InputError
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; a user's mistake is one line on stderr and exit code 2."""
+    """Run a command line; a mistake, or a system that refuses, is one line on stderr and exit code 2."""
     try:
         app(prog_name=name)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        sys.exit(2)
+
+
+def console() -> Console:
+    """Wide where the output is not a terminal, so that hashes stay whole."""
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+import safetensors
+from safetensors import SafetensorError
 from safetensors.numpy import save
 
 from protocol.errors import InputError
@@ -21,33 +22,54 @@ _TENSOR = "packed"
 _METADATA = "fedperfit"
 
 
-def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any]) -> None:
-    """Write `packed` and `fields` (JSON values) as a file of this kind, e.g. `checkpoint`."""
+def shift_file(kind: str, packed: bytes, fields: dict[str, Any]) -> bytes:
+    """The bytes of a file of this kind, e.g. `checkpoint`; fields: JSON values."""
     metadata = {**fields, "kind": kind, "format": FORMAT, "sha256": sha256(packed)}
     encoded = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-    tensors = {_TENSOR: np.frombuffer(packed, np.uint8)}
-    write_atomic(path, save(tensors, metadata={_METADATA: encoded}))
+    data: bytes = save({_TENSOR: np.frombuffer(packed, np.uint8)}, metadata={_METADATA: encoded})
+    return data
 
 
-def read_shift_file(path: Path, kind: str) -> tuple[bytes, dict[str, Any]]:
-    """The packed shift and the fields; raises InputError naming the file when anything is off."""
+def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any]) -> None:
+    """Write `packed` and `fields` (JSON values) as a file of this kind."""
+    write_atomic(path, shift_file(kind, packed, fields))
+
+
+def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[bytes, dict[str, Any]]:
+    """The packed shift and the fields; raises InputError naming the file when anything is off.
+
+    most: bytes; a larger file is refused unread.
+    """
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = json.loads((file.metadata() or {}).get(_METADATA, ""))
-            packed = file.get_tensor(_TENSOR).tobytes()
+        if most is not None and path.stat().st_size > most:
+            raise InputError(f"larger than the {most} bytes a {kind} may have")
+        return parse_shift_file(path.read_bytes(), kind)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except (SafetensorError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: truncated, or not a {kind} ({reason})") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any]]:
+    """The same from bytes."""
+    try:
+        tensors = dict(safetensors.deserialize(data))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"][_METADATA])
+        packed = bytes(tensors[_TENSOR]["data"])
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"truncated, or not a {kind} ({reason})") from None
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
-        raise InputError(f"{path}: not a {kind}")
+        raise InputError(f"not a {kind}")
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{path}: {kind} of format {metadata.get('format')}, expected {FORMAT}")
+        raise InputError(f"{kind} of format {metadata.get('format')}, expected {FORMAT}")
+    if set(tensors) != {_TENSOR} or set(header["__metadata__"]) != {_METADATA}:
+        raise InputError(f"a {kind} with something else in it")
     if metadata.get("sha256") != sha256(packed):
-        raise InputError(f"{path}: the shift does not match its SHA-256")
+        raise InputError("the shift does not match its SHA-256")
     return packed, metadata
 
 

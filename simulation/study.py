@@ -17,11 +17,12 @@ from cloud.federation import Federation
 from cloud.roster import roster
 from cloud.round_report import RoundReport
 from protocol.base_model import read_card
-from protocol.files import write_json
+from protocol.files import write_atomic, write_json
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader
 from protocol.release import FILE_NAME, Release
 from protocol.shift import Shift
+from protocol.signing import SigningKey, read_signing_key
 from simulation.clients import NEW, OTHERS, TARGETS, prepare_clients
 from simulation.settings import RunSettings
 
@@ -60,13 +61,23 @@ class Study:
         self.progress("connected", {"clients": len(self.names)})
         federation, shift = self._train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
-        Release.first(shift, replace(self.header, round=settings.rounds)).write(self.folder / FILE_NAME)
+        self._release(shift)
         self._personalize("personalize", targets, shift, slot="full")
         for stage in ("base", "collective", "personal"):
             self._evaluate(f"evaluate-{stage}", targets, shift, stage, slot="full")
         newcomers = new or targets
         self._history_study(newcomers, shift)
         self._collective_study(others, newcomers, shift)
+
+    def _release(self, shift: Shift) -> None:
+        """Write release.safetensors once, signed with a key of the run's own."""
+        path, key_path = self.folder / FILE_NAME, self.folder / "signing.pem"
+        if path.exists():
+            return
+        if not key_path.exists():
+            SigningKey().write(key_path)
+        header = replace(self.header, round=self.settings.rounds)
+        write_atomic(path, Release.first(shift, header, read_signing_key(key_path)).to_bytes())
 
     def _history_study(self, clients: Sequence[str], shift: Shift) -> None:
         """The newcomers' score with their latest 0, 1, 2, … items."""

@@ -7,6 +7,7 @@ from edge import cli
 from protocol.packing import ShiftHeader
 from protocol.release import Release
 from protocol.shift import Shift
+from protocol.signing import SigningKey
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -19,7 +20,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 @pytest.fixture
 def release(tmp_path, shape, header: ShiftHeader):
     path = tmp_path / "release.safetensors"
-    Release.first(Shift.identity(shape, seed=1), header).write(path)
+    path.write_bytes(Release.first(Shift.identity(shape, seed=1), header, SigningKey()).to_bytes())
     return path
 
 

@@ -1,17 +1,15 @@
-import dataclasses
 import sys
 from pathlib import Path
 
 import pytest
-from fake_grid import HEADER, SHAPE, FakeGrid, federation, flat, honest, perturbed
+from fake_grid import HEADER, SHAPE, FakeGrid, federation, honest, perturbed
 from flwr.app import Message, RecordDict
 
 from cloud import cli
-from protocol.errors import InputError
-from protocol.packing import pack
-from protocol.release import FILE_NAME, Release, read_release
+from cloud.release_store import CloudReleases
 from protocol.shift import Shift
-from protocol.shift_file import write_shift_file
+from protocol.shift_file import sha256
+from protocol.signing import SigningKey
 
 SHIFT = perturbed(Shift.identity(SHAPE, seed=0), "release")
 
@@ -23,58 +21,25 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_round_trip(dtype: str, tmp_path: Path) -> None:
-    header = dataclasses.replace(HEADER, dtype=dtype)
-    release = Release.first(SHIFT, header)
-    release.write(tmp_path / FILE_NAME)
-    read = read_release(tmp_path / FILE_NAME)
-    assert read.fields() == release.fields()
-    assert read.digest == release.digest
-    if dtype == "float32":
-        assert flat(read.shift) == flat(SHIFT)
-        read.write(tmp_path / "again")
-        assert (tmp_path / "again").read_bytes() == (tmp_path / FILE_NAME).read_bytes()
-
-
-def test_releases_form_a_chain(tmp_path: Path) -> None:
-    first = Release.first(SHIFT, HEADER)
-    second = first.next(perturbed(SHIFT, "next"), HEADER)
-    assert (second.version, second.previous) == (2, first.digest)
-    with pytest.raises(InputError, match="one task"):
-        first.next(SHIFT, dataclasses.replace(HEADER, task="LaMP_3"))
-
-
-@pytest.mark.parametrize("keep", [0, 7, 100, -1])
-def test_a_truncated_release(keep: int, tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
-    Release.first(SHIFT, HEADER).write(path)
-    path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(InputError, match="truncated"):
-        read_release(path)
-
-
-def test_a_release_that_contradicts_itself(tmp_path: Path) -> None:
-    path = tmp_path / FILE_NAME
-    release = Release.first(SHIFT, HEADER)
-    fields = {**release.fields(), "fingerprint": "0" * 64}
-    write_shift_file(path, "release", pack(SHIFT, HEADER), fields)
-    with pytest.raises(InputError, match="fingerprint contradicts"):
-        read_release(path)
-    write_shift_file(path, "release", pack(SHIFT, HEADER), {**release.fields(), "version": 0})
-    with pytest.raises(InputError, match="no valid version"):
-        read_release(path)
-
-
-def test_show_a_release(
+def test_the_life_of_a_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    release = Release.first(SHIFT, HEADER)
-    release.write(tmp_path / FILE_NAME)
-    assert command(monkeypatch, "release", "show", tmp_path / FILE_NAME) == 0
+    SigningKey().write(tmp_path / "signing.pem")
+    assert command(monkeypatch, "release", "list", tmp_path) == 2
+    assert "no release yet" in capsys.readouterr().err
+    first = CloudReleases(tmp_path).publish(SHIFT, HEADER)
+    assert command(monkeypatch, "release", "rotate", tmp_path) == 0
+    assert command(monkeypatch, "release", "list", tmp_path) == 0
+    capsys.readouterr()
+    assert command(monkeypatch, "release", "verify", tmp_path, "--key", first.key) == 0
+    assert "2 releases verified" in capsys.readouterr().out
+    assert command(monkeypatch, "release", "show", tmp_path) == 0
     shown = capsys.readouterr().out
-    for text in (release.sha256, release.digest, "LaMP_2M", "l7", "1, 2"):
+    for text in (sha256(first.packed), first.digest, "LaMP_2M", "l7", "1, 2"):
         assert text in shown
+    (tmp_path / "releases" / "00000001.safetensors").unlink()
+    assert command(monkeypatch, "release", "verify", tmp_path) == 2
+    assert "release 2 does not follow" in capsys.readouterr().err
 
 
 def test_show_checkpoints(

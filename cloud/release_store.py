@@ -1,0 +1,90 @@
+"""The cloud's releases and the key that signs them.
+
+releases/00000001.safetensors …   the chain
+signing.pem                       the key in use; signing.next.pem while a rotation is under way
+"""
+
+from datetime import timedelta
+from pathlib import Path
+
+from protocol.errors import InputError
+from protocol.files import write_atomic
+from protocol.packing import ShiftHeader, pack
+from protocol.release import LIFETIME, Release, check_chain, read_release
+from protocol.shift import Shift
+from protocol.signing import SigningKey, read_signing_key
+
+KEY = "signing.pem"
+_NEXT = "signing.next.pem"
+
+
+class CloudReleases:
+    """The chain in a cloud's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def all(self) -> list[Release]:
+        """Every release, oldest first; raises InputError for one that is broken."""
+        return [read_release(path) for path in sorted((self.folder / "releases").glob("*.safetensors"))]
+
+    def latest(self) -> Release | None:
+        """The last release; None before the first."""
+        paths = sorted((self.folder / "releases").glob("*.safetensors"))
+        return read_release(paths[-1]) if paths else None
+
+    def verify(self) -> list[Release]:
+        """The whole chain, verified from its first key; raises InputError for what does not verify."""
+        releases = self.all()
+        if releases:
+            check_chain(releases, releases[0].key)
+        return releases
+
+    def publish(
+        self,
+        shift: Shift,
+        header: ShiftHeader,
+        *,
+        epsilon: float | None = None,
+        lifetime: timedelta = LIFETIME,
+    ) -> Release:
+        """Sign and keep the next release; the latest again where it holds this very shift."""
+        key, latest = self.key(), self.latest()
+        if latest is None:
+            release = Release.first(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+        elif latest.packed == pack(shift, header):
+            return latest
+        else:
+            release = latest.next(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+        self._write(release)
+        return release
+
+    def rotate(self, *, lifetime: timedelta = LIFETIME) -> Release:
+        """A new key, and the latest shift released again, signed by both keys.
+
+        Raises InputError before the first release: nobody could have pinned the key.
+        """
+        old, latest = self.key(), self.latest()
+        if latest is None:
+            raise InputError(f"{self.folder}: no release yet; make a new signing key in place of a rotation")
+        new = SigningKey()
+        new.write(self.folder / _NEXT)
+        release = latest.rotated(old, new, lifetime=lifetime)
+        self._write(release)
+        (self.folder / _NEXT).replace(self.folder / KEY)
+        return release
+
+    def key(self) -> SigningKey:
+        """The key in use; a rotation that was killed is finished, or undone where nothing was released."""
+        upcoming = self.folder / _NEXT
+        if upcoming.exists():
+            latest = self.latest()
+            if latest is not None and latest.key == read_signing_key(upcoming).public:
+                upcoming.replace(self.folder / KEY)
+            else:
+                upcoming.unlink()
+        return read_signing_key(self.folder / KEY)
+
+    def _write(self, release: Release) -> None:
+        path = self.folder / "releases" / f"{release.version:08d}.safetensors"
+        write_atomic(path, release.to_bytes())

@@ -1,0 +1,63 @@
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from cloud.release_store import CloudReleases
+from protocol.errors import InputError
+from protocol.release import Release, check_chain
+from protocol.signing import SigningKey
+from tests.protocol.chains import HEADER, shift
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> CloudReleases:
+    SigningKey().write(tmp_path / "signing.pem")
+    return CloudReleases(tmp_path)
+
+
+def test_publishing_makes_a_chain_and_again_is_no_news(cloud: CloudReleases):
+    first = cloud.publish(shift(1), HEADER)
+    assert cloud.publish(shift(1), HEADER) == first
+    second = cloud.publish(shift(2), HEADER, epsilon=2.0, lifetime=timedelta(days=1))
+    assert [release.version for release in cloud.verify()] == [1, 2]
+    assert (cloud.latest(), second.epsilon) == (second, 2.0)
+
+
+def test_rotation(cloud: CloudReleases):
+    with pytest.raises(InputError, match="no release yet"):
+        cloud.rotate()
+    first = cloud.publish(shift(1), HEADER)
+    rotated = cloud.rotate()
+    assert rotated.packed == first.packed
+    third = cloud.publish(shift(2), HEADER)
+    assert third.key == rotated.key != first.key
+    check_chain(cloud.all(), first.key)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_killed_rotation_is_finished_or_undone(cloud: CloudReleases, monkeypatch, released: bool):
+    cloud.publish(shift(1), HEADER)
+    before = cloud.key().public
+
+    def die(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die) if released else monkeypatch.setattr(Release, "rotated", die)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.rotate()
+    monkeypatch.undo()
+    assert (cloud.key().public == before) is not released
+    assert not (cloud.folder / "signing.next.pem").exists()
+    cloud.publish(shift(2), HEADER)
+    cloud.rotate()
+    assert len(cloud.verify()) == 3 + released
+
+
+def test_a_release_that_was_exchanged_is_found(cloud: CloudReleases):
+    for number in range(3):
+        cloud.publish(shift(number), HEADER)
+    paths = sorted((cloud.folder / "releases").iterdir())
+    paths[1].write_bytes(paths[2].read_bytes())
+    with pytest.raises(InputError, match="release 3 does not follow from the 1 before"):
+        cloud.verify()
