@@ -67,7 +67,7 @@ def test_a_killed_run_resumes_to_the_same_result(tmp_path, finished, monkeypatch
         Study(LocalGrid(folder, clients), settings, folder, lambda event, values: None).run()
     monkeypatch.setattr(client_app, "_agent", original)
     Study(LocalGrid(folder, clients), settings, folder, lambda event, values: None).run()
-    assert (folder / FILE_NAME).read_bytes() == (finished / FILE_NAME).read_bytes()
+    assert read_release(folder / FILE_NAME).packed == read_release(finished / FILE_NAME).packed
     assert results(folder) == results(finished)
     for ledger in (finished / "ledger").iterdir():
         assert (folder / "ledger" / ledger.name).read_text() == ledger.read_text()
