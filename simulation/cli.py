@@ -71,12 +71,14 @@ def simulate(
 
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
+    from cloud.job_settings import SETTINGS
+    from cloud.presets import parse_overrides
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
     from simulation.clients import prepare_clients
     from simulation.job import run_in_process
     from simulation.runner import RunFailed, run_simulation
-    from simulation.settings import SETTINGS, RunSettings, parse_overrides
+    from simulation.settings import RunSettings
 
     console = Console()
     if resume:
@@ -190,7 +192,8 @@ def tune(
     Uses the histories of others only (older items to fit, the latest quarter to score), so that no
     target user's question takes part in the choice.
     """
-    from simulation.settings import RunSettings, parse_overrides
+    from cloud.presets import parse_overrides
+    from simulation.settings import RunSettings
     from simulation.tuning import tune as trials
 
     console = Console()
@@ -215,10 +218,11 @@ def flower_env(
 
     Writes runs/flower-home with a simulation of as many nodes as the preset has clients.
     """
+    from cloud.presets import parse_overrides
     from protocol.run_folder import RUNS_VARIABLE
     from simulation.clients import count_clients
     from simulation.environment import variables, write_flower_home
-    from simulation.settings import RunSettings, parse_overrides
+    from simulation.settings import RunSettings
 
     settings = RunSettings.read(preset, parse_overrides(setting or []))
     runs = Path("runs").resolve()
@@ -233,7 +237,7 @@ def presets() -> None:
     """List the presets that ship, with what each is for."""
     from importlib import resources
 
-    from simulation.settings import preset_names
+    from cloud.presets import preset_names
 
     console = Console()
     for name in preset_names():

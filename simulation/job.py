@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
 
+from cloud.job_settings import SETTINGS
 from edge.client_app import CLIENTS, items_of
 from edge.items import ItemCache
 from protocol.errors import InputError
@@ -22,7 +23,7 @@ from simulation.cohort_grid import CohortGrid
 from simulation.environment import keep_freed_memory
 from simulation.metrics import write_metrics
 from simulation.report import write_report
-from simulation.settings import SETTINGS, RunSettings
+from simulation.settings import RunSettings
 from simulation.study import EVENTS, Study
 
 logger = logging.getLogger("fedperfit.simulation")

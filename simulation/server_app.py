@@ -10,10 +10,12 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from cloud.job_settings import SETTINGS
+from cloud.presets import parse_overrides
 from protocol.files import read_json, write_json
 from protocol.run_folder import run_folder
 from simulation.job import do_job
-from simulation.settings import SETTINGS, RunSettings, parse_overrides
+from simulation.settings import RunSettings
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.simulation")

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from local_grid import LocalGrid
 
+from cloud.job_settings import SETTINGS
 from protocol.files import write_json
 from simulation.clients import prepare_clients
-from simulation.settings import SETTINGS, RunSettings
+from simulation.settings import RunSettings
 from simulation.study import Study
 
 SMALL = {

@@ -2,9 +2,10 @@ from importlib import resources
 
 import pytest
 
+from cloud.presets import parse_overrides, preset_names
 from protocol.base_model import EMBEDDED, BaseModelCard, read_card
 from protocol.errors import InputError
-from simulation.settings import RunSettings, parse_overrides, preset_names
+from simulation.settings import RunSettings
 
 CARD = BaseModelCard("f", hidden_size=4096, layers=32, parameters=1, dtype="bfloat16", lora_qv=1)
 PAPER = {
