@@ -94,24 +94,26 @@ class Federation:
     def personalize(
         self,
         clients: Sequence[str],
-        shift: Shift,
+        payload: bytes,
         personal: PersonalSettings,
         training: TrainingSettings,
         phase: str,
     ) -> dict[str, Counts]:
-        """Have each client fit its personal shift on `shift`; what it learns stays with it.
+        """Have each client fit its personal shift on top; what it learns stays with it.
+
+        payload: the packed collective shift, or the release that holds it where edges want one.
 
         Returns admitted counts by client name, sorted; the others are logged.
         """
         config = training.to_config() | personal.to_config()
-        return self._counts(clients, shift, config, PERSONALIZE_TYPE, TRAINING_METRICS, phase)
+        return self._counts(clients, payload, config, PERSONALIZE_TYPE, TRAINING_METRICS, phase)
 
     def evaluate(
-        self, clients: Sequence[str], shift: Shift, evaluation: EvaluationSettings, phase: str
+        self, clients: Sequence[str], payload: bytes, evaluation: EvaluationSettings, phase: str
     ) -> dict[str, Counts]:
         """Have each client answer its questions; admitted metric sums by client name, sorted."""
         rules = evaluation_metrics(self.task)
-        return self._counts(clients, shift, evaluation.to_config(), EVALUATE_TYPE, rules, phase)
+        return self._counts(clients, payload, evaluation.to_config(), EVALUATE_TYPE, rules, phase)
 
     def _start(self) -> Checkpoint:
         shift = Shift.identity(self.header.shape, seed=self.settings.seed)
@@ -198,19 +200,18 @@ class Federation:
     def _counts(
         self,
         clients: Sequence[str],
-        shift: Shift,
+        payload: bytes,
         config: Config,
         message_type: str,
         rules: Mapping[str, MetricRule],
         phase: str,
     ) -> dict[str, Counts]:
         names = sorted(set(clients))
-        packed = pack(shift, replace(self.header, round=self.settings.rounds))
         deadline = self.settings.deadline_seconds
         counts: dict[str, Counts] = {}
         dropped: dict[str, str] = {}
         replies = self.exchange.ask(
-            _contents(names, packed, config | {ROUND_KEY: 0}),
+            _contents(names, payload, config | {ROUND_KEY: 0}),
             message_type,
             phase=phase,
             round=0,
@@ -229,9 +230,9 @@ class Federation:
         return dict(sorted(counts.items()))
 
 
-def _contents(clients: Sequence[str], packed: bytes, config: Config) -> dict[str, RecordDict]:
-    """The same request for each client: the packed shift and the settings."""
-    array = Array(dtype="uint8", shape=(len(packed),), stype=SHIFT_STYPE, data=packed)
+def _contents(clients: Sequence[str], payload: bytes, config: Config) -> dict[str, RecordDict]:
+    """The same request for each client: the shift and the settings."""
+    array = Array(dtype="uint8", shape=(len(payload),), stype=SHIFT_STYPE, data=payload)
     return {
         client: RecordDict(
             {

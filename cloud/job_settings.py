@@ -1,4 +1,4 @@
-"""The settings of a federation and of what comes after it: a preset's TOML file, then the user's own values."""
+"""The settings of a federation and of what comes after: a preset's TOML file, then the user's values."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields

@@ -1,18 +1,15 @@
 """The whole job of a run folder over any grid: study, figures, report, with every event on file."""
 
-import json
 import logging
 import resource
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
 
+from cloud.job import OnEvent, recorder
 from cloud.job_settings import SETTINGS
 from edge.client_app import CLIENTS, items_of
 from edge.items import ItemCache
@@ -24,11 +21,10 @@ from simulation.environment import keep_freed_memory
 from simulation.metrics import write_metrics
 from simulation.report import write_report
 from simulation.settings import RunSettings
-from simulation.study import EVENTS, Study
+from simulation.study import Study
 
 logger = logging.getLogger("fedperfit.simulation")
 
-OnEvent = Callable[[dict[str, Any]], None]
 LOCK = ".lock"
 """In the run folder: held while a process works on it."""
 
@@ -38,13 +34,7 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
 
     on_event gets every event after it is appended to the folder's events.
     """
-
-    def progress(event: str, values: dict[str, Any]) -> None:
-        entry = {"event": event, "time": time.time(), **values}
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        on_event(entry)
-
+    progress = recorder(folder, on_event)
     progress("start", {"run": str(folder)})
     Study(grid, settings, folder, progress).run()
     write_metrics(folder)

@@ -17,10 +17,10 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
+from cloud.job import EVENTS, OnEvent
 from protocol.errors import InputError
 from simulation.environment import RUN_MARK, variables, write_flower_home
-from simulation.job import LOCK, OnEvent
-from simulation.study import EVENTS
+from simulation.job import LOCK
 
 _START_SECONDS = 60.0
 _APP = '''"""Names the installed apps for Flower, which wants them inside the folder it runs."""

@@ -21,11 +21,12 @@ from flwr.app import Message, MetricRecord, RecordDict
 from cloud.aggregation import aggregate
 from protocol.errors import InputError
 from protocol.messages import COUNTS_RECORD, METRICS_RECORD, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
-from protocol.packing import read_header
+from protocol.packing import pack, read_header
 from protocol.settings import EvaluationSettings, PersonalSettings
 from protocol.shift import Shift
 
 CLIENTS = dict(enumerate(("anna", "ben", "carl", "dora"), start=1))
+PAYLOAD = pack(Shift.identity(SHAPE, seed=0), HEADER)
 QUIET = lambda report: None  # noqa: E731
 
 
@@ -266,9 +267,7 @@ def test_personalize_returns_counts_and_no_more(tmp_path: Path, caplog: pytest.L
     grid = FakeGrid(CLIENTS, answer)
     job = federation(tmp_path, grid)
     personal = PersonalSettings(rank=1, additive=False, slot="main")
-    counts = job.personalize(
-        list(CLIENTS.values()), Shift.identity(SHAPE, seed=0), personal, TRAINING, "personalize"
-    )
+    counts = job.personalize(list(CLIENTS.values()), PAYLOAD, personal, TRAINING, "personalize")
     assert {name: (c.items, c.metrics) for name, c in counts.items()} == {
         "anna": (3, {"loss": 1.5}),
         "dora": (0, {}),
@@ -296,12 +295,11 @@ def test_evaluate_returns_the_metric_sums_of_the_task(tmp_path: Path) -> None:
     evaluation = EvaluationSettings(
         stage="personal", slot="main", additive=False, batch_size=4, prompt_form="lamp"
     )
-    scores = job.evaluate(list(CLIENTS.values()), Shift.identity(SHAPE, seed=0), evaluation, "personal")
+    scores = job.evaluate(list(CLIENTS.values()), PAYLOAD, evaluation, "personal")
     assert list(scores) == ["anna", "carl", "dora"]
     assert scores["anna"].metrics["gold"] == labels
     assert grid.pushed[0].metadata.message_type == "evaluate.stage"
-    header, _ = read_header(grid.pushed[0].content[SHIFT_RECORD][SHIFT_KEY].data)
-    assert (header.round, header.task) == (2, HEADER.task)
+    assert grid.pushed[0].content[SHIFT_RECORD][SHIFT_KEY].data == PAYLOAD
 
 
 def test_history_survives_json(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""A federation and what comes after it in one run folder; resumable at every phase.
+
+Each phase leaves `results/<phase>.json` and `ledger/<phase>.jsonl`; a phase whose result is there is
+not run again, and training goes on from its last round's checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from cloud.checkpoint import Checkpoints
+from cloud.exchange import Exchange
+from cloud.federation import Federation
+from cloud.job_settings import JobSettings
+from cloud.roster import roster
+from cloud.round_report import RoundReport
+from protocol.base_model import read_card
+from protocol.files import write_json
+from protocol.ledger import Ledger
+from protocol.packing import ShiftHeader, pack
+from protocol.shift import Shift
+
+EVENTS = "events.jsonl"
+"""In the run folder: one JSON object per progress event."""
+FULL = "full"
+"""The slot of the personal shifts that are not a study's."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+"""Called with every event after it is on file."""
+
+
+def recorder(folder: Path, on_event: OnEvent) -> "Progress":
+    """Appends events to the folder's file, each with its time, and hands them on."""
+
+    def progress(event: str, values: dict[str, Any]) -> None:
+        entry = {"event": event, "time": time.time(), **values}
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        on_event(entry)
+
+    return progress
+
+
+Progress = Callable[[str, dict[str, Any]], None]
+"""Called with an event's name and its values: what a live display shows."""
+
+
+class Job:
+    """The phases of one run folder over a Flower grid."""
+
+    def __init__(self, grid: Grid, settings: JobSettings, folder: Path, progress: Progress) -> None:
+        self.grid, self.folder, self.progress = grid, folder, progress
+        self.card = read_card(settings.base_model)
+        self.header = ShiftHeader(
+            shape=settings.shape(self.card),
+            task=settings.task,
+            fingerprint=self.card.fingerprint,
+            round=0,
+            dtype=settings.transport_dtype,
+        )
+        self._job = settings
+
+    def connect(self, expected: int, seconds: float) -> list[str]:
+        """Wait for `expected` clients; the names of those that can take part."""
+        ledger = self._fresh_ledger("status")
+        found = roster(
+            self.grid,
+            expected=expected,
+            timeout=seconds,
+            fingerprint=self.card.fingerprint,
+            task=self.header.task,
+            ledger=ledger,
+        )
+        self.names = found.names
+        self.progress("connected", {"clients": len(self.names)})
+        return list(found.statuses)
+
+    def train(self, phase: str, clients: Sequence[str]) -> tuple[Federation, Shift]:
+        """The collective shift of a federation of these clients, resumed where it was begun."""
+        federation = self._federation(phase, self._ledger(phase))
+
+        def on_round(report: RoundReport) -> None:
+            values = {
+                "phase": phase,
+                "round": report.round,
+                "rounds": self._job.rounds,
+                "admitted": len(report.admitted),
+                "dropped": len(report.dropped),
+                "loss": report.loss,
+                "down": report.bytes_down,
+                "up": report.bytes_up,
+            }
+            self.progress("round", values)
+
+        self.progress("phase", {"phase": phase, "clients": len(clients)})
+        return federation, federation.train(clients, on_round)
+
+    def personalize(
+        self,
+        phase: str,
+        clients: Sequence[str],
+        payload: bytes,
+        *,
+        slot: str = FULL,
+        items: int | None = None,
+    ) -> None:
+        """Have clients fit personal shifts; payload: a packed shift, or a release where edges want one."""
+        training = self._job.training(personal=True, max_items=items)
+        personal = self._job.personal(slot)
+        self._once(phase, clients, lambda f: f.personalize(clients, payload, personal, training, phase))
+
+    def evaluate(
+        self, phase: str, clients: Sequence[str], payload: bytes, stage: str, *, slot: str = FULL
+    ) -> None:
+        """Have clients answer their questions at one stage."""
+        evaluation = self._job.evaluation(stage, slot)
+        self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
+
+    def packed(self, shift: Shift) -> bytes:
+        """A trained collective shift as it travels."""
+        return pack(shift, self.trained_header)
+
+    @property
+    def trained_header(self) -> ShiftHeader:
+        """Of the shift after all rounds."""
+        return replace(self.header, round=self._job.rounds)
+
+    def _once(self, phase: str, clients: Sequence[str], ask: Callable[[Federation], dict[str, Any]]) -> None:
+        path = self.folder / "results" / f"{phase}.json"
+        if path.exists():
+            return
+        self.progress("phase", {"phase": phase, "clients": len(clients)})
+        counts = ask(self._federation(phase, self._fresh_ledger(phase)))
+        result = {client: {"items": c.items, "metrics": c.metrics} for client, c in counts.items()}
+        write_json(path, result)
+        self.progress("result", {"phase": phase, "clients": len(result)})
+
+    def _federation(self, phase: str, ledger: Ledger) -> Federation:
+        return Federation(
+            exchange=Exchange(self.grid, ledger, self.names, self._on_reply),
+            checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
+            ledger=ledger,
+            header=self.header,
+            settings=self._job.federation(),
+            training=self._job.training(personal=False),
+        )
+
+    def _on_reply(self, phase: str, replies: int, clients: int) -> None:
+        self.progress("reply", {"phase": phase, "replies": replies, "clients": clients})
+
+    def _ledger(self, phase: str) -> Ledger:
+        return Ledger(self.folder / "ledger" / f"{phase}.jsonl")
+
+    def _fresh_ledger(self, phase: str) -> Ledger:
+        ledger = self._ledger(phase)
+        ledger.path.unlink(missing_ok=True)
+        return ledger
