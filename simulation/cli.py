@@ -75,9 +75,10 @@ def simulate(
     from cloud.presets import parse_overrides
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
+    from protocol.flower import RunFailed
     from simulation.clients import prepare_clients
     from simulation.job import run_in_process
-    from simulation.runner import RunFailed, run_simulation
+    from simulation.runner import run_simulation
     from simulation.settings import RunSettings
 
     console = Console()

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from edge.items import PROCESSES_VARIABLE
+from protocol.flower import QUIET
 
 RUN_MARK = "FEDPERFIT_RUN"
 """Set in every process of a run to the run's folder, so that all of them can be found and stopped."""
@@ -34,12 +35,8 @@ def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str
     """Environment variables for SuperLink, ServerApp and clients; client_gpus as for the Flower home."""
     processes = round(1 / client_gpus) if torch.cuda.is_available() and client_gpus else os.cpu_count()
     return {
+        **QUIET,
         "FLWR_HOME": str(flower_home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_DEDUP_LOGS": "0",
         "TOKENIZERS_PARALLELISM": "false",
         **{f"MALLOC_{name.removeprefix('M_')}_": str(value) for name, (_, value) in _MALLOPT.items()},
         PROCESSES_VARIABLE: str(processes or 1),
