@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cloud import release_cli
+from cloud import deploy_cli, release_cli
 from protocol.commands import console, run
 from protocol.errors import InputError
 
@@ -23,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", no_args_is_help=True)
+for command in (deploy_cli.init, deploy_cli.up, deploy_cli.enroll, deploy_cli.unenroll, deploy_cli.run):
+    app.command()(command)
 app.add_typer(release_cli.app, name="release")
 app.add_typer(checkpoint_app, name="checkpoint")
 

@@ -6,7 +6,7 @@ not run again, and training goes on from its last round's checkpoint.
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ class Job:
         )
         self._job = settings
 
-    def connect(self, expected: int, seconds: float) -> list[str]:
-        """Wait for `expected` clients; the names of those that can take part."""
+    def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
+        """Wait for `expected` clients; the names of those that can take part (see `roster`)."""
         ledger = self._fresh_ledger("status")
         found = roster(
             self.grid,
@@ -75,6 +75,7 @@ class Job:
             fingerprint=self.card.fingerprint,
             task=self.header.task,
             ledger=ledger,
+            enrolled=enrolled,
         )
         self.names = found.names
         self.progress("connected", {"clients": len(self.names)})

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -59,10 +60,12 @@ def roster(
     fingerprint: str,
     task: str,
     ledger: Ledger,
+    enrolled: Mapping[int, str] | None = None,
 ) -> Roster:
     """Wait for `expected` nodes, ask all that are there, and keep those that fit the run.
 
     timeout: seconds to wait for the nodes, and again for their replies.
+    enrolled: the only name each node may have; None lets every node name itself.
     A status that is malformed, or of another base model or task, is dropped with a warning; so are all
     that claim the same name, for none of them can be believed.
     Raises InputError when too few nodes connect or no client is left.
@@ -84,6 +87,9 @@ def roster(
         replied.add(node)
         try:
             found[node] = _status(reply, fingerprint, task)
+            if enrolled is not None and enrolled.get(node) != found[node].client:
+                claimed = found.pop(node).client
+                raise Rejected(f"it calls itself {claimed}, and is enrolled as {enrolled.get(node)}")
         except Rejected as reason:
             logger.warning("status: dropped node %d: %s", node, reason)
     for node in nodes:

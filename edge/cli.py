@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from edge import agent_cli
 from protocol.commands import run
 
 app = typer.Typer(
@@ -16,6 +17,12 @@ app = typer.Typer(
     "shares_metrics), history.jsonl (one LaMP item per line) and, once fitted, personal/. "
     "Nothing here opens a network connection, and nothing in FOLDER is sent anywhere.",
 )
+
+for command in (
+    *(agent_cli.join, agent_cli.agent, agent_cli.explain, agent_cli.sent, agent_cli.learn),
+    *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
+):
+    app.command()(command)
 
 Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
 Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]
@@ -102,3 +109,7 @@ def answer(
 def main() -> None:
     """The console script."""
     run(app, "fedperfit-edge")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,6 @@
 """A client's own folder: who they are, what they wrote, and their answered questions.
 
-client.json       {"name", "task", "shares_metrics"}
+client.json       {"name", "task", "shares_metrics"}; "history" and "questions" where those are elsewhere
 history.jsonl     one item per line, with the fields of its LaMP task, oldest first
 answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
 questions.jsonl   the same, held out for measuring and never trained on; may be absent
@@ -49,9 +49,9 @@ def read_history(folder: Path) -> History:
         name=str(name),
         task=task,
         shares_metrics=shares is True,
-        items=_objects(folder / "history.jsonl"),
+        items=_objects(folder / about.get("history", "history.jsonl")),
         answered=_questions(folder / "answered.jsonl"),
-        questions=_questions(folder / "questions.jsonl"),
+        questions=_questions(folder / about.get("questions", "questions.jsonl")),
     )
 
 

@@ -8,6 +8,7 @@ only a name.
 import os
 import secrets
 from abc import ABC, abstractmethod
+from getpass import getpass
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -121,6 +122,13 @@ class KeyringKey(KeyKeeper):
             raise InputError(f"the system's keyring cannot be used ({reason})") from None
 
 
+def asked(kind: str) -> dict[str, str]:
+    """The passphrase, where the key is kept by one, as a variable for the agent's environment."""
+    if kind != PassphraseKey.kind:
+        return {}
+    return {PASSPHRASE_VARIABLE: os.environ.get(PASSPHRASE_VARIABLE) or getpass("passphrase of the vault: ")}
+
+
 def keeper(kind: str) -> KeyKeeper:
     """The keeper of that kind; a passphrase comes from the environment or is asked for."""
     if kind == FileKey.kind:
@@ -128,10 +136,5 @@ def keeper(kind: str) -> KeyKeeper:
     if kind == KeyringKey.kind:
         return KeyringKey()
     if kind == PassphraseKey.kind:
-        passphrase = os.environ.get(PASSPHRASE_VARIABLE)
-        if passphrase is None:
-            from getpass import getpass
-
-            passphrase = getpass("passphrase of the vault: ")
-        return PassphraseKey(passphrase)
+        return PassphraseKey(asked(kind)[PASSPHRASE_VARIABLE])
     raise InputError(f"key={kind!r}: expected file, passphrase or keyring")

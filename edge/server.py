@@ -1,12 +1,10 @@
 """Serves an agent on two sockets, each in a folder of its own that only its owner may enter."""
 
-import signal
+import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Event
-from types import FrameType
 
 import grpc
 
@@ -20,6 +18,7 @@ MAX_MESSAGE = 16 << 20
 """Bytes: the largest release."""
 _THREADS = 32
 _GRACE_SECONDS = 5.0
+_PR_SET_DUMPABLE = 4
 
 
 @contextmanager
@@ -39,16 +38,11 @@ def serving(deployed: Deployed, home: Home) -> Iterator[None]:
             stopped.wait()
 
 
-def wait_for_signal() -> None:
-    """Until SIGINT or SIGTERM."""
-    stop = Event()
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
-    stop.wait()
+def undumpable() -> None:
+    """Keep other processes of the same user, and core dumps, from this one's memory (Linux)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _server(folder: Path, add: Callable[[grpc.Server], None]) -> grpc.Server:

@@ -1,10 +1,11 @@
-"""`fedperfit data`: fetch real LaMP files, and look at what a folder holds."""
+"""`fedperfit data`: fetch real LaMP files, look at what a folder holds, hand histories out."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -12,10 +13,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from protocol.errors import InputError
+from protocol.files import write_json_lines
 from protocol.tasks import Kind, task_by_name
 from simulation.download import BASE_URL, LICENCE, download
 from simulation.lamp import LampData, User, open_lamp
 from simulation.lamp_files import GROUPS
+from simulation.settings import WORLD
+from simulation.world.build import WorldSize, write_world
 
 data_app = typer.Typer(
     no_args_is_help=True,
@@ -71,6 +76,35 @@ def download_command(
         download(task_by_name(task), to, split=split.value, base_url=url, progress=show)
     console.print(f"{to}: {task}, {split} split, licence {LICENCE}", soft_wrap=True, markup=False)
     console.print(f"Look at it: fedperfit data show {to} --task {task}", soft_wrap=True, markup=False)
+
+
+@data_app.command("people")
+def people_command(
+    task: TaskOption,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
+    names: Annotated[list[str], typer.Argument(help="What to call them.")],
+    data: Annotated[str, typer.Option(help="Folder with LaMP files, or `world`.")] = WORLD,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+) -> None:
+    """Give users' histories out as files, as people have them: to try a deployment with.
+
+    Each gets TO/NAME/history.jsonl, and questions.jsonl that are only for measuring.
+
+    Example: fedperfit data people --task LaMP_2M --to people ada ben carl
+    """
+    with TemporaryDirectory() as folder:
+        root = Path(data).expanduser()
+        if data == WORLD:
+            size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=20)
+            root = write_world(Path(folder), task, size, seed)
+        source = open_lamp(root, task_by_name(task))
+        users = source.users("targets")
+        if len(users) < len(names):
+            raise InputError(f"{data} has {len(users)} users, not {len(names)}")
+        for name, user in zip(names, (source.user("targets", user) for user in users), strict=False):
+            write_json_lines(to / name / "history.jsonl", user.history)
+            write_json_lines(to / name / "questions.jsonl", [q for q in user.questions if q["gold"]])
+    Console().print(f"{to}: {', '.join(names)}", soft_wrap=True, markup=False)
 
 
 @dataclass

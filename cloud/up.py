@@ -1,0 +1,114 @@
+"""Runs the SuperLink and the reverse proxy in front of it until told to stop."""
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+
+from cloud.home import CloudHome, CloudSettings, read_cloud
+from cloud.proxy import write_proxy
+from protocol.errors import InputError
+from protocol.flower import RunFailed, executable
+from protocol.processes import Children, wait_until
+
+MARK = "FEDPERFIT_CLOUD"
+"""Set in every process of a cloud to its folder."""
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is told when all is up."""
+
+    address: str
+    """Where edges reach the cloud."""
+
+
+def up(home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool]) -> None:
+    """Run until `stopping` says so; then nothing that was started is left.
+
+    What a killed `up` left running is stopped first. Raises InputError when this cloud is up already or
+    nginx is missing, RunFailed when something does not start or dies.
+    """
+    settings = read_cloud(home)
+    try:
+        with FileLock(home.folder / ".up.lock", timeout=0.5):
+            _stop_left_over(home)
+            _run(home, settings, on_ready, stopping)
+    except Timeout:
+        raise InputError(f"{home.folder}: this cloud is up already") from None
+
+
+def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
+    """Whether the SuperLink answers, asked behind the proxy."""
+    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    url = f"https://127.0.0.1:{settings.superlink_port}/health"
+    try:
+        return httpx.get(url, verify=context, timeout=1).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _run(
+    home: CloudHome,
+    settings: CloudSettings,
+    on_ready: Callable[[Ready], None],
+    stopping: Callable[[], bool],
+) -> None:
+    proxy = write_proxy(home, settings, root=hasattr(os, "geteuid") and os.geteuid() == 0)
+    tls = home.tls.absolute()
+    superlink = [
+        *(executable("flower-superlink"), "--enable-supernode-auth", "--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
+        *("--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt")),
+        *("--ssl-keyfile", str(tls / "server.key"), "--database", str(home.flower.absolute() / "state.db")),
+    ]
+    environment = {**home.environment(), MARK: str(home.folder.resolve())}
+    with Children() as children:
+        for name, command, ready in (
+            ("superlink", superlink, lambda: superlink_ready(home, settings)),
+            ("proxy", proxy, lambda: _proxy_ready(home, settings)),
+        ):
+            log = home.logs / f"{name}.log"
+            child = children.start(name, command, log=log, environment=environment)
+
+            def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
+                return child.process.poll() is not None or stopping() or ready()
+
+            if not wait_until(started, _START_SECONDS) or child.process.poll() is not None:
+                raise RunFailed(f"the {name} did not start; see {log}")
+        on_ready(Ready(f"{settings.host}:{settings.port}"))
+        wait_until(lambda: stopping() or children.dead() is not None, float("inf"))
+        dead = children.dead()
+        if dead is not None and not stopping():
+            raise RunFailed(f"the {dead.name} ended; see {dead.log}")
+
+
+def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
+    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    host = settings.host if settings.host in ("127.0.0.1", "localhost") else "localhost"
+    try:
+        response = httpx.get(f"https://{host}:{settings.port}/", verify=context, timeout=1)
+        return response.status_code == 404
+    except httpx.HTTPError:
+        return False
+
+
+def _stop_left_over(home: CloudHome) -> None:
+    """Stop what carries this cloud's mark: a killed `up` leaves its children running."""
+    mark = str(home.folder.resolve())
+    left = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                process.kill()
+                left.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    psutil.wait_procs(left, timeout=10)
+    Path(home.folder / "proxy" / "nginx.pid").unlink(missing_ok=True)

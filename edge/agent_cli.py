@@ -1,0 +1,255 @@
+"""`fedperfit-edge` for a deployed edge: join a cloud, run the agent, ask it."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from protocol.commands import console
+from protocol.errors import InputError
+
+Folder = Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")]
+_Stage = Annotated[str, typer.Option(help="base, collective or personal; by default the furthest there is.")]
+
+
+def join(
+    bundle: Annotated[Path, typer.Argument(help="The enrolment you were given: NAME.bundle.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where everything of yours is kept; by default in your data folder.")
+    ] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Your history: one item of the task per line, as JSON. Only read.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Questions with answers to measure on, never trained on.")
+    ] = None,
+    base_model: Annotated[str, typer.Option(help="Where the base model is here, if not by its name.")] = "",
+    share_metrics: Annotated[bool, typer.Option(help="Send sums of losses and scores to the cloud.")] = False,
+    key: Annotated[
+        str, typer.Option(help="The vault's key is kept by: file, passphrase or keyring.")
+    ] = "file",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    unconfined: Annotated[bool, typer.Option(help="Let code from the cloud read what you can.")] = False,
+) -> None:
+    """Join a cloud and take part until Ctrl-C; the same command goes on later.
+
+    Your history, personal shift and generated texts never leave this machine. What does is in `sent`.
+    """
+    import platformdirs
+
+    from edge.home import Home
+    from edge.joining import keep_running, settle
+    from protocol.bundle import read_bundle
+    from protocol.flower import RunFailed
+    from protocol.processes import until_signal
+
+    read = read_bundle(bundle)
+    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / read.name).absolute())
+    settle(
+        *(read, home),
+        history=history,
+        questions=questions,
+        base_model=base_model,
+        shares_metrics=share_metrics,
+        key=key,
+        device=device,
+    )
+    with until_signal() as stopping:
+        try:
+            keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
+        except RunFailed as error:
+            raise InputError(str(error)) from None
+
+
+def agent(folder: Folder) -> None:
+    """Run the agent alone: load the base model, open the vault, serve both sockets until Ctrl-C."""
+    from edge.deployed import Deployed
+    from edge.home import Home, read_settings
+    from edge.keys import keeper
+    from edge.server import serving, undumpable
+    from protocol.processes import until_signal, wait_until
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    undumpable()
+    with (
+        until_signal() as stopping,
+        Deployed.open(home, settings, keeper(settings.key)) as deployed,
+        serving(deployed, home),
+    ):
+        console().print(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
+        wait_until(stopping, float("inf"))
+
+
+def explain(folder: Folder) -> None:
+    """What the agent is, holds and does: release, personal shift, history, what it is busy with."""
+    from rich.table import Table
+
+    from protocol import owner_pb2
+
+    with _owner(folder) as owner:
+        told = owner.Explain(owner_pb2.ExplainRequest())
+    table = Table("", "", title=told.client, show_header=False)
+    for field, value in told.ListFields():
+        if field.message_type is not None:
+            for inner, part in value.ListFields():
+                table.add_row(f"{field.name} {inner.name}", _text(part))
+        else:
+            table.add_row(field.name.replace("_", " "), _text(value))
+    console().print(table)
+
+
+def sent(folder: Folder) -> None:
+    """Every message that left this machine: when, what for, each field and its bytes."""
+    from rich.table import Table
+
+    from protocol import owner_pb2
+
+    with _owner(folder) as owner:
+        messages = list(owner.Sent(owner_pb2.SentRequest()))
+    table = Table("time", "call", "bytes", "fields")
+    for message in messages:
+        fields = "; ".join(f"{field.name}={field.value} ({field.bytes})" for field in message.fields)
+        table.add_row(message.time, message.call, str(message.bytes), fields)
+    out = console()
+    out.print(table)
+    out.print(f"{len(messages)} messages, {sum(message.bytes for message in messages):,} bytes in all")
+
+
+def learn(
+    folder: Folder,
+    items: Annotated[Path, typer.Argument(help="Items, one JSON object per line; - reads them here.")],
+) -> None:
+    """Add items to your history, encrypted, and update the personal shift at once."""
+    from protocol import owner_pb2
+
+    try:
+        text = sys.stdin.read() if str(items) == "-" else items.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{items}: not UTF-8 text") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    with _owner(folder) as owner:
+        done = owner.Learn(owner_pb2.LearnRequest(items=lines))
+    taught = f"; {done.steps} steps, loss {done.loss:.3f}" if done.steps else "; for the next release"
+    console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
+
+
+def generate(
+    folder: Folder,
+    prompt: Annotated[str, typer.Argument(help="A text to continue.")],
+    stage: _Stage = "",
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens; 0 is the agent's own.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+) -> None:
+    """Continue a text, piece by piece."""
+    from protocol import owner_pb2
+
+    request = owner_pb2.GenerateRequest(
+        prompt=prompt, stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
+    )
+    with _owner(folder) as owner:
+        for piece in owner.Generate(request):
+            print(piece.text, end="", flush=True)
+    print()
+
+
+def ask(
+    folder: Folder,
+    question: Annotated[str, typer.Argument(help="A question of the task, in LaMP's form.")],
+    stage: _Stage = "",
+) -> None:
+    """The answer to a question of the task."""
+    from protocol import owner_pb2
+
+    with _owner(folder) as owner:
+        print(owner.Answer(owner_pb2.AnswerRequest(question=question, stage=stage)).text)
+
+
+def forget(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the personal shift, the learned items and the key that protected them.
+
+    Your own history file is yours and stays. Works with and without a running agent.
+    """
+    from edge.agent import VAULT
+    from edge.home import Home, read_settings
+    from edge.keys import FileKey, KeyringKey
+    from edge.vault import Vault
+    from protocol import owner_pb2
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    if not yes:
+        typer.confirm(f"forget everything personal in {folder}?", abort=True)
+    if (home.owner / "agent.sock").exists() and _running(folder):
+        with _owner(folder) as owner:
+            done = owner.Forget(owner_pb2.ForgetRequest())
+        shifts, learned = done.shifts, done.learned
+    else:
+        keeper = KeyringKey() if settings.key == KeyringKey.kind else FileKey()
+        shifts, learned = Vault(home.folder / VAULT, keeper).forget()
+    console().print(f"forgot {shifts} personal shifts and {learned} learned items; their key is destroyed")
+
+
+def rotate_key(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="How the new key is kept: file, passphrase or keyring.")] = "",
+) -> None:
+    """Seal the vault under a new key, kept as before or in another way; the agent must be stopped."""
+    from dataclasses import replace
+
+    from edge.agent import VAULT
+    from edge.home import Home, read_settings
+    from edge.keys import keeper
+    from edge.vault import Vault
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    new = keeper(to or settings.key)
+    vault = Vault(home.folder / VAULT, keeper(settings.key))
+    with vault.held():
+        vault.rotate(new)
+        replace(settings, key=new.kind).write(home)
+    console().print(f"sealed under a new key, kept by {new.kind}")
+
+
+def _running(folder: Path) -> bool:
+    from protocol import owner_pb2
+
+    try:
+        with _owner(folder) as owner:
+            owner.Explain(owner_pb2.ExplainRequest(), timeout=5)
+        return True
+    except InputError:
+        return False
+
+
+@contextmanager
+def _owner(folder: Path) -> Iterator[Any]:
+    """The agent's owner service; its errors, and its absence, are one line."""
+    import grpc
+
+    from edge.home import Home, socket_path
+    from protocol import owner_pb2_grpc
+
+    path = socket_path(Home(folder).owner)
+    limits = [(f"grpc.max_{way}_message_length", -1) for way in ("receive", "send")]
+    try:
+        with grpc.insecure_channel(f"unix:{path}", options=limits) as channel:
+            yield owner_pb2_grpc.OwnerStub(channel)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise InputError(f"{folder}: the agent is not running; see fedperfit-edge join") from None
+        raise InputError(str(error.details())) from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str | int | float):
+        return json.dumps(value) if isinstance(value, bool) else str(value)
+    return ", ".join(map(str, value))
