@@ -39,7 +39,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """This process's environment, for Flower's programs with their state in `home`."""
     beside = str(Path(sys.executable).parent)  # they start one another by name
     path = os.pathsep.join([beside, os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "FLWR_HOME": str(home), "PATH": path, **more}
+    return {**os.environ, **QUIET, "FLWR_HOME": str(home.absolute()), "PATH": path, **more}
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,34 +1,16 @@
-"""The environment a simulation needs: Flower's and Ray's switches, and glibc's allocator.
+"""The environment a simulation needs: Flower's and Ray's switches, and the allocator's."""
 
-Small models spend more time in malloc's page faults than in arithmetic unless freed memory is kept:
-the three MALLOC settings made training 2 to 2.5 times faster on a CPU.
-"""
-
-import ctypes
 import os
 from pathlib import Path
 
 import torch
 
+from edge.allocator import ALLOCATOR
 from edge.items import PROCESSES_VARIABLE
 from protocol.flower import QUIET
 
 RUN_MARK = "FEDPERFIT_RUN"
 """Set in every process of a run to the run's folder, so that all of them can be found and stopped."""
-
-
-_MALLOPT = {"TRIM_THRESHOLD": (-1, 1 << 30), "TOP_PAD": (-2, 64 << 20), "MMAP_THRESHOLD": (-3, 1 << 30)}
-"""glibc's options: number for mallopt, and value in bytes."""
-ALLOCATOR = {f"MALLOC_{name}_": str(value) for name, (_, value) in _MALLOPT.items()}
-"""The same as environment variables, for processes yet to start."""
-
-
-def keep_freed_memory() -> None:
-    """Set the allocator of this process, where it runs on glibc."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        for option, value in _MALLOPT.values():
-            libc.mallopt(option, value)
 
 
 def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str]:
@@ -38,7 +20,7 @@ def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str
         **QUIET,
         "FLWR_HOME": str(flower_home),
         "TOKENIZERS_PARALLELISM": "false",
-        **{f"MALLOC_{name.removeprefix('M_')}_": str(value) for name, (_, value) in _MALLOPT.items()},
+        **ALLOCATOR,
         PROCESSES_VARIABLE: str(processes or 1),
         RUN_MARK: mark,
     }

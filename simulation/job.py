@@ -11,13 +11,13 @@ from flwr.serverapp import Grid
 
 from cloud.job import OnEvent, recorder
 from cloud.job_settings import SETTINGS
+from edge.allocator import keep_freed_memory
 from edge.client_app import CLIENTS, items_of
 from edge.items import ItemCache
 from protocol.errors import InputError
 from protocol.files import read_json
 from simulation.clients import prepare_clients
 from simulation.cohort_grid import CohortGrid
-from simulation.environment import keep_freed_memory
 from simulation.metrics import write_metrics
 from simulation.report import write_report
 from simulation.settings import RunSettings

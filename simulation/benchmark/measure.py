@@ -75,7 +75,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
 
 
 def _environment(threads: int) -> dict[str, str]:
-    from simulation.environment import ALLOCATOR
+    from edge.allocator import ALLOCATOR
 
     return ALLOCATOR | {"OMP_NUM_THREADS": str(threads)}
 
