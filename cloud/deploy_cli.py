@@ -101,7 +101,6 @@ def run(
     from cloud.home import CloudHome
     from cloud.run import run as follow
     from protocol.errors import InputError
-    from protocol.flower import RunFailed
 
     if resume and not name:
         raise InputError("--resume needs --name: which run?")
@@ -112,11 +111,7 @@ def run(
         if line:
             out.print(line)
 
-    try:
-        done = follow(CloudHome(folder), name or time.strftime("%Y%m%d-%H%M%S"), resume=resume, on_event=show)
-    except RunFailed as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
+    done = follow(CloudHome(folder), name or time.strftime("%Y%m%d-%H%M%S"), resume=resume, on_event=show)
     out.print(f"done; results in {done / 'results'}")
 
 

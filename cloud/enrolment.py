@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cloud.home import CONNECTION, CloudHome, read_cloud
 from cloud.release_store import CloudReleases
-from cloud.up import superlink_ready
+from cloud.up import wait_for_superlink
 from protocol.base_model import read_card
 from protocol.bundle import NAME, Bundle
 from protocol.errors import InputError
@@ -36,8 +36,7 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
         raise InputError(f"{name} is enrolled already; unenroll it first")
     if out.exists():
         raise InputError(f"{out}: exists already")
-    if not superlink_ready(home, settings):
-        raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+    wait_for_superlink(home, settings)
     key = ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())

@@ -7,6 +7,7 @@ the SuperLink, and whoever is slow is cut off.
 
 import os
 import shutil
+from pathlib import Path
 
 from cloud.home import CloudHome, CloudSettings
 from protocol.errors import InputError
@@ -65,7 +66,7 @@ http {{
 """
 
 
-def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patience: int = 15) -> list[str]:
+def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patience: int) -> list[str]:
     """Write the configuration; the command that runs nginx with it in the foreground.
 
     root: whether this process is root's, whose workers would otherwise be nobody's and reach no file here.
@@ -87,9 +88,14 @@ def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patienc
         fleet="|".join(FLEET),
         superlink_port=settings.superlink_port,
     )
-    path = folder / "nginx.conf"
+    path = proxy_config(home)
     write_atomic(path, config.encode())
     return [program, "-c", str(path), "-p", str(folder), "-e", str(folder / "start.log"), "-g", "daemon off;"]
+
+
+def proxy_config(home: CloudHome) -> Path:
+    """Where the configuration is."""
+    return (home.folder / "proxy" / "nginx.conf").resolve()
 
 
 def _listen(settings: CloudSettings) -> str:

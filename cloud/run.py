@@ -7,7 +7,7 @@ from cloud.home import CONNECTION, CloudHome, CloudSettings, read_cloud
 from cloud.job import EVENTS, OnEvent
 from cloud.job_settings import SETTINGS
 from cloud.server_app import CLOUD_KEY
-from cloud.up import superlink_ready
+from cloud.up import wait_for_superlink
 from protocol.errors import InputError
 from protocol.files import read_json, write_atomic, write_json
 from protocol.flower import stream_run
@@ -43,8 +43,7 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
     """
     settings = read_cloud(home)
     folder = (home.runs / name).absolute()
-    if not superlink_ready(home, settings):
-        raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+    wait_for_superlink(home, settings)
     _prepare(folder, settings, resume)
     app = folder / "app"
     for file, content in _APPS.items():

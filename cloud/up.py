@@ -3,22 +3,23 @@
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import psutil
 from filelock import FileLock, Timeout
 
 from cloud.home import CloudHome, CloudSettings, read_cloud
-from cloud.proxy import write_proxy
-from protocol.errors import InputError
-from protocol.flower import RunFailed, executable
+from cloud.proxy import proxy_config, write_proxy
+from protocol.errors import InputError, RunFailed
+from protocol.flower import executable, free
 from protocol.processes import Children, wait_until
 
 MARK = "FEDPERFIT_CLOUD"
 """Set in every process of a cloud to its folder."""
 _START_SECONDS = 60.0
+_LOCK = ".up.lock"
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,21 @@ class Ready:
     """Where edges reach the cloud."""
 
 
-def up(home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool]) -> None:
+def up(
+    home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool], patience: int = 15
+) -> None:
     """Run until `stopping` says so; then nothing that was started is left.
+
+    patience: seconds a client may be silent within a request.
 
     What a killed `up` left running is stopped first. Raises InputError when this cloud is up already or
     nginx is missing, RunFailed when something does not start or dies.
     """
     settings = read_cloud(home)
     try:
-        with FileLock(home.folder / ".up.lock", timeout=0.5):
+        with FileLock(home.folder / _LOCK, timeout=0.5):
             _stop_left_over(home)
-            _run(home, settings, on_ready, stopping)
+            _run(home, settings, on_ready, stopping, patience)
     except Timeout:
         raise InputError(f"{home.folder}: this cloud is up already") from None
 
@@ -54,13 +59,34 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
         return False
 
 
+def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
+    """Until the SuperLink answers; raises InputError when this cloud is not up, nor coming up."""
+    lock = FileLock(home.folder / _LOCK, timeout=0)
+
+    def down() -> bool:
+        try:
+            with lock:
+                return True
+        except Timeout:
+            return False
+
+    wait_until(lambda: superlink_ready(home, settings) or down(), _START_SECONDS)
+    if not superlink_ready(home, settings):
+        raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+
+
 def _run(
     home: CloudHome,
     settings: CloudSettings,
     on_ready: Callable[[Ready], None],
     stopping: Callable[[], bool],
+    patience: int,
 ) -> None:
-    proxy = write_proxy(home, settings, root=hasattr(os, "geteuid") and os.geteuid() == 0)
+    for name, number in (("port", settings.port), ("superlink-port", settings.superlink_port)):
+        if not free(number):
+            raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    proxy = write_proxy(home, settings, root=root, patience=patience)
     tls = home.tls.absolute()
     superlink = [
         *(executable("flower-superlink"), "--enable-supernode-auth", "--isolation", "subprocess"),
@@ -99,16 +125,23 @@ def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
         return False
 
 
-def _stop_left_over(home: CloudHome) -> None:
-    """Stop what carries this cloud's mark: a killed `up` leaves its children running."""
-    mark = str(home.folder.resolve())
-    left = []
+def processes(home: CloudHome) -> list[psutil.Process]:
+    """Every process of this cloud, whoever started it, and all that they started."""
+    mark, config = str(home.folder.resolve()), str(proxy_config(home))
+    found: set[psutil.Process] = set()
     for process in psutil.process_iter():
         try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                process.kill()
-                left.append(process)
+            # nginx writes its title over its environment
+            if process.environ().get(MARK) == mark or config in " ".join(process.cmdline()):
+                found.update([process, *process.children(recursive=True)])
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def _stop_left_over(home: CloudHome) -> None:
+    left = processes(home)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(left, timeout=10)
-    Path(home.folder / "proxy" / "nginx.pid").unlink(missing_ok=True)

@@ -45,7 +45,6 @@ def join(
     from edge.home import Home
     from edge.joining import keep_running, settle
     from protocol.bundle import read_bundle
-    from protocol.flower import RunFailed
     from protocol.processes import until_signal
 
     read = read_bundle(bundle)
@@ -60,10 +59,7 @@ def join(
         device=device,
     )
     with until_signal() as stopping:
-        try:
-            keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
-        except RunFailed as error:
-            raise InputError(str(error)) from None
+        keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
 
 
 def agent(folder: Folder) -> None:

@@ -16,9 +16,9 @@ from edge.keys import PASSPHRASE_VARIABLE, asked
 from protocol import bridge_pb2, bridge_pb2_grpc
 from protocol.base_model import read_card
 from protocol.bundle import Bundle
-from protocol.errors import InputError
+from protocol.errors import InputError, RunFailed
 from protocol.files import read_json, write_atomic, write_json
-from protocol.flower import RunFailed, environment, executable, free_ports
+from protocol.flower import environment, executable, free_ports
 from protocol.processes import Child, Children, wait_until
 
 _START_SECONDS = 600.0

@@ -5,16 +5,22 @@ import sys
 import typer
 from rich.console import Console
 
-from protocol.errors import InputError
+from protocol.errors import InputError, RunFailed
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; a mistake, or a system that refuses, is one line on stderr and exit code 2."""
+    """Run a command line; a mistake, or a system that refuses, is one line on stderr and exit code 2.
+
+    A run that fails is one line and exit code 1.
+    """
     try:
         app(prog_name=name)
     except InputError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except RunFailed as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {place}{error.strerror or error}", err=True)

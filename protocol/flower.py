@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from protocol.errors import RunFailed
+
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -20,10 +22,6 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 """No telemetry, and no downloads in the middle of a run."""
-
-
-class RunFailed(Exception):
-    """Something of Flower's did not come about; the message is one line."""
 
 
 def executable(name: str) -> str:
@@ -49,6 +47,17 @@ def free_ports(count: int) -> list[int]:
         for one in sockets:
             one.bind(("127.0.0.1", 0))
         return [one.getsockname()[1] for one in sockets]
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def stream_run(

@@ -75,7 +75,6 @@ def simulate(
     from cloud.presets import parse_overrides
     from protocol.base_model import read_card
     from protocol.files import read_json, write_json
-    from protocol.flower import RunFailed
     from simulation.clients import prepare_clients
     from simulation.job import run_in_process
     from simulation.runner import run_simulation
@@ -121,9 +120,6 @@ def simulate(
                 run_in_process(folder, show)
             else:
                 run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
-    except RunFailed as error:
-        console.print(f"error: {error}", style="red", soft_wrap=True)
-        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit simulate --resume --run-dir {folder}", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -14,8 +14,8 @@ import psutil
 from filelock import FileLock, Timeout
 
 from cloud.job import EVENTS, OnEvent
-from protocol.errors import InputError
-from protocol.flower import RunFailed, environment, executable, free_ports, stream_run
+from protocol.errors import InputError, RunFailed
+from protocol.flower import environment, executable, free_ports, stream_run
 from simulation.environment import RUN_MARK, variables, write_flower_home
 from simulation.job import LOCK
 
