@@ -20,6 +20,7 @@ from cloud.checkpoint import Checkpoint, Checkpoints
 from cloud.exchange import Exchange, logger
 from cloud.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
 from cloud.replies import Rejected
+from cloud.robust import TooFew, robust
 from cloud.round_report import RoundReport
 from cloud.settings import FederationSettings
 from protocol.errors import InputError
@@ -175,16 +176,12 @@ class Federation:
         for client, why in sorted(dropped.items()):
             logger.warning("round %d: dropped %s: %s", number, client, why)
         admitted = [updates[client] for client in sorted(updates)]
-        skipped = len(admitted) < settings.min_updates
-        if skipped:
-            logger.warning(
-                "round %d: skipped, %d of at least %d updates",
-                number,
-                len(admitted),
-                settings.min_updates,
-            )
-        else:
-            shift = aggregate([(update.shift, float(update.items)) for update in admitted])
+        skipped = False
+        try:
+            shift = self._combined(admitted, shift)
+        except TooFew as reason:
+            skipped = True
+            logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
         return shift, RoundReport(
             round=number,
             asked=asked,
@@ -196,6 +193,15 @@ class Federation:
             bytes_down=sum(e.message for e in self.exchange.last if e.direction == "down"),
             bytes_up=sum(e.message for e in self.exchange.last if e.direction == "up"),
         )
+
+    def _combined(self, admitted: Sequence[Update], broadcast: Shift) -> Shift:
+        settings = self.settings
+        if len(admitted) < settings.min_updates:
+            raise TooFew(f"at least {settings.min_updates} are needed")
+        if settings.aggregation == "mean":
+            return aggregate([(update.shift, float(update.items)) for update in admitted])
+        shifts = [update.shift for update in admitted]
+        return robust(settings.aggregation, shifts, settings.assumed_malicious, broadcast)
 
     def _counts(
         self,

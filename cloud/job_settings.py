@@ -42,6 +42,10 @@ class JobSettings:
     over_selection: float = 1.0
     deadline_seconds: float = 86_400.0
     """How long a round waits; a simulated client is slow only because others have the machine."""
+    aggregation: str = "mean"
+    """`mean`, or against liars `trimmed-mean`, `median`, `krum`, `multi-krum`."""
+    assumed_malicious: float = 0.2
+    """Share of the updates that may lie, which the rules against liars prepare for."""
     transport_dtype: str = "float32"
     collective_epochs: int = 1
     """Local epochs per round."""
@@ -124,6 +128,8 @@ class JobSettings:
             clients_per_round=self.clients_per_round,
             over_selection=self.over_selection,
             deadline_seconds=self.deadline_seconds,
+            aggregation=self.aggregation,
+            assumed_malicious=self.assumed_malicious,
             seed=self.seed,
             dtype=self.transport_dtype,
         )

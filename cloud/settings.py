@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from cloud.robust import RULES
 from protocol.errors import InputError
 from protocol.packing import DTYPES
 
@@ -27,6 +28,10 @@ class FederationSettings:
     """Largest Frobenius norm of W - R, and of b, in an admitted update."""
     max_items: int = 1024
     """A client's weight in the mean is its number of items, at most this."""
+    aggregation: str = "mean"
+    """How updates become one: `mean`, or against liars `trimmed-mean`, `median`, `krum`, `multi-krum`."""
+    assumed_malicious: float = 0.2
+    """Share of the updates that may lie, which the rules against liars prepare for."""
     seed: int = 0
     """Of the identity start and of the sampling of clients."""
     dtype: str = "float32"
@@ -47,6 +52,10 @@ class FederationSettings:
             raise InputError(f"over_selection={self.over_selection}: must be at least 1")
         if not 0 < self.goal <= 1:
             raise InputError(f"goal={self.goal}: must be above 0 and at most 1")
+        if self.aggregation not in RULES:
+            raise InputError(f"aggregation={self.aggregation!r}: expected one of {', '.join(RULES)}")
+        if not 0 <= self.assumed_malicious < 0.5:
+            raise InputError(f"assumed_malicious={self.assumed_malicious}: must be in 0..0.5")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype={self.dtype!r}: expected one of {', '.join(DTYPES)}")
         if self.clients_per_round and self.min_updates > self.clients_per_round:

@@ -16,8 +16,9 @@ from edge.client_app import CLIENTS, items_of
 from edge.items import ItemCache
 from protocol.errors import InputError
 from protocol.files import read_json
-from simulation.clients import prepare_clients
+from simulation.clients import OTHERS, prepare_clients
 from simulation.cohort_grid import CohortGrid
+from simulation.faults import FaultyGrid
 from simulation.metrics import write_metrics
 from simulation.report import write_report
 from simulation.settings import RunSettings
@@ -50,6 +51,21 @@ def _memory(items: ItemCache) -> dict[str, int]:
     return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
 
 
+def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]) -> Grid:
+    grid = CohortGrid(folder, len(roster))
+    if not (settings.dropout or settings.malicious):
+        return grid
+    groups = [about["group"] for about in roster.values()]
+    contributors = {node: n for n, node in enumerate(grid.get_node_ids()) if groups[n] == OTHERS}
+    return FaultyGrid(
+        *(grid, contributors),
+        dropout=settings.dropout,
+        malicious=settings.malicious,
+        attack=settings.attack,
+        seed=settings.seed,
+    )
+
+
 def run_in_process(folder: Path, on_event: OnEvent) -> None:
     """Run or resume the study of `folder` here, its clients side by side.
 
@@ -59,8 +75,8 @@ def run_in_process(folder: Path, on_event: OnEvent) -> None:
     settings = RunSettings.from_flat(read_json(folder / SETTINGS))
     try:
         with FileLock(folder / LOCK, timeout=0.2):
-            grid = CohortGrid(folder, len(prepare_clients(settings, folder)))
-            do_job(grid, settings, folder, on_event)
+            roster = prepare_clients(settings, folder)
+            do_job(_grid(settings, folder, roster), settings, folder, on_event)
             on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
     except Timeout:
         raise InputError(f"{folder}: another process is running this run") from None

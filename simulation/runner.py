@@ -14,7 +14,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from cloud.job import EVENTS, OnEvent
+from cloud.job_settings import SETTINGS
 from protocol.errors import InputError, RunFailed
+from protocol.files import read_json
 from protocol.flower import environment, executable, free_ports, stream_run
 from simulation.environment import RUN_MARK, variables, write_flower_home
 from simulation.job import LOCK
@@ -51,6 +53,9 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
     Raises RunFailed when the run did not complete (Flower's command exits 0 even then), InputError
     when another process is running this folder.
     """
+    settings = read_json(folder / SETTINGS)
+    if settings["dropout"] or settings["malicious"]:
+        raise InputError("dropout and malicious are simulated by --backend cohorts only")
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             stop_run(folder)

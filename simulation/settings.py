@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from cloud.job_settings import JobSettings
 from protocol.errors import InputError
+from simulation.faults import ATTACKS
 
 WORLD = "world"
 """Value of `data` that names the synthetic world."""
@@ -36,12 +37,23 @@ class RunSettings(JobSettings):
     collective_study_items: int = 16
     """History items of a new user in the study by number of collective clients."""
     bootstrap_samples: int = 2000
+    dropout: float = 0.0
+    """Share of the clients asked that are lost in each round."""
+    malicious: float = 0.0
+    """Share of the others that lie in every round."""
+    attack: str = "sign-flip"
+    """What liars send: `sign-flip`, `scale` (100 times the change), `nan`, `constant`, or `mixed`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("others", "targets", "new", "world_history", "world_questions"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        for name in ("dropout", "malicious"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be in 0..1")
+        if self.attack not in ATTACKS:
+            raise InputError(f"attack={self.attack!r}: expected one of {', '.join(ATTACKS)}")
         for name, least in (("history_lengths", 0), ("collective_sizes", 1)):
             if any(value < least for value in getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)}: values must be at least {least}")

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cloud.aggregation import aggregate
+from cloud.robust import RULES, TooFew, assumed, robust
+from protocol.positions import Positions
+from protocol.shift import Shift, ShiftShape
+
+SHAPE = ShiftShape(layers=(1, 2), rank=3, hidden_size=8, positions=Positions.parse("l7"))
+ROBUST = RULES[1:]
+REFERENCE = Shift.identity(SHAPE, seed=0)
+
+
+def near(seed: int, spread: float = 0.05) -> Shift:
+    """What an honest client makes of the reference."""
+    generator = torch.Generator().manual_seed(seed)
+    shift = Shift.identity(SHAPE, seed=0)
+    with torch.no_grad():
+        for tensor in shift.parameters():
+            tensor += spread * torch.randn(tensor.shape, generator=generator)
+        shift.W += 0.3
+        shift.retract()
+    return shift
+
+
+def turned(shift: Shift, seed: int) -> Shift:
+    """The same function in another gauge."""
+    generator = torch.Generator().manual_seed(seed)
+    Q, _ = torch.linalg.qr(torch.randn(len(SHAPE.layers), SHAPE.rank, SHAPE.rank, generator=generator))
+    b = (Q @ shift.b.detach().unsqueeze(-1)).squeeze(-1)
+    return Shift(SHAPE, R=Q @ shift.R.detach(), W=Q @ shift.W.detach(), b=b)
+
+
+def maps(shift: Shift) -> torch.Tensor:
+    """(layers, d, d + 1): what a shift does, whatever its gauge."""
+    R, W, b = (getattr(shift, name).detach().double() for name in ("R", "W", "b"))
+    return torch.cat([R.mT @ (W - R), R.mT @ b.unsqueeze(-1)], dim=-1)
+
+
+def distance(one: Shift, other: Shift) -> float:
+    return float((maps(one) - maps(other)).norm())
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_neither_gauge_nor_order_matters(rule, seed):
+    honest = [near(seed + n) for n in range(7)]
+    plain = robust(rule, honest, 0.2, REFERENCE)
+    other = [turned(shift, n) for n, shift in enumerate(honest)]
+    rng = np.random.default_rng(seed)
+    other = [other[n] for n in rng.permutation(7)]
+    assert distance(plain, robust(rule, other, 0.2, REFERENCE)) < 1e-5
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_rows_stay_orthonormal_and_equal_updates_stay_what_they_are(rule):
+    result = robust(rule, [near(n) for n in range(7)], 0.2, REFERENCE)
+    assert torch.allclose(result.R @ result.R.mT, torch.eye(SHAPE.rank), atol=1e-5)
+    assert distance(robust(rule, [near(1)] * 7, 0.2, REFERENCE), near(1)) < 1e-5
+
+
+def liars(seed: int) -> list[Shift]:
+    """Within the gate's bounds, and as far as it goes."""
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for n in range(2):
+        shift = Shift.identity(SHAPE, seed=seed + n + 1)
+        with torch.no_grad():
+            change = torch.randn(shift.W.shape, generator=generator)
+            shift.W += 90 * change / change.norm()
+            shift.b += 90 / shift.b.numel() ** 0.5
+        found.append(shift)
+    return found
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_liars_lead_no_further_than_the_honest_differ(rule, seed):
+    honest = [near(seed + n) for n in range(8)]
+    middle = aggregate([(shift, 1.0) for shift in honest])
+    spread = max(distance(middle, shift) for shift in honest)
+    everyone = [*honest, *liars(seed)]
+    assert distance(robust(rule, everyone, 0.2, REFERENCE), middle) <= 2 * spread
+    assert distance(aggregate([(shift, 1.0) for shift in everyone]), middle) > 10 * spread
+
+
+def test_multi_krum_is_the_mean_of_those_it_keeps():
+    honest = [near(n) for n in range(8)]
+    kept = robust("multi-krum", [*honest, *liars(3)], 0.2, REFERENCE)
+    assert distance(kept, aggregate([(shift, 1.0) for shift in honest])) < 1e-4
+
+
+def test_krum_takes_one_of_the_honest():
+    honest = [near(n) for n in range(8)]
+    chosen = robust("krum", [*liars(3), *honest], 0.2, REFERENCE)
+    assert min(distance(chosen, shift) for shift in honest) < 1e-5
+
+
+def test_median_and_trimmed_mean_in_a_common_gauge():
+    scaled = [near(1) for _ in range(5)]
+    with torch.no_grad():
+        for n, shift in enumerate(scaled):
+            shift.W.copy_(shift.R + [0, 1, 2, 6, 1000][n] * 0.01)
+            shift.b.fill_(n)
+    for rule, factor in (("median", 2.0), ("trimmed-mean", 3.0)):
+        result = robust(rule, scaled, 0.2, near(1))
+        expected = Shift(SHAPE, R=result.R.data, W=result.R.data + factor * 0.01, b=torch.full((2, 3), 2.0))
+        assert distance(result, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rule", "needs"), [("median", 5), ("trimmed-mean", 5), ("krum", 7), ("multi-krum", 7)]
+)
+def test_too_few_to_tell(rule, needs):
+    with pytest.raises(TooFew, match=f"needs {needs} updates"):
+        robust(rule, [near(n) for n in range(4)], 0.4, REFERENCE)
+
+
+def test_how_many_may_lie():
+    assert [assumed(n, 0.2) for n in (1, 5, 6, 10, 20)] == [1, 1, 2, 2, 4]
+    assert assumed(10, 0.0) == 0
