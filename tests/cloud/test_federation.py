@@ -219,7 +219,7 @@ def test_too_few_updates_skip_the_round(tmp_path: Path, caplog: pytest.LogCaptur
     job = federation(tmp_path, FakeGrid(CLIENTS, answer), min_updates=2)
     shift = job.train(CLIENTS.values(), QUIET)
     assert [report.skipped for report in job.history] == [True, False]
-    assert "round 1: skipped, 1 of at least 2 updates" in caplog.messages
+    assert "round 1: skipped, 1 updates: at least 2 are needed" in caplog.messages
     start = Shift.identity(SHAPE, seed=0)
     expected = aggregate(
         [(perturbed(start, f"{name}/2"), min(items_of(name), 6)) for name in CLIENTS.values()]
