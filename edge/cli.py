@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from edge import agent_cli
+from edge import agent_cli, serve_cli
 from protocol.commands import run
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 
 for command in (
     *(agent_cli.join, agent_cli.agent, agent_cli.explain, agent_cli.sent, agent_cli.learn),
+    serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
 ):
     app.command()(command)

@@ -12,7 +12,7 @@ from protocol.messages import CONTRIBUTE_TYPE, SHIFT_KEY, SHIFT_RECORD, SHIFT_ST
 from protocol.packing import pack, unpack
 from protocol.shift import Shift
 
-_KINDS = ("sign-flip", "scale", "nan", "constant")
+_KINDS = ("sign-flip", "scale", "nans", "constant")
 ATTACKS = (*_KINDS, "mixed")
 _SCALE = 100.0
 _UNAVAILABLE = 5
@@ -99,7 +99,7 @@ def attacked(kind: str, broadcast: bytes, update: bytes) -> bytes:
     before, _ = unpack(broadcast)
     after, header = unpack(update)
     change, bias = (after.W - after.R) - (before.W - before.R), after.b - before.b
-    by = {"sign-flip": -1.0, "scale": _SCALE, "nan": float("nan")}.get(kind)
+    by = {"sign-flip": -1.0, "scale": _SCALE, "nans": float("nan")}.get(kind)
     if by is None:
         W, b = after.R + 1, torch.ones_like(after.b)
     else:

@@ -42,7 +42,7 @@ class RunSettings(JobSettings):
     malicious: float = 0.0
     """Share of the others that lie in every round."""
     attack: str = "sign-flip"
-    """What liars send: `sign-flip`, `scale` (100 times the change), `nan`, `constant`, or `mixed`."""
+    """What liars send: `sign-flip`, `scale` (100 times the change), `nans`, `constant`, or `mixed`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -30,7 +30,7 @@ def test_what_liars_send():
         lie = lies[kind]
         assert torch.allclose(lie.W - lie.R, torch.full_like(lie.W, W), atol=1e-5)
         assert torch.allclose(lie.b, torch.full_like(lie.b, b), atol=1e-5)
-    assert lies["nan"].W.isnan().all()
+    assert lies["nans"].W.isnan().all()
 
 
 def reports(folder, **changes) -> tuple[list[RoundReport], bytes]:
@@ -57,7 +57,7 @@ def test_lost_clients_are_the_same_for_a_seed_and_others_each_round(tmp_path):
 def test_liars_are_refused_at_the_gate_or_outvoted(tmp_path):
     honest, packed = reports(tmp_path / "honest", aggregation="median")
     assert not any(report.dropped for report in honest)
-    nan, _ = reports(tmp_path / "nan", malicious=0.3, attack="nan")
+    nan, _ = reports(tmp_path / "nan", malicious=0.3, attack="nans")
     assert [len(report.dropped) for report in nan] == [2, 2, 2]
     assert all("contains NaN" in why for report in nan for why in report.dropped.values())
     poisoned, lied = reports(tmp_path / "flip", malicious=0.3, attack="constant", aggregation="median")

@@ -1,0 +1,97 @@
+"""The web application: who may ask, how much, and what is served."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from edge.web.openai_api import failure, router
+from edge.web.owner import AgentError, Owner
+
+_LARGEST = 1 << 20
+"""Bytes of a request's body."""
+_PAGE = {
+    "/": ("page.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+}
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
+
+
+def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
+    """The application over the agent of `folder`.
+
+    token: without it only the page's own files are served. hosts: names by which it may be called, so that
+    no other page can call it by a name of its own.
+    """
+    owner = Owner(folder)
+    app = FastAPI(title="fedperfit", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.middleware("http")
+    async def guard(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = _refusal(request, token) or await serve(request)
+        response.headers.update(_HEADERS)
+        return response
+
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
+
+    @app.exception_handler(AgentError)
+    async def on_agent_error(request: Request, error: AgentError) -> JSONResponse:
+        return failure(error.status, error.text, "agent_error")
+
+    @app.exception_handler(RequestValidationError)
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:])
+        return failure(400, f"{where}: {first['msg']}" if where else str(first["msg"]))
+
+    app.include_router(router(owner))
+
+    @app.get("/owner/state")
+    async def state() -> dict[str, Any]:
+        return await owner.state()
+
+    @app.get("/owner/sent")
+    async def sent() -> list[dict[str, Any]]:
+        return await owner.sent()
+
+    for path, (name, kind) in _PAGE.items():
+        _serve_file(app, path, name, kind)
+    return app
+
+
+def _refusal(request: Request, token: str) -> Response | None:
+    """Why a request is not served, if it is not."""
+    if request.url.path in _PAGE:
+        return None
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+        return failure(401, "the token is missing or wrong", "authentication_error")
+    if request.method == "POST":
+        length = request.headers.get("content-length", "")
+        if not length.isdigit():
+            return failure(411, "the length of the body must be given")
+        if int(length) > _LARGEST:
+            return failure(413, f"a body has at most {_LARGEST} bytes")
+    return None
+
+
+def _serve_file(app: FastAPI, path: str, name: str, kind: str) -> None:
+    content = (resources.files("edge.web") / name).read_bytes()
+
+    @app.get(path)
+    async def file() -> Response:
+        return Response(content, media_type=kind)

@@ -1,0 +1,210 @@
+"""The part of OpenAI's interface that a text generator has: models, completions, chat completions."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field
+
+from edge.web.owner import Owner
+from protocol import owner_pb2
+from protocol.settings import STAGES
+
+PREFIX = "fedperfit-"
+"""Of a model's name, before its stage."""
+
+
+class _StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class _Request(BaseModel):
+    model: str
+    max_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    """Greedy unless given."""
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: _StreamOptions | None = None
+    n: int = Field(default=1, ge=1, le=1)
+
+
+class _Completion(_Request):
+    prompt: str
+
+
+class _Turn(BaseModel):
+    role: str
+    content: str
+
+
+class _Chat(_Request):
+    messages: list[_Turn] = Field(min_length=1)
+
+
+def failure(status: int, message: str, kind: str = "invalid_request_error") -> JSONResponse:
+    """An error in OpenAI's form."""
+    return JSONResponse({"error": {"message": message, "type": kind, "code": None}}, status)
+
+
+def router(owner: Owner) -> APIRouter:
+    """The routes below /v1."""
+    routes = APIRouter(prefix="/v1")
+
+    @routes.get("/models")
+    async def models() -> dict[str, Any]:
+        there = _stages(await owner.state())
+        data = [{"id": PREFIX + s, "object": "model", "created": 0, "owned_by": "you"} for s in there]
+        return {"object": "list", "data": data}
+
+    @routes.post("/completions")
+    async def completions(body: _Completion, request: Request) -> Response:
+        asked = _asked(body)
+        asked.prompt = body.prompt
+        return await _answer(owner, body, asked, request, chat=False)
+
+    @routes.post("/chat/completions")
+    async def chat_completions(body: _Chat, request: Request) -> Response:
+        asked = _asked(body)
+        asked.turns.extend(owner_pb2.Turn(role=turn.role, text=turn.content) for turn in body.messages)
+        return await _answer(owner, body, asked, request, chat=True)
+
+    return routes
+
+
+def _stages(state: dict[str, Any]) -> list[str]:
+    return [
+        *["base"],
+        *(["collective"] if "release" in state else []),
+        *(["personal"] if "personal" in state and not _stale(state) else []),
+    ]
+
+
+def _stale(state: dict[str, Any]) -> bool:
+    """Whether the personal shift was made for a release before the one in force."""
+    return bool(state["personal"]["release"] != state.get("release", {}).get("version"))
+
+
+def _asked(body: _Request) -> owner_pb2.GenerateRequest:
+    return owner_pb2.GenerateRequest(
+        stage=body.model.removeprefix(PREFIX),
+        max_new_tokens=body.max_completion_tokens or body.max_tokens or 0,
+        temperature=body.temperature or 0.0,
+        top_p=body.top_p or 0.0,
+        seed=body.seed or 0,
+    )
+
+
+async def _answer(
+    owner: Owner, body: _Request, asked: owner_pb2.GenerateRequest, request: Request, *, chat: bool
+) -> Response:
+    if body.model not in (PREFIX + stage for stage in STAGES):
+        return failure(404, f"the model {body.model!r} does not exist")
+    form = _Form(body.model, chat)
+    pieces = _until_stop(
+        owner.generate(asked), [body.stop] if isinstance(body.stop, str) else body.stop or []
+    )
+    first = await anext(pieces)  # an error of the agent is still an HTTP status
+    if not body.stream:
+        texts, last = [], first
+        async with aclosing(pieces):
+            if not last.finish:
+                texts.append(last.text)
+                async for last in pieces:
+                    texts.append(last.text)
+                    if await request.is_disconnected():
+                        return Response(status_code=499)
+        return JSONResponse(form.whole("".join(texts), last))
+
+    async def events() -> AsyncIterator[str]:
+        async with aclosing(pieces):
+            yield _event(form.part(first))
+            last = first
+            if not first.finish:
+                async for last in pieces:
+                    yield _event(form.part(last))
+            if body.stream_options and body.stream_options.include_usage:
+                yield _event(form.usage(last))
+            yield "data: [DONE]\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+def _event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"
+
+
+class _Form:
+    """How a text is told: as a completion or as a chat."""
+
+    def __init__(self, model: str, chat: bool) -> None:
+        self._chat = chat
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, text: str, last: owner_pb2.Piece) -> dict[str, Any]:
+        """All at once."""
+        content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
+        choice = {"index": 0, **content, "finish_reason": last.finish, "logprobs": None}
+        return {**self._named(""), "choices": [choice], "usage": _usage(last)}
+
+    def part(self, piece: owner_pb2.Piece) -> dict[str, Any]:
+        """One piece."""
+        delta = {"role": "assistant", "content": piece.text} if not piece.finish else {}
+        content: dict[str, Any] = {"delta": delta} if self._chat else {"text": piece.text}
+        choice = {"index": 0, **content, "finish_reason": piece.finish or None, "logprobs": None}
+        return {**self._named(".chunk"), "choices": [choice]}
+
+    def usage(self, last: owner_pb2.Piece) -> dict[str, Any]:
+        """After the last piece."""
+        return {**self._named(".chunk"), "choices": [], "usage": _usage(last)}
+
+    def _named(self, suffix: str) -> dict[str, Any]:
+        kind = f"chat.completion{suffix}" if self._chat else "text_completion"
+        return {**self._head, "object": kind}
+
+
+def _usage(last: owner_pb2.Piece) -> dict[str, int] | None:
+    """Tokens; unknown where a stop text ended the call before the agent had counted."""
+    if not last.prompt_tokens:
+        return None
+    prompt, completion = last.prompt_tokens, last.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def _until_stop(
+    pieces: AsyncGenerator[owner_pb2.Piece, None], stops: list[str]
+) -> AsyncGenerator[owner_pb2.Piece, None]:
+    """The pieces up to the first of `stops`, also where it spans pieces; the last one has the reason."""
+    stops = [stop for stop in stops if stop]
+    longest = max(map(len, stops), default=1)
+    held = ""
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if piece.finish:
+                if held:
+                    yield owner_pb2.Piece(text=held)
+                yield piece
+                return
+            held += piece.text
+            ends = [held.index(stop) for stop in stops if stop in held]
+            if ends:
+                if min(ends):
+                    yield owner_pb2.Piece(text=held[: min(ends)])
+                yield owner_pb2.Piece(finish="stop")
+                return
+            ready = len(held) - longest + 1
+            if ready > 0:
+                yield owner_pb2.Piece(text=held[:ready])
+                held = held[ready:]

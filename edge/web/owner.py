@@ -1,0 +1,73 @@
+"""The agent's owner service, asked from a web server."""
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.json_format import MessageToDict
+
+from edge.home import Home, socket_path
+from protocol import owner_pb2, owner_pb2_grpc
+
+_STATUS = {
+    grpc.StatusCode.UNAVAILABLE: (503, "the agent is not running"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "too many requests are waiting for the model"),
+    grpc.StatusCode.FAILED_PRECONDITION: (409, ""),
+    grpc.StatusCode.INVALID_ARGUMENT: (400, ""),
+    grpc.StatusCode.CANCELLED: (503, "the agent is stopping"),
+}
+
+
+class AgentError(Exception):
+    """The agent refused, or is not there."""
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        self.status, text = _STATUS.get(error.code(), (500, "the agent failed"))
+        self.text: str = text or error.details()
+        super().__init__(self.text)
+
+
+class Owner:
+    """One agent."""
+
+    def __init__(self, folder: Path) -> None:
+        """folder: the person's own."""
+        self._target = f"unix:{socket_path(Home(folder).owner)}"
+
+    async def state(self) -> dict[str, Any]:
+        """What the agent is, holds and does."""
+        async with grpc.aio.insecure_channel(self._target) as channel:
+            try:
+                told = await owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest())
+            except grpc.RpcError as error:
+                raise AgentError(error) from None
+        return _dict(told)
+
+    async def sent(self) -> list[dict[str, Any]]:
+        """Every message that left this machine."""
+        async with grpc.aio.insecure_channel(self._target) as channel:
+            try:
+                call = owner_pb2_grpc.OwnerStub(channel).Sent(owner_pb2.SentRequest())
+                return [_dict(message) async for message in call]
+            except grpc.RpcError as error:
+                raise AgentError(error) from None
+
+    async def generate(self, request: owner_pb2.GenerateRequest) -> AsyncGenerator[owner_pb2.Piece, None]:
+        """The pieces of a text; closing the iterator cancels the call."""
+        async with grpc.aio.insecure_channel(self._target) as channel:
+            call = owner_pb2_grpc.OwnerStub(channel).Generate(request)
+            try:
+                async for piece in call:
+                    yield piece
+            except grpc.RpcError as error:
+                raise AgentError(error) from None
+            finally:
+                call.cancel()
+
+
+def _dict(message: Any) -> dict[str, Any]:
+    told: dict[str, Any] = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return told
