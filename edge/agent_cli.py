@@ -189,7 +189,7 @@ def forget(
     settings = read_settings(home)
     if not yes:
         typer.confirm(f"forget everything personal in {folder}?", abort=True)
-    if (home.owner / "agent.sock").exists() and _running(folder):
+    if _running(folder):
         with _owner(folder) as owner:
             done = owner.Forget(owner_pb2.ForgetRequest())
         shifts, learned = done.shifts, done.learned
@@ -237,13 +237,12 @@ def _owner(folder: Path) -> Iterator[Any]:
     """The agent's owner service; its errors, and its absence, are one line."""
     import grpc
 
-    from edge.home import Home, socket_path
+    from edge.endpoint import connect
+    from edge.home import Home
     from protocol import owner_pb2_grpc
 
-    path = socket_path(Home(folder).owner)
-    limits = [(f"grpc.max_{way}_message_length", -1) for way in ("receive", "send")]
     try:
-        with grpc.insecure_channel(f"unix:{path}", options=limits) as channel:
+        with connect(Home(folder).owner) as channel:
             yield owner_pb2_grpc.OwnerStub(channel)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:

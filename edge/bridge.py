@@ -5,6 +5,7 @@ the agent's bridge allows. It imports neither torch nor transformers and starts 
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,6 +13,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from google.protobuf.message import Message as Proto
 
+from edge.endpoint import connect
 from edge.records import refusal, reply, status_reply
 from protocol import bridge_pb2, bridge_pb2_grpc
 from protocol.messages import ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
@@ -19,8 +21,7 @@ from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSett
 
 app = ClientApp()
 BRIDGE_KEY = "bridge"
-"""In the node's configuration: the path of the agent's socket."""
-_LARGEST = 17 << 20
+"""In the node's configuration: the folder of the agent's endpoint for it."""
 _SCORES = {
     "correct": "correct",
     "absolute_error": "absolute-error",
@@ -94,10 +95,8 @@ def evaluate(message: Message, context: Context) -> Message:
 
 
 def _asked(message: Message, context: Context, ask: Callable[[Any, float], Message]) -> Message:
-    limits = [(f"grpc.max_{way}_message_length", _LARGEST) for way in ("receive", "send")]
     try:
-        path = context.node_config[BRIDGE_KEY]
-        with grpc.insecure_channel(f"unix:{path}", options=limits) as channel:
+        with connect(Path(str(context.node_config[BRIDGE_KEY]))) as channel:
             return ask(bridge_pb2_grpc.BridgeStub(channel), message.metadata.ttl)
     except grpc.RpcError as error:
         return refusal(message, error.details() if error.code() in _TOLD else error.code().name)

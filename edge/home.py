@@ -17,10 +17,6 @@ from pathlib import Path
 from protocol.errors import InputError
 from protocol.files import read_json, write_json
 
-SOCKET = "agent.sock"
-_LONGEST_SOCKET = 100
-"""Bytes; a Unix socket's path may have 107."""
-
 
 @dataclass(frozen=True)
 class Home:
@@ -68,6 +64,8 @@ class AgentSettings:
     dtype: str = "auto"
     cache_gib: float = -1.0
     """GiB kept of what the base model makes of items; -1 is a quarter of the memory."""
+    tcp: bool = False
+    """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.release_key):
@@ -94,11 +92,3 @@ def read_settings(home: Home) -> AgentSettings:
         return AgentSettings(**values)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{path}: {error.args[0] if error.args else 'not an object'} is wrong") from None
-
-
-def socket_path(folder: Path) -> Path:
-    """The socket in `folder`; raises InputError where its path is too long for one."""
-    path = (folder / SOCKET).absolute()
-    if len(str(path).encode()) > _LONGEST_SOCKET:
-        raise InputError(f"{path}: too long for a socket; use a folder with a shorter path")
-    return path

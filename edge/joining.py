@@ -11,7 +11,8 @@ import grpc
 
 from edge.bridge import BRIDGE_KEY
 from edge.confinement import confined
-from edge.home import AgentSettings, Home, read_settings, socket_path
+from edge.endpoint import connect
+from edge.home import AgentSettings, Home, read_settings
 from edge.keys import PASSPHRASE_VARIABLE, asked
 from protocol import bridge_pb2, bridge_pb2_grpc
 from protocol.base_model import read_card
@@ -121,7 +122,7 @@ def _supernode(home: Home, unconfined: bool) -> list[str]:
         *(executable("flower-supernode"), "--superlink", read_json(node / "address.json")["address"]),
         *("--root-certificates", str(node / "ca.crt")),
         *("--auth-supernode-private-key", str(node / "node.key")),
-        *("--node-config", f'{BRIDGE_KEY}="{socket_path(home.bridge)}"'),
+        *("--node-config", f'{BRIDGE_KEY}="{home.bridge.absolute()}"'),
         *("--host", "127.0.0.1", "--port", str(port), "--isolation", "subprocess"),
     ]
     if unconfined:
@@ -142,7 +143,7 @@ def _agent_up(home: Home, agent: Child, stopping: Callable[[], bool]) -> bool:
 
 def _answers(home: Home) -> bool:
     try:
-        with grpc.insecure_channel(f"unix:{socket_path(home.bridge)}") as channel:
+        with connect(home.bridge) as channel:
             bridge_pb2_grpc.BridgeStub(channel).Status(bridge_pb2.StatusRequest(), timeout=1)
         return True
     except grpc.RpcError:

@@ -1,4 +1,4 @@
-"""Serves an agent on two sockets, each in a folder of its own that only its owner may enter."""
+"""Serves an agent to the cloud's bridge and to its owner, at endpoints of their own."""
 
 import ctypes
 from collections.abc import Callable, Iterator
@@ -9,13 +9,11 @@ from pathlib import Path
 import grpc
 
 from edge.deployed import Deployed
-from edge.home import Home, socket_path
+from edge.endpoint import LIMITS, listen
+from edge.home import Home
 from edge.services import BridgeService, OwnerService
 from protocol import bridge_pb2_grpc, owner_pb2_grpc
-from protocol.errors import InputError
 
-MAX_MESSAGE = 16 << 20
-"""Bytes: the largest release."""
 _THREADS = 32
 _GRACE_SECONDS = 5.0
 _PR_SET_DUMPABLE = 4
@@ -24,12 +22,12 @@ _PR_SET_DUMPABLE = 4
 @contextmanager
 def serving(deployed: Deployed, home: Home) -> Iterator[None]:
     """Both services until the end of the block; calls under way are then given seconds to end."""
+    tcp = deployed.settings.tcp
+    bridge_service, owner_service = BridgeService(deployed), OwnerService(deployed)
     bridge = _server(
-        home.bridge, lambda s: bridge_pb2_grpc.add_BridgeServicer_to_server(BridgeService(deployed), s)
+        home.bridge, tcp, lambda s: bridge_pb2_grpc.add_BridgeServicer_to_server(bridge_service, s)
     )
-    owner = _server(
-        home.owner, lambda s: owner_pb2_grpc.add_OwnerServicer_to_server(OwnerService(deployed), s)
-    )
+    owner = _server(home.owner, tcp, lambda s: owner_pb2_grpc.add_OwnerServicer_to_server(owner_service, s))
     try:
         yield
     finally:
@@ -45,17 +43,9 @@ def undumpable() -> None:
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def _server(folder: Path, add: Callable[[grpc.Server], None]) -> grpc.Server:
-    path = socket_path(folder)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
-    limits = [(f"grpc.max_{way}_message_length", MAX_MESSAGE) for way in ("receive", "send")]
-    server = grpc.server(ThreadPoolExecutor(_THREADS), options=limits)
+def _server(folder: Path, tcp: bool, add: Callable[[grpc.Server], None]) -> grpc.Server:
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=LIMITS)
     add(server)
-    try:
-        server.add_insecure_port(f"unix:{path}")
-    except RuntimeError:
-        raise InputError(f"{path}: the socket cannot be made") from None
-    path.chmod(0o600)
+    listen(server, folder, tcp=tcp)
     server.start()
     return server

@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from edge.home import Home, socket_path
+from edge.endpoint import connect_async
+from edge.home import Home
 from protocol import owner_pb2, owner_pb2_grpc
 
 _STATUS = {
@@ -33,11 +34,11 @@ class Owner:
 
     def __init__(self, folder: Path) -> None:
         """folder: the person's own."""
-        self._target = f"unix:{socket_path(Home(folder).owner)}"
+        self._folder = Home(folder).owner
 
     async def state(self) -> dict[str, Any]:
         """What the agent is, holds and does."""
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        async with connect_async(self._folder) as channel:
             try:
                 told = await owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest())
             except grpc.RpcError as error:
@@ -46,7 +47,7 @@ class Owner:
 
     async def sent(self) -> list[dict[str, Any]]:
         """Every message that left this machine."""
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        async with connect_async(self._folder) as channel:
             try:
                 call = owner_pb2_grpc.OwnerStub(channel).Sent(owner_pb2.SentRequest())
                 return [_dict(message) async for message in call]
@@ -55,7 +56,7 @@ class Owner:
 
     async def generate(self, request: owner_pb2.GenerateRequest) -> AsyncGenerator[owner_pb2.Piece, None]:
         """The pieces of a text; closing the iterator cancels the call."""
-        async with grpc.aio.insecure_channel(self._target) as channel:
+        async with connect_async(self._folder) as channel:
             call = owner_pb2_grpc.OwnerStub(channel).Generate(request)
             try:
                 async for piece in call:

@@ -8,7 +8,8 @@ from pathlib import Path
 import grpc
 
 from edge.deployed import Deployed
-from edge.home import AgentSettings, Home, socket_path
+from edge.endpoint import connect
+from edge.home import AgentSettings, Home
 from edge.keys import FileKey
 from edge.server import serving
 from protocol.packing import ShiftHeader
@@ -31,8 +32,9 @@ TRAINING = TrainingSettings(
 PERSONAL = PersonalSettings(rank=2, additive=False, slot="full")
 
 
-def settings() -> AgentSettings:
-    return AgentSettings(base_model="embedded", release_key=CLOUD.public, device="cpu")
+def settings(**changed: object) -> AgentSettings:
+    fields = {"base_model": "embedded", "release_key": CLOUD.public, "device": "cpu"} | changed
+    return AgentSettings(**fields)  # type: ignore[arg-type]
 
 
 def releases(header: ShiftHeader, count: int) -> list[Release]:
@@ -44,8 +46,8 @@ def releases(header: ShiftHeader, count: int) -> list[Release]:
 
 
 @contextmanager
-def deployed(folder: Path) -> Iterator[Deployed]:
-    with Deployed.open(Home(folder), settings(), FileKey(), lambda: datetime.now(UTC)) as edge:
+def deployed(folder: Path, **changed: object) -> Iterator[Deployed]:
+    with Deployed.open(Home(folder), settings(**changed), FileKey(), lambda: datetime.now(UTC)) as edge:
         yield edge
 
 
@@ -53,9 +55,6 @@ def deployed(folder: Path) -> Iterator[Deployed]:
 def served(edge: Deployed) -> Iterator[tuple[grpc.Channel, grpc.Channel]]:
     """Channels to the bridge and to the owner's service."""
     with serving(edge, edge.home):
-        bridge, owner = (
-            grpc.insecure_channel(f"unix:{socket_path(folder)}")
-            for folder in (edge.home.bridge, edge.home.owner)
-        )
+        bridge, owner = (connect(folder) for folder in (edge.home.bridge, edge.home.owner))
         with bridge, owner:
             yield bridge, owner

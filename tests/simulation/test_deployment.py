@@ -235,7 +235,7 @@ def umount(folder):
 
 @app.query("spy")
 def spy(message, context):
-    bridge = Path(context.node_config["bridge"])
+    bridge = Path(context.node_config["bridge"]) / "agent.sock"
     home = bridge.parents[1]
     history = {people!r} + "/" + home.name + "/history.jsonl"
     told = {{
