@@ -1,4 +1,4 @@
-"""`fedperfit-cloud`: look at what a federation leaves on disk."""
+"""`fedperfit-cloud`: run a cloud, and look at what its federations leave on disk."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,11 +12,11 @@ from protocol.errors import InputError
 
 app = typer.Typer(
     name="fedperfit-cloud",
-    help="The cloud's side of fedperfit: what a federation left on disk.\n\n"
+    help="The cloud's side of fedperfit.\n\n"
     "A federation trains the collective shift over many clients, writes one checkpoint per round, and "
-    "ends in a release that every edge builds its own personal shift on. Nothing here needs a base "
-    "model, a GPU or the network.",
-    epilog="Example: fedperfit-cloud checkpoint show runs/NAME/checkpoints/train",
+    "ends in a signed release that every edge builds its own personal shift on. Nothing here needs the "
+    "weights of a base model, nor a GPU.",
+    epilog="Begin with: fedperfit-cloud init FOLDER, then up, enroll and run.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

@@ -1,4 +1,4 @@
-"""`fedperfit-edge`: one person's client, by hand."""
+"""`fedperfit-edge`: one person's side."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Personalize a base model on this machine. FOLDER holds client.json (name, task, "
-    "shares_metrics), history.jsonl (one LaMP item per line) and, once fitted, personal/. "
-    "Nothing here opens a network connection, and nothing in FOLDER is sent anywhere.",
+    help="One person's side of fedperfit. `join` takes part in a federation from this machine; `serve`, "
+    "`generate`, `learn`, `explain`, `sent` and `forget` ask the agent that it runs. Your history, your "
+    "personal shift and generated texts never leave this machine.",
 )
 
 for command in (

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from protocol.errors import InputError
 
-PARTS = ("training", "decoding", "scaling", "orthonormal")
+PARTS = ("training", "decoding", "scaling", "orthonormal", "agent")
 _DECODED = "LaMP_4"
 
 
@@ -53,7 +53,7 @@ def benchmark(
     2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
     two minutes. pyreft and peft are optional: a row says how to install what is missing.
     """
-    from simulation.benchmark import decoding_part, orthonormal_part, scaling_part, training_part
+    from simulation.benchmark import agent_part, decoding_part, orthonormal_part, scaling_part, training_part
     from simulation.benchmark.contenders import CONTENDERS
     from simulation.benchmark.model import ModelSpec, make_base
     from simulation.benchmark.record import Record
@@ -90,6 +90,7 @@ def benchmark(
         "decoding": 1,
         "scaling": scaling_part.REPEATS * len(sizes),
         "orthonormal": 2,
+        "agent": 1,
     }
     total = sum(counts[part] for part in chosen)
     console = Console()
@@ -124,6 +125,10 @@ def benchmark(
         steps = orthonormal_part.run(threads, record)
         record.put("orthonormal", steps)
         tables.append(orthonormal_part.table(steps))
+    if "agent" in chosen:
+        stayed = agent_part.run(base_model, record)
+        record.put("agent", stayed)
+        tables.append(agent_part.table(stayed))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True)

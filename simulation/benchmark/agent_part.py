@@ -1,0 +1,145 @@
+"""What an agent that stays up is worth: a round against loading anew, and how soon it answers."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import grpc
+from rich.table import Table
+
+from edge.endpoint import connect
+from edge.home import AgentSettings, Home
+from protocol import bridge_pb2, bridge_pb2_grpc
+from protocol.base_model import read_card
+from protocol.errors import RunFailed
+from protocol.files import write_json, write_json_lines
+from protocol.flower import environment
+from protocol.packing import ShiftHeader, pack
+from protocol.processes import Children, wait_until
+from protocol.settings import TrainingSettings
+from protocol.shift import Shift
+from protocol.signing import SigningKey
+from protocol.tasks import task_by_name
+from simulation.benchmark.record import Record
+from simulation.lamp import open_lamp
+from simulation.settings import RunSettings
+from simulation.world.build import WorldSize, write_world
+
+_TASK = "LaMP_2M"
+_ROUNDS = 4
+_ASKED = 200
+_START_SECONDS = 600.0
+
+
+def run(base_model: str, record: Record) -> list[dict[str, Any]]:
+    """Seconds of a round either way, and of `status` while the agent trains."""
+
+    def take() -> dict[str, Any]:
+        with TemporaryDirectory(prefix="fp") as folder:
+            return _measure(Path(folder), base_model or "embedded")
+
+    return [record.measure("agent", take)]
+
+
+def _measure(folder: Path, base_model: str) -> dict[str, Any]:
+    settings = RunSettings.read("quickstart", {"task": _TASK, "base-model": base_model})
+    card = read_card(base_model)
+    header = ShiftHeader(settings.shape(card), _TASK, card.fingerprint, round=0)
+    home = _person(folder, base_model)
+    packed = pack(Shift.identity(header.shape, seed=0), header)
+    training = settings.training(personal=False)
+    with _agent(home) as bridge:
+        _round(bridge, packed, training)
+        staying = min(_seconds(lambda: _round(bridge, packed, training)) for _ in range(_ROUNDS))
+        idle = [_seconds(lambda: bridge.Status(bridge_pb2.StatusRequest())) for _ in range(_ASKED)]
+        long = bridge.Contribute.future(_request(packed, replace(training, epochs=100_000)))
+        time.sleep(2)
+        busy = [_seconds(lambda: bridge.Status(bridge_pb2.StatusRequest())) for _ in range(_ASKED)]
+        if long.done():
+            raise RunFailed("the training ended before `status` was measured beside it")
+        long.cancel()
+
+    def anew() -> None:
+        with _agent(home) as bridge:
+            _round(bridge, packed, training)
+
+    loading = min(_seconds(anew) for _ in range(_ROUNDS))
+    return {
+        "staying_s": staying,
+        "loading_s": loading,
+        "status_idle_ms": 1e3 * median(idle),
+        "status_ms": 1e3 * median(busy),
+        "status_99_ms": 1e3 * sorted(busy)[int(0.99 * len(busy))],
+        "status_most_ms": 1e3 * max(busy),
+    }
+
+
+def _person(folder: Path, base_model: str) -> Home:
+    task = task_by_name(_TASK)
+    world = write_world(folder / "world", _TASK, WorldSize(1, 1, 1, 64, 1), seed=0)
+    data = open_lamp(world, task)
+    home = Home(folder / "home")
+    write_json_lines(home.folder / "history.jsonl", data.user("targets", data.users("targets")[0]).history)
+    write_json(home.folder / "client.json", {"name": "ada", "task": _TASK, "shares_metrics": False})
+    AgentSettings(base_model=base_model, release_key=SigningKey().public).write(home)
+    return home
+
+
+@contextmanager
+def _agent(home: Home) -> Iterator[bridge_pb2_grpc.BridgeStub]:
+    with Children() as children:
+        command = [sys.executable, "-m", "edge.cli", "agent", str(home.folder)]
+        log = home.folder / "agent.log"
+        child = children.start("agent", command, log=log, environment=environment(home.folder))
+
+        def answers() -> bool:
+            try:
+                with connect(home.bridge) as channel:
+                    bridge_pb2_grpc.BridgeStub(channel).Status(bridge_pb2.StatusRequest(), timeout=1)
+                return True
+            except grpc.RpcError:
+                return child.process.poll() is not None
+
+        if not wait_until(answers, _START_SECONDS) or child.process.poll() is not None:
+            raise RunFailed(f"the agent did not start: {log.read_text()[-200:]}")
+        with connect(home.bridge) as channel:
+            yield bridge_pb2_grpc.BridgeStub(channel)
+
+
+def _request(packed: bytes, training: TrainingSettings) -> bridge_pb2.ContributeRequest:
+    return bridge_pb2.ContributeRequest(shift=packed, training=bridge_pb2.Training(**vars(training)))
+
+
+def _round(bridge: bridge_pb2_grpc.BridgeStub, packed: bytes, training: TrainingSettings) -> None:
+    bridge.Contribute(_request(packed, training))
+
+
+def _seconds(act: Any) -> float:
+    begun = time.perf_counter()
+    act()
+    return time.perf_counter() - begun
+
+
+def table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Seconds, their ratio, and milliseconds to an answer."""
+    found = Table(title="an agent that stays up")
+    for name in ("round, staying s", "round, loading s", "ratio"):
+        found.add_column(name, justify="right")
+    for name in ("status idle ms", "status training ms", "99 %", "most"):
+        found.add_column(name, justify="right")
+    for row in rows:
+        if "error" in row:
+            found.add_row(row["error"])
+            continue
+        found.add_row(
+            *(f"{row['staying_s']:.2f}", f"{row['loading_s']:.2f}"),
+            f"{row['loading_s'] / row['staying_s']:.1f}",
+            *(f"{row[key]:.1f}" for key in ("status_idle_ms", "status_ms", "status_99_ms", "status_most_ms")),
+        )
+    return found
