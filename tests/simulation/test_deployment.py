@@ -31,7 +31,8 @@ _SECONDS = 400.0
 
 def commands() -> list[str]:
     section = README.read_text().split("## A federation over a network")[1].split("\n## ")[0]
-    found = [line.strip() for line in section.splitlines() if line.startswith("    ")]
+    block = section[section.index("\n    ") :].split("\n\n")[0]
+    found = [line.strip() for line in block.splitlines() if line]
     assert 5 <= len(found) <= 10
     return found
 
