@@ -20,7 +20,7 @@ from cloud.job_settings import JobSettings
 from cloud.roster import roster
 from cloud.round_report import RoundReport
 from protocol.base_model import read_card
-from protocol.files import write_json
+from protocol.files import mend_lines, write_json
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader, pack
 from protocol.shift import Shift
@@ -36,6 +36,8 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 def recorder(folder: Path, on_event: OnEvent) -> "Progress":
     """Appends events to the folder's file, each with its time, and hands them on."""
+
+    mend_lines(folder / EVENTS)
 
     def progress(event: str, values: dict[str, Any]) -> None:
         entry = {"event": event, "time": time.time(), **values}

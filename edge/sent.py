@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from protocol.errors import InputError
-from protocol.files import read_json_lines
+from protocol.files import mend_lines, read_json_lines
 from protocol.packing import read_header
 
 
@@ -39,6 +39,7 @@ class Sent:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        mend_lines(path)
 
     def add(self, call: str, reply: Message) -> None:
         """Record a reply."""

@@ -31,6 +31,17 @@ def write_atomic(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def mend_lines(path: Path) -> None:
+    """Cut what a killed writer left after the last whole line of a file that lines are appended to."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in `folder`; only for who knows that nobody is writing there."""
     for left in folder.glob(f".*{_PART}"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protocol.errors import RunFailed
+from protocol.files import mend_lines
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -74,6 +75,7 @@ def stream_run(
     Flower's command exits 0 even when the run failed: its status is asked for. Raises RunFailed unless the
     run completed; interrupted, it stops the run.
     """
+    mend_lines(events)
     seen = events.stat().st_size if events.exists() else 0
     with log.open("ab") as out:
         flower = subprocess.Popen(

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InputError
-from protocol.files import read_json, read_json_lines, write_atomic, write_json, write_json_lines
+from protocol.files import (
+    mend_lines,
+    read_json,
+    read_json_lines,
+    sweep,
+    write_atomic,
+    write_json,
+    write_json_lines,
+)
 
 
 def names(folder) -> list[str]:
@@ -114,3 +122,21 @@ def test_text_stays_readable(tmp_path):
     write_json(tmp_path / "one.json", {"name": "Zoë"})
     assert "Zoë" in (tmp_path / "one.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "one.json").read_bytes()) == {"name": "Zoë"}
+
+
+@given(st.binary(), st.binary())
+def test_mending_keeps_whole_lines_only(tmp_path_factory, kept, torn):
+    path = tmp_path_factory.mktemp("mend") / "lines"
+    torn = torn.replace(b"\n", b"")
+    whole = kept + b"\n" if kept else b""
+    path.write_bytes(whole + torn)
+    mend_lines(path)
+    assert path.read_bytes() == whole
+    mend_lines(path.with_name("missing"))
+
+
+def test_sweeping_removes_what_killed_writers_left(tmp_path):
+    write_atomic(tmp_path / "kept", b"x")
+    (tmp_path / ".kept.abc.part").write_bytes(b"half")
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
