@@ -2,6 +2,7 @@
 
 import os
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +14,14 @@ from filelock import FileLock, Timeout
 from cloud.home import CloudHome, CloudSettings, read_cloud
 from cloud.proxy import proxy_config, write_proxy
 from protocol.errors import InputError, RunFailed
-from protocol.flower import executable, free
+from protocol.flower import SUPEREXEC, executable, free
 from protocol.processes import Children, wait_until
 
 MARK = "FEDPERFIT_CLOUD"
 """Set in every process of a cloud to its folder."""
 _START_SECONDS = 60.0
+_COMING_SECONDS = 15.0
+"""For an `up` that was started just now."""
 _LOCK = ".up.lock"
 
 
@@ -60,19 +63,24 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
 
 
 def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
-    """Until the SuperLink answers; raises InputError when this cloud is not up, nor coming up."""
-    lock = FileLock(home.folder / _LOCK, timeout=0)
+    """Until the SuperLink answers; raises InputError when this cloud is neither up nor coming up."""
+    begun = time.monotonic()
 
-    def down() -> bool:
-        try:
-            with lock:
-                return True
-        except Timeout:
-            return False
+    def given_up() -> bool:
+        return not _held(home) and time.monotonic() - begun > _COMING_SECONDS
 
-    wait_until(lambda: superlink_ready(home, settings) or down(), _START_SECONDS)
+    wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
     if not superlink_ready(home, settings):
         raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+
+
+def _held(home: CloudHome) -> bool:
+    """Whether an `up` has this cloud."""
+    try:
+        with FileLock(home.folder / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _run(
@@ -96,12 +104,12 @@ def _run(
     ]
     environment = {**home.environment(), MARK: str(home.folder.resolve())}
     with Children() as children:
-        for name, command, ready in (
-            ("superlink", superlink, lambda: superlink_ready(home, settings)),
-            ("proxy", proxy, lambda: _proxy_ready(home, settings)),
+        for name, command, needs, ready in (
+            ("superlink", superlink, SUPEREXEC, lambda: superlink_ready(home, settings)),
+            ("proxy", proxy, "", lambda: _proxy_ready(home, settings)),
         ):
             log = home.logs / f"{name}.log"
-            child = children.start(name, command, log=log, environment=environment)
+            child = children.start(name, command, log=log, environment=environment, needs=needs)
 
             def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
                 return child.process.poll() is not None or stopping() or ready()

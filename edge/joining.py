@@ -19,13 +19,15 @@ from protocol.base_model import read_card
 from protocol.bundle import Bundle
 from protocol.errors import InputError, RunFailed
 from protocol.files import read_json, write_atomic, write_json
-from protocol.flower import environment, executable, free_ports
+from protocol.flower import SUPEREXEC, environment, executable, free_ports
 from protocol.processes import Child, Children, wait_until
 
 _START_SECONDS = 600.0
 """For the agent to load the base model."""
-_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
-"""Seconds before a program that died is started again."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
+"""Seconds before a program that died is started again: twice as long each time it dies young."""
+_OLD = 60.0
+"""Seconds after which it is not young any more."""
 
 
 def settle(
@@ -86,31 +88,41 @@ def keep_running(
     secret = asked(read_settings(home).key)
     environments = {"agent": {**os.environ, **secret}, "supernode": environment(home.node / "flower")}
     environments["supernode"].pop(PASSPHRASE_VARIABLE, None)
+    programs = {"agent": agent, "supernode": node}
+    logs = {"agent": home.folder / "agent.log", "supernode": home.node / "supernode.log"}
+    pauses = dict.fromkeys(programs, _SHORTEST_PAUSE)
+    born: dict[str, float] = {}
     with Children() as children:
-        programs = {"agent": agent, "supernode": node}
-        logs = {"agent": home.folder / "agent.log", "supernode": home.node / "supernode.log"}
-        running: dict[str, Child] = {}
-        pause = _SHORTEST_PAUSE
-        for name, command in programs.items():
-            running[name] = children.start(name, command, log=logs[name], environment=environments[name])
-            if name == "agent" and not _agent_up(home, running[name], stopping):
-                if stopping():
-                    return
-                raise RunFailed(f"the agent did not start: {_last_line(logs[name])}")
+
+        def launch(name: str) -> Child:
+            born[name] = time.monotonic()
+            return children.start(
+                *(name, programs[name]),
+                log=logs[name],
+                environment=environments[name],
+                needs=SUPEREXEC if name == "supernode" else "",
+            )
+
+        if not _agent_up(home, launch("agent"), stopping):
+            if stopping():
+                return
+            raise RunFailed(f"the agent did not start: {_last_line(logs['agent'])}")
+        launch("supernode")
         say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {logs['supernode']}")
         while not stopping():
             dead = children.dead()
             if dead is None:
                 time.sleep(0.2)
                 continue
+            if time.monotonic() - born[dead.name] > _OLD:
+                pauses[dead.name] = _SHORTEST_PAUSE
+            pause = pauses[dead.name]
+            pauses[dead.name] = min(2 * pause, _LONGEST_PAUSE)
             say(f"the {dead.name} ended; starting it again in {pause:g} s (see {dead.log})")
             children.stop(dead)
             wait_until(stopping, pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
             if not stopping():
-                children.start(
-                    dead.name, programs[dead.name], log=dead.log, environment=environments[dead.name]
-                )
+                launch(dead.name)
 
 
 def _supernode(home: Home, unconfined: bool) -> list[str]:

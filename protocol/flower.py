@@ -25,6 +25,10 @@ QUIET = {
 """No telemetry, and no downloads in the middle of a run."""
 
 
+SUPEREXEC = "flower-superexec"
+"""What SuperLink and SuperNode start apps with; they do not start it again when it dies."""
+
+
 def executable(name: str) -> str:
     """A console script of this environment, whether or not it is on the PATH."""
     beside = Path(sys.executable).parent / name

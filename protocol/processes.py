@@ -4,7 +4,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -21,6 +21,20 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    needs: str = ""
+    """A program it starts and cannot do without; empty: none."""
+    complete: bool = False
+    """Whether that program was seen."""
+
+    def ended(self) -> bool:
+        """Whether it has ended, or lost what it needs."""
+        if self.process.poll() is not None:
+            return True
+        if not self.needs:
+            return False
+        there = any(self.needs in line for line in _command_lines(self.process.pid))
+        self.complete |= there
+        return self.complete and not there
 
 
 @dataclass
@@ -37,8 +51,12 @@ class Children:
         log: Path,
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
+        needs: str = "",
     ) -> Child:
-        """Start `command` in a session of its own, its output appended to `log`."""
+        """Start `command` in a session of its own, its output appended to `log`.
+
+        needs: see `Child`.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
             process = subprocess.Popen(
@@ -50,13 +68,13 @@ class Children:
                 cwd=folder,
                 start_new_session=True,
             )
-        child = Child(name, process, log)
+        child = Child(name, process, log, needs)
         self.children.append(child)
         return child
 
     def dead(self) -> Child | None:
-        """A child that has ended."""
-        return next((child for child in self.children if child.process.poll() is not None), None)
+        """A child that has ended, or lost what it needs."""
+        return next((child for child in self.children if child.ended()), None)
 
     def stop(self, child: Child) -> None:
         """Stop one child and all it started, the last started first."""
@@ -96,6 +114,19 @@ def wait_until(ready: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def _command_lines(pid: int) -> list[str]:
+    """Of all that process `pid` started and that lives."""
+    found = []
+    try:
+        family = psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+    for member in family:
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            found.append(" ".join(member.cmdline()))
+    return found
 
 
 @contextmanager

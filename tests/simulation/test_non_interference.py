@@ -1,9 +1,11 @@
 """Nothing of a personal shift reaches the server: two runs that differ in nothing but the personal
 shifts on the clients' disks send it the same bytes, but for the metric sums their owners share."""
 
+from pathlib import Path
+
 import pytest
 import torch
-from flwr.app import ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 from local_grid import LocalGrid
 from small_run import run_locally, small_settings
@@ -20,11 +22,11 @@ def other_shifts(monkeypatch):
     store = Vault.store
 
     def change() -> None:
-        def store_changed(self, slot, shift, belonging):
+        def store_changed(self, slot, shift, belonging, account):
             with torch.no_grad():
                 shift.b += 100.0
                 shift.W += 0.1 * torch.randn(shift.W.shape, generator=torch.Generator().manual_seed(9))
-            store(self, slot, shift, belonging)
+            store(self, slot, shift, belonging, account)
 
         monkeypatch.setattr(Vault, "store", store_changed)
 
@@ -43,14 +45,19 @@ def received(grid: LocalGrid, *, without_metrics: bool = False) -> list[bytes]:
     return replies
 
 
+def personal_shifts(run: Path) -> list[torch.Tensor]:
+    vaults = [Vault(folder) for folder in sorted(run.glob("clients/*/vault"))]
+    return [vault.open(slot)[1].W.detach() for vault in vaults for slot in vault.slots()]
+
+
 def two_runs(tmp_path, other_shifts, *, share_metrics: bool) -> tuple[LocalGrid, LocalGrid]:
     settings = small_settings(share_metrics=share_metrics)
     first = run_locally(tmp_path / "first", settings)
     other_shifts()
     second = run_locally(tmp_path / "second", settings)
-    kept = [sorted((tmp_path / run).glob("clients/*/personal/*")) for run in ("first", "second")]
+    kept = [personal_shifts(tmp_path / run) for run in ("first", "second")]
     assert kept[0], "the runs kept personal shifts"
-    assert all(a.read_bytes() != b.read_bytes() for a, b in zip(*kept, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(*kept, strict=True))
     return first, second
 
 
@@ -86,16 +93,20 @@ def _projection(reply: RecordDict, tensor: torch.Tensor) -> None:
 @pytest.mark.parametrize("plant", [_raw, _norm, _metric, _projection])
 def test_a_planted_leak_is_found(tmp_path, other_shifts, monkeypatch, plant):
     """Positive controls: each way of leaking makes the comparison fail."""
-    build = client_app._reply
+    build, make = client_app.reply, Agent.__init__
+    latest: list[Agent] = []
 
-    def leak(agent: Agent, message, outcome) -> RecordDict:
-        reply = build(agent, message, outcome)
-        for path in sorted(agent._vault.folder.glob("*.safetensors"))[:1]:
-            from safetensors.torch import load_file
+    def noted(agent: Agent, *arguments, **named) -> None:
+        make(agent, *arguments, **named)
+        latest[:] = [agent]
 
-            plant(reply, load_file(path)["W"][0])
+    def leak(*arguments) -> Message:
+        reply = build(*arguments)
+        for slot in latest[0].vault.slots()[:1]:
+            plant(reply.content, latest[0].vault.open(slot)[1].W.detach()[0])
         return reply
 
-    monkeypatch.setattr(client_app, "_reply", leak)
+    monkeypatch.setattr(Agent, "__init__", noted)
+    monkeypatch.setattr(client_app, "reply", leak)
     first, second = two_runs(tmp_path, other_shifts, share_metrics=False)
     assert received(first) != received(second)
