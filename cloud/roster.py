@@ -25,6 +25,10 @@ _FIELDS = {
 }
 
 
+class NobodyFits(InputError):
+    """Enough nodes are connected, and none of their clients can take part."""
+
+
 @dataclass(frozen=True)
 class ClientStatus:
     """What a client says of itself."""
@@ -103,7 +107,7 @@ def roster(
     names = {node: status.client for node, status in found.items()}
     ledger.add(entries(transfers, names, phase="status", round=0))
     if not found:
-        raise InputError(f"none of {len(nodes)} connected clients can take part (see the log)")
+        raise NobodyFits(f"none of {len(nodes)} connected clients can take part (see the log)")
     statuses = {s.client: s for s in sorted(found.values(), key=lambda status: status.client)}
     return Roster(names, statuses)
 

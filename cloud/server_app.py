@@ -1,6 +1,7 @@
 """The Flower ServerApp of a deployed cloud: rounds, a signed release, personal shifts, their scores."""
 
 import logging
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from cloud.home import CloudHome, CloudSettings
 from cloud.job import Job, recorder
 from cloud.job_settings import SETTINGS
 from cloud.release_store import CloudReleases
+from cloud.roster import NobodyFits
+from protocol.errors import InputError
 from protocol.files import read_json, write_json
 from protocol.run_folder import run_folder
 from protocol.settings import STAGES
@@ -21,6 +24,7 @@ app = ServerApp()
 logger = logging.getLogger("fedperfit.cloud")
 CLOUD_KEY = "cloud-dir"
 """In the run's configuration: the cloud's folder."""
+_PAUSE_SECONDS = 2.0
 
 
 @app.main()
@@ -37,7 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     progress = recorder(folder, show)
     progress("start", {"run": str(folder)})
     job = Job(grid, settings, folder, progress)
-    clients = job.connect(settings.clients, settings.connect_seconds, enrolled(home))
+    clients = _connected(job, settings, home)
     federation, shift = job.train("train", clients)
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     lifetime = timedelta(days=settings.lifetime_days)
@@ -48,3 +52,22 @@ def main(grid: Grid, context: Context) -> None:
     for stage in STAGES:
         job.evaluate(f"evaluate-{stage}", clients, payload, stage)
     progress("done", {"version": release.version})
+
+
+def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:
+    """The clients that can take part, once there are enough; raises InputError when there are not in time.
+
+    A node may be there before its agent is, so all are asked again until then.
+    """
+    end = time.monotonic() + settings.connect_seconds
+    while True:
+        left = end - time.monotonic()
+        try:
+            clients = job.connect(settings.clients, max(left, 1.0), enrolled(home))
+        except NobodyFits:
+            clients = []
+        if len(clients) >= settings.clients:
+            return clients
+        if left <= 0:
+            raise InputError(f"{len(clients)} of {settings.clients} clients can take part (see the log)")
+        time.sleep(min(_PAUSE_SECONDS, left))

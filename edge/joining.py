@@ -14,7 +14,6 @@ from edge.confinement import confined
 from edge.endpoint import connect
 from edge.home import AgentSettings, Home, read_settings
 from edge.keys import PASSPHRASE_VARIABLE, asked
-from protocol import bridge_pb2, bridge_pb2_grpc
 from protocol.base_model import read_card
 from protocol.bundle import Bundle
 from protocol.errors import InputError, RunFailed
@@ -156,9 +155,9 @@ def _agent_up(home: Home, agent: Child, stopping: Callable[[], bool]) -> bool:
 def _answers(home: Home) -> bool:
     try:
         with connect(home.bridge) as channel:
-            bridge_pb2_grpc.BridgeStub(channel).Status(bridge_pb2.StatusRequest(), timeout=1)
+            grpc.channel_ready_future(channel).result(timeout=1)
         return True
-    except grpc.RpcError:
+    except grpc.FutureTimeoutError:
         return False
 
 

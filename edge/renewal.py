@@ -58,12 +58,8 @@ def renew(
     held, rest = _split(job.examples)
     jobs = [job]
     if held and rest:
-        sibling = PersonalShift.start(job.shift.shape, seed=0)
-        with_start = zip(sibling.parameters(), job.shift.parameters(), strict=True)
-        for target, source in with_start:
-            target.data.copy_(source.data)
-        jobs.append(Job(sibling, rest, job.order))
-    fits = _fit(agent, release, personal, training, jobs, watch, decay_rate=True)
+        jobs.append(replace(agent.personal_job(release, personal, training), examples=rest))
+    fits = _fit(agent, release, personal, training, jobs, watch)
     shifts = [one.shift for one in jobs]
     origin = FITTED
     old = _old(agent, personal, job.shift)
@@ -111,13 +107,13 @@ def learn(
     training = replace(fitted, epochs=1, learning_rate=fitted.learning_rate * _RATE)
     pairs = agent.history.pairs(PromptForm(training.prompt_form), training.max_items)
     examples = encode(agent.base, pairs)
-    jobs = [_lesson(shift, examples, len(items), training, count)]
+    new = examples[-len(items) :]
+    jobs = [_lesson(shift, examples, len(new), training, count)]
     held, rest = _split(examples)
     sibling = _sibling_of(agent, release, personal)
     if sibling is not None and rest:
-        new = sum(example not in held for example in examples[-len(items) :])
-        jobs.append(_lesson(sibling, rest, new, training, count))
-    fits = _fit(agent, release, personal, training, jobs, watch, decay_rate=True)
+        jobs.append(_lesson(sibling, rest, sum(e not in held for e in new), training, count))
+    fits = _fit(agent, release, personal, training, jobs, watch)
     account = Account(len(examples), LEARNED, kept.account.version, kept.account.training)
     _store(agent, release, personal, [job.shift for job in jobs], account)
     return Lesson(count, fits[0].steps, fits[0].loss)
@@ -146,14 +142,12 @@ def _fit(
     training: TrainingSettings,
     jobs: Sequence[Job],
     watch: Watch | None,
-    *,
-    decay_rate: bool,
 ) -> list[Fit]:
     fits = fit(
         *(jobs, training, agent.items),
         beneath=[release.beneath(agent.base)],
         additive=personal.additive,
-        decay_rate=decay_rate,
+        decay_rate=True,
         beginning=_begun(agent, training),
         watch=watch,
     )

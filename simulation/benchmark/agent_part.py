@@ -101,9 +101,9 @@ def _agent(home: Home) -> Iterator[bridge_pb2_grpc.BridgeStub]:
         def answers() -> bool:
             try:
                 with connect(home.bridge) as channel:
-                    bridge_pb2_grpc.BridgeStub(channel).Status(bridge_pb2.StatusRequest(), timeout=1)
+                    grpc.channel_ready_future(channel).result(timeout=1)
                 return True
-            except grpc.RpcError:
+            except grpc.FutureTimeoutError:
                 return child.process.poll() is not None
 
         if not wait_until(answers, _START_SECONDS) or child.process.poll() is not None:
