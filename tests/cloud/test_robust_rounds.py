@@ -49,3 +49,16 @@ def test_a_rule_that_never_has_enough_updates_is_refused_at_once(tmp_path: Path,
         job.train(few, lambda report: None)
     assert not job.history
     job.train(CLIENTS.values(), lambda report: None)
+
+
+def test_a_rule_that_has_enough_only_when_a_client_is_lost_is_not_refused(tmp_path: Path) -> None:
+    """Of six updates two may lie, and Krum then needs seven; of five only one."""
+    clients = {**CLIENTS, 6: "fay"}
+
+    def answer(client: str, message: Message) -> list[Message]:
+        return [] if client == "fay" else honest(client, message)
+
+    for name, script, skipped in (("all", honest, True), ("lost", answer, False)):
+        job = federation(tmp_path / name, FakeGrid(clients, script), aggregation="krum", rounds=1)
+        job.train(clients.values(), lambda report: None)
+        assert [report.skipped for report in job.history] == [skipped]
