@@ -20,7 +20,7 @@ from cloud.checkpoint import Checkpoint, Checkpoints
 from cloud.exchange import Exchange, logger
 from cloud.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
 from cloud.replies import Rejected
-from cloud.robust import TooFew, robust
+from cloud.robust import TooFew, needed, robust
 from cloud.round_report import RoundReport
 from cloud.settings import FederationSettings
 from protocol.errors import InputError
@@ -77,11 +77,13 @@ class Federation:
         """The collective shift after all rounds, going on after the last checkpoint if there is one.
 
         on_round is called after a round's checkpoint is written. Raises InputError when there is nobody
-        to ask, or when the checkpoints are of a run with other settings.
+        to ask, when no round could have updates enough for the aggregation, or when the checkpoints are
+        of a run with other settings.
         """
         clients = sorted(set(contributors))
         if not clients:
             raise InputError("no client can contribute")
+        self._check_enough(len(clients))
         state = self._resume() or self._start()
         self.history = list(state.history)
         shift = state.shift
@@ -115,6 +117,14 @@ class Federation:
         """Have each client answer its questions; admitted metric sums by client name, sorted."""
         rules = evaluation_metrics(self.task)
         return self._counts(clients, payload, evaluation.to_config(), EVALUATE_TYPE, rules, phase)
+
+    def _check_enough(self, clients: int) -> None:
+        rule, share = self.settings.aggregation, self.settings.assumed_malicious
+        asked = self.settings.asked(clients)
+        if rule != "mean" and all(n < needed(rule, n, share) for n in range(1, asked + 1)):
+            raise InputError(
+                f"aggregation={rule}: a round asks {asked} clients, too few with assumed_malicious={share:g}"
+            )
 
     def _start(self) -> Checkpoint:
         shift = Shift.identity(self.header.shape, seed=self.settings.seed)

@@ -36,6 +36,12 @@ def assumed(updates: int, share: float) -> int:
     return math.ceil(round(share * updates, 6))
 
 
+def needed(rule: str, updates: int, share: float) -> int:
+    """How many updates there must be for a robust rule to tell liars from others, of `updates` in all."""
+    liars = assumed(updates, share)
+    return max(2 * liars + (3 if rule in ("krum", "multi-krum") else 1), 3)
+
+
 @torch.no_grad()
 def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -> Shift:
     """The updates under a robust rule.
@@ -44,9 +50,9 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
     lie, below one half. reference: the shift that was broadcast. Raises TooFew.
     """
     liars = assumed(len(shifts), share)
-    least = 2 * liars + 3 if rule in ("krum", "multi-krum") else 2 * liars + 1
-    if len(shifts) < max(least, 3):
-        raise TooFew(f"{rule} against {liars} liars needs {max(least, 3)} updates")
+    least = needed(rule, len(shifts), share)
+    if len(shifts) < least:
+        raise TooFew(f"{rule} against {liars} liars needs {least} updates")
     turned = [_turned(shift, reference) for shift in shifts]
     if rule == "krum":
         return _krum(turned, liars, 1)
@@ -54,7 +60,7 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
         return _krum(turned, liars, len(turned) - liars)
     if rule == "median":
         return _entrywise(turned, lambda values: np.median(values, axis=0))
-    cut = (liars + 0.5) / len(turned)
+    cut = (liars + 0.25) / len(turned)  # rounded down there, and refused at one half
     return _entrywise(turned, lambda values: trim_mean(values, cut))
 
 

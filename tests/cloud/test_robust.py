@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloud.aggregation import aggregate
-from cloud.robust import RULES, TooFew, assumed, robust
+from cloud.robust import RULES, TooFew, assumed, needed, robust
 from protocol.positions import Positions
 from protocol.shift import Shift, ShiftShape
 
@@ -102,6 +102,61 @@ def test_krum_takes_one_of_the_honest():
     assert min(distance(chosen, shift) for shift in honest) < 1e-5
 
 
+def anywhere(seed: int) -> Shift:
+    """A shift on rows of its own, so that nothing can be read off its tensors alone."""
+    shift = Shift.identity(SHAPE, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for tensor in (shift.W, shift.b):
+            tensor += torch.randn(tensor.shape, generator=generator)
+    return shift
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_krum_chooses_by_distances_of_whole_maps(seed):
+    shifts = [anywhere(seed * 7 + n) for n in range(7)]
+    distances = np.array([[distance(one, other) ** 2 for other in shifts] for one in shifts])
+    scores = np.sort(distances, axis=1)[:, 1:4].sum(axis=1)  # to the n - f - 2 = 3 nearest
+    chosen = robust("krum", shifts, 0.2, REFERENCE)
+    assert distance(chosen, shifts[int(scores.argmin())]) < 1e-5
+
+
+@pytest.mark.parametrize("rule", ["median", "trimmed-mean"])
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_entries_are_those_of_whole_maps_on_the_rows_of_the_result(rule, seed):
+    shifts = [anywhere(seed * 7 + n) for n in range(7)]
+
+    def middle(tensors: list[torch.Tensor]) -> torch.Tensor:
+        ordered = torch.stack(tensors).sort(dim=0).values  # two of seven may lie
+        return ordered[3] if rule == "median" else ordered[2:-2].mean(dim=0)
+
+    def aligned(shift: Shift) -> torch.Tensor:
+        R, R_0 = shift.R.detach().double(), REFERENCE.R.detach().double()
+        return torch.stack([_procrustes(R[n], R_0[n]) @ R[n] for n in range(len(SHAPE.layers))])
+
+    result = robust(rule, shifts, 0.2, REFERENCE)
+    R = result.R.detach().double()
+    expected = middle([aligned(shift) for shift in shifts])
+    for n in range(len(SHAPE.layers)):
+        S = expected[n]
+        assert torch.allclose(R[n], torch.linalg.inv(_root(S @ S.mT)) @ S, atol=1e-4)
+    entries = middle([R @ maps(shift) for shift in shifts])
+    assert torch.allclose(torch.cat([result.W - R, result.b.unsqueeze(-1)], dim=-1), entries, atol=1e-4)
+
+
+def _root(matrix: torch.Tensor) -> torch.Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ values.sqrt().diag() @ vectors.mT
+
+
+def _procrustes(R: torch.Tensor, R_0: torch.Tensor) -> torch.Tensor:
+    """The orthogonal Q (r, r) for which Q R is nearest to R_0."""
+    A = R_0 @ R.mT
+    return torch.linalg.inv(_root(A @ A.mT)) @ A
+
+
 def test_median_and_trimmed_mean_in_a_common_gauge():
     scaled = [near(1) for _ in range(5)]
     with torch.no_grad():
@@ -119,6 +174,21 @@ def test_too_few_to_tell(rule):
     needs = 7 if "krum" in rule else 5
     with pytest.raises(TooFew, match=f"needs {needs} updates"):
         robust(rule, [near(n) for n in range(4)], 0.4, REFERENCE)
+
+
+@pytest.mark.parametrize("rule", ROBUST)
+def test_with_the_fewest_updates_it_can_do_with_it_still_holds(rule):
+    for share in (0.1, 0.2, 0.3, 0.4):
+        least = next((n for n in range(1, 40) if n >= needed(rule, n, share)), None)
+        if least is None:
+            assert "krum" in rule  # never has 2 f + 3 of them
+            continue
+        lying = assumed(least, share)
+        honest = [near(n) for n in range(least - lying)]
+        middle = aggregate([(shift, 1.0) for shift in honest])
+        spread = max(distance(middle, shift) for shift in honest)
+        result = robust(rule, [*honest, *(liars(3) * lying)[:lying]], share, REFERENCE)
+        assert distance(result, middle) <= 2 * spread
 
 
 def test_how_many_may_lie():

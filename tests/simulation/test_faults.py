@@ -71,6 +71,18 @@ def test_liars_are_refused_at_the_gate_or_outvoted(tmp_path):
     assert 10 * far(lied) < far(led)
 
 
+def test_liars_are_the_same_in_every_round_and_run_and_mix_their_lies(tmp_path):
+    runs = [
+        reports(tmp_path / name, malicious=0.67, attack="mixed", aggregation="median") for name in ("a", "b")
+    ]
+    assert runs[0] == runs[1]
+    nans = [
+        [client for client, why in report.dropped.items() if "contains NaN" in why] for report in runs[0][0]
+    ]
+    assert len(nans[0]) == 1  # of four liars
+    assert nans == [nans[0]] * 3
+
+
 def test_faults_need_the_backend_that_has_them(tmp_path):
     prepare(tmp_path, small_settings(dropout=0.3))
     with pytest.raises(InputError, match="--backend cohorts"):
