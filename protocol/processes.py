@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 import psutil
 
 _TERM_SECONDS = 10.0
+_LOOK_SECONDS = 1.0
+"""Between two looks for what a child needs, which read all of /proc."""
 
 
 @dataclass
@@ -25,13 +27,16 @@ class Child:
     """A program it starts and cannot do without; empty: none."""
     complete: bool = False
     """Whether that program was seen."""
+    looked: float = 0.0
+    """When it was looked for."""
 
     def ended(self) -> bool:
         """Whether it has ended, or lost what it needs."""
         if self.process.poll() is not None:
             return True
-        if not self.needs:
+        if not self.needs or time.monotonic() - self.looked < _LOOK_SECONDS:
             return False
+        self.looked = time.monotonic()
         there = any(self.needs in line for line in _command_lines(self.process.pid))
         self.complete |= there
         return self.complete and not there
