@@ -1,6 +1,9 @@
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -118,7 +121,23 @@ def file_of(**changed: object) -> bytes:
 def test_a_malformed_release_is_one_line(changed, reason):
     with pytest.raises(InputError, match=reason) as caught:
         parse_release(file_of(**changed))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_an_unknown_format_cannot_break_the_line(monkeypatch):
+    monkeypatch.setattr("protocol.shift_file.FORMAT", "1\n\x1b[2J")
+    data = file_of()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="of format '1") as caught:
+        parse_release(data)
+    assert str(caught.value).isprintable()
+
+
+def test_a_broken_header_cannot_break_the_line():
+    header = b'{"packed": {"dtype": "F\\n\\u001b[2J", "shape": [1], "data_offsets": [0, 1]}}'
+    with pytest.raises(InputError, match="truncated, or not a release") as caught:
+        parse_release(len(header).to_bytes(8, "little") + header + bytes(1))
+    assert str(caught.value).isprintable()
 
 
 def test_endless_data_is_refused_unread(tmp_path: Path):
@@ -131,11 +150,28 @@ def test_endless_data_is_refused_unread(tmp_path: Path):
         parse_release(bytes(MAX_BYTES + 1))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_endless_data_of_no_size_is_read_no_further_than_the_limit(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb") as file:
+            file.write(bytes(2 * MAX_BYTES))
+
+    feeder = Thread(target=feed)
+    feeder.start()
+    with pytest.raises(InputError, match="larger than"):
+        read_release(pipe)
+    feeder.join()
+
+
 def refused_or_equal(data: bytes, release: Release) -> None:
     try:
         parsed = parse_release(data)
         parsed.check_signed_from(KEY.public)
-    except InputError:
+    except InputError as error:
+        assert str(error).isprintable(), error  # noqa: PT017
         return
     assert parsed == release
 
