@@ -1,7 +1,7 @@
 """The attacks that python-tuf names, on an edge's release store, with a clock of the test's own."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Thread
 
@@ -140,6 +140,8 @@ def test_indefinite_freeze_attack(edge: Edge):
 def test_a_release_of_the_future_is_refused(edge: Edge):
     edge.now = START - DAY
     edge.refuses(first(KEY), "yet to come")
+    edge.now = START - timedelta(minutes=5)
+    edge.take(first(KEY))
 
 
 def test_fast_forward_attack(edge: Edge):

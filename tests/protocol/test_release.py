@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from protocol.errors import InputError
 from protocol.packing import pack
@@ -88,6 +90,27 @@ def test_what_the_old_key_signs_after_a_rotation_is_refused():
         later.check_signed_from(KEY.public)
 
 
+def test_only_the_key_in_use_can_be_rotated():
+    with pytest.raises(InputError, match="not the one that signed the latest"):
+        first(KEY).rotated(NEW, KEY)
+
+
+@pytest.mark.parametrize(
+    "rotations",
+    [
+        [Rotation.signed(1, KEY, NEW)],
+        [Rotation.signed(5, KEY, NEW)],
+        [Rotation.signed(3, KEY, NEW), Rotation.signed(2, NEW, KEY)],
+        [Rotation.signed(2, KEY, NEW), Rotation.signed(2, NEW, KEY)],
+        [Rotation.signed(2, KEY, NEW), Rotation.signed(3, KEY, NEW)],
+    ],
+)
+def test_rotations_go_from_key_to_key_and_version_to_version(rotations):
+    changed = replace(chain(KEY, 4)[3], rotations=tuple(rotations))
+    with pytest.raises(InputError, match="its rotations"):
+        parse_release(changed.to_bytes())
+
+
 def file_of(**changed: object) -> bytes:
     release = first(KEY)
     fields = {**release.fields(), "signatures": release.signatures, **changed}
@@ -131,6 +154,17 @@ def test_an_unknown_format_cannot_break_the_line(monkeypatch):
     with pytest.raises(InputError, match="of format '1") as caught:
         parse_release(data)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata"), [({"more": np.zeros(1)}, {}), ({}, {"more": ""})], ids=["tensor", "metadata"]
+)
+def test_a_file_with_something_else_in_it_is_refused(tensors, metadata):
+    data = first(KEY).to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    more = save({**load(data), **tensors}, metadata={**header["__metadata__"], **metadata})
+    with pytest.raises(InputError, match="something else in it"):
+        parse_release(more)
 
 
 def test_a_broken_header_cannot_break_the_line():
