@@ -258,6 +258,15 @@ def test_a_file_damaged_on_disk_leaves_the_last_good_one(edge: Edge):
     assert edge.store.current() == two
 
 
+def test_verifying_finds_a_fork_among_the_files(edge: Edge):
+    one = first(KEY)
+    edge.take(one)
+    fork = Release.first(shift(5), HEADER, KEY, issued=START).next(shift(6), HEADER, KEY, issued=START)
+    (edge.store.folder / "00000002.safetensors").write_bytes(fork.to_bytes())
+    with pytest.raises(InputError, match="does not hold version 1"):
+        edge.store.verify()
+
+
 def test_a_file_of_another_cloud_is_not_used(edge: Edge):
     edge.take(first(KEY))
     later = first(FOREIGN).next(shift(), HEADER, FOREIGN)
