@@ -1,11 +1,16 @@
 """The cloud's releases and the key that signs them.
 
+.releases.lock                    held by whoever writes either of the following
 releases/00000001.safetensors …   the chain
 signing.pem                       the key in use; signing.next.pem while a rotation is under way
 """
 
-from datetime import timedelta
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from filelock import FileLock
 
 from protocol.errors import InputError
 from protocol.files import write_atomic
@@ -16,6 +21,7 @@ from protocol.signing import SigningKey, read_signing_key
 
 KEY = "signing.pem"
 _NEXT = "signing.next.pem"
+_LOCK = ".releases.lock"
 
 
 class CloudReleases:
@@ -23,6 +29,7 @@ class CloudReleases:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock = FileLock(folder / _LOCK)
 
     def all(self) -> list[Release]:
         """Every release, oldest first; raises InputError for one that is broken."""
@@ -48,42 +55,53 @@ class CloudReleases:
         epsilon: float | None = None,
         lifetime: timedelta = LIFETIME,
     ) -> Release:
-        """Sign and keep the next release; the latest again where it holds this very shift."""
-        key, latest = self.key(), self.latest()
-        if latest is None:
-            release = Release.first(shift, header, key, epsilon=epsilon, lifetime=lifetime)
-        elif latest.packed == pack(shift, header):
-            return latest
-        else:
-            release = latest.next(shift, header, key, epsilon=epsilon, lifetime=lifetime)
-        self._write(release)
-        return release
+        """Sign and keep the next release; the latest again where it says the same and has not expired."""
+        with self._writing():
+            key, latest = self.key(), self.latest()
+            if latest is None:
+                release = Release.first(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+            else:
+                same = (latest.packed, latest.epsilon) == (pack(shift, header), epsilon)
+                if same and not latest.expired(datetime.now(UTC)):
+                    return latest
+                release = latest.next(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+            self._write(release)
+            return release
 
     def rotate(self, *, lifetime: timedelta = LIFETIME) -> Release:
         """A new key, and the latest shift released again, signed by both keys.
 
         Raises InputError before the first release: nobody could have pinned the key.
         """
-        old, latest = self.key(), self.latest()
-        if latest is None:
-            raise InputError(f"{self.folder}: no release yet; make a new signing key in place of a rotation")
-        new = SigningKey()
-        new.write(self.folder / _NEXT)
-        release = latest.rotated(old, new, lifetime=lifetime)
-        self._write(release)
-        (self.folder / _NEXT).replace(self.folder / KEY)
-        return release
+        with self._writing():
+            old, latest = self.key(), self.latest()
+            if latest is None:
+                raise InputError(f"{self.folder}: no release yet; a new signing key needs no rotation")
+            new = SigningKey()
+            new.write(self.folder / _NEXT)
+            release = latest.rotated(old, new, lifetime=lifetime)
+            self._write(release)
+            (self.folder / _NEXT).replace(self.folder / KEY)
+            return release
 
     def key(self) -> SigningKey:
         """The key in use; a rotation that was killed is finished, or undone where nothing was released."""
-        upcoming = self.folder / _NEXT
-        if upcoming.exists():
-            latest = self.latest()
-            if latest is not None and latest.key == read_signing_key(upcoming).public:
-                upcoming.replace(self.folder / KEY)
-            else:
-                upcoming.unlink()
-        return read_signing_key(self.folder / KEY)
+        with self._writing():
+            upcoming = self.folder / _NEXT
+            if upcoming.exists():
+                latest = self.latest()
+                if latest is not None and latest.key == read_signing_key(upcoming).public:
+                    upcoming.replace(self.folder / KEY)
+                else:
+                    upcoming.unlink()
+            return read_signing_key(self.folder / KEY)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: no such folder")
+        with self._lock:
+            yield
 
     def _write(self, release: Release) -> None:
         path = self.folder / "releases" / f"{release.version:08d}.safetensors"

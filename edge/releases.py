@@ -8,10 +8,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 from protocol.errors import InputError
 from protocol.files import write_atomic
-from protocol.release import Release, check_chain, parse_release, read_release
+from protocol.release import Release, parse_release, read_release
 
 _SKEW = timedelta(hours=1)
 """By which clocks may differ."""
@@ -32,6 +33,7 @@ class ReleaseStore:
         """pinned: the cloud's public key, as the enrolment has it."""
         self.folder = folder
         self._pinned, self._fingerprint, self._task, self._clock = pinned, fingerprint, task, clock
+        self._accepting = Lock()
 
     def accept(self, data: bytes) -> Release:
         """Verify a release and keep it; one that is there already is no news.
@@ -40,7 +42,8 @@ class ReleaseStore:
         model, not signed by the cloud, expired, older than the one in force or in conflict with it.
         """
         try:
-            return self._accept(parse_release(data), data)
+            with self._accepting:
+                return self._accept(parse_release(data), data)
         except InputError as error:
             raise InputError(f"release refused: {error}") from None
 
@@ -65,8 +68,6 @@ class ReleaseStore:
         Releases may be missing between two kept ones: an edge that was off skipped them.
         """
         kept = self.all()
-        if [release.version for release in kept] == list(range(1, len(kept) + 1)):
-            check_chain(kept, self._pinned)
         for before, after in pairwise(kept):
             _check_succession(before, after)
         for release in kept:
@@ -95,7 +96,7 @@ class ReleaseStore:
         if release.header.fingerprint != self._fingerprint:
             raise InputError("it is for another base model")
         if release.header.task != self._task:
-            raise InputError(f"it is for task {release.header.task}")
+            raise InputError(f"it is for task {release.header.task!r}")
         release.check_signed_from(trusted)
 
 
@@ -106,3 +107,6 @@ def _check_succession(current: Release, release: Release) -> None:
         raise InputError(f"another release of version {current.version} is in force")
     if release.chain[: current.version] != (*current.chain, current.digest):
         raise InputError(f"its chain does not hold version {current.version}, which is in force")
+    before = tuple(rotation for rotation in release.rotations if rotation.version <= current.version)
+    if before != current.rotations:
+        raise InputError(f"its rotations of keys up to version {current.version} are not those in force")

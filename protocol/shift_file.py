@@ -38,12 +38,14 @@ def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any
 def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[bytes, dict[str, Any]]:
     """The packed shift and the fields; raises InputError naming the file when anything is off.
 
-    most: bytes; a larger file is refused unread.
+    most: bytes; no more of a larger file is read.
     """
     try:
-        if most is not None and path.stat().st_size > most:
+        with path.open("rb") as file:
+            data = file.read(-1 if most is None else most + 1)
+        if most is not None and len(data) > most:
             raise InputError(f"larger than the {most} bytes a {kind} may have")
-        return parse_shift_file(path.read_bytes(), kind)
+        return parse_shift_file(data, kind)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
@@ -60,12 +62,12 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any]]:
         metadata = json.loads(header["__metadata__"][_METADATA])
         packed = bytes(tensors[_TENSOR]["data"])
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "".join(filter(str.isprintable, str(error))) or type(error).__name__
         raise InputError(f"truncated, or not a {kind} ({reason})") from None
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
         raise InputError(f"not a {kind}")
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{kind} of format {metadata.get('format')}, expected {FORMAT}")
+        raise InputError(f"{kind} of format {metadata.get('format')!r}, expected {FORMAT}")
     if set(tensors) != {_TENSOR} or set(header["__metadata__"]) != {_METADATA}:
         raise InputError(f"a {kind} with something else in it")
     if metadata.get("sha256") != sha256(packed):

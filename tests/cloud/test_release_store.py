@@ -1,5 +1,7 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,18 @@ def test_publishing_makes_a_chain_and_again_is_no_news(cloud: CloudReleases):
     second = cloud.publish(shift(2), HEADER, epsilon=2.0, lifetime=timedelta(days=1))
     assert [release.version for release in cloud.verify()] == [1, 2]
     assert (cloud.latest(), second.epsilon) == (second, 2.0)
+
+
+def test_the_same_shift_is_released_again_when_expired_or_of_another_privacy(cloud: CloudReleases):
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    expired = Release.first(shift(1), HEADER, cloud.key(), issued=past, lifetime=timedelta(days=1))
+    (cloud.folder / "releases").mkdir()
+    (cloud.folder / "releases" / "00000001.safetensors").write_bytes(expired.to_bytes())
+    renewed = cloud.publish(shift(1), HEADER)
+    assert (renewed.version, renewed.packed) == (2, expired.packed)
+    spent = cloud.publish(shift(1), HEADER, epsilon=2.0)
+    assert (spent.version, spent.epsilon) == (3, 2.0)
+    assert cloud.publish(shift(1), HEADER, epsilon=2.0) == spent
 
 
 def test_rotation(cloud: CloudReleases):
@@ -52,6 +66,30 @@ def test_a_killed_rotation_is_finished_or_undone(cloud: CloudReleases, monkeypat
     cloud.publish(shift(2), HEADER)
     cloud.rotate()
     assert len(cloud.verify()) == 3 + released
+
+
+def test_who_asks_for_the_key_during_a_rotation_does_not_undo_it(cloud: CloudReleases, monkeypatch):
+    cloud.publish(shift(1), HEADER)
+    keys: list[str] = []
+    asking = Thread(target=lambda: keys.append(CloudReleases(cloud.folder).key().public))
+    rotated = Release.rotated
+
+    def interrupted(*arguments: Any, **named: Any) -> Release:
+        asking.start()
+        asking.join(0.3)
+        return rotated(*arguments, **named)
+
+    monkeypatch.setattr(Release, "rotated", interrupted)
+    release = cloud.rotate()
+    asking.join()
+    assert keys == [release.key]
+    assert cloud.publish(shift(2), HEADER).key == release.key
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path):
+    with pytest.raises(InputError, match="no such folder"):
+        CloudReleases(tmp_path / "missing").rotate()
+    assert not (tmp_path / "missing").exists()
 
 
 def test_a_release_that_was_exchanged_is_found(cloud: CloudReleases):

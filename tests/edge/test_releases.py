@@ -1,15 +1,16 @@
 """The attacks that python-tuf names, on an edge's release store, with a clock of the test's own."""
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from edge.releases import ReleaseStore
 from protocol.errors import InputError
 from protocol.packing import pack
-from protocol.release import Release, parse_release
+from protocol.release import Release, Rotation, parse_release
 from protocol.signing import SigningKey
 from tests.protocol.chains import DAY, HEADER, START, chain, first, shift
 
@@ -36,7 +37,7 @@ class Edge:
         before = self.files()
         with pytest.raises(InputError, match=reason) as caught:
             self.store.accept(data)
-        assert "\n" not in str(caught.value)
+        assert str(caught.value).isprintable()
         assert self.files() == before
 
     def files(self) -> dict[str, bytes]:
@@ -88,6 +89,38 @@ def test_equivocation(edge: Edge):
     edge.refuses(other, "another release of version 1")
 
 
+def test_equivocation_at_the_same_moment(edge: Edge):
+    one, other = first(KEY), Release.first(shift(5), HEADER, KEY, issued=START, lifetime=10 * DAY)
+    refusals: list[str] = []
+
+    def take_other() -> None:
+        try:
+            edge.take(other)
+        except InputError as error:
+            refusals.append(str(error))
+
+    beside = Thread(target=take_other)
+
+    def clock() -> datetime:
+        if beside.ident is None:
+            beside.start()
+            beside.join(0.3)
+        return START
+
+    edge.store = ReleaseStore(
+        *(edge.store.folder,),
+        pinned=KEY.public,
+        fingerprint=HEADER.fingerprint,
+        task=HEADER.task,
+        clock=clock,
+    )
+    edge.take(one)
+    beside.join()
+    assert edge.store.current() == one
+    assert len(refusals) == 1
+    assert "another release of version 1" in refusals[0]
+
+
 def test_a_fork_is_refused(edge: Edge):
     edge.take(first(KEY))
     fork = Release.first(shift(5), HEADER, KEY, issued=START, lifetime=10 * DAY)
@@ -107,6 +140,8 @@ def test_indefinite_freeze_attack(edge: Edge):
 def test_a_release_of_the_future_is_refused(edge: Edge):
     edge.now = START - DAY
     edge.refuses(first(KEY), "yet to come")
+    edge.now = START - timedelta(minutes=5)
+    edge.take(first(KEY))
 
 
 def test_fast_forward_attack(edge: Edge):
@@ -160,7 +195,7 @@ def test_another_base_model_or_task(edge: Edge):
     header = replace(HEADER, fingerprint="0" * 64)
     edge.refuses(Release.first(shift(), header, KEY, issued=START), "another base model")
     header = replace(HEADER, task="LaMP_3")
-    edge.refuses(Release.first(shift(), header, KEY, issued=START), "for task LaMP_3")
+    edge.refuses(Release.first(shift(), header, KEY, issued=START), "for task 'LaMP_3'")
 
 
 def test_key_rotation_also_for_an_edge_that_missed_it(edge: Edge, tmp_path: Path):
@@ -179,6 +214,36 @@ def test_key_rotation_also_for_an_edge_that_missed_it(edge: Edge, tmp_path: Path
     )
 
 
+def test_a_later_release_keeps_the_rotations_there_were(edge: Edge):
+    one = first(KEY)
+    two = one.rotated(KEY, NEW, issued=START, lifetime=10 * DAY)
+    edge.take(one)
+    edge.take(two)
+    three = two.next(shift(3), HEADER, NEW, issued=START, lifetime=10 * DAY)
+    dropped = replace(three, rotations=(), signatures={})._signed(NEW)
+    other = replace(three, rotations=(Rotation.signed(3, KEY, NEW),), signatures={})._signed(KEY, NEW)
+    for changed in (dropped, other):
+        edge.refuses(changed, "rotations of keys up to version 2 are not those")
+    edge.take(three)
+    assert edge.store.current() == three
+
+
+def test_a_rotation_cannot_be_dated_before_the_release_in_force(edge: Edge):
+    one, two = chain(KEY, 2)
+    edge.now = START + 2 * DAY
+    edge.take(one)
+    edge.take(two)
+    three = two.rotated(KEY, NEW, issued=START, lifetime=10 * DAY)
+    dated = replace(three, rotations=(Rotation.signed(2, KEY, NEW),), signatures={})._signed(NEW)
+    edge.refuses(dated, "rotations of keys up to version 2 are not those")
+    edge.take(three)
+
+
+def test_what_an_unsigned_release_says_cannot_break_the_line(edge: Edge):
+    header = replace(HEADER, task="x\n\x1b[31m")
+    edge.refuses(Release.first(shift(), header, FOREIGN, issued=START), "for task 'x")
+
+
 def test_a_file_damaged_on_disk_leaves_the_last_good_one(edge: Edge):
     edge.now = START + 2 * DAY
     one, two = chain(KEY, 2)
@@ -191,6 +256,15 @@ def test_a_file_damaged_on_disk_leaves_the_last_good_one(edge: Edge):
         edge.store.verify()
     edge.take(two)
     assert edge.store.current() == two
+
+
+def test_verifying_finds_a_fork_among_the_files(edge: Edge):
+    one = first(KEY)
+    edge.take(one)
+    fork = Release.first(shift(5), HEADER, KEY, issued=START).next(shift(6), HEADER, KEY, issued=START)
+    (edge.store.folder / "00000002.safetensors").write_bytes(fork.to_bytes())
+    with pytest.raises(InputError, match="does not hold version 1"):
+        edge.store.verify()
 
 
 def test_a_file_of_another_cloud_is_not_used(edge: Edge):

@@ -1,10 +1,15 @@
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
 from protocol.errors import InputError
 from protocol.packing import pack
@@ -85,6 +90,27 @@ def test_what_the_old_key_signs_after_a_rotation_is_refused():
         later.check_signed_from(KEY.public)
 
 
+def test_only_the_key_in_use_can_be_rotated():
+    with pytest.raises(InputError, match="not the one that signed the latest"):
+        first(KEY).rotated(NEW, KEY)
+
+
+@pytest.mark.parametrize(
+    "rotations",
+    [
+        [Rotation.signed(1, KEY, NEW)],
+        [Rotation.signed(5, KEY, NEW)],
+        [Rotation.signed(3, KEY, NEW), Rotation.signed(2, NEW, KEY)],
+        [Rotation.signed(2, KEY, NEW), Rotation.signed(2, NEW, KEY)],
+        [Rotation.signed(2, KEY, NEW), Rotation.signed(3, KEY, NEW)],
+    ],
+)
+def test_rotations_go_from_key_to_key_and_version_to_version(rotations):
+    changed = replace(chain(KEY, 4)[3], rotations=tuple(rotations))
+    with pytest.raises(InputError, match="its rotations"):
+        parse_release(changed.to_bytes())
+
+
 def file_of(**changed: object) -> bytes:
     release = first(KEY)
     fields = {**release.fields(), "signatures": release.signatures, **changed}
@@ -118,7 +144,34 @@ def file_of(**changed: object) -> bytes:
 def test_a_malformed_release_is_one_line(changed, reason):
     with pytest.raises(InputError, match=reason) as caught:
         parse_release(file_of(**changed))
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_an_unknown_format_cannot_break_the_line(monkeypatch):
+    monkeypatch.setattr("protocol.shift_file.FORMAT", "1\n\x1b[2J")
+    data = file_of()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="of format '1") as caught:
+        parse_release(data)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata"), [({"more": np.zeros(1)}, {}), ({}, {"more": ""})], ids=["tensor", "metadata"]
+)
+def test_a_file_with_something_else_in_it_is_refused(tensors, metadata):
+    data = first(KEY).to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    more = save({**load(data), **tensors}, metadata={**header["__metadata__"], **metadata})
+    with pytest.raises(InputError, match="something else in it"):
+        parse_release(more)
+
+
+def test_a_broken_header_cannot_break_the_line():
+    header = b'{"packed": {"dtype": "F\\n\\u001b[2J", "shape": [1], "data_offsets": [0, 1]}}'
+    with pytest.raises(InputError, match="truncated, or not a release") as caught:
+        parse_release(len(header).to_bytes(8, "little") + header + bytes(1))
+    assert str(caught.value).isprintable()
 
 
 def test_endless_data_is_refused_unread(tmp_path: Path):
@@ -131,11 +184,28 @@ def test_endless_data_is_refused_unread(tmp_path: Path):
         parse_release(bytes(MAX_BYTES + 1))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_endless_data_of_no_size_is_read_no_further_than_the_limit(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb") as file:
+            file.write(bytes(2 * MAX_BYTES))
+
+    feeder = Thread(target=feed)
+    feeder.start()
+    with pytest.raises(InputError, match="larger than"):
+        read_release(pipe)
+    feeder.join()
+
+
 def refused_or_equal(data: bytes, release: Release) -> None:
     try:
         parsed = parse_release(data)
         parsed.check_signed_from(KEY.public)
-    except InputError:
+    except InputError as error:
+        assert str(error).isprintable(), error  # noqa: PT017
         return
     assert parsed == release
 
