@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from edge.answering import MAX_NEW_TOKENS, Question, generate, likeliest
+from edge.answering import MAX_NEW_TOKENS, Question, answer
 from edge.examples import encode
 from edge.history import History, read_history
 from edge.items import ItemCache
@@ -32,7 +32,7 @@ from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from protocol.shift import Shift
-from protocol.tasks import Kind, Pair, PromptForm, Task
+from protocol.tasks import Pair, PromptForm, Task
 
 VAULT = "vault"
 """Folder of the vault in a person's own."""
@@ -298,15 +298,9 @@ def _answers(
         for user, (_, _, prompts) in enumerate(asking)
         for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
     ]
-    if task.kind is Kind.TEXT:
-        answers = generate(base, stack, questions, batch_size=settings.batch_size, items=items)
-    else:
-        form = PromptForm(settings.prompt_form)
-        tokens = base.tokenizer([task.target(x, form) for x in task.labels], add_special_tokens=False)
-        labels = [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
-        chosen = likeliest(base, stack, questions, labels, batch_size=settings.batch_size, items=items)
-        answers = [task.labels[index] for index in chosen]
-    left = iter(answers)
+    form = PromptForm(settings.prompt_form)
+    batch = settings.batch_size
+    left = iter(answer(base, task, form, stack, questions, batch_size=batch, items=items))
     return [list(islice(left, len(prompts))) for _, _, prompts in asking]
 
 

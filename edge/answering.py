@@ -27,6 +27,7 @@ from edge.prefix import (
 from edge.slab import Stack
 from protocol.base_model import BaseModel
 from protocol.layers import changing, decoder_layers
+from protocol.tasks import Kind, PromptForm, Task
 
 MAX_NEW_TOKENS = 64
 
@@ -37,6 +38,30 @@ class Question:
 
     prompt: tuple[int, ...]
     user: int = 0
+
+
+def answer(
+    base: BaseModel,
+    task: Task,
+    form: PromptForm,
+    stack: Stack,
+    questions: Sequence[Question],
+    *,
+    batch_size: int,
+    items: ItemCache | None = None,
+) -> list[str]:
+    """The answers to a task's questions: the likeliest of its labels, or greedy text. items: see `generate`."""
+    if task.kind is Kind.TEXT:
+        return generate(base, stack, questions, batch_size=batch_size, items=items)
+    labels = label_tokens(base, task, form)
+    chosen = likeliest(base, stack, questions, labels, batch_size=batch_size, items=items)
+    return [task.labels[index] for index in chosen]
+
+
+def label_tokens(base: BaseModel, task: Task, form: PromptForm) -> list[tuple[int, ...]]:
+    """Each label's target as token ids, end token included."""
+    tokens = base.tokenizer([task.target(label, form) for label in task.labels], add_special_tokens=False)
+    return [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
 
 
 @torch.inference_mode()

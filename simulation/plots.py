@@ -29,7 +29,7 @@ _STYLE: Any = {
 }
 
 
-def _svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> str:
+def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> str:
     """The picture `draw` makes, scaled to its container, with `title` as its text alternative."""
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=size, layout="constrained")
@@ -58,12 +58,12 @@ def stages_plot(summary: Mapping[str, Any]) -> str:
         axes.invert_yaxis()
         axes.margins(y=0.3)
         if bounds:
-            _bound_line(axes.axvline, bounds["unknown"][main]["value"], "best without knowing the user")
-            _bound_line(axes.axvline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
+            bound_line(axes.axvline, bounds["unknown"][main]["value"], "best without knowing the user")
+            bound_line(axes.axvline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, fontsize=9)
         axes.set_xlabel(_metric(summary))
 
-    return _svg(f"{_metric(summary)} of base, collective and personal", draw, size=(5.6, 3.0))
+    return svg(f"{_metric(summary)} of base, collective and personal", draw, size=(5.6, 3.0))
 
 
 def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> None:
@@ -71,7 +71,7 @@ def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> N
     axes.plot([about["value"]], [place], "o", color=colour, ms=8)
 
 
-def _bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bool = True) -> None:
+def bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bool = True) -> None:
     line(value, color=BOUND, lw=1.3, ls="--" if dashed else "-", label=label)
 
 
@@ -88,7 +88,7 @@ def users_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xlabel(f"collective only, {_metric(summary)}")
         axes.set_ylabel("collective + personal")
 
-    return _svg("Each user's score with and without the personal shift", draw, size=(4.6, 3.6))
+    return svg("Each user's score with and without the personal shift", draw, size=(4.6, 3.6))
 
 
 def history_plot(summary: Mapping[str, Any]) -> str:
@@ -96,25 +96,25 @@ def history_plot(summary: Mapping[str, Any]) -> str:
     points, main = summary["history"], summary["main"]
 
     def draw(axes: Axes) -> None:
-        places = [_log_place(point["size"]) for point in points]
-        _band(axes, places, [point["metrics"][main] for point in points], PERSONAL, "collective + personal")
+        places = [log_place(point["size"]) for point in points]
+        band(axes, places, [point["metrics"][main] for point in points], PERSONAL, "collective + personal")
         if points[0]["size"] == 0:
             axes.axhline(
                 points[0]["metrics"][main]["value"], color=COLLECTIVE, lw=1.3, ls=":", label="collective only"
             )
         bounds = summary.get("bounds", {}).get("newcomers")
         if bounds:
-            _bound_line(axes.axhline, bounds["unknown"][main]["value"], "best without knowing the user")
-            _bound_line(axes.axhline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
+            bound_line(axes.axhline, bounds["unknown"][main]["value"], "best without knowing the user")
+            bound_line(axes.axhline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
         axes.set_xticks(places, [str(point["size"]) for point in points])
         axes.set_xlabel("history items of a new user")
         axes.set_ylabel(_metric(summary))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
 
-    return _svg("Cold start by history length", draw)
+    return svg("Cold start by history length", draw)
 
 
-def _log_place(size: int) -> float:
+def log_place(size: int) -> float:
     return 0.0 if size == 0 else 1.0 + math.log2(size)
 
 
@@ -124,9 +124,9 @@ def collective_plot(summary: Mapping[str, Any]) -> str:
 
     def draw(axes: Axes) -> None:
         sizes = [point["size"] for point in points]
-        _band(axes, sizes, [point["metrics"][main] for point in points], COLLECTIVE, "collective only")
+        band(axes, sizes, [point["metrics"][main] for point in points], COLLECTIVE, "collective only")
         if all("personal" in point for point in points):
-            _band(
+            band(
                 axes, sizes, [point["personal"][main] for point in points], PERSONAL, "collective + personal"
             )
         axes.set_xticks(sizes)
@@ -134,10 +134,10 @@ def collective_plot(summary: Mapping[str, Any]) -> str:
         axes.set_ylabel(_metric(summary))
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
 
-    return _svg("Cold start by number of collective clients", draw)
+    return svg("Cold start by number of collective clients", draw)
 
 
-def _band(
+def band(
     axes: Axes, x: Sequence[float], values: Sequence[Mapping[str, float]], colour: str, label: str
 ) -> None:
     axes.fill_between(
@@ -156,7 +156,7 @@ def loss_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xlabel("round")
         axes.set_ylabel("loss per target token (nats)")
 
-    return _svg("Training loss per round", draw, size=(4.6, 3.0))
+    return svg("Training loss per round", draw, size=(4.6, 3.0))
 
 
 def bytes_plot(summary: Mapping[str, Any]) -> str:
@@ -171,7 +171,7 @@ def bytes_plot(summary: Mapping[str, Any]) -> str:
         axes.invert_yaxis()
         axes.set_xlabel("bytes per client, round and direction")
 
-    return _svg("Bytes per client and round beside LoRA and the full model", draw, size=(5.6, 2.3))
+    return svg("Bytes per client and round beside LoRA and the full model", draw, size=(5.6, 2.3))
 
 
 def _label(stage: str) -> str:

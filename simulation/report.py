@@ -1,6 +1,6 @@
 """One self-contained page about a run, and the table a run ends with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -9,30 +9,11 @@ from rich.table import Table
 
 from protocol.files import read_json, write_atomic
 from simulation import plots
+from simulation.html import estimate, figure, grid, page, table
 from simulation.metrics import METRICS
 
 REPORT = "report.html"
 _NAMES = {"base": "base model alone", "collective": "collective shift", "personal": "collective + personal"}
-_STYLE = """
-:root { color-scheme: light; --ink: #1d2126; --soft: #5b6470; --line: #e3e6ea; --accent: #d1495b; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f7f8fa; }
-main { max-width: 1080px; margin: 0 auto; padding: 2rem 1rem 4rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; } h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
-p { margin: .3rem 0 .7rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
-.lead { font-size: 1.12rem; }
-section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.2rem;
-  margin-top: 1.1rem; min-width: 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.1rem; }
-.grid section { margin-top: 0; } .grid { margin-top: 1.1rem; }
-figure { margin: 0; } svg { display: block; width: 100%; height: auto; max-width: 640px; margin: 0 auto; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
-tr.best td { font-weight: 650; } td small { color: var(--soft); font-weight: 400; }
-code { background: #f0f2f5; border-radius: 4px; padding: .05rem .3rem; overflow-wrap: anywhere; }
-"""
 
 
 def write_report(folder: Path) -> Path:
@@ -45,11 +26,10 @@ def write_report(folder: Path) -> Path:
 
 def render(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The page; sections without data are left out."""
-    task = escape(str(summary["task"]))
     sections = [
         _header(summary, settings),
         _scores(summary),
-        _grid(
+        grid(
             [
                 _figure("By stage", summary["stages"], plots.stages_plot, summary, _STAGES_CAPTION),
                 _figure("User by user", _both(summary), plots.users_plot, summary, _USERS_CAPTION),
@@ -72,13 +52,7 @@ def render(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         _dropped(summary),
         _settings(settings),
     ]
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>fedperfit: {task}</title><style>{_STYLE}</style></head>"
-        f"<body><main>\n{body}\n</main></body></html>\n"
-    )
+    return page(f"fedperfit: {summary['task']}", sections)
 
 
 _STAGES_CAPTION = (
@@ -164,9 +138,9 @@ def _scores(summary: Mapping[str, Any]) -> str:
     head = ["", *names, *(["share of the possible gain"] if shares else [])]
     body = []
     for key, name, metrics in rows:
-        cells = [escape(name), *(_estimate(metrics[metric]) for metric in names)]
+        cells = [escape(name), *(estimate(metrics[metric]) for metric in names)]
         if shares:
-            cells.append(_estimate(shares[key], percent=True) if key in shares else "")
+            cells.append(estimate(shares[key], percent=True) if key in shares else "")
         body.append((cells, key == "personal"))
     differences = summary["differences"].get("personal-collective", {})
     note = "; ".join(
@@ -175,37 +149,13 @@ def _scores(summary: Mapping[str, Any]) -> str:
         for metric, about in differences.items()
     )
     note = f'<p class="soft">Personal minus collective, paired over users: {note}.</p>' if note else ""
-    return f"<section><h2>Scores</h2>{_table(head, body)}{note}</section>"
-
-
-def _estimate(about: Mapping[str, float], *, percent: bool = False) -> str:
-    form = ".0%" if percent else ".3f"
-    low, high = format(about["low"], form), format(about["high"], form)
-    return f"{format(about['value'], form)} <small>[{low}, {high}]</small>"
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
-    """head and cells are HTML already; a marked row stands out."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(
-        f"<tr{' class=best' if marked else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for cells, marked in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f"<section><h2>Scores</h2>{table(head, body)}{note}</section>"
 
 
 def _figure(title: str, data: Any, plot: Any, summary: Mapping[str, Any], caption: str) -> str:
     if not data:
         return ""
-    return (
-        f"<section><h2>{escape(title)}</h2><figure>{plot(summary)}"
-        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
-    )
-
-
-def _grid(figures: Sequence[str]) -> str:
-    shown = [figure for figure in figures if figure]
-    return f'<div class="grid">{"".join(shown)}</div>' if shown else ""
+    return figure(title, plot(summary), caption)
 
 
 def _both(summary: Mapping[str, Any]) -> bool:
@@ -225,14 +175,14 @@ def _history_table(summary: Mapping[str, Any]) -> str:
         (
             [
                 str(point["size"]),
-                _estimate(point["metrics"][main]),
-                _estimate(point["difference"][main]) if point["size"] and "difference" in point else "",
+                estimate(point["metrics"][main]),
+                estimate(point["difference"][main]) if point["size"] and "difference" in point else "",
             ],
             False,
         )
         for point in points
     ]
-    return f"<section><h2>Cold start in numbers</h2>{_table(head, rows)}</section>"
+    return f"<section><h2>Cold start in numbers</h2>{table(head, rows)}</section>"
 
 
 def _communication(summary: Mapping[str, Any]) -> str:
@@ -265,7 +215,7 @@ def _communication(summary: Mapping[str, Any]) -> str:
         f"<p>One packed collective shift is {about['payload']:,.0f} B. "
         f"At the same precision would travel: {others}. Per client over all rounds of training: {clients}. "
         f"Personal shifts: {about['personal-parameters']:,} parameters each, 0 B sent.</p>"
-        f"{_table(head, rows)}"
+        f"{table(head, rows)}"
         '<p class="soft">Whole messages as protobuf; HTTP headers and TLS are not counted.</p></section>'
     )
 
@@ -283,12 +233,12 @@ def _dropped(summary: Mapping[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    return f"<section><h2>Updates dropped</h2>{_table(['round', 'client', 'reason'], rows)}</section>"
+    return f"<section><h2>Updates dropped</h2>{table(['round', 'client', 'reason'], rows)}</section>"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
     rows = [([f"<code>{escape(key)}</code>", escape(str(value))], False) for key, value in settings.items()]
-    return f"<section><h2>Settings</h2>{_table(['setting', 'value'], rows)}</section>"
+    return f"<section><h2>Settings</h2>{table(['setting', 'value'], rows)}</section>"
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -299,16 +249,16 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     caption = headline(summary)
     if sent:
         caption += f"\n{sent['payload']:,.0f} B per client, round and direction; 0 B of personal shifts"
-    table = Table(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
-    table.add_column("stage")
+    shown = Table(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
+    shown.add_column("stage")
     names = list(rows[0][2]) if rows else []
     for name in names:
-        table.add_column(name, justify="right")
+        shown.add_column(name, justify="right")
     if shares:
-        table.add_column("share of gain", justify="right")
+        shown.add_column("share of gain", justify="right")
     for key, label, metrics in rows:
         cells = [f"{m['value']:.3f} ({m['low']:.3f}-{m['high']:.3f})" for m in (metrics[n] for n in names)]
         if shares:
             cells.append(f"{shares[key]['value']:.0%}" if key in shares else "")
-        table.add_row(label, *cells)
-    return table
+        shown.add_row(label, *cells)
+    return shown

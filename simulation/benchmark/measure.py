@@ -4,26 +4,22 @@ The child reads one JSON object on stdin and writes one JSON line: the figures, 
 """
 
 import contextlib
-import ctypes
-import gc
 import json
 import os
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from protocol.errors import InputError
 from simulation.benchmark.model import ModelSpec
 from simulation.benchmark.workload import Lengths, Workload
+from simulation.memory import bytes_of, reset_peak
 from simulation.settings import RunSettings
 
-_CLEAR_REFS = Path("/proc/self/clear_refs")
 _LEAST_SECONDS = 3.0
 """Work before the clock starts, and on it at least: a processor's first seconds are not like the others."""
-_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -111,11 +107,11 @@ def _run(order: dict[str, Any]) -> Figures:
     first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
     contender(base, [first_batch], replace(short, users=1, items=len(first_batch)))
     cuda = base.device.type == "cuda"
-    loaded = _reset_peak(cuda)
+    loaded = reset_peak(cuda)
     begun = time.perf_counter()
     while time.perf_counter() - begun < _LEAST_SECONDS:
         contender(base, make_examples(base, short), short)
-    peak = torch.cuda.max_memory_allocated() if cuda else _bytes_of("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if cuda else bytes_of("VmHWM")
     passes, seconds = 0, 0.0
     begun = time.perf_counter()
     while seconds < _LEAST_SECONDS:
@@ -125,34 +121,6 @@ def _run(order: dict[str, Any]) -> Figures:
         passes, seconds = passes + 1, time.perf_counter() - begun
     above = None if loaded is None or peak is None else max(0, peak - loaded)
     return Figures(seconds / passes / workload.users, above, state)
-
-
-def _reset_peak(cuda: bool) -> int | None:
-    """Forget the peak so far; returns the bytes in use now, with what the warm-up freed given back."""
-    import torch
-
-    gc.collect()
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        _CLEAR_REFS.write_text("5")
-    except OSError:
-        return None
-    return _bytes_of("VmRSS")
-
-
-def _bytes_of(name: str) -> int | None:
-    """What the line `name` of /proc/self/status says; None where there is none."""
-    if not _STATUS.exists():
-        return None
-    for line in _STATUS.read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    return None
 
 
 if __name__ == "__main__":

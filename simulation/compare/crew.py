@@ -1,0 +1,125 @@
+"""Worker processes that do lots side by side and tell of every line; who dies is noticed, who is left, ends."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from edge.allocator import ALLOCATOR
+from edge.items import PROCESSES_VARIABLE
+from protocol.errors import InputError, RunFailed
+from simulation.compare.settings import CompareSettings
+from simulation.compare.work import Lot, Workshop, work
+
+OnLine = Callable[[Lot, float], None]
+"""Called with a lot and the seconds of its line that was just written."""
+
+
+def do_lots(
+    folder: Path,
+    settings: CompareSettings,
+    lots: Sequence[Lot],
+    needs: Callable[[Lot], list[Lot]],
+    workers: int,
+    on_line: OnLine,
+    on_done: Callable[[Lot], None],
+) -> None:
+    """Do all `lots`, each after those it `needs`; with one worker in this process.
+
+    Raises InputError or RunFailed of the first lot that fails; the others' lines stay.
+    """
+    left = list(lots)
+    if workers == 1:
+        shop = Workshop(folder, settings)
+        while left:
+            lot = left.pop(next(n for n, lot in enumerate(left) if not set(needs(lot)) & set(left)))
+            work(shop, lot, lambda seconds, lot=lot: on_line(lot, seconds))  # type: ignore[misc]
+            on_done(lot)
+        return
+    with _crew(folder, settings, workers) as crew:
+        busy: dict[Connection, Lot] = {}
+        while left or busy:
+            for line in crew:
+                unfinished = {*left, *busy.values()}
+                ready = next((lot for lot in left if not set(needs(lot)) & unfinished), None)
+                if ready is not None and line not in busy:
+                    left.remove(ready)
+                    busy[line] = ready
+                    line.send(ready)
+            for line in wait([*busy]):
+                assert isinstance(line, Connection)
+                lot = busy[line]
+                try:
+                    said, about = line.recv()
+                except EOFError:
+                    code = crew[line].exitcode
+                    raise RunFailed(f"{lot}: its process ended with {code}; --resume goes on") from None
+                if said == "line":
+                    on_line(lot, about)
+                elif said == "done":
+                    del busy[line]
+                    on_done(lot)
+                else:
+                    raise (InputError if said == "input" else RunFailed)(f"{lot}: {about}")
+
+
+@contextmanager
+def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+    """Started processes by their lines; ended when the block ends, however it does."""
+    spawn = multiprocessing.get_context("spawn")
+    before = dict(os.environ)
+    os.environ |= ALLOCATOR | {
+        PROCESSES_VARIABLE: str(workers),
+        "OMP_NUM_THREADS": str(settings.threads),
+        "GOMP_SPINCOUNT": "1000",
+    }
+    crew: dict[Connection, BaseProcess] = {}
+    try:
+        for _ in range(workers):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(theirs, folder, settings), daemon=True)
+            process.start()
+            theirs.close()
+            crew[ours] = process
+        yield crew
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ |= before
+        for line, process in crew.items():
+            line.close()
+            process.terminate()
+        for process in crew.values():
+            process.join()
+
+
+def _serve(line: Connection, folder: Path, settings: CompareSettings) -> None:
+    """A worker: does the lots it is sent until the line is closed."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    shop = Workshop(folder, settings)
+
+    def tell(*what: Any) -> None:
+        try:
+            line.send(what)
+        except OSError:
+            os._exit(1)  # the parent is gone: nothing more is to be written
+
+    while True:
+        try:
+            lot = line.recv()
+        except EOFError:
+            return
+        try:
+            work(shop, lot, lambda seconds: tell("line", seconds))
+        except InputError as error:
+            tell("input", str(error))
+        except Exception as error:  # told in one line; the parent ends us
+            tell("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        else:
+            tell("done", None)

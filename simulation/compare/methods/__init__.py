@@ -1,0 +1,1 @@
+"""The methods that ship; each file in this folder is looked through for them."""

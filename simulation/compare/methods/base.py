@@ -1,0 +1,17 @@
+"""The base model alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.compare.method import Family, Method
+
+
+class Base(Method):
+    """No knowledge of the user."""
+
+    name = "base"
+    title = "base model alone"
+    family = Family.FLOOR
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        return self.bench.answer([self.bench.prompt(question) for question in questions])

@@ -1,0 +1,38 @@
+"""History in the prompt as it comes: a random part of it, or all that fits."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from edge.history import History
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import TEMPLATES, with_items
+
+
+class FullHistory(Method):
+    """All items that fit, the latest first."""
+
+    name = "icl-full"
+    title = "full history in context"
+    family = Family.PROMPT
+    space = {"template": TEMPLATES}
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        return self.bench.answer([self._prompt(fitted, question) for question in questions])
+
+    def _prompt(self, history: History, question: str) -> str:
+        items = history.items[::-1]
+        return with_items(self.bench, items, self.bench.prompt(question), self.values["template"])
+
+
+class RandomHistory(FullHistory):
+    """k items drawn anew for each question."""
+
+    name = "icl-random"
+    title = "random history in context"
+    space = {"template": TEMPLATES, "k": (1, 2, 4)}
+
+    def _prompt(self, history: History, question: str) -> str:
+        rng = random.Random(self.bench.number(history.name, question))
+        items = rng.sample(history.items, min(self.values["k"], len(history.items)))
+        return with_items(self.bench, items, self.bench.prompt(question), self.values["template"])

@@ -1,0 +1,152 @@
+"""LoFiT (Yin et al., 2024): offsets on the outputs of a few attention heads, chosen by learned scales first.
+
+z <- (1 + a) z with an L1 penalty on a, learned on the others, tells which heads matter: those whose a is
+longest. Then z <- z + v on these heads alone is learned per user. z: (batch, tokens, heads, head size),
+what enters the layer's output projection; all positions, decoding included.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import nn
+
+from edge.history import History
+from protocol.errors import InputError
+from protocol.layers import decoder_layers
+from simulation.compare.bench import people_digest
+from simulation.compare.method import Family, Method
+from simulation.compare.plain import train
+from simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
+
+PENALTY = 5e-4
+"""On the scales' absolute values, as in LoFiT's code."""
+_OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
+"""Names of an attention's output projection."""
+
+
+class LoFiT(Method):
+    """Heads chosen on the others, offsets per user."""
+
+    name = "lofit"
+    title = "LoFiT"
+    family = Family.STEERING
+    collective = True
+    space = {
+        "share": (0.1, 0.2, 0.4),
+        "epochs": COLLECTIVE_EPOCHS,
+        "learning-rate": RATES,
+        "personal-epochs": PERSONAL_EPOCHS,
+        "personal-learning-rate": RATES,
+    }
+
+    def learn(self, others: Sequence[History]) -> None:
+        bench, values = self.bench, self.values
+        others = bench.collective_histories(others)
+        pairs = bench.sampled([pair for other in others for pair in bench.pairs(other)])
+        rate, epochs = values["learning-rate"], values["epochs"]
+
+        def make() -> bytes:
+            scales = nn.Parameter(torch.zeros(self._shape, device=bench.base.device))
+            with self._acting(lambda layer, z: z * (1 + scales[layer])):
+                train(
+                    bench.base.model,
+                    [scales],
+                    bench.encode(pairs),
+                    epochs=epochs,
+                    learning_rate=rate,
+                    batch_size=bench.batch_size,
+                    order=f"{bench.seed}/collective",
+                    penalty=PENALTY,
+                )
+            return save({"norms": scales.detach().norm(dim=-1)})
+
+        about = [rate, epochs, people_digest(others), len(pairs), bench.seed]
+        norms = load(bench.keep("collective/heads", about, make))["norms"]
+        count = max(1, round(values["share"] * norms.numel()))
+        chosen = norms.flatten().topk(count).indices
+        self._chosen = torch.zeros(norms.numel(), dtype=torch.bool).index_fill(0, chosen, True)
+        self._chosen = self._chosen.view(norms.shape).to(bench.base.device)
+
+    def fit(self, history: History) -> Any:
+        bench, values = self.bench, self.values
+        pairs = bench.pairs(history)
+        if not pairs:
+            return None
+        start = torch.Generator().manual_seed(bench.number(history.name, "offsets"))
+        offsets = torch.randn(int(self._chosen.sum()), self._shape[-1], generator=start) * 1e-3
+        v = nn.Parameter(offsets.to(bench.base.device))
+        with self._acting(lambda layer, z: z + self._spread(v)[layer]):
+            train(
+                bench.base.model,
+                [v],
+                bench.encode(pairs),
+                epochs=values["personal-epochs"],
+                learning_rate=values["personal-learning-rate"],
+                batch_size=bench.batch_size,
+                order=f"{bench.seed}/{history.name}",
+            )
+        return v.detach()
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        prompts = [self.bench.prompt(question) for question in questions]
+        if fitted is None:
+            return self.bench.answer(prompts)
+        offsets = self._spread(fitted)
+        with self._acting(lambda layer, z: z + offsets[layer]):
+            return self.bench.answer(prompts)
+
+    def parameters(self, fitted: Any) -> int:
+        return 0 if fitted is None else int(fitted.numel())
+
+    def payload(self) -> int:
+        """The list of heads, one bit each; a contributor would send scales."""
+        return -(-self._chosen.numel() // 8)
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        """Layers, heads, head size."""
+        config = self.bench.base.model.config
+        config = getattr(config, "text_config", config)
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        return len(decoder_layers(self.bench.base.model)), heads, size
+
+    def _spread(self, v: torch.Tensor) -> torch.Tensor:
+        """(layers, heads, head size): v at the chosen heads, zero at others."""
+        spread = torch.zeros(self._shape, device=v.device)
+        return spread.index_put((self._chosen,), v)
+
+    @contextmanager
+    def _acting(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """Inside the block every head's output z goes through `change`."""
+        _, heads, size = self._shape
+
+        def hook(layer: int) -> Callable[[nn.Module, Any], Any]:
+            def before(module: nn.Module, args: Any) -> Any:
+                z = args[0].unflatten(-1, (heads, size))
+                return (change(layer, z).to(z.dtype).flatten(-2), *args[1:])
+
+            return before
+
+        layers = decoder_layers(self.bench.base.model)
+        handles = [
+            _output(layer).register_forward_pre_hook(hook(number)) for number, layer in enumerate(layers)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _output(layer: nn.Module) -> nn.Module:
+    """The projection that joins a layer's heads. Raises InputError where none is known."""
+    for name, module in layer.named_modules():
+        if "attn" in name or "attention" in name:
+            for output in _OUTPUTS:
+                if name.rpartition(".")[2] == output:
+                    return module
+    raise InputError(f"{type(layer).__name__}: no attention output projection that LoFiT is known for")

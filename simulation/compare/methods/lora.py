@@ -1,0 +1,142 @@
+"""LoRA by PEFT: for the task (C), for the user (P), and OPPU, the user's on top of the task's."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge.history import History
+from protocol.tasks import Pair
+from simulation.compare.adapters import (
+    RANKS,
+    Adapter,
+    answer,
+    collective_adapter,
+    fit_adapter,
+    merged,
+    targets,
+)
+from simulation.compare.bench import Bench
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import PAIRS, retrieving_pairs, retrieving_prompt
+from simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
+
+
+class LoraP(Method):
+    """A LoRA on q and v per user, on the bare base model."""
+
+    name = "lora-p"
+    title = "LoRA-P"
+    family = Family.ADAPTER
+    space = {"personal-rank": RANKS, "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+    def fit(self, history: History) -> Any:
+        pairs = self.pairs(history)
+        if not pairs:
+            return history, None
+        return history, fit_adapter(
+            self.beneath(),
+            pairs,
+            rank=self.values["personal-rank"],
+            modules=targets(self.bench.base, collective=False),
+            epochs=self.values["personal-epochs"],
+            learning_rate=self.values["personal-learning-rate"],
+            name=history.name,
+        )
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        history, adapter = fitted
+        modules = targets(self.bench.base, collective=False)
+        prompts = [self.prompt(history, question) for question in questions]
+        return answer(self.beneath(), adapter, prompts, rank=self.values["personal-rank"], modules=modules)
+
+    def parameters(self, fitted: Any) -> int:
+        adapter: Adapter | None = fitted[1]
+        return sum(tensor.numel() for tensor in (adapter or {}).values())
+
+    def beneath(self) -> Bench:
+        """What the user's LoRA is trained on."""
+        return self.bench
+
+    def pairs(self, history: History) -> list[Pair]:
+        """What is trained on."""
+        return self.bench.pairs(history)
+
+    def prompt(self, history: History, question: str) -> str:
+        """How a question is asked."""
+        return self.bench.prompt(question)
+
+
+class LoraC(LoraP):
+    """One LoRA on q, k and v for everyone, merged."""
+
+    name = "lora-c"
+    title = "LoRA-C"
+    collective = True
+    space = {"rank": RANKS, "epochs": COLLECTIVE_EPOCHS, "learning-rate": RATES}
+
+    def learn(self, others: Sequence[History]) -> None:
+        others = self.bench.collective_histories(others)
+        pairs = [pair for other in others for pair in self.pairs(other)]
+        values = {name: self.values[name] for name in LoraC.space}
+        adapter, self._bytes = collective_adapter(self.bench, others, values, pairs, self.shown())
+        modules = targets(self.bench.base, collective=True)
+        self._merged = merged(self.bench, adapter, rank=values["rank"], modules=modules)
+
+    def fit(self, history: History) -> Any:
+        return history, None
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        return self._merged.answer([self.prompt(fitted[0], question) for question in questions])
+
+    def beneath(self) -> Bench:
+        return self._merged
+
+    def payload(self) -> int:
+        return self._bytes
+
+    def shown(self) -> Any:
+        """What of the values decides the prompts."""
+        return None
+
+
+class Oppu(LoraC):
+    """OPPU in its corrected form: the user's LoRA on the task's, trained on that user alone."""
+
+    name = "oppu"
+    title = "OPPU"
+    builds_on = "lora-c"
+    space = LoraP.space
+    fit = LoraP.fit
+    answer = LoraP.answer
+
+
+class OppuAsReleased(Oppu):
+    """OPPU's published code, whose training list is never emptied: user i trains on users 0 to i."""
+
+    name = "oppu-as-released"
+    title = "OPPU as released (trains on the users before)"
+    builds_on = "oppu"
+    space = {}
+    sees_targets_before = True
+    most_users = 6
+
+    def pairs(self, history: History) -> list[Pair]:
+        before = self.before if history.items else ()
+        return [pair for one in (*before, history) for pair in self.bench.pairs(one)]
+
+
+class OppuRag(Oppu):
+    """OPPU whose prompts show what BM25 retrieves, of earlier items only while training."""
+
+    name = "oppu-rag"
+    title = "OPPU + RAG"
+    builds_on = "oppu"
+    space = {"k": (1, 2, 4), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+    def pairs(self, history: History) -> list[Pair]:
+        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
+
+    def prompt(self, history: History, question: str) -> str:
+        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
+
+    def shown(self) -> Any:
+        return self.values["k"]

@@ -1,0 +1,51 @@
+"""The most frequent label, of everyone and of the user: what a method must beat to have read anything."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from edge.history import History
+from protocol.tasks import Kind, Task
+from simulation.compare.method import Family, Method
+
+
+class GlobalMajority(Method):
+    """The others' most frequent label."""
+
+    name = "majority-global"
+    title = "most frequent label of the others"
+    family = Family.FLOOR
+    collective = True
+
+    @classmethod
+    def suits(cls, task: Task) -> bool:
+        return task.kind is not Kind.TEXT
+
+    def learn(self, others: Sequence[History]) -> None:
+        labels = [label for other in others for label in self._labels(other)]
+        self._overall = _most_frequent(labels, self.bench.task)
+
+    def fit(self, history: History) -> Any:
+        return self._overall
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        return [str(fitted)] * len(questions)
+
+    def _labels(self, history: History) -> list[str]:
+        return [pair.target.strip() for pair in self.bench.pairs(history)]
+
+
+class UserMajority(GlobalMajority):
+    """The user's most frequent label, the latest of equals; the others' without history."""
+
+    name = "majority-user"
+    title = "most frequent label of the user"
+
+    def fit(self, history: History) -> Any:
+        labels = self._labels(history)
+        return _most_frequent(labels[::-1], self.bench.task) if labels else self._overall
+
+
+def _most_frequent(labels: Sequence[str], task: Task) -> str:
+    """The first of equals."""
+    return Counter(labels).most_common(1)[0][0] if labels else task.labels[0]

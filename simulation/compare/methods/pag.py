@@ -1,0 +1,55 @@
+"""PAG: a profile of the user, written by the model itself, before the prompt (Richardson et al., 2023)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge.answering import MAX_NEW_TOKENS, Question, generate
+from edge.examples import encode
+from edge.history import History
+from protocol.tasks import Pair
+from simulation.compare.bench import NOTHING
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import SENTENCES, with_items
+
+_ASKED = {
+    "LaMP_2N": "Look at the following past articles this user has written and determine the most popular "
+    "category they tend to write about. Answer in the following form: most popular category: <category>",
+    "LaMP_2M": "Look at the following past movies this user has watched and determine the most popular tag "
+    "they labeled. Answer in the following form: most popular tag: <tag>",
+    "LaMP_3": "Based on this user's past reviews, what are the most common scores they give for positive and "
+    "negative reviews? Answer in the following form: most common positive score: <score>, most common "
+    "negative score: <score>",
+    "LaMP_4": "Given this author's previous articles, try to describe a template for their headlines. Be "
+    "specific about their style and wording.",
+    "LaMP_5": "Given this author's previous publications, try to describe a template for their titles. Be "
+    "specific about their style and wording.",
+    "LaMP_7": "Given this person's previous tweets, try to describe a template for their tweets. Only give the "
+    "template description, nothing else.",
+}
+"""What the model is asked to write, per task."""
+
+
+class Pag(Method):
+    """The profile is written once per user, from the latest items, greedily."""
+
+    name = "pag"
+    title = "PAG (profile)"
+    family = Family.PROMPT
+    space = {"items": (5, 10)}
+
+    def fit(self, history: History) -> Any:
+        items = history.items[: -self.values["items"] - 1 : -1]
+        if not items:
+            return ""
+        asked = with_items(self.bench, items, f"{_ASKED[self.bench.task.name]}\n", SENTENCES)
+        return self.bench.keep("profiles/profile", asked, lambda: self._write(asked).encode()).decode()
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        profile = f"{fitted}\n" if fitted else ""
+        return self.bench.answer([profile + self.bench.prompt(question) for question in questions])
+
+    def _write(self, asked: str) -> str:
+        base = self.bench.base
+        (row,) = encode(base, [Pair(asked, "")], reserve=MAX_NEW_TOKENS)
+        (text,) = generate(base, NOTHING, [Question(row.prompt)], batch_size=1)
+        return text

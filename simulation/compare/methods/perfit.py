@@ -1,0 +1,166 @@
+"""PerFit and its ablations (ICLR 2026): stage 1 on the others, stage 2 on the user, on top of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge.history import History
+from protocol.tasks import Pair
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import PAIRS, retrieving_pairs, retrieving_prompt
+from simulation.compare.shifts import (
+    COLLECTIVE_EPOCHS,
+    COLLECTIVE_RANKS,
+    DEPTHS,
+    PERSONAL_EPOCHS,
+    RANKS,
+    RATES,
+    collective,
+    fitted,
+    settings,
+    shape,
+    stack,
+)
+
+
+class Stage1(Method):
+    """The collective shift alone."""
+
+    name = "perfit-stage1"
+    title = "PerFit, stage 1 only"
+    family = Family.SHIFT
+    collective = True
+    space = {
+        "layers": tuple(DEPTHS),
+        "positions": ("l7", "f7+l7"),
+        "rank": COLLECTIVE_RANKS,
+        "epochs": COLLECTIVE_EPOCHS,
+        "learning-rate": RATES,
+    }
+
+    def learn(self, others: Sequence[History]) -> None:
+        others = self.bench.collective_histories(others)
+        pairs = [pair for other in others for pair in self.pairs(other)]
+        values = {name: self.values[name] for name in Stage1.space}
+        self.shared, self._bytes = collective(self.bench, others, values, pairs, self.shown())
+
+    def fit(self, history: History) -> Any:
+        return history, None
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        history, own = fitted
+        acting = stack(self.bench, [self.shared], own)
+        return self.bench.answer([self.prompt(history, q) for q in questions], acting)
+
+    def payload(self) -> int:
+        return self._bytes
+
+    def pairs(self, history: History) -> list[Pair]:
+        """What is trained on."""
+        return self.bench.pairs(history)
+
+    def prompt(self, history: History, question: str) -> str:
+        """How a question is asked."""
+        return self.bench.prompt(question)
+
+    def shown(self) -> Any:
+        """What of the values decides the prompts."""
+        return None
+
+
+class PerFit(Stage1):
+    """Both stages."""
+
+    name = "perfit"
+    title = "PerFit"
+    builds_on = "perfit-stage1"
+    space = {"personal-rank": RANKS, "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+    def fit(self, history: History) -> Any:
+        pairs = self.pairs(history)
+        if not pairs:
+            return history, None
+        return history, fitted(
+            self.bench,
+            pairs,
+            shape(self.bench, self.values["layers"], self.values["personal-rank"], self.values["positions"]),
+            settings(self.bench, self.values["personal-epochs"], self.values["personal-learning-rate"]),
+            history.name,
+            beneath=[self.shared],
+        )
+
+    def parameters(self, fitted: Any) -> int:
+        own = fitted[1]
+        return 0 if own is None else own.shape.parameters
+
+
+class PerFitRag(PerFit):
+    """PerFit whose prompts show what BM25 retrieves, of earlier items only while training."""
+
+    name = "perfit-rag"
+    title = "PerFit + RAG"
+    builds_on = "perfit"
+    space = {"k": (1, 2, 4), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+    def pairs(self, history: History) -> list[Pair]:
+        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
+
+    def prompt(self, history: History, question: str) -> str:
+        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
+
+    def shown(self) -> Any:
+        return self.values["k"]
+
+
+class Stage2(Method):
+    """Personal shifts on the bare base model, at PerFit's layers and positions and with its personal rank."""
+
+    name = "perfit-stage2-p"
+    title = "PerFit, stage 2 only (P)"
+    family = Family.SHIFT
+    builds_on = "perfit"
+    space = {"own-epochs": PERSONAL_EPOCHS, "own-learning-rate": RATES}
+
+    def fit(self, history: History) -> Any:
+        pairs = self.bench.pairs(history)
+        if not pairs:
+            return None
+        where = shape(self.bench, self.values["layers"], self.rank(), self.values["positions"])
+        training = settings(self.bench, self.values["own-epochs"], self.values["own-learning-rate"])
+        return fitted(self.bench, pairs, where, training, history.name)
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        prompts = [self.bench.prompt(question) for question in questions]
+        return self.bench.answer(prompts, stack(self.bench, [], fitted))
+
+    def parameters(self, fitted: Any) -> int:
+        return 0 if fitted is None else fitted.shape.parameters
+
+    def rank(self) -> int:
+        """The paper's P: r_p."""
+        return int(self.values["personal-rank"])
+
+
+class Stage2Both(Stage2):
+    """The same with the parameters of both stages."""
+
+    name = "perfit-stage2-cp"
+    title = "PerFit, stage 2 only (C+P)"
+
+    def rank(self) -> int:
+        """The paper's C+P: r_c + r_p."""
+        return int(self.values["rank"]) + int(self.values["personal-rank"])
+
+
+class LoReft(Stage2):
+    """LoReFT per user, with layers, positions and rank of its own; `all` is pyreft's default."""
+
+    name = "loreft"
+    title = "LoReFT per user"
+    builds_on = None
+    space = {
+        "layers": (*DEPTHS, "all"),
+        "positions": ("l7", "f7+l7"),
+        "personal-rank": RANKS,
+        "own-epochs": PERSONAL_EPOCHS,
+        "own-learning-rate": RATES,
+    }

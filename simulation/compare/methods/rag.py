@@ -1,0 +1,41 @@
+"""Retrieval: the items BM25 finds nearest to the question, in its prompt."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import TEMPLATES, retrieving_prompt
+
+
+class _Rag(Method):
+    """How items are shown is chosen on validation."""
+
+    family = Family.PROMPT
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        k, template = self.values["k"], self.values["template"]
+        return self.bench.answer([retrieving_prompt(self.bench, fitted, q, k, template) for q in questions])
+
+
+class Rag1(_Rag):
+    """k = 1."""
+
+    name = "rag-1"
+    title = "RAG (BM25), k = 1"
+    space = {"template": TEMPLATES, "k": (1,)}
+
+
+class Rag2(_Rag):
+    """k = 2."""
+
+    name = "rag-2"
+    title = "RAG (BM25), k = 2"
+    space = {"template": TEMPLATES, "k": (2,)}
+
+
+class Rag4(_Rag):
+    """k = 4."""
+
+    name = "rag-4"
+    title = "RAG (BM25), k = 4"
+    space = {"template": TEMPLATES, "k": (4,)}

@@ -1,0 +1,120 @@
+"""StyleVector (Zhang et al., 2025): the mean difference between the user's and the model's own answers.
+
+s = mean_i [h(x_i + y_i) - h(x_i + y'_i)], h the hidden state of the last token after a layer, y' what the
+base model answers. alpha s is added there while decoding: at the last prompt token and all after it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from edge.answering import MAX_NEW_TOKENS, label_tokens
+from edge.examples import Example, encode, pad_left
+from edge.history import History
+from protocol.layers import changing, decoder_layers
+from protocol.tasks import Kind, Pair
+from simulation.benchmark.rows import collate
+from simulation.compare.method import Family, Method
+
+_LAYERS = (0.25, 0.4, 0.5, 0.6, 0.75)
+_ROWS = 32
+"""Rows run at once."""
+
+
+class StyleVector(Method):
+    """Nothing is trained; layer, strength and the number of items are chosen on validation."""
+
+    name = "style-vector"
+    title = "StyleVector"
+    family = Family.STEERING
+    space = {"layer": _LAYERS, "alpha": (0.25, 0.5, 1.0, 2.0, 4.0), "items": (8, 16, 64)}
+
+    def fit(self, history: History) -> Any:
+        pairs = self.bench.pairs(history)[-self.values["items"] :]
+        if not pairs:
+            return None
+        told = self._last([Pair(pair.prompt, pair.target.rstrip()) for pair in pairs])
+        answers = self.bench.answer([pair.prompt for pair in pairs])
+        form = self.bench.form
+        own = [Pair(p.prompt, self.bench.task.target(a, form)) for p, a in zip(pairs, answers, strict=True)]
+        return self.values["alpha"] * (told - self._last(own)).mean(0)
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        prompts = [self.bench.prompt(question) for question in questions]
+        if fitted is None:
+            return self.bench.answer(prompts)
+        rows = encode(self.bench.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+        if self.bench.task.kind is Kind.TEXT:
+            return [text for row in rows for text in self._texts(fitted, row.prompt)]
+        return [self.bench.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
+
+    def parameters(self, fitted: Any) -> int:
+        return 0 if fitted is None else int(fitted.numel())
+
+    @property
+    def _layer(self) -> int:
+        return int(self.values["layer"] * len(decoder_layers(self.bench.base.model)))
+
+    @torch.no_grad()
+    def _last(self, pairs: Sequence[Pair]) -> torch.Tensor:
+        """(pairs, d) after the layer, at each row's last token."""
+        examples = self.bench.encode(pairs)
+        states = []
+        for start in range(0, len(examples), _ROWS):
+            batch = collate(examples[start : start + _ROWS], self.bench.base.device)
+            kept: list[torch.Tensor] = []
+            with changing(self.bench.base.model, [self._layer], _keeping(kept)):
+                self.bench.base.model(
+                    input_ids=batch.ids, attention_mask=batch.attention.long(), logits_to_keep=1
+                )
+            ends = batch.attention.sum(1) - 2  # the end token closes each row
+            states.append(kept[0][torch.arange(len(ends)), ends].float())
+        return torch.cat(states)
+
+    @torch.inference_mode()
+    def _texts(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> list[str]:
+        base = self.bench.base
+        ids, mask = pad_left([prompt], base.device)
+
+        def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+            shifted = hidden.clone()
+            shifted[:, -1] += vector.to(hidden.dtype)
+            return shifted
+
+        with changing(base.model, [self._layer], change):
+            out = base.model.generate(
+                input_ids=ids,
+                attention_mask=mask.long(),
+                max_new_tokens=MAX_NEW_TOKENS,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=base.tokenizer.eos_token_id,
+            )
+        texts = base.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    @torch.inference_mode()
+    def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
+        """The label with the highest log-likelihood, each run after the whole prompt."""
+        base = self.bench.base
+        labels = label_tokens(base, self.bench.task, self.bench.form)
+        batch = collate([Example(prompt, label) for label in labels], base.device)
+
+        def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+            shifted = hidden.clone()
+            shifted[:, len(prompt) - 1 :] += vector.to(hidden.dtype)
+            return shifted
+
+        with changing(base.model, [self._layer], change):
+            logits = base.model(input_ids=batch.ids, attention_mask=batch.attention.long()).logits
+        logs = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:, None])[:, :, 0]
+        return int((logs * batch.target[:, 1:]).sum(1).argmax())
+
+
+def _keeping(kept: list[torch.Tensor]) -> Any:
+    def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        kept.append(hidden)
+        return hidden
+
+    return change

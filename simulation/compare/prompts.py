@@ -1,0 +1,97 @@
+"""History in the prompt: how items are shown, which are chosen, and how many fit."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import bm25s
+
+from edge.history import History
+from protocol.tasks import Pair, Task
+from simulation.compare.bench import Bench
+
+_SENTENCES = {
+    "LaMP_2N": 'the category for the article: "{text}" is "{category}"',
+    "LaMP_2M": 'the tag for the movie: "{description}" is "{tag}"',
+    "LaMP_3": '{score} is the score for "{text}"',
+    "LaMP_4": '"{title}" is the title for "{text}"',
+    "LaMP_5": '"{title}" is the title for "{abstract}"',
+    "LaMP_7": '"{text}"',
+}
+"""LaMP's own wording of an item in a prompt."""
+_JOINTS = {
+    "LaMP_5": ". Following the given patterns ",
+    "LaMP_7": " are written by a person. Following the given patterns ",
+}
+
+PAIRS, SENTENCES = "pairs", "sentences"
+TEMPLATES = (PAIRS, SENTENCES)
+"""How items are shown: as solved questions in the prompt's own form, or in LaMP's sentences."""
+
+
+def with_items(bench: Bench, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
+    """`prompt` after as many of `items`, the first ones first, as leave it whole."""
+    free = bench.room - _tokens(bench, prompt)
+    shown: list[str] = []
+    for item in items:
+        text = _show(bench, item, template)
+        free -= _tokens(bench, text) + 2
+        if free < 0:
+            break
+        shown.append(text)
+    if not shown:
+        return prompt
+    if template == PAIRS:
+        return "".join(shown) + prompt
+    return ", and ".join(shown) + _JOINTS.get(bench.task.name, ". ") + prompt
+
+
+def _show(bench: Bench, item: dict[str, Any], template: str) -> str:
+    if template == PAIRS:
+        pair = bench.task.item_pair(item, bench.form)
+        return f"{pair.prompt}{pair.target}\n"
+    return _SENTENCES[bench.task.name].format(**item)
+
+
+def _tokens(bench: Bench, text: str) -> int:
+    return len(bench.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class Index:
+    """BM25 over one person's items, oldest first. Words are what blanks separate (reference, section 3)."""
+
+    def __init__(self, task: Task, items: Sequence[dict[str, Any]]) -> None:
+        self._texts = [f"{item[task.field]} {item[task.answer]}".split() for item in items]
+
+    def best(self, prompt: str, earlier: int, k: int) -> list[int]:
+        """Numbers of the best `k` of the first `earlier` items, which are all it may know of; later of equals."""
+        texts = self._texts[:earlier]
+        if not texts or not k:
+            return []
+        found = bm25s.BM25()
+        found.index(texts, show_progress=False)
+        scores = found.get_scores(prompt.split())
+        return sorted(range(len(texts)), key=lambda n: (-scores[n], -n))[:k]
+
+
+def retrieving_prompt(bench: Bench, history: History, question: str, k: int, template: str) -> str:
+    """A question's prompt after the `k` items nearest to it, best first."""
+    prompt = bench.prompt(question)
+    best = Index(bench.task, history.items).best(prompt, len(history.items), k)
+    return with_items(bench, [history.items[n] for n in best], prompt, template)
+
+
+def retrieving_pairs(bench: Bench, history: History, k: int, template: str) -> list[Pair]:
+    """Training pairs whose prompts show what retrieval finds among *earlier* items; answered ones see all."""
+    index = Index(bench.task, history.items)
+
+    def shown(pair: Pair, earlier: int) -> Pair:
+        items = [history.items[n] for n in index.best(pair.prompt, earlier, k)]
+        return replace(pair, prompt=with_items(bench, items, pair.prompt, template))
+
+    answered = bench.pairs(replace(history, items=[]))
+    own = bench.pairs(replace(history, answered=[]))
+    return [
+        *(shown(pair, len(history.items)) for pair in answered),
+        *(shown(pair, n) for n, pair in enumerate(own)),
+    ]

@@ -1,0 +1,64 @@
+"""Random search of a method's hyper-parameters on users who are no targets: the same budget for all."""
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+from edge.scoring import score
+from protocol.tasks import Kind, Task
+from simulation.compare.bench import Values
+from simulation.compare.method import LogUniform, Method, Space
+
+
+def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:
+    """The values to try: `draws` at random, or all there are where these are fewer. The same in every run."""
+    space = method.space
+    if not space:
+        return []
+    every = _every(space)
+    rng = random.Random(f"search/{method.name}")
+    if every is not None and len(every) <= draws:
+        return every
+    found: list[dict[str, Any]] = []
+    while len(found) < draws:
+        values = {
+            name: choices.draw(rng) if isinstance(choices, LogUniform) else rng.choice(list(choices))
+            for name, choices in space.items()
+        }
+        if values not in found:
+            found.append(values)
+    return found
+
+
+def _every(space: Space) -> list[dict[str, Any]] | None:
+    """All combinations; None where a range makes them endless."""
+    choices = [list(c) for c in space.values() if not isinstance(c, LogUniform)]
+    if len(choices) < len(space):
+        return None
+    return [dict(zip(space, values, strict=True)) for values in product(*choices)]
+
+
+def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[float, int]:
+    """Sum over questions of what the search wants large, and their number."""
+    sums = score(task, answers, golds)
+    name, sign = {
+        Kind.CATEGORY: ("correct", 1),
+        Kind.RATING: ("absolute-error", -1),
+        Kind.TEXT: ("rouge-1", 1),
+    }[task.kind]
+    value = sums[name]
+    assert isinstance(value, float)
+    return sign * value, len(golds)
+
+
+def best(log: Sequence[Mapping[str, Any]]) -> Values:
+    """The values of the trial with the highest score, the first of equals."""
+    top = max(log, key=lambda trial: (_number(trial["score"]), -trial["draw"]))
+    values: Values = top["values"]
+    return values
+
+
+def _number(score: float) -> float:
+    return score if math.isfinite(score) else -math.inf

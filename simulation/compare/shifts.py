@@ -1,0 +1,98 @@
+"""What the methods that shift hidden states have in common: shapes, training, answers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from edge.history import History
+from edge.slab import Slab, Stack
+from edge.training import Job, fit
+from protocol.packing import ShiftHeader, pack, unpack
+from protocol.positions import Positions
+from protocol.settings import TrainingSettings
+from protocol.shift import Shift, ShiftShape
+from protocol.tasks import Pair
+from simulation.compare.bench import Bench, Values, people_digest
+from simulation.compare.method import LogUniform
+from simulation.compare.plain import CLIP_NORM, WEIGHT_DECAY
+
+DEPTHS = {
+    "early": (0.2, 0.3),
+    "middle": (0.44, 0.5),
+    "middle-3": (0.44, 0.47, 0.5),
+    "spread": (0.2, 0.45, 0.7),
+    "late": (0.65, 0.75),
+}
+"""Where in a model shifts may act, as parts of its depth; `middle` are the paper's layers 14 and 15 of 32."""
+
+RATES = LogUniform(1e-4, 3e-2)
+"""Of every trained method: a 7B model wants the lower end, a small one the upper."""
+COLLECTIVE_EPOCHS = (1, 2, 3)
+PERSONAL_EPOCHS = (2, 4, 6)
+RANKS = (2, 4, 8)
+COLLECTIVE_RANKS = (4, 8, 16)
+
+
+def shape(bench: Bench, layers: str, rank: int, positions: str) -> ShiftShape:
+    """A shift of this base model. layers: a key of `DEPTHS`, or `all`."""
+    depth = bench.base.card.layers
+    parts = [n / depth for n in range(depth)] if layers == "all" else DEPTHS[layers]
+    return ShiftShape(
+        layers=tuple(sorted({min(depth - 1, int(part * depth + 1e-9)) for part in parts})),
+        rank=rank,
+        hidden_size=bench.base.card.hidden_size,
+        positions=Positions.parse(positions),
+    )
+
+
+def settings(bench: Bench, epochs: int, learning_rate: float) -> TrainingSettings:
+    """How a shift is trained here."""
+    return TrainingSettings(
+        seed=bench.seed,
+        epochs=epochs,
+        batch_size=bench.batch_size,
+        learning_rate=learning_rate,
+        weight_decay=WEIGHT_DECAY,
+        clip_norm=CLIP_NORM,
+        max_items=0,
+        prompt_form=bench.form,
+    )
+
+
+def fitted(
+    bench: Bench,
+    pairs: Sequence[Pair],
+    where: ShiftShape,
+    training: TrainingSettings,
+    name: str,
+    beneath: Sequence[Shift] = (),
+) -> Shift:
+    """A shift fitted to `pairs` on top of `beneath`; `name` seeds its start and the order of items."""
+    shift = Shift.identity(where, seed=bench.number(name, "start")).to(bench.base.device)
+    job = Job(shift, bench.encode(pairs), f"{bench.seed}/{name}")
+    fit([job], training, bench.items, beneath=beneath, decay_rate=True)
+    return shift.requires_grad_(False)
+
+
+def stack(bench: Bench, shared: Sequence[Shift], own: Shift | None) -> Stack:
+    """What acts when one person's questions are answered."""
+    return Stack(shared, Slab.of([own], bench.base.device) if own is not None else None, False)
+
+
+def collective(
+    bench: Bench, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
+) -> tuple[Shift, int]:
+    """The shift trained on the others' `pairs`, made once for all methods that share it; and its bytes.
+
+    about: what else than values and people the pairs depend on.
+    """
+    where = shape(bench, values["layers"], values["rank"], values["positions"])
+    training = settings(bench, values["epochs"], values["learning-rate"])
+    header = ShiftHeader(where, bench.task.name, bench.base.card.fingerprint, 1)
+    key = [dict(values), people_digest(others), len(pairs), bench.seed, about]
+
+    def make() -> bytes:
+        return pack(fitted(bench, bench.sampled(pairs), where, training, "collective"), header)
+
+    packed = bench.keep("collective/shift", key, make)
+    shift, _ = unpack(packed)
+    return shift.requires_grad_(False).to(bench.base.device), len(packed)
