@@ -50,7 +50,7 @@ def answer(
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[str]:
-    """The answers to a task's questions: the likeliest of its labels, or greedy text. items: see `generate`."""
+    """The likeliest of a task's labels for each question, or greedy text. items: as for `generate`."""
     if task.kind is Kind.TEXT:
         return generate(base, stack, questions, batch_size=batch_size, items=items)
     labels = label_tokens(base, task, form)

@@ -13,6 +13,7 @@ from rich.console import Console
 from protocol.commands import run
 from protocol.errors import InputError
 from simulation.benchmark.cli import benchmark
+from simulation.compare.cli import compare
 from simulation.data_cli import data_app
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(data_app, name="data")
 app.command()(benchmark)
+app.command()(compare)
 
 
 class Backend(StrEnum):

@@ -80,7 +80,7 @@ def fit_adapter(
         with _wrapped(bench.base, rank, modules) as model:
             model.train()
             train(
-                model,
+                bench.base,
                 [parameter for parameter in model.parameters() if parameter.requires_grad],
                 bench.encode(pairs),
                 epochs=epochs,

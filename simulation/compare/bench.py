@@ -44,7 +44,7 @@ class Bench:
     """Items per training step, of every method."""
     answer_batch: int = 20
     collective_items: int = 24
-    """Pairs of each other user that collective parts are trained on: questions first, then the latest items."""
+    """Pairs of each other user for collective parts: questions first, then the latest items."""
     most_pairs: int = 0
     """At most this many pairs of all others together, drawn at random; 0 is all."""
 

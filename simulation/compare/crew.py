@@ -1,11 +1,11 @@
-"""Worker processes that do lots side by side and tell of every line; who dies is noticed, who is left, ends."""
+"""Worker processes that do lots side by side and tell of every line; a death ends the others."""
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ def do_lots(
     needs: Callable[[Lot], list[Lot]],
     workers: int,
     on_line: OnLine,
-    on_done: Callable[[Lot], None],
 ) -> None:
     """Do all `lots`, each after those it `needs`; with one worker in this process.
 
@@ -38,7 +37,6 @@ def do_lots(
         while left:
             lot = left.pop(next(n for n, lot in enumerate(left) if not set(needs(lot)) & set(left)))
             work(shop, lot, lambda seconds, lot=lot: on_line(lot, seconds))  # type: ignore[misc]
-            on_done(lot)
         return
     with _crew(folder, settings, workers) as crew:
         busy: dict[Connection, Lot] = {}
@@ -50,8 +48,7 @@ def do_lots(
                     left.remove(ready)
                     busy[line] = ready
                     line.send(ready)
-            for line in wait([*busy]):
-                assert isinstance(line, Connection)
+            for line in [line for line in wait([*busy]) if isinstance(line, Connection)]:
                 lot = busy[line]
                 try:
                     said, about = line.recv()
@@ -62,13 +59,12 @@ def do_lots(
                     on_line(lot, about)
                 elif said == "done":
                     del busy[line]
-                    on_done(lot)
                 else:
                     raise (InputError if said == "input" else RunFailed)(f"{lot}: {about}")
 
 
 @contextmanager
-def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
+def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
     """Started processes by their lines; ended when the block ends, however it does."""
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
@@ -77,7 +73,7 @@ def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dic
         "OMP_NUM_THREADS": str(settings.threads),
         "GOMP_SPINCOUNT": "1000",
     }
-    crew: dict[Connection, BaseProcess] = {}
+    crew: dict[Connection, SpawnProcess] = {}
     try:
         for _ in range(workers):
             ours, theirs = spawn.Pipe()

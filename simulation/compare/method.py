@@ -123,16 +123,20 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
             if method.name in found:
                 raise InputError(f"two methods are called {method.name!r}")
             found[method.name] = method
-    for method in found.values():
-        if method.builds_on is not None and method.builds_on not in found:
-            raise InputError(f"{method.name} builds on {method.builds_on!r}, which is not there")
+    for name in found:
+        lineage(found, name)
     return dict(sorted(found.items(), key=lambda entry: entry[1].family))
 
 
 def lineage(methods: Mapping[str, type[Method]], name: str) -> list[str]:
-    """`name` after everything it builds on, first things first."""
+    """`name` after everything it builds on, first things first.
+
+    Raises InputError when that is not there, or builds on `name` itself.
+    """
     chain = [name]
     while (below := methods[chain[0]].builds_on) is not None:
+        if below not in methods or below in chain:
+            raise InputError(f"{chain[0]} builds on {below!r}, which cannot be")
         chain.insert(0, below)
     return chain
 

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: others, of whom some validate, and targets with their held-out questions."""
+"""Who takes part: others, of whom some validate, and targets with their held-out questions."""
 
 import json
 from collections.abc import Sequence

@@ -64,7 +64,7 @@ class Index:
         self._texts = [f"{item[task.field]} {item[task.answer]}".split() for item in items]
 
     def best(self, prompt: str, earlier: int, k: int) -> list[int]:
-        """Numbers of the best `k` of the first `earlier` items, which are all it may know of; later of equals."""
+        """Numbers of the best `k` of the first `earlier` items, all it may know of; the later of equals."""
         texts = self._texts[:earlier]
         if not texts or not k:
             return []

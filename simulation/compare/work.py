@@ -128,8 +128,8 @@ class Workshop:
         settings, people = self.settings, self.cast(lot.task)
         others, targets = people.validation(settings.validation_users, settings.validation_questions)
         bench = replace(self.bench(lot.task, lot.seed), most_pairs=settings.search_pairs)
-        below = [link for link in lineage(self.methods, lot.method)[:-1]]
-        inherited = self.chosen(lot.task, below[-1]) if below else {}
+        below = self.methods[lot.method].builds_on
+        inherited = self.chosen(lot.task, below) if below else {}
         for draw, values in left:
             bench.items.clear()  # so that no bit depends on what was done before
             begun = time.perf_counter()

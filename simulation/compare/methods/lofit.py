@@ -52,7 +52,7 @@ class LoFiT(Method):
             scales = nn.Parameter(torch.zeros(self._shape, device=bench.base.device))
             with self._acting(lambda layer, z: z * (1 + scales[layer])):
                 train(
-                    bench.base.model,
+                    bench.base,
                     [scales],
                     bench.encode(pairs),
                     epochs=epochs,
@@ -80,7 +80,7 @@ class LoFiT(Method):
         v = nn.Parameter(offsets.to(bench.base.device))
         with self._acting(lambda layer, z: z + self._spread(v)[layer]):
             train(
-                bench.base.model,
+                bench.base,
                 [v],
                 bench.encode(pairs),
                 epochs=values["personal-epochs"],
@@ -144,9 +144,8 @@ class LoFiT(Method):
 
 def _output(layer: nn.Module) -> nn.Module:
     """The projection that joins a layer's heads. Raises InputError where none is known."""
-    for name, module in layer.named_modules():
-        if "attn" in name or "attention" in name:
-            for output in _OUTPUTS:
-                if name.rpartition(".")[2] == output:
-                    return module
+    modules: dict[str, nn.Module] = dict(layer.named_modules())
+    for name, module in modules.items():
+        if ("attn" in name or "attention" in name) and name.rpartition(".")[2] in _OUTPUTS:
+            return module
     raise InputError(f"{type(layer).__name__}: no attention output projection that LoFiT is known for")

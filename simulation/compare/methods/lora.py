@@ -130,7 +130,7 @@ class OppuRag(Oppu):
     name = "oppu-rag"
     title = "OPPU + RAG"
     builds_on = "oppu"
-    space = {"k": (1, 2, 4), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+    space = {"k": (1, 2), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
 
     def pairs(self, history: History) -> list[Pair]:
         return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)

@@ -23,8 +23,8 @@ _ASKED = {
     "specific about their style and wording.",
     "LaMP_5": "Given this author's previous publications, try to describe a template for their titles. Be "
     "specific about their style and wording.",
-    "LaMP_7": "Given this person's previous tweets, try to describe a template for their tweets. Only give the "
-    "template description, nothing else.",
+    "LaMP_7": "Given this person's previous tweets, try to describe a template for their tweets. Only give "
+    "the template description, nothing else.",
 }
 """What the model is asked to write, per task."""
 

@@ -99,7 +99,7 @@ class PerFitRag(PerFit):
     name = "perfit-rag"
     title = "PerFit + RAG"
     builds_on = "perfit"
-    space = {"k": (1, 2, 4), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+    space = {"k": (1, 2), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
 
     def pairs(self, history: History) -> list[Pair]:
         return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
@@ -111,14 +111,10 @@ class PerFitRag(PerFit):
         return self.values["k"]
 
 
-class Stage2(Method):
-    """Personal shifts on the bare base model, at PerFit's layers and positions and with its personal rank."""
+class _Alone(Method):
+    """Personal shifts on the bare base model."""
 
-    name = "perfit-stage2-p"
-    title = "PerFit, stage 2 only (P)"
     family = Family.SHIFT
-    builds_on = "perfit"
-    space = {"own-epochs": PERSONAL_EPOCHS, "own-learning-rate": RATES}
 
     def fit(self, history: History) -> Any:
         pairs = self.bench.pairs(history)
@@ -136,27 +132,34 @@ class Stage2(Method):
         return 0 if fitted is None else fitted.shape.parameters
 
     def rank(self) -> int:
-        """The paper's P: r_p."""
+        """Of the personal shift."""
         return int(self.values["personal-rank"])
 
 
+class Stage2(_Alone):
+    """The paper's ablation P: at PerFit's layers and positions, with its r_p."""
+
+    name = "perfit-stage2-p"
+    title = "PerFit, stage 2 only (P)"
+    builds_on = "perfit"
+    space = {"own-epochs": PERSONAL_EPOCHS, "own-learning-rate": RATES}
+
+
 class Stage2Both(Stage2):
-    """The same with the parameters of both stages."""
+    """The paper's ablation C+P: the same with the parameters of both stages, r_c + r_p."""
 
     name = "perfit-stage2-cp"
     title = "PerFit, stage 2 only (C+P)"
 
     def rank(self) -> int:
-        """The paper's C+P: r_c + r_p."""
-        return int(self.values["rank"]) + int(self.values["personal-rank"])
+        return int(self.values["rank"]) + super().rank()
 
 
-class LoReft(Stage2):
-    """LoReFT per user, with layers, positions and rank of its own; `all` is pyreft's default."""
+class LoReft(_Alone):
+    """LoReFT per user, with layers, positions and rank of its own; `all` layers is pyreft's default."""
 
     name = "loreft"
     title = "LoReFT per user"
-    builds_on = None
     space = {
         "layers": (*DEPTHS, "all"),
         "positions": ("l7", "f7+l7"),
