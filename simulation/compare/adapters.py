@@ -1,6 +1,7 @@
 """PEFT's LoRA around the frozen model: trained, kept as bytes, put back to answer."""
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,7 +56,9 @@ def _wrapped(base: BaseModel, rank: int, modules: Sequence[str]) -> Iterator[Any
         bias="none",
         task_type="CAUSAL_LM",
     )
-    model = peft.get_peft_model(base.model, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")  # peft's own use
+        model = peft.get_peft_model(base.model, config)
     try:
         yield model
     finally:
@@ -112,7 +115,9 @@ def merged(bench: Bench, adapter: Adapter, *, rank: int, modules: Sequence[str])
     config = peft.LoraConfig(
         r=rank, lora_alpha=rank, target_modules=list(modules), bias="none", task_type="CAUSAL_LM"
     )
-    model = peft.get_peft_model(copied.model, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+        model = peft.get_peft_model(copied.model, config)
     peft.set_peft_model_state_dict(model, adapter)
     whole = model.merge_and_unload()
     whole.requires_grad_(False)

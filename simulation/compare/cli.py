@@ -27,7 +27,7 @@ def compare(
     method_file: Annotated[
         list[Path] | None, typer.Option(help="A Python file with a Method of your own; its rows join in.")
     ] = None,
-    users: Annotated[int, typer.Option(help="Target users at most.")] = 16,
+    users: Annotated[int, typer.Option(help="Target users at most.")] = 12,
     others: Annotated[int, typer.Option(help="Other users at most: collective parts, validation.")] = 40,
     seeds: Annotated[str, typer.Option(help="Of training, separated by commas.")] = "0,1,2",
     draws: Annotated[int, typer.Option(help="Random draws of hyper-parameters, for each method.")] = 20,

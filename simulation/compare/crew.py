@@ -15,6 +15,9 @@ from protocol.errors import InputError, RunFailed
 from simulation.compare.settings import CompareSettings
 from simulation.compare.work import Lot, Workshop, work
 
+_LEAVE = 10.0
+"""Seconds a worker gets to end of its own."""
+
 OnLine = Callable[[Lot, float], None]
 """Called with a lot and the seconds of its line that was just written."""
 
@@ -82,6 +85,9 @@ def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dic
             theirs.close()
             crew[ours] = process
         yield crew
+        for line, process in crew.items():
+            line.close()  # the worker ends when it sees that
+            process.join(_LEAVE)
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]

@@ -29,15 +29,15 @@ class CompareSettings:
     draws: int = 20
     """Of the random search, for every method."""
     others: int = 40
-    users: int = 16
+    users: int = 12
     """Target users at most."""
     world_history: int = 64
     world_questions: int = 20
-    validation_users: int = 6
+    validation_users: int = 5
     """Of the others, kept from training while hyper-parameters are chosen."""
     validation_questions: int = 16
     """Of each of them, at most."""
-    validation_items: int = 24
+    validation_items: int = 16
     """History items of each of them, the latest."""
     search_pairs: int = 256
     """Of the others' pairs, while collective hyper-parameters are chosen."""

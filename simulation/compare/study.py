@@ -67,10 +67,11 @@ def plan(shop: Workshop) -> list[Lot]:
         lots += [Lot(task, name, SEARCH, 0) for name in searched]
         lots += [Lot(task, name, MAIN, seed) for seed in settings.seeds for name in rows]
         first = settings.seeds[0]
+        sound = [name for name in rows if not shop.methods[name].sees_targets_before]
         if settings.history_lengths:
-            lots += [Lot(task, name, HISTORY, first) for name in rows]
+            lots += [Lot(task, name, HISTORY, first) for name in sound]
         if settings.collective_sizes:
-            lots += [Lot(task, name, COLLECTIVE, first) for name in rows if shop.methods[name].collective]
+            lots += [Lot(task, name, COLLECTIVE, first) for name in sound if shop.methods[name].collective]
     return lots
 
 

@@ -12,6 +12,7 @@ import torch
 from edge.answering import MAX_NEW_TOKENS, label_tokens
 from edge.examples import Example, encode, pad_left
 from edge.history import History
+from edge.prefix import beginning_of, forgets, run_prefix, starting_with
 from protocol.layers import changing, decoder_layers
 from protocol.tasks import Kind, Pair
 from simulation.benchmark.rows import collate
@@ -96,18 +97,32 @@ class StyleVector(Method):
 
     @torch.inference_mode()
     def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
-        """The label with the highest log-likelihood, each run after the whole prompt."""
-        base = self.bench.base
+        """The label with the highest log-likelihood; what no label can change of the prompt is run once."""
+        base, start = self.bench.base, len(prompt) - 1
         labels = label_tokens(base, self.bench.task, self.bench.form)
-        batch = collate([Example(prompt, label) for label in labels], base.device)
+        layers = range(len(decoder_layers(base.model)))
+        known = (
+            None
+            if forgets(base, len(prompt) + max(map(len, labels)))
+            else (run_prefix(base, prompt[:start], 0, layers))
+        )
+        if known is None:
+            start = 0
+        batch = collate([Example(prompt[start:], label) for label in labels], base.device)
+        before = torch.ones(len(labels), start, dtype=torch.long, device=base.device)
 
         def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
             shifted = hidden.clone()
-            shifted[:, len(prompt) - 1 :] += vector.to(hidden.dtype)
+            shifted[:, len(prompt) - 1 - start :] += vector.to(hidden.dtype)
             return shifted
 
         with changing(base.model, [self._layer], change):
-            logits = base.model(input_ids=batch.ids, attention_mask=batch.attention.long()).logits
+            logits = base.model(
+                input_ids=batch.ids,
+                attention_mask=torch.cat([before, batch.attention.long()], dim=1),
+                past_key_values=starting_with(base, beginning_of(known)),
+                use_cache=known is not None,
+            ).logits
         logs = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:, None])[:, :, 0]
         return int((logs * batch.target[:, 1:]).sum(1).argmax())
 
