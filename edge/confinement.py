@@ -1,65 +1,63 @@
-"""Runs the SuperNode where a person's own things are not to be seen.
+"""Runs the SuperNode where a person's own things are not to be found, and nothing can be changed.
 
 In a deployment Flower runs ClientApp code that the cloud ships, with the rights of whoever runs the
-SuperNode. So it runs in user, mount and PID namespaces of its own (util-linux: unshare, setpriv), without
-capabilities: of the person's folder it sees what it needs and nothing else, files elsewhere that it must
-not read are empty, and the agent's process is not there.
+SuperNode. So it runs under bubblewrap: in namespaces of its own, without capabilities, in a file system that
+holds the system and Python read-only, a private /tmp, and of all else what it is given. Homes, other people's
+folders and other processes are not there.
 """
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from protocol.errors import InputError
 
-_NAMESPACES = ("--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
-_POWERLESS = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
-_SCRIPT = """\
-set -e
-folder=$1 empty=$2; shift 2
-stage=$(mktemp -d)
-mount -t tmpfs -o size=1m,mode=0700 none "$stage"
-while [ "$1" != -- ]; do
-    mkdir "$stage/$1"
-    mount --bind "$folder/$1" "$stage/$1"
-    shift
-done
-shift
-while [ "$1" != -- ]; do
-    mount --bind "$empty" "$1"
-    shift
-done
-shift
-mount --rbind "$stage" "$folder"
-exec "$@"
-"""
+_SYSTEM = (
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/nix/store"),
+    *("/run/systemd/resolve", "/run/current-system", "/sys/devices/system/cpu"),
+)
+"""What programs need of a system, where it is there."""
+_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
+_POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
 
 
-def confined(
-    command: Sequence[str], folder: Path, *, seen: Sequence[str], hidden: Sequence[Path], empty: Path
-) -> list[str]:
-    """`command` where of `folder` only the subfolders `seen` are to be found.
+def confined(command: Sequence[str], *, writable: Sequence[Path]) -> list[str]:
+    """`command` where only the folders `writable` can be changed, and nothing else of a person is seen.
 
-    hidden: files elsewhere that are empty to it; empty: the file that stands in for them, made here.
-    Raises InputError where the system does not allow such namespaces.
+    Raises InputError where bubblewrap is missing or the system does not allow it its namespaces.
     """
-    for program in ("unshare", "setpriv"):
-        if shutil.which(program) is None:
-            raise InputError(f"{program} (util-linux) is missing: the SuperNode cannot be confined")
-    _check()
-    empty.parent.mkdir(parents=True, exist_ok=True)
-    empty.touch()
-    return [
-        *("unshare", *_NAMESPACES, "--", "sh", "-c", _SCRIPT, "confined"),
-        *(str(folder.absolute()), str(empty.absolute()), *seen, "--"),
-        *(*(str(path.absolute()) for path in hidden), "--"),
-        *("setpriv", *_POWERLESS, "--", *command),
-    ]
+    program = shutil.which("bwrap")
+    if program is None:
+        raise InputError(
+            "bwrap is missing, so code from the cloud could read what you can: apt install bubblewrap (or "
+            "your system's package of it); --unconfined accepts that"
+        )
+    shell = [program, *_NAMESPACES, *_POWERLESS, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    for path in _SYSTEM:
+        shell += ["--ro-bind-try", path, path]
+    for folder in _python():
+        shell += ["--ro-bind", str(folder), str(folder)]
+    _check([*shell, "--", "true"])
+    for folder in writable:
+        shell += ["--bind", str(folder.absolute()), str(folder.absolute())]
+    return [*shell, "--chdir", str(writable[0].absolute()), "--", *command]
 
 
-def _check() -> None:
-    trial = ["unshare", *_NAMESPACES, "--", "sh", "-c", "mount -t tmpfs none /mnt", "trial"]
+def _python() -> Iterator[Path]:
+    """Where this Python, its libraries and our code for edges are, unless the system's folders hold them."""
+    found = {Path(sys.prefix).absolute(), Path(sys.base_prefix).absolute(), Path(sys.prefix).resolve()}
+    found.add(Path(sys.executable).resolve().parent.parent)
+    own = Path(__file__).resolve().parent
+    shown: list[Path] = [Path(path) for path in _SYSTEM]
+    for folder in (*sorted(found), own, own.parent / "protocol"):
+        if not any(folder.is_relative_to(path) for path in shown):
+            shown.append(folder)
+            yield folder
+
+
+def _check(trial: Sequence[str]) -> None:
     done = subprocess.run(trial, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         said = done.stderr.strip().splitlines()

@@ -138,11 +138,7 @@ def _supernode(home: Home, unconfined: bool) -> list[str]:
     ]
     if unconfined:
         return command
-    client = read_json(home.folder / "client.json")
-    outside = [Path(client[field]) for field in ("history", "questions") if field in client]
-    hidden = [path for path in outside if not path.is_relative_to(home.folder.absolute())]
-    seen = [home.bridge.name, home.node.name]
-    return confined(command, home.folder, seen=seen, hidden=hidden, empty=home.node / "empty")
+    return confined(command, writable=[home.node, home.bridge])
 
 
 def _agent_up(home: Home, agent: Child, stopping: Callable[[], bool]) -> bool:

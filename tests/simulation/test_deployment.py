@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,6 +232,10 @@ def connect(path):
     with socket.socket(socket.AF_UNIX) as one:
         one.connect(str(path))
 
+def write(place):
+    with open(place + "/planted-by-the-cloud", "w"):
+        pass
+
 def umount(folder):
     import ctypes
     return ctypes.CDLL(None, use_errno=True).umount2(str(folder).encode(), 2)
@@ -247,6 +253,8 @@ def spy(message, context):
         "history": attempt(lambda: len(Path(history).read_text())),
         "umount": attempt(lambda: umount(home)),
         "after": " ".join(sorted(os.listdir(home))),
+        "others": " ".join(sorted(os.listdir(home.parent))),
+        "written": " ".join(place for place in {places!r} if attempt(lambda: write(place)) == "None"),
         "elsewhere": " ".join(p for p in glob.glob("/proc/[0-9]*/root" + str(home) + "/vault")),
         "planted": Path(home / "node" / "planted").read_bytes(),
     }}
@@ -268,9 +276,10 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
         (folder / name / "node" / "planted").write_bytes(b"".join(mine))
     app = folder / "spy"
     out = folder / "told.json"
+    places = [sysconfig.get_path("purelib"), sys.prefix, "/etc", "/usr/local/bin", str(folder / "cloud")]
     (app).mkdir()
     (app / "server.py").write_text(_SPY_SERVER.format(out=str(out)))
-    (app / "client.py").write_text(_SPY_CLIENT.format(people=str(folder / "people")))
+    (app / "client.py").write_text(_SPY_CLIENT.format(people=str(folder / "people"), places=places))
     (app / "pyproject.toml").write_text(
         '[project]\nname = "spy"\nversion = "0.1.0"\ndependencies = []\n[tool.flwr.app]\npublisher = "spy"\n'
         '[tool.flwr.app.components]\nserverapp = "server:app"\nclientapp = "client:app"\n'
@@ -291,7 +300,9 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
         assert one["seen"] == one["after"] == "bridge node"
         assert one["bridge"] == "None", "it reaches the agent's bridge"
         assert one["owner"] == "FileNotFoundError"
-        assert one["history"] == "0"
+        assert one["history"] == "FileNotFoundError"
+        assert one["others"] == one["name"], "people with folders beside this one are not there"
+        assert one["written"] == "", "no program that runs later can be changed"
         assert one["umount"] == "-1"
         assert one["elsewhere"] == ""
     assert len(recorder.recorded) > before
