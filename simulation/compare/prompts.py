@@ -35,15 +35,19 @@ def with_items(bench: Bench, items: Sequence[dict[str, Any]], prompt: str, templ
     shown: list[str] = []
     for item in items:
         text = _show(bench, item, template)
-        free -= _tokens(bench, text) + 2
+        free -= _tokens(bench, text)
         if free < 0:
             break
         shown.append(text)
-    if not shown:
-        return prompt
-    if template == PAIRS:
-        return "".join(shown) + prompt
-    return ", and ".join(shown) + _JOINTS.get(bench.task.name, ". ") + prompt
+    while shown and _tokens(bench, _joined(bench.task, shown, template) + prompt) > bench.room:
+        shown.pop()
+    return _joined(bench.task, shown, template) + prompt
+
+
+def _joined(task: Task, shown: Sequence[str], template: str) -> str:
+    if template == PAIRS or not shown:
+        return "".join(shown)
+    return ", and ".join(shown) + _JOINTS.get(task.name, ". ")
 
 
 def _show(bench: Bench, item: dict[str, Any], template: str) -> str:

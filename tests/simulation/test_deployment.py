@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,0 +1,58 @@
+"""The random search: the same budget for all, the same draws in every run, the best one kept."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.tasks import TASKS
+from simulation.compare.method import LogUniform, Method, registry
+from simulation.compare.search import best, drawn, goodness
+from simulation.compare.shifts import RATES
+
+SEARCHED = [method for method in registry().values() if method.space]
+
+
+@pytest.mark.parametrize("method", SEARCHED, ids=lambda method: method.name)
+def test_draws_lie_in_the_space_and_are_the_same_again(method: type[Method]):
+    draws = drawn(method, 20)
+    assert draws == drawn(method, 20)
+    every = math.prod(math.inf if isinstance(c, LogUniform) else len(c) for c in method.space.values())
+    assert len(draws) == min(20, every)
+    assert len({repr(values) for values in draws}) == len(draws)
+    for values in draws:
+        assert list(values) == list(method.space)
+        for name, choices in method.space.items():
+            if isinstance(choices, LogUniform):
+                assert choices.low * 0.99 <= values[name] <= choices.high * 1.01
+            else:
+                assert values[name] in choices
+
+
+def test_trained_methods_search_the_same_rates():
+    for method in SEARCHED:
+        rates = [c for name, c in method.space.items() if name.endswith("learning-rate")]
+        assert rates == [RATES] * len(rates)
+        assert rates or method.family.name in ("PROMPT", "STEERING")
+
+
+def test_rates_are_spread_evenly_over_orders_of_magnitude():
+    rates = [values["learning-rate"] for values in drawn(registry()["lora-c"], 400)]
+    middle = math.sqrt(RATES.low * RATES.high)
+    assert 0.4 < sum(rate < middle for rate in rates) / len(rates) < 0.6
+
+
+@given(st.lists(st.one_of(st.integers(-3, 3).map(float), st.just(math.nan)), min_size=1, max_size=20))
+def test_the_best_is_the_highest_and_first(scores):
+    log = [{"draw": n, "values": {"n": n}, "score": score} for n, score in enumerate(scores)]
+    finite = [score for score in scores if score == score]
+    expected = scores.index(max(finite)) if finite else 0
+    assert best(log[::-1]) == {"n": expected}
+
+
+def test_goodness_is_larger_for_better_answers():
+    assert goodness(TASKS["LaMP_2M"], ["comedy", "x"], ["comedy", "action"]) == (1.0, 2)
+    assert goodness(TASKS["LaMP_3"], ["1", "5"], ["2", "5"]) == (-1.0, 2)
+    good, asked = goodness(TASKS["LaMP_4"], ["a bridge", ""], ["a bridge", "b"])
+    assert (good, asked) == (1.0, 2)
