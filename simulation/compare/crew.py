@@ -56,6 +56,7 @@ def do_lots(
                 try:
                     said, about = line.recv()
                 except EOFError:
+                    crew[line].join(_LEAVE)
                     code = crew[line].exitcode
                     raise RunFailed(f"{lot}: its process ended with {code}; --resume goes on") from None
                 if said == "line":

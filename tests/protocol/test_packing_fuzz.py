@@ -3,11 +3,12 @@
 import json
 import struct
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InputError
 from protocol.packing import MAGIC, pack, unpack
+from tests.fuzzing import FUZZED
 from tests.protocol.chains import HEADER, shift
 
 _GOOD = pack(shift(), HEADER)
@@ -27,13 +28,13 @@ def read(data: bytes) -> None:
         assert found.shape == header.shape
 
 
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@FUZZED
 @given(st.integers(0, len(_GOOD)), st.integers(0, 200), st.binary(max_size=64), st.booleans())
 def test_changed_bytes(start, cut, inserted, whole):
     read(inserted if whole else _GOOD[:start] + inserted + _GOOD[start + cut :])
 
 
-@settings(max_examples=2_000, deadline=None)
+@FUZZED
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -7,7 +7,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
@@ -16,6 +16,7 @@ from protocol.packing import pack
 from protocol.release import MAX_BYTES, Release, Rotation, check_chain, parse_release, read_release
 from protocol.shift_file import shift_file
 from protocol.signing import SigningKey
+from tests.fuzzing import FUZZED
 from tests.protocol.chains import DAY, HEADER, START, chain, first, shift
 
 KEY, NEW = SigningKey(), SigningKey()
@@ -225,14 +226,14 @@ def test_every_bit_flip_and_every_truncation_is_refused():
 _TWO = chain(KEY, 2)[1].to_bytes()
 
 
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@FUZZED
 @given(st.integers(0, len(_TWO)), st.integers(0, 200), st.binary(max_size=64), st.booleans())
 def test_fuzzed_bytes_are_a_typed_error(start, cut, inserted, whole):
     data = inserted if whole else _TWO[:start] + inserted + _TWO[start + cut :]
     refused_or_equal(data, parse_release(_TWO))
 
 
-@settings(max_examples=2_000, deadline=None)
+@FUZZED
 @given(
     st.dictionaries(
         st.sampled_from([*first(KEY).fields(), "signatures", "kind", "x"]),

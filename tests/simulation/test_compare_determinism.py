@@ -9,30 +9,25 @@ from protocol.files import read_json_lines
 from simulation.compare.study import plan
 from simulation.compare.work import MAIN, SEARCH, Lot, Workshop
 
-CURVES = {"history_lengths": [0, 3], "collective_sizes": [2]}
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Workshop:
-    """An uninterrupted comparison."""
-    shop = begun(tmp_path_factory.mktemp("whole") / "run", **CURVES)
-    run_all(shop)
-    return shop
+SOME = ["majority-user", "rag-1", "lora-c", "lofit", "perfit"]
+CURVES = {"methods": SOME, "history_lengths": [0, 3], "collective_sizes": [2]}
 
 
 class Killed(Exception):
     """Instead of a kill."""
 
 
-def test_stopped_anywhere_and_resumed_it_ends_the_same(whole, tmp_path):
-    """Every third line ends the process; what half a line a kill leaves is cut."""
+def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path):
+    """Every seventh line ends the process; the half line that a kill leaves is cut."""
+    whole = begun(tmp_path / "whole", **CURVES)
+    run_all(whole)
     shop = begun(tmp_path / "run", **CURVES)
     lines = stops = 0
 
     def on_line(lot: Lot, seconds: float) -> None:
         nonlocal lines
         lines += 1
-        if lines % 40 == 0:
+        if lines % 7 == 0:
             with (shop.folder / lot.file).open("a") as file:
                 file.write('{"half": "a line')
             raise Killed
@@ -49,8 +44,9 @@ def test_stopped_anywhere_and_resumed_it_ends_the_same(whole, tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_order_and_batch_size_change_no_answer(whole, name):
+def test_order_and_batch_size_change_no_answer(every_method, name):
     lot = Lot("LaMP_2M", name, MAIN, 0)
+    whole = every_method
     cells = whole.cells(lot)
     expected = {line["user"]: line["answers"] for line in read_json_lines(whole.folder / lot.file)}
     other = Workshop(whole.folder, with_batch(whole.settings, 3))
@@ -59,21 +55,21 @@ def test_order_and_batch_size_change_no_answer(whole, name):
 
 
 @pytest.mark.parametrize("name", ["perfit", "oppu", "lofit"])
-def test_seeds_differ(whole, name):
-    bench = whole.bench("LaMP_2M", 0)
-    history = whole.cast("LaMP_2M").targets[0].history
+def test_seeds_differ(every_method, name):
+    bench = every_method.bench("LaMP_2M", 0)
+    history = every_method.cast("LaMP_2M").targets[0].history
     starts = set()
     for seed in (0, 1):
         starts.add(replace(bench, seed=seed).number(history.name, name))
     assert len(starts) == 2
 
 
-def test_searches_are_the_same_in_every_run(whole, tmp_path):
+def test_searches_are_the_same_in_every_run(every_method, tmp_path):
     shop = begun(tmp_path / "run", methods=["perfit"])
     run_all(shop)
     for name in ("perfit-stage1", "perfit"):
         lot = Lot("LaMP_2M", name, SEARCH, 0)
-        logs = [read_json_lines(one.folder / lot.file) for one in (whole, shop)]
+        logs = [read_json_lines(one.folder / lot.file) for one in (every_method, shop)]
         assert [[line["values"], line["score"]] for line in logs[0]] == [
             [line["values"], line["score"]] for line in logs[1]
         ]

@@ -4,13 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lamp_folders import oppu, time_split, user_split
 
 from protocol.errors import InputError
 from protocol.tasks import TASKS
 from simulation.lamp_files import detect, layout_of, rows
+from tests.fuzzing import FUZZED
 
 _LAYOUTS = [
     {name: json.dumps(value, ensure_ascii=False).encode() for name, value in layout().items()}
@@ -43,7 +44,7 @@ def read(folder: Path) -> int:
     return found
 
 
-@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@FUZZED
 @given(data=st.data())
 def test_fuzzed_files(folder, data):
     layout = data.draw(st.sampled_from(_LAYOUTS))
