@@ -30,6 +30,7 @@ PATTERN = (
     ("perfit-stage2-p", "lora-p"),
     ("perfit", "perfit-stage1"),
     ("perfit", "oppu"),
+    ("perfit-small", "oppu"),
 )
 """What the paper finds: the first of each pair above the second."""
 

@@ -93,6 +93,14 @@ class PerFit(Stage1):
         return 0 if own is None else own.shape.parameters
 
 
+class PerFitSmall(PerFit):
+    """PerFit with a personal rank of 2, which a twelfth of OPPU's parameters leaves room for in small models."""
+
+    name = "perfit-small"
+    title = "PerFit, personal rank 2"
+    space = {"personal-rank": (2,), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+
 class PerFitRag(PerFit):
     """PerFit whose prompts show what BM25 retrieves, of earlier items only while training."""
 
