@@ -8,6 +8,7 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f7f8fa; }
 main { max-width: 1080px; margin: 0 auto; padding: 2rem 1rem 4rem; }
+main.wide { max-width: 1560px; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; } h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
 p { margin: .3rem 0 .7rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
 .lead { font-size: 1.12rem; }
@@ -15,24 +16,26 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 10px; 
   margin-top: 1.1rem; min-width: 0; }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.1rem; }
 .grid section { margin-top: 0; } .grid { margin-top: 1.1rem; }
-figure { margin: 0; } svg { display: block; width: 100%; height: auto; max-width: 640px; margin: 0 auto; }
+figure { margin: 0; } svg { display: block; width: 100%; height: auto; max-width: 820px; margin: 0 auto; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
 tr.best td { font-weight: 650; } td small { color: var(--soft); font-weight: 400; }
+.wrap { display: block; white-space: normal; max-width: 60ch; margin-left: auto; }
 code { background: #f0f2f5; border-radius: 4px; padding: .05rem .3rem; overflow-wrap: anywhere; }
 """
 
 
-def page(title: str, sections: Sequence[str]) -> str:
-    """A whole page of `sections`, which are HTML already; empty ones are left out."""
+def page(title: str, sections: Sequence[str], *, wide: bool = False) -> str:
+    """A whole page of `sections`, which are HTML already; empty ones are left out. wide: for wide tables."""
+    kind = " class=wide" if wide else ""
     body = "\n".join(section for section in sections if section)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main>\n{body}\n</main></body></html>\n"
+        f"<body><main{kind}>\n{body}\n</main></body></html>\n"
     )
 
 

@@ -57,7 +57,7 @@ def compare(
     """
     from protocol.tasks import task_by_name
     from simulation.compare.method import registry
-    from simulation.compare.page import REPORT, terminal_table
+    from simulation.compare.page import REPORT, standing, terminal_table
     from simulation.compare.settings import CompareSettings
     from simulation.compare.study import SETTINGS, begin, run_comparison
 
@@ -120,6 +120,7 @@ def compare(
         raise typer.Exit(130) from None
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
+        console.print(standing(about), soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
 
 

@@ -10,10 +10,11 @@ from rich.table import Table
 from protocol.files import write_atomic
 from simulation.compare.pictures import costs, curves, scores
 from simulation.compare.settings import CompareSettings
-from simulation.html import estimate, figure, grid, page, table
+from simulation.html import estimate, figure, page, table
 from simulation.metrics import LOWER_IS_BETTER
 
 REPORT = "report.html"
+_BOUNDS = {"unknown": "best without knowing the user", "bayes": "Bayes-optimal, the user known"}
 _NOTE = (
     "Pooled over questions, mean over seeds; 95 % bootstrap intervals over users. The difference to PerFit "
     "is paired over users; * where its interval leaves out zero. Bytes down: the collective part, once per "
@@ -29,7 +30,7 @@ def write_page(folder: Path, summary: Mapping[str, Any], settings: CompareSettin
     for name, about in summary["tasks"].items():
         sections += _task(name, about)
     sections.append(_settings(settings))
-    write_atomic(folder / REPORT, page("fedperfit compare", sections).encode())
+    write_atomic(folder / REPORT, page("fedperfit compare", sections, wide=True).encode())
 
 
 def _header(settings: CompareSettings) -> str:
@@ -46,9 +47,9 @@ def _header(settings: CompareSettings) -> str:
 def _task(name: str, about: Mapping[str, Any]) -> list[str]:
     families = {row["method"]: row["family"] for row in about["rows"]}
     intro = (
-        f"<section><h2>{escape(name)}</h2><p>{about['users']} target users, {about['questions']} questions; "
-        f"{about['others']} other users.</p>{_rows(about)}<p class=soft>{escape(_NOTE)}</p>"
-        f"{_pattern(about)}</section>"
+        f"<section><h2>{escape(name)}</h2><p>{escape(standing(about))}</p>{_rows(about)}"
+        f"<p class=soft>{about['users']} target users, {about['questions']} questions, {about['others']} "
+        f"other users. {escape(_NOTE)}</p>{_pattern(about)}</section>"
     )
     by_history, by_others = (
         curves(about, kind, families) if about[kind] else "" for kind in ("history", "collective")
@@ -56,12 +57,8 @@ def _task(name: str, about: Mapping[str, Any]) -> list[str]:
     return [
         intro,
         figure("Scores", scores(about), "Bars are 95 % bootstrap intervals over users."),
-        grid(
-            [
-                figure("Score against bytes", costs(about, "bytes"), "Left of the line: no bytes at all."),
-                figure("Score against time", costs(about, "seconds"), "Left of the line: nothing is fitted."),
-            ]
-        ),
+        figure("Score against bytes", costs(about, "bytes"), "Left of the line: no bytes at all."),
+        figure("Score against time", costs(about, "seconds"), "Left of the line: nothing is fitted."),
         figure("Cold start by history", by_history, "The first target users with their latest items."),
         figure(
             "Cold start by other users",
@@ -72,35 +69,54 @@ def _task(name: str, about: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def standing(about: Mapping[str, Any]) -> str:
+    """Where PerFit stands among the rows, in a sentence."""
+    main, sign = about["main"], -1 if about["lower-is-better"] else 1
+    rows = {row["method"]: row for row in about["rows"]}
+    if "perfit" not in rows:
+        return f"{len(rows)} methods, without PerFit to compare them with."
+    gaps = {row["title"]: row["difference"][main] for row in rows.values() if "difference" in row}
+    above = [title for title, gap in gaps.items() if gap["significant"] and sign * gap["value"] > 0]
+    equal = [title for title, gap in gaps.items() if not gap["significant"]]
+    value = rows["perfit"]["metrics"][main]["value"]
+    return (
+        f"PerFit: {main} {value:.3f}. Better beyond chance: {', '.join(above) or 'none'}. Within chance of "
+        f"it: {', '.join(equal) or 'none'}. Worse: {len(gaps) - len(above) - len(equal)} of {len(gaps)}."
+    )
+
+
 def _rows(about: Mapping[str, Any]) -> str:
-    names = list(about["rows"][0]["metrics"])
     main = about["main"]
+    rest = [name for name in about["rows"][0]["metrics"] if name != main]
     share = any("share" in row for row in about["rows"])
-    head = ["", *names, f"{main}, mean over users", "against PerFit"]
-    head += ["of the possible gain"] * share
-    head += ["parameters per user", "bytes down", "fit s", "answer ms", "memory MB"]
+    head = [
+        "",
+        main,
+        "against PerFit",
+        *(["of the gain"] if share else []),
+        "parameters per user",
+        "bytes down",
+    ]
+    head += ["fit s", "answer ms", "memory MB", f"{main}, mean over users", *rest]
     body = []
-    if "bounds" in about:
-        body.append(_bound_row("best without knowing the user", about, "unknown", len(head)))
     for row in about["rows"]:
-        cells = [escape(_title(row, about)), *(estimate(row["metrics"][name]) for name in names)]
-        cells += [f"{row['metrics'][main]['user-mean']:.3f}", _difference(row, main)]
+        values = row["metrics"]
+        cells = [escape(_title(row, about)), estimate(values[main]), _difference(row, main)]
         if share:
             cells.append(estimate(row["share"], percent=True))
-        cells += _cost_cells(row)
+        cells += [*_cost_cells(row), f"{values[main]['user-mean']:.3f}", *(estimate(values[n]) for n in rest)]
         body.append((cells, row["method"] == "perfit"))
     if "bounds" in about:
-        body.append(_bound_row("Bayes-optimal, the user known", about, "bayes", len(head)))
+        for place, which in ((0, "unknown"), (len(body) + 1, "bayes")):
+            values = about["bounds"][which]
+            empty = [""] * (len(head) - 2 - len(rest))
+            cells = [_BOUNDS[which], estimate(values[main]), *empty, *(estimate(values[n]) for n in rest)]
+            body.insert(place, (cells, False))
     return table(head, body)
 
 
 def _title(row: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     return str(row["title"]) + (f", {row['users']} users" if row["users"] < about["users"] else "")
-
-
-def _bound_row(title: str, about: Mapping[str, Any], which: str, width: int) -> tuple[list[str], bool]:
-    cells = [escape(title), *(estimate(value) for value in about["bounds"][which].values())]
-    return cells + [""] * (width - len(cells)), False
 
 
 def _difference(row: Mapping[str, Any], main: str) -> str:
@@ -156,7 +172,7 @@ def _searches(about: Mapping[str, Any]) -> str:
                 str(one["draws"]),
                 f"{one['score']:.3f}",
                 f"{one['seconds']:.0f}",
-                escape(", ".join(f"{key} {value}" for key, value in one["chosen"].items())),
+                _wrapped(", ".join(f"{key} {value}" for key, value in one["chosen"].items())),
             ],
             False,
         )
@@ -168,10 +184,18 @@ def _searches(about: Mapping[str, Any]) -> str:
 
 def _settings(settings: CompareSettings) -> str:
     rows = [
-        ([f"<code>{escape(key)}</code>", escape(str(value))], False)
+        ([f"<code>{escape(key)}</code>", _wrapped(_said(value))], False)
         for key, value in settings.to_flat().items()
     ]
     return f"<section><h2>Settings</h2>{table(['setting', 'value'], rows)}</section>"
+
+
+def _said(value: Any) -> str:
+    return ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
+def _wrapped(text: str) -> str:
+    return f'<span class="wrap">{escape(text)}</span>'
 
 
 def terminal_table(name: str, about: Mapping[str, Any]) -> Table:

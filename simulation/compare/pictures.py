@@ -1,9 +1,11 @@
 """Plots of a comparison: scores with intervals, what they cost, and how they grow."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.transforms import offset_copy
 
 from simulation.plots import bound_line, log_place, svg
 
@@ -116,25 +118,29 @@ def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> 
 
 
 def _labelled(axes: Axes, points: Sequence[tuple[float, float, str, str]], *, right: bool = False) -> None:
-    """Names beside their points, or all at the right edge, moved up where they would cover one another."""
+    """Names beside their points, or all at the right edge, apart from one another, tied to what they name."""
+    beside = offset_copy(axes.transData, fig=axes.get_figure(root=True), x=6, units="points")
     low, high = axes.get_ylim()
-    apart = (high - low) * 0.032
+    apart = (high - low) * 0.034
     placed: list[tuple[float, float]] = []
     for x, y, name, colour in sorted(points, key=lambda point: point[1]):
-        at, spot = axes.transData.transform((x, y))[0], y
+        at = axes.transData.transform((x, y))[0]
         near = [other for place, other in placed if right or abs(place - at) < _LABEL]
-        while any(abs(spot - other) < apart for other in near):
-            spot += apart / 4
+        tries = (y + way * step * apart / 4 for step in count() for way in (1, -1))
+        spot = next(one for one in tries if all(abs(one - other) >= apart for other in near))
         placed.append((at, spot))
+        moved = right or abs(spot - y) > apart / 2
+        tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5} if moved else None
         axes.annotate(
             name,
             (x, y),
-            xytext=(1.01 if right else x, spot),
-            textcoords=("axes fraction", "data") if right else "data",
+            xytext=(1.03 if right else x, spot),
+            textcoords=("axes fraction", "data") if right else beside,
             fontsize=7.5,
             color=colour,
             va="center",
             annotation_clip=False,
+            arrowprops=tie,
         )
 
 

@@ -94,7 +94,7 @@ class PerFit(Stage1):
 
 
 class PerFitSmall(PerFit):
-    """PerFit with a personal rank of 2, which a twelfth of OPPU's parameters leaves room for in small models."""
+    """PerFit with a personal rank of 2: in small models, too, less than a twelfth of OPPU's parameters."""
 
     name = "perfit-small"
     title = "PerFit, personal rank 2"
