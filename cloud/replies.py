@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from cloud.metric_rules import Metric, MetricRule
-from protocol.errors import InputError
+from protocol.errors import InputError, printable
 from protocol.messages import COUNTS_RECORD, ITEMS_KEY, METRICS_RECORD, ROUND_KEY
 
 _LONGEST_REASON = 240
@@ -17,8 +17,7 @@ class Rejected(Exception):
     """A reply that is dropped; the text is one printable line, whatever the client wrote into it."""
 
     def __init__(self, reason: str) -> None:
-        line = " ".join(reason[: 4 * _LONGEST_REASON].split())
-        line = "".join(letter if letter.isprintable() else "?" for letter in line)
+        line = printable(" ".join(reason[: 4 * _LONGEST_REASON].split()))
         super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…")
 
 

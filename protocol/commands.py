@@ -5,7 +5,7 @@ import sys
 import typer
 from rich.console import Console
 
-from protocol.errors import InputError, RunFailed
+from protocol.errors import InputError, RunFailed, printable
 
 
 def run(app: typer.Typer, name: str) -> None:
@@ -16,14 +16,14 @@ def run(app: typer.Typer, name: str) -> None:
     try:
         app(prog_name=name)
     except InputError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)
     except RunFailed as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        typer.echo(f"error: {place}{error.strerror or error}", err=True)
+        typer.echo(f"error: {printable(f'{place}{error.strerror or error}')}", err=True)
         sys.exit(2)
 
 
