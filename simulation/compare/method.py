@@ -98,8 +98,12 @@ class Method(ABC):
         """Numbers that are kept for one person."""
         return 0
 
-    def payload(self) -> int:
-        """Bytes of the collective part: what a person receives once, and a contributor sends per round."""
+    def bytes_down(self) -> int:
+        """Bytes of the collective part: what a person receives, and what a contributor sends per round."""
+        return 0
+
+    def bytes_up(self) -> int:
+        """Bytes of a person's that leave their machine to fit and to answer; none where both happen there."""
         return 0
 
 

@@ -18,9 +18,9 @@ _BOUNDS = {"unknown": "best without knowing the user", "bayes": "Bayes-optimal, 
 _NOTE = (
     "Pooled over questions, mean over seeds; 95 % bootstrap intervals over users. The difference to PerFit "
     "is paired over users; * where its interval leaves out zero. Bytes down: the collective part, once per "
-    "user; a contributor sends as much per round. Personal parts are fitted where the history is: 0 bytes "
-    "up. Seconds and memory are medians over users, in a worker process among others; memory is what fitting "
-    "takes above the loaded model."
+    "user; a contributor sends as much per round. Bytes up: what leaves a user's machine to fit and to "
+    "answer. Seconds and memory are medians over users, in a worker process among others; memory is what "
+    "fitting and answering take above the loaded model."
 )
 
 
@@ -96,6 +96,7 @@ def _rows(about: Mapping[str, Any]) -> str:
         *(["of the gain"] if share else []),
         "parameters per user",
         "bytes down",
+        "bytes up",
     ]
     head += ["fit s", "answer ms", "memory MB", f"{main}, mean over users", *rest]
     body = []
@@ -131,7 +132,8 @@ def _cost_cells(row: Mapping[str, Any]) -> list[str]:
     memory = row["peak-bytes"]
     return [
         f"{row['parameters']:,.0f}",
-        f"{row['payload']:,.0f}",
+        f"{row['bytes-down']:,.0f}",
+        f"{row['bytes-up']:,.0f}",
         f"{row['fit-seconds']:.2f}",
         f"{1e3 * row['answer-seconds']:.0f}",
         "" if memory is None else f"{memory / 2**20:.0f}",
@@ -203,7 +205,7 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> Table:
     main = about["main"]
     better = "lower" if main in LOWER_IS_BETTER else "higher"
     shown = Table(title=f"{name}: {main} ({better} is better), {about['users']} users, 95 % intervals")
-    for head in ("method", main, "against PerFit", "params/user", "bytes down", "fit s"):
+    for head in ("method", main, "against PerFit", "params/user", "bytes down", "up", "fit s"):
         shown.add_column(head, justify="left" if head == "method" else "right")
     for row in about["rows"]:
         value = row["metrics"][main]
@@ -212,7 +214,7 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> Table:
             _title(row, about),
             f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})",
             f"{gap['value']:+.3f}{'*' if gap['significant'] else ' '}" if gap else "",
-            *_cost_cells(row)[:3],
+            *_cost_cells(row)[:4],
             style="bold" if row["method"] == "perfit" else None,
         )
     return shown

@@ -85,7 +85,7 @@ _COSTS = {
 
 def _cost(row: Mapping[str, Any], cost: str) -> float:
     if cost == "bytes":
-        return float(row["payload"] + 4 * row["parameters"])
+        return float(row["bytes-down"] + 4 * row["parameters"])
     seconds = float(row["fit-seconds"])
     return seconds if seconds > 1e-3 else 0.0
 

@@ -113,7 +113,10 @@ class _Found:
                 }
 
 
-_COSTS = ("items", "parameters", "payload", "fit-seconds", "answer-seconds", "peak-bytes")
+_COSTS = (
+    *("items", "parameters", "bytes-down", "bytes-up"),
+    *("fit-seconds", "answer-seconds", "peak-bytes"),
+)
 
 
 def rows_of(shop: Workshop, task: Task) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from cloud.aggregation import aggregate
 from edge.history import History
 from edge.slab import Slab, Stack
 from edge.training import Job, fit
@@ -76,6 +77,42 @@ def fitted(
 def stack(bench: Bench, shared: Sequence[Shift], own: Shift | None) -> Stack:
     """What acts when one person's questions are answered."""
     return Stack(shared, Slab.of([own], bench.base.device) if own is not None else None, False)
+
+
+def federated(
+    bench: Bench, others: Sequence[History], values: Values, rounds: int, learning_rate: float
+) -> tuple[Shift, int]:
+    """The shift of a federation of the others: in each round all train one epoch and are averaged.
+
+    By the cloud's own aggregation; one client after another, so that nothing depends on the company.
+    """
+    where = shape(bench, values["layers"], values["rank"], values["positions"])
+    training = settings(bench, 1, learning_rate)
+    header = ShiftHeader(where, bench.task.name, bench.base.card.fingerprint, rounds)
+    each = -(-bench.most_pairs // len(others))
+    clients = [(other.name, bench.pairs(other)[-each:]) for other in others]
+
+    def make() -> bytes:
+        encoded = [(name, bench.encode(pairs)) for name, pairs in clients if pairs]
+        shift = Shift.identity(where, seed=bench.number("collective", "start")).to(bench.base.device)
+        for number in range(rounds):
+            updates = []
+            for name, examples in encoded:
+                own = _copy(shift)
+                fit([Job(own, examples, f"{bench.seed}/{name}/{number}")], training, bench.items)
+                updates.append((own, float(len(examples))))
+            shift = aggregate(updates).to(bench.base.device)
+        return pack(shift, header)
+
+    key = [dict(values), rounds, learning_rate, people_digest(others), each, bench.seed]
+    packed = bench.keep("collective/federated", key, make)
+    shift, _ = unpack(packed)
+    return shift.requires_grad_(False).to(bench.base.device), len(packed)
+
+
+def _copy(shift: Shift) -> Shift:
+    R, W, b = (tensor.detach().clone() for tensor in (shift.R, shift.W, shift.b))
+    return Shift(shift.shape, R=R, W=W, b=b)
 
 
 def collective(

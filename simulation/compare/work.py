@@ -184,15 +184,16 @@ def _one(method: Method, seen: History, target: Target, before: Sequence[History
         begun = time.perf_counter()
         fitted = method.fit(seen)
         fit_seconds = time.perf_counter() - begun
-    begun = time.perf_counter()
-    answers = method.answer(fitted, target.questions)
+        answers = method.answer(fitted, target.questions)
+        answer_seconds = time.perf_counter() - begun - fit_seconds
     return {
         "answers": answers,
         "items": len(seen.items),
         "parameters": method.parameters(fitted),
-        "payload": method.payload(),
+        "bytes-down": method.bytes_down(),
+        "bytes-up": method.bytes_up(),
         "fit-seconds": fit_seconds,
-        "answer-seconds": (time.perf_counter() - begun) / len(target.questions),
+        "answer-seconds": answer_seconds / len(target.questions),
         "peak-bytes": peak.bytes,
     }
 

@@ -213,6 +213,6 @@ def test_each_cell_says_what_it_cost(tmp_path):
     assert line["fit-seconds"] > 0
     assert line["answer-seconds"] > 0
     assert line["parameters"] > 0
-    assert line["payload"] == 0
+    assert line["bytes-down"] == line["bytes-up"] == 0
     assert line["peak-bytes"] is None or line["peak-bytes"] > 0
     assert line["items"] == 4

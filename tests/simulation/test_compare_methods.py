@@ -7,14 +7,17 @@ import pytest
 import torch
 from small_comparison import begun
 
+from edge.training import Job, fit
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack
+from protocol.shift import Shift
 from protocol.tasks import TASKS, PromptForm
 from simulation.compare import adapters
 from simulation.compare.bench import Bench
 from simulation.compare.method import registry
 from simulation.compare.methods import style_vector
 from simulation.compare.people import Cast
+from simulation.compare.shifts import settings, shape
 from simulation.compare.work import Workshop
 
 METHODS = registry()
@@ -68,7 +71,7 @@ def test_oppu_starts_from_the_tasks_lora(bench, people):
     assert oppu.answer(oppu.fit(empty), questions) == task.answer(task.fit(empty), questions)
     fitted = oppu.fit(people.targets[0].history)
     assert oppu.parameters(fitted) == 8 * 4 * 2 * 2 * 192
-    assert oppu.payload() == task.payload() > 4 * 8 * 4 * 3 * 2 * 192
+    assert oppu.bytes_down() == task.bytes_down() > 4 * 8 * 4 * 3 * 2 * 192
 
 
 def test_perfit_is_its_stages(bench, people):
@@ -88,6 +91,26 @@ def test_perfit_is_its_stages(bench, people):
     assert len(full.bench.pairs(target.history)) == 12
 
 
+def test_a_federation_of_equal_clients_is_one_of_them(bench, people):
+    """One round: its own training."""
+    values = SHIFT | OWN | {"rounds": 1, "federated-learning-rate": 5e-3}
+    one = replace(people.others[0], answered=[])
+    shifts = []
+    for others in ([one], [one, one]):
+        method = METHODS["perfit-federated"](bench, values)
+        method.learn(others)
+        shifts.append(method.shared)  # type: ignore[attr-defined]
+    history = bench.collective_histories([one])[0]
+    alone = Shift.identity(shape(bench, "middle", 4, "l7"), seed=bench.number("collective", "start"))
+    job = Job(alone, bench.encode(bench.pairs(history)), f"0/{one.name}/0")
+    fit([job], settings(bench, 1, 5e-3), bench.items)
+    hidden = torch.randn(5, 192, generator=torch.Generator().manual_seed(0))
+    for shift in shifts:
+        for index in range(2):
+            close = {"rtol": 1e-3, "atol": 1e-4}
+            torch.testing.assert_close(shift.delta(index, hidden), alone.delta(index, hidden), **close)
+
+
 def _header(method):
     return ShiftHeader(method.shared.shape, "LaMP_2M", method.bench.base.card.fingerprint, 1)
 
@@ -99,7 +122,7 @@ def test_the_ablations_have_the_papers_ranks(bench, people):
         method = METHODS[name](bench, values)
         method.learn(people.others)
         assert method.parameters(method.fit(history)) == 2 * (2 * rank * 192 + rank)
-        assert method.payload() == 0
+        assert method.bytes_down() == 0
 
 
 def test_a_collective_part_is_made_once(bench, people, monkeypatch):

@@ -18,7 +18,14 @@ from simulation.compare.results import METRICS, PREDICTIONS, TABLE, write_result
 from simulation.compare.work import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
 
 NAMES = ["base", "majority-user", "oppu", "oppu-as-released", "perfit-stage1", "perfit"]
-COSTS = {"items": 6, "payload": 100, "fit-seconds": 0.5, "answer-seconds": 0.01, "peak-bytes": 2**20}
+COSTS = {
+    "items": 6,
+    "bytes-down": 100,
+    "bytes-up": 0,
+    "fit-seconds": 0.5,
+    "answer-seconds": 0.01,
+    "peak-bytes": 2**20,
+}
 
 
 def shop_with_answers(folder: Path, task: str, *, seeds: tuple[int, ...] = (0, 1)) -> Workshop:

@@ -101,7 +101,7 @@ class LoFiT(Method):
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else int(fitted.numel())
 
-    def payload(self) -> int:
+    def bytes_down(self) -> int:
         """The list of heads, one bit each; a contributor would send scales."""
         return -(-self._chosen.numel() // 8)
 

@@ -90,7 +90,7 @@ class LoraC(LoraP):
     def beneath(self) -> Bench:
         return self._merged
 
-    def payload(self) -> int:
+    def bytes_down(self) -> int:
         return self._bytes
 
     def shown(self) -> Any:

@@ -15,6 +15,7 @@ from simulation.compare.shifts import (
     RANKS,
     RATES,
     collective,
+    federated,
     fitted,
     settings,
     shape,
@@ -51,7 +52,7 @@ class Stage1(Method):
         acting = stack(self.bench, [self.shared], own)
         return self.bench.answer([self.prompt(history, q) for q in questions], acting)
 
-    def payload(self) -> int:
+    def bytes_down(self) -> int:
         return self._bytes
 
     def pairs(self, history: History) -> list[Pair]:
@@ -99,6 +100,21 @@ class PerFitSmall(PerFit):
     name = "perfit-small"
     title = "PerFit, personal rank 2"
     space = {"personal-rank": (2,), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
+
+
+class PerFitFederated(PerFit):
+    """PerFit whose collective shift is averaged over rounds of the others' own training, pooling nothing."""
+
+    name = "perfit-federated"
+    title = "PerFit, stage 1 federated"
+    builds_on = "perfit"
+    space = {"rounds": (4, 8), "federated-learning-rate": RATES}
+
+    def learn(self, others: Sequence[History]) -> None:
+        others = self.bench.collective_histories(others)
+        values = {name: self.values[name] for name in ("layers", "positions", "rank")}
+        rounds, rate = self.values["rounds"], self.values["federated-learning-rate"]
+        self.shared, self._bytes = federated(self.bench, others, values, rounds, rate)
 
 
 class PerFitRag(PerFit):
