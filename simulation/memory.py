@@ -1,7 +1,6 @@
 """The most memory something takes above what was there before."""
 
 import ctypes
-import gc
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -32,7 +31,6 @@ class Peak:
 
 def reset_peak(cuda: bool) -> int | None:
     """Forget the peak so far; returns the bytes in use now, with what was freed given back."""
-    gc.collect()
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()

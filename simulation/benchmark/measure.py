@@ -4,6 +4,7 @@ The child reads one JSON object on stdin and writes one JSON line: the figures, 
 """
 
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -107,6 +108,7 @@ def _run(order: dict[str, Any]) -> Figures:
     first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
     contender(base, [first_batch], replace(short, users=1, items=len(first_batch)))
     cuda = base.device.type == "cuda"
+    gc.collect()
     loaded = reset_peak(cuda)
     begun = time.perf_counter()
     while time.perf_counter() - begun < _LEAST_SECONDS:

@@ -1,9 +1,17 @@
 """A comparison of a few users of the world, small enough for tests, in this process."""
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from protocol.base_model import embedded_folder
 from protocol.files import read_json_lines
 from simulation.compare.crew import do_lots
 from simulation.compare.method import registry
@@ -12,11 +20,35 @@ from simulation.compare.study import begin, needs, plan
 from simulation.compare.work import Lot, Workshop
 
 ALL = list(registry())
+
+
+@cache
+def tiny_base() -> str:
+    """The folder of a random model that is a hundredth of the embedded one, with its tokenizer."""
+    folder = Path(tempfile.mkdtemp(prefix="fedperfit-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        initializer_range=0.2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 SMALL: dict[str, Any] = {
     "tasks": ["LaMP_2M"],
     "methods": ALL,
     "method_files": [],
-    "base_model": "embedded",
     "data": "world",
     "device": "cpu",
     "dtype": "float32",
@@ -39,7 +71,7 @@ SMALL: dict[str, Any] = {
 
 def small_settings(**changes: Any) -> CompareSettings:
     """The smallest comparison that has everything."""
-    return CompareSettings(**(SMALL | changes))
+    return CompareSettings(**({"base_model": tiny_base()} | SMALL | changes))
 
 
 def begun(folder: Path, **changes: Any) -> Workshop:

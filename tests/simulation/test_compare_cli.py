@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_comparison import begun
+from small_comparison import begun, tiny_base
 
 from protocol.errors import InputError, RunFailed
 from protocol.files import read_json, read_json_lines
@@ -25,8 +25,9 @@ FAST = (
 
 
 def compare(*arguments: str) -> subprocess.Popen[str]:
+    base = [] if "--resume" in arguments else ["--base-model", tiny_base()]
     return subprocess.Popen(
-        [sys.executable, "-m", "simulation.cli", "compare", *arguments],
+        [sys.executable, "-m", "simulation.cli", "compare", *base, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -38,7 +39,7 @@ def lines(folder: Path) -> int:
 
 
 def test_a_kill_and_a_resume_end_as_if_nothing_had_been(tmp_path):
-    whole = compare(*FAST, "--run-dir", str(tmp_path / "whole"), "--workers", "2")
+    whole = compare(*FAST, "--run-dir", str(tmp_path / "whole"), "--workers", "1")
     said, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, said
     assert "report.html" in said
@@ -76,7 +77,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
         end = time.monotonic() + 200
         while lines(tmp_path / "run") < 2 and time.monotonic() < end:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=60)
     finally:
         process.kill()

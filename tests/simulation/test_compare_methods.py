@@ -28,7 +28,7 @@ SHIFT = {"layers": "middle", "positions": "l7", "rank": 4, "epochs": 1, "learnin
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory) -> Workshop:
-    return begun(tmp_path_factory.mktemp("methods") / "run", world_history=12)
+    return begun(tmp_path_factory.mktemp("methods") / "run", world_history=12, base_model="embedded")
 
 
 @pytest.fixture(scope="module")
@@ -243,11 +243,13 @@ def test_lora_says_where_it_cannot_go():
 @pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].suits(TASKS["LaMP_4"])])
 def test_every_method_writes_texts_too(tmp_path, name):
     """Headlines: generated, by whatever way a method answers."""
-    shop = begun(tmp_path / "run", tasks=["LaMP_4"], methods=[name], users=1)
+    shop = begun(tmp_path / "run", tasks=["LaMP_4"], methods=[name], users=1, base_model="embedded")
     bench = shop.bench("LaMP_4", 0)
     people = shop.cast("LaMP_4")
-    values = SHIFT | OWN | {"k": 1, "template": "pairs", "items": 5, "share": 0.2, "layer": 0.5, "alpha": 1.0}
-    values |= {"own-epochs": 1, "own-learning-rate": 1e-3}
+    values = (
+        SHIFT | OWN | {"k": 1, "template": "pairs", "items": 5, "share": 0.2, "layer": 0.5, "alpha": 0.25}
+    )
+    values |= {"own-epochs": 1, "own-learning-rate": 1e-3, "rounds": 1, "federated-learning-rate": 1e-3}
     method = shop.methods[name](bench, values)
     method.learn(people.others)
     answers = method.answer(method.fit(people.targets[0].history), people.targets[0].questions)

@@ -7,6 +7,7 @@ import pytest
 from small_comparison import ALL
 
 from edge.history import History
+from simulation.compare.method import registry
 from simulation.compare.people import Cast, Target
 from simulation.compare.search import drawn
 from simulation.compare.work import MAIN, SEARCH, Cell, Lot, Workshop
@@ -67,7 +68,7 @@ def test_fitting_and_answering_see_one_person_and_the_others(shop, monkeypatch, 
     assert len(line["answers"]) == 3
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "oppu-as-released"])
+@pytest.mark.parametrize("name", [name for name, method in registry().items() if method.space])
 def test_the_search_sees_no_target(shop, monkeypatch, name):
     values = list(enumerate(drawn(shop.methods[name], shop.settings.draws)))
     people = armed(shop, None)
