@@ -31,6 +31,10 @@ def compare(
     others: Annotated[int, typer.Option(help="Other users at most: collective parts, validation.")] = 40,
     seeds: Annotated[str, typer.Option(help="Of training, separated by commas.")] = "0,1,2",
     draws: Annotated[int, typer.Option(help="Random draws of hyper-parameters, for each method.")] = 20,
+    validation_users: Annotated[
+        int,
+        typer.Option(help="Of the others, those the draws are scored on; more where histories are short."),
+    ] = 5,
     history_lengths: Annotated[
         str, typer.Option(help="Cold start: history items. `none` leaves this part out.")
     ] = "0,1,2,4,8,16,32,64",
@@ -86,6 +90,7 @@ def compare(
             prompt_form=prompt_form,
             seeds=_numbers("seeds", seeds),
             draws=draws,
+            validation_users=validation_users,
             others=others,
             users=users,
             history_lengths=_numbers("history-lengths", history_lengths),

@@ -97,6 +97,7 @@ def test_an_interrupt_says_how_to_go_on(tmp_path):
         (["--seeds", "1,1"], "each once"),
         (["--users", "0"], "users=0"),
         (["--others", "5"], "too few to validate"),
+        (["--validation-users", "40"], "too few to validate"),
         (["--data", "nowhere"], "nowhere"),
         (["--history-lengths", "-1"], "must be at least 0"),
         (["--resume"], "--resume needs --run-dir"),
