@@ -1,6 +1,5 @@
 """`fedperfit compare`."""
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -47,7 +46,9 @@ def compare(
         Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-<time>.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the one in --run-dir, killed or not.")] = False,
-    workers: Annotated[int, typer.Option(help="Processes side by side; 0 is one per core.")] = 0,
+    workers: Annotated[
+        int, typer.Option(help="Processes side by side; 0 is one per core that has room.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     list_methods: Annotated[bool, typer.Option(help="List the methods and end.")] = False,
 ) -> None:
@@ -99,7 +100,6 @@ def compare(
         )
         begin(folder, settings)
     folder = folder.resolve()
-    count = workers or _cores()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with console.status("planning …") as status:
@@ -119,7 +119,7 @@ def compare(
                     shown = time.monotonic()
                     console.print(_line(progress))
 
-            summary = run_comparison(folder, count, start, change)
+            summary = run_comparison(folder, workers, start, change)
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit compare --resume --run-dir {folder}", soft_wrap=True)
         raise typer.Exit(130) from None
@@ -134,10 +134,6 @@ def _line(progress: "Progress") -> str:
     about = "" if left is None else f", about {left / 60:.0f} min left"
     passed = (time.monotonic() - progress.begun) / 60
     return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _words(text: str) -> list[str]:

@@ -9,8 +9,12 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from edge.allocator import ALLOCATOR
 from edge.items import PROCESSES_VARIABLE
+from protocol.base_model import read_card
 from protocol.errors import InputError, RunFailed
 from simulation.compare.settings import CompareSettings
 from simulation.compare.work import Lot, Workshop, work
@@ -18,8 +22,28 @@ from simulation.compare.work import Lot, Workshop, work
 _LEAVE = 10.0
 """Seconds a worker gets to end of its own."""
 
+_COPIES = 4
+"""Of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
+
 OnLine = Callable[[Lot, float], None]
 """Called with a lot and the seconds of its line that was just written."""
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers(settings: CompareSettings) -> int:
+    """One per core, as far as the models fit in memory; one where a GPU does the work.
+
+    Raises InputError when the base model cannot be found.
+    """
+    card = read_card(settings.base_model)
+    if settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available()):
+        return 1
+    room = psutil.virtual_memory().total // (_COPIES * torch.float32.itemsize * card.parameters)
+    return max(1, min(cores(), int(room)))
 
 
 def do_lots(
@@ -74,7 +98,7 @@ def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dic
     before = dict(os.environ)
     os.environ |= ALLOCATOR | {
         PROCESSES_VARIABLE: str(workers),
-        "OMP_NUM_THREADS": str(settings.threads),
+        "OMP_NUM_THREADS": str(max(1, cores() // workers)),
         "GOMP_SPINCOUNT": "1000",
     }
     crew: dict[Connection, SpawnProcess] = {}

@@ -53,8 +53,6 @@ class CompareSettings:
     """Their history items where the number of other users varies."""
     batch_size: int = 8
     answer_batch: int = 20
-    threads: int = 1
-    """Of each worker process."""
 
     def __post_init__(self) -> None:
         for task in self.tasks:

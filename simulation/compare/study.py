@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from protocol.errors import InputError
 from protocol.files import read_json, sweep, write_json
 from protocol.tasks import task_by_name
-from simulation.compare.crew import do_lots
+from simulation.compare.crew import default_workers, do_lots
 from simulation.compare.method import lineage
 from simulation.compare.page import write_page
 from simulation.compare.results import rows_of, write_results
@@ -85,7 +85,7 @@ def needs(shop: Workshop, lot: Lot) -> list[Lot]:
 def run_comparison(
     folder: Path, workers: int, on_start: Callable[[Progress], None], on_change: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """Run or resume the comparison of `folder`; returns its metrics.
+    """Run or resume the comparison of `folder`; returns its metrics. workers: 0 takes `default_workers`.
 
     Raises InputError when another process is at work there, RunFailed when a worker dies.
     """
@@ -93,9 +93,11 @@ def run_comparison(
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             shop = Workshop(folder, settings)
-            sweep(folder / "made" / "collective")
+            for made in (folder / "made").glob("*"):
+                sweep(made)
             left = {lot: len(shop.left(lot)) for lot in plan(shop)}
             lots = [lot for lot, count in left.items() if count]
+            workers = workers or default_workers(settings)
             progress = Progress(left, max(1, min(workers, len(lots))), on_change)
             on_start(progress)
             do_lots(folder, settings, lots, lambda lot: needs(shop, lot), progress.workers, progress.line)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_comparison import begun, tiny_base
+from small_comparison import begun, small_settings, tiny_base
 
 from protocol.errors import InputError, RunFailed
 from protocol.files import read_json, read_json_lines
@@ -176,6 +176,24 @@ def test_two_at_once_are_refused(tmp_path):
         pytest.raises(InputError, match="another process is running this comparison"),
     ):
         run_comparison(shop.folder, 1, lambda progress: None, lambda progress: None)
+
+
+def test_as_many_workers_as_have_room(monkeypatch):
+    from types import SimpleNamespace
+
+    from simulation.compare import crew
+
+    settings = small_settings(device="auto")
+    monkeypatch.setattr(crew, "cores", lambda: 16)
+    monkeypatch.setattr(crew.torch.cuda, "is_available", lambda: False)
+    for parameters, expected in ((4_000_000, 16), (500_000_000, 3), (7_000_000_000, 1)):
+        monkeypatch.setattr(crew, "read_card", lambda name, n=parameters: SimpleNamespace(parameters=n))
+        memory = SimpleNamespace(total=24 * 2**30)
+        monkeypatch.setattr(crew.psutil, "virtual_memory", lambda memory=memory: memory)
+        assert crew.default_workers(settings) == expected
+    monkeypatch.setattr(crew.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(crew, "read_card", lambda name: SimpleNamespace(parameters=1))
+    assert crew.default_workers(settings) == 1
 
 
 def test_time_left_follows_each_methods_own_pace():
