@@ -8,7 +8,7 @@ import bm25s
 
 from edge.history import History
 from protocol.tasks import Pair, Task
-from simulation.compare.bench import Bench
+from simulation.compare.bench import Bench, Values
 
 _SENTENCES = {
     "LaMP_2N": 'the category for the article: "{text}" is "{category}"',
@@ -99,3 +99,22 @@ def retrieving_pairs(bench: Bench, history: History, k: int, template: str) -> l
         *(shown(pair, len(history.items)) for pair in answered),
         *(shown(pair, n) for n, pair in enumerate(own)),
     ]
+
+
+class Retrieving:
+    """Stands before a trained method: prompts show `k` retrieved items, in training earlier ones only."""
+
+    bench: Bench
+    values: Values
+
+    def pairs(self, history: History) -> list[Pair]:
+        """What is trained on."""
+        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
+
+    def prompt(self, history: History, question: str) -> str:
+        """How a question is asked."""
+        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
+
+    def shown(self) -> Any:
+        """What of the values decides the prompts."""
+        return self.values["k"]

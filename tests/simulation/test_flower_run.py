@@ -14,6 +14,7 @@ from small_run import SMALL
 
 from protocol.files import read_json
 from protocol.release import read_release
+from simulation.cli import main
 from simulation.environment import RUN_MARK
 from simulation.runner import stop_run
 
@@ -106,6 +107,23 @@ def test_a_stopped_run_leaves_no_process_and_says_how_to_go_on(runs):
     assert not processes_of(folder)
 
 
+@pytest.fixture
+def told(tmp_path, monkeypatch, capsys):
+    """What `fedperfit simulate` with some arguments says on stderr: one line, and exit code 2."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setattr(sys, "argv", ["fedperfit", "simulate", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        return line
+
+    return run
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -124,23 +142,18 @@ def test_a_stopped_run_leaves_no_process_and_says_how_to_go_on(runs):
         (["--run-dir", "."], "not empty"),
     ],
 )
-def test_a_users_mistake_is_one_line_and_exit_code_two(tmp_path, arguments, message):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+def test_a_users_mistake_is_one_line_and_exit_code_two(tmp_path, told, arguments, message):
     (tmp_path / "mine.txt").write_text("a file of the user's")
-    done = subprocess.run(
-        [sys.executable, "-m", "simulation.cli", "simulate", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("error: ")
-    assert message in lines[0]
+    line = told(*arguments)
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_the_command_itself_ends_with_that_code(tmp_path):
+    command = [sys.executable, "-m", "simulation.cli", "simulate", "--data", "no-such-folder"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def oppu_folder(folder: Path) -> Path:
@@ -164,7 +177,7 @@ def oppu_folder(folder: Path) -> Path:
         ("user_others.json", None, None, "user_others.json"),
     ],
 )
-def test_bad_data_is_one_line_and_exit_code_two(tmp_path, file, old, new, message):
+def test_bad_data_is_one_line_and_exit_code_two(tmp_path, told, file, old, new, message):
     data = oppu_folder(tmp_path / "data")
     path = data / file
     if old is None:
@@ -173,15 +186,4 @@ def test_bad_data_is_one_line_and_exit_code_two(tmp_path, file, old, new, messag
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
-    done = subprocess.run(
-        [sys.executable, "-m", "simulation.cli", "simulate", "--task", "LaMP_3", "--data", str(data)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 2, done.stdout + done.stderr
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1
-    assert message in lines[0]
+    assert message in told("--task", "LaMP_3", "--data", str(data))

@@ -16,7 +16,7 @@ from simulation.compare.adapters import (
 )
 from simulation.compare.bench import Bench
 from simulation.compare.method import Family, Method
-from simulation.compare.prompts import PAIRS, retrieving_pairs, retrieving_prompt
+from simulation.compare.prompts import Retrieving
 from simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 
@@ -124,19 +124,10 @@ class OppuAsReleased(Oppu):
         return [pair for one in (*before, history) for pair in self.bench.pairs(one)]
 
 
-class OppuRag(Oppu):
+class OppuRag(Retrieving, Oppu):
     """OPPU whose prompts show what BM25 retrieves, of earlier items only while training."""
 
     name = "oppu-rag"
     title = "OPPU + RAG"
     builds_on = "oppu"
     space = {"k": (1, 2), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
-
-    def pairs(self, history: History) -> list[Pair]:
-        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
-
-    def prompt(self, history: History, question: str) -> str:
-        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
-
-    def shown(self) -> Any:
-        return self.values["k"]

@@ -6,7 +6,7 @@ from typing import Any
 from edge.history import History
 from protocol.tasks import Pair
 from simulation.compare.method import Family, Method
-from simulation.compare.prompts import PAIRS, retrieving_pairs, retrieving_prompt
+from simulation.compare.prompts import Retrieving
 from simulation.compare.shifts import (
     COLLECTIVE_EPOCHS,
     COLLECTIVE_RANKS,
@@ -117,22 +117,13 @@ class PerFitFederated(PerFit):
         self.shared, self._bytes = federated(self.bench, others, values, rounds, rate)
 
 
-class PerFitRag(PerFit):
+class PerFitRag(Retrieving, PerFit):
     """PerFit whose prompts show what BM25 retrieves, of earlier items only while training."""
 
     name = "perfit-rag"
     title = "PerFit + RAG"
     builds_on = "perfit"
     space = {"k": (1, 2), "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
-
-    def pairs(self, history: History) -> list[Pair]:
-        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
-
-    def prompt(self, history: History, question: str) -> str:
-        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
-
-    def shown(self) -> Any:
-        return self.values["k"]
 
 
 class _Alone(Method):
