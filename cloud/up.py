@@ -148,8 +148,10 @@ def processes(home: CloudHome) -> list[psutil.Process]:
 
 
 def _stop_left_over(home: CloudHome) -> None:
+    """Kill what a killed `up` left; all of it is suspended first, for nginx replaces a worker that dies."""
     left = processes(home)
-    for process in left:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    for action in (psutil.Process.suspend, psutil.Process.kill):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                action(process)
     psutil.wait_procs(left, timeout=10)
