@@ -1,0 +1,169 @@
+"""From hidden states of preference pairs to an edit: SVD, CCS, and which layers to edit.
+
+P and N: (layers, pairs, d), the states of personalized and neutral texts; `protocol.probe` has the maths.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from protocol.base_model import BaseModel
+from protocol.directions import Directions
+from protocol.probe import Frame, Moments, Probe, evaluate, leading, minimise, terms
+
+RESTARTS = 10
+EPOCHS = 1000
+LEARNING_RATE = 1e-3
+WEIGHT_DECAY = 0.01
+"""Of the probe; these four are Burns et al.'s."""
+
+
+class Identify(StrEnum):
+    """How the two directions are found."""
+
+    HYBRID = "hybrid"
+    """The personalized one by SVD, the neutral one by CCS: the paper's best."""
+    SVD = "svd"
+    """Both by SVD, each of its own side's states."""
+    CCS = "ccs"
+    """Both are the probe's, which separates the sides along one line: what it tells apart is removed."""
+
+
+class ProbeKind(StrEnum):
+    """How the CCS probe is found."""
+
+    LOW_RANK = "low-rank"
+    """In few directions, kept short (`protocol.probe`)."""
+    BURNS = "burns"
+    """As in Burns et al.'s code."""
+
+
+class Edit(StrEnum):
+    """Which of the two edits is made: both, or one of the paper's ablations."""
+
+    BOTH = "both"
+    PERSONALIZED = "personalized"
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True)
+class States:
+    """What a model makes of preference pairs."""
+
+    personalized: torch.Tensor
+    """(layers, pairs, d) fp32."""
+    neutral: torch.Tensor
+
+    def __len__(self) -> int:
+        return self.personalized.shape[1]
+
+    @classmethod
+    def none(cls, base: BaseModel) -> "States":
+        """Of no pairs."""
+        empty = torch.empty(base.card.layers, 0, base.card.hidden_size)
+        return cls(empty, empty)
+
+    @classmethod
+    def joined(cls, several: "Sequence[States]") -> "States":
+        """The union of several people's pairs."""
+        return cls(
+            torch.cat([one.personalized for one in several], dim=1),
+            torch.cat([one.neutral for one in several], dim=1),
+        )
+
+
+def burns(states: States, seed: int) -> Probe:
+    """Burns et al.'s own probes, free in all d numbers; per layer the restart with the lowest loss.
+
+    AdamW acts on each number alone, so that many probes trained together are the probes trained singly.
+    """
+    P, N = (side - side.mean(1, keepdim=True) for side in (states.personalized, states.neutral))
+    layers, _, size = P.shape
+    start = torch.Generator().manual_seed(seed)
+    bound = size**-0.5  # of torch's linear layer
+    theta = (torch.rand(layers, size, RESTARTS, generator=start) * 2 - 1) * bound
+    bias = (torch.rand(layers, 1, RESTARTS, generator=start) * 2 - 1) * bound
+    theta, bias = theta.requires_grad_(), bias.requires_grad_()
+    optimizer = torch.optim.AdamW([theta, bias], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY, foreach=True)
+
+    def losses() -> torch.Tensor:
+        return terms(P @ theta + bias, N @ theta + bias).mean(1)
+
+    with torch.enable_grad():
+        for _ in range(EPOCHS):
+            optimizer.zero_grad()
+            losses().sum().backward()
+            optimizer.step()
+    with torch.no_grad():
+        found, which = losses().min(dim=1)
+        chosen = theta.detach().gather(2, which[:, None, None].expand(-1, size, 1))[..., 0]
+    return Probe(chosen, found)
+
+
+def low_rank(contributors: Sequence[Sequence[Moments]], people: Sequence[States], seed: int) -> Probe:
+    """The probe of `protocol.probe` on these people's pairs together."""
+    frame = Frame.of([one for person in contributors for one in person])
+    coordinates = [frame.coordinates(one.personalized, one.neutral) for one in people]
+    pairs = sum(len(one) for one in people)
+
+    def everyone(probes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        told = [evaluate(p, n, probes) for p, n in coordinates]
+        loss, gradient = (torch.stack(part).sum(0) / pairs for part in zip(*told, strict=True))
+        return loss, gradient
+
+    return minimise(everyone, frame, seed)
+
+
+def directions(
+    people: Sequence[States],
+    *,
+    identify: Identify = Identify.HYBRID,
+    probe: ProbeKind = ProbeKind.LOW_RANK,
+    edit: Edit = Edit.BOTH,
+    edited: int,
+    seed: int,
+) -> Directions | None:
+    """The edit of the `edited` layers with the lowest CCS loss, from one person's pairs or a group's.
+
+    None for fewer than two pairs: centred by its own mean, one leaves a probe nothing to tell apart.
+    """
+    people = [one for one in people if len(one)]
+    if sum(len(one) for one in people) < 2:
+        return None
+    joined = States.joined(people)
+    if probe is ProbeKind.BURNS:
+        found = burns(joined, seed)
+    else:
+        told = [[moments(one)] for one in people] if len(people) > 1 else [moments_of_each(joined)]
+        found = low_rank(told, people, seed)
+    count = min(edited, len(found.loss))
+    layers = sorted(found.loss.argsort(stable=True)[:count].tolist())
+    P, N = joined.personalized[layers], joined.neutral[layers]
+    by_probe = found.theta[layers]
+    personalized = by_probe if identify is Identify.CCS else first_direction(P)
+    neutral = first_direction(N) if identify is Identify.SVD else by_probe
+    if edit is Edit.NEUTRAL:
+        personalized = torch.zeros_like(personalized)
+    if edit is Edit.PERSONALIZED:
+        neutral = torch.zeros_like(neutral)
+    return Directions.of(layers, personalized, neutral)
+
+
+def first_direction(H: torch.Tensor) -> torch.Tensor:
+    """(layers, d): the first right singular vector of each (pairs, d), uncentred."""
+    return leading([Moments.of(H, H)])
+
+
+def moments(states: States, rows: int = 0) -> Moments:
+    """What one contributor tells."""
+    return Moments.of(states.personalized, states.neutral, rows)
+
+
+def moments_of_each(states: States) -> list[Moments]:
+    """Every pair as a contributor of its own."""
+    return [
+        Moments.of(p[:, None], n[:, None])
+        for p, n in zip(states.personalized.unbind(1), states.neutral.unbind(1), strict=True)
+    ]

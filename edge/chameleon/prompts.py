@@ -1,0 +1,134 @@
+"""What CHAMELEON asks the model: for insights, and for outputs with an insight in the prompt.
+
+The output prompts of LaMP-2M, -3 and -7 are the paper's (appendix A.3), those of LaMP-2N, -4 and -5 are in
+the same spirit. The paper does not print its insight prompts; these ask for what its output prompts need:
+words that go on after "The user prefers" and "Your answer should".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from protocol.tasks import MOVIE_TAGS, NEWS_CATEGORIES
+
+
+class Agent(StrEnum):
+    """Who answers: one that knows the person, or one that does not care."""
+
+    PERSONALIZED = "personalized"
+    NEUTRAL = "neutral"
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One task's words."""
+
+    opening: str
+    """Before the history."""
+    item: str
+    """One line of the history; fields are the item's."""
+    asked: str
+    """Before the query."""
+    question: str
+    guess: str
+    """What the personalized agent tries."""
+    closing: str = ""
+    """What both are told at the end."""
+
+
+def _choice(noun: str, thing: str, labels: Sequence[str]) -> tuple[str, str]:
+    names = ", ".join(labels)
+    return (
+        f"Which {noun} does this {thing} relate to among the following tags? Just answer with only ONE "
+        f"{noun} name without further explanation. tags: [{names}]",
+        f" Answer only with one {noun} name ({names}).",
+    )
+
+
+_MOVIE = _choice("tag", "movie", MOVIE_TAGS)
+_NEWS = _choice("category", "article", NEWS_CATEGORIES)
+_OPENING = "Suppose you are a user with the following user profile history of "
+
+WORDINGS = {
+    "LaMP_2M": Wording(
+        opening=f"{_OPENING}movie tagging:",
+        item='The tag for movie: "{description}" is "{tag}".',
+        asked="Now, given a new description: ",
+        question=_MOVIE[0],
+        guess="You try to predict the movie tagging that the user preferred based on their history.",
+        closing=_MOVIE[1],
+    ),
+    "LaMP_2N": Wording(
+        opening=f"{_OPENING}news categorization:",
+        item='The category for article: "{text}" is "{category}".',
+        asked="Now, given a new article: ",
+        question=_NEWS[0],
+        guess="You try to predict the news category that the user preferred based on their history.",
+        closing=_NEWS[1],
+    ),
+    "LaMP_3": Wording(
+        opening=f"{_OPENING}product rating based on the user's review of the product:",
+        item='{score} is the rating score for product: "{text}".',
+        asked="Now, given a new review by the user: ",
+        question="What is the rating score of the following review on a scale of 1 to 5? Just answer with "
+        "1, 2, 3, 4, or 5 without further explanation.",
+        guess="You try to predict the rating of the product based on the user history ratings.",
+        closing=" Just answer with 1, 2, 3, 4, or 5 without further explanation.",
+    ),
+    "LaMP_4": Wording(
+        opening=f"{_OPENING}headlines written for articles:",
+        item='"{title}" is the headline for article: "{text}".',
+        asked="Now, given a new article: ",
+        question="Generate a headline for the article in the style the user likes.",
+        guess="You try to write the headline in the style the user likes based on the history.",
+    ),
+    "LaMP_5": Wording(
+        opening=f"{_OPENING}titles written for abstracts of papers:",
+        item='"{title}" is the title for abstract: "{abstract}".',
+        asked="Now, given a new abstract of a paper: ",
+        question="Generate a title for the abstract in the style the user likes.",
+        guess="You try to write the title in the style the user likes based on the history.",
+    ),
+    "LaMP_7": Wording(
+        opening="Suppose you are a twitter user with the following user profile history that shows their "
+        "preferred way of speaking:",
+        item="{text}",
+        asked="Now, given a new twitter post: ",
+        question="Paraphrase the tweet in the style the user likes without any explanation before or after "
+        "it.",
+        guess="You try to paraphrase the tweet in the style the user likes based on the history.",
+    ),
+}
+_ROLES = {
+    Agent.PERSONALIZED: "You are a helpfully personalized assistant. {guess} The user prefers {insight}.",
+    Agent.NEUTRAL: "You are a generic and impersonal assistant. You do not consider the user's preferences "
+    "or profile history when responding. Your answer should {insight}.",
+}
+_INSIGHTS = {
+    Agent.PERSONALIZED: "Describe in one sentence what this user prefers. The user prefers",
+    Agent.NEUTRAL: "Describe in one sentence how an assistant answers that knows nothing of this user and "
+    "considers no preference. Your answer should",
+}
+
+
+def insight_prompt(task: str, items: Sequence[dict[str, Any]], agent: Agent) -> str:
+    """Asks for the insight of one of the two agents; the answer goes on after the prompt's last words."""
+    return f"{history_text(task, items)}\n\n{_INSIGHTS[agent]}"
+
+
+def output_prompt(task: str, items: Sequence[dict[str, Any]], query: str, agent: Agent, insight: str) -> str:
+    """Asks for an answer to `query`; the answer goes on after the prompt."""
+    words = WORDINGS[task]
+    role = _ROLES[agent].format(guess=words.guess, insight=insight.strip().rstrip("."))
+    return (
+        f"{history_text(task, items)}\n\n{words.asked}{query}\n\nQuestion: {words.question}\n\n"
+        f"{role}{words.closing}\n\nYour answer: "
+    )
+
+
+def history_text(task: str, items: Sequence[dict[str, Any]]) -> str:
+    """The opening and the numbered history."""
+    words = WORDINGS[task]
+    lines = [f"{number}. {words.item.format(**item)}" for number, item in enumerate(items, start=1)]
+    return "\n".join([words.opening, *lines])

@@ -1,0 +1,145 @@
+"""CHAMELEON (Zhang et al., 2025): MLP outputs edited along directions found without training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from safetensors.torch import load, save
+
+from edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
+from edge.chameleon.pairs import PairSource, Reader, preference_states, selected
+from edge.history import History
+from protocol.directions import Directions, editing
+from simulation.compare.bench import people_digest
+from simulation.compare.method import Family, Method
+from simulation.compare.prompts import SENTENCES, with_items
+
+_EDITED = (1, 2, 4)
+"""Layers that are edited."""
+
+
+class Chameleon(Method):
+    """One person's directions, from their own pairs."""
+
+    name = "chameleon"
+    title = "CHAMELEON"
+    family = Family.STEERING
+    space = {
+        "source": tuple(PairSource),
+        "items": (5, 10, 15),
+        "identify": tuple(Identify),
+        "probe": tuple(ProbeKind),
+        "edited": _EDITED,
+        "shown": (False, True),
+    }
+    edit = Edit.BOTH
+
+    def fit(self, history: History) -> Any:
+        return self.shown_items(history), self.directions([self.states(history)], history.name)
+
+    def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
+        shown, found = fitted
+        prompts = [with_items(self.bench, shown, self.bench.prompt(q), SENTENCES) for q in questions]
+        if found is None:
+            return self.bench.answer(prompts)
+        with editing(self.bench.base.model, found.to(self.bench.base.device)):
+            return self.bench.answer(prompts)
+
+    def parameters(self, fitted: Any) -> int:
+        return 0 if fitted[1] is None else int(fitted[1].parameters)
+
+    @property
+    def reader(self) -> Reader:
+        """The bench's model."""
+        bench = self.bench
+        return Reader(bench.base, bench.task, bench.form, bench.answer_batch)
+
+    def states(self, history: History) -> States:
+        """Of one person's preference pairs."""
+        return preference_states(
+            self.reader, history, self.values["items"], PairSource(self.values["source"])
+        )
+
+    def shown_items(self, history: History) -> list[dict[str, Any]]:
+        """The selected items, where prompts are to show them."""
+        return selected(self.reader, history, self.values["items"]) if self.values["shown"] else []
+
+    def directions(self, people: Sequence[States], about: str) -> Directions | None:
+        """Of all these people's pairs together."""
+        return directions(
+            people,
+            identify=Identify(self.values["identify"]),
+            probe=ProbeKind(self.values["probe"]),
+            edit=self.edit,
+            edited=self.values["edited"],
+            seed=self.bench.number(about, "probe"),
+        )
+
+
+class PersonalizedOnly(Chameleon):
+    """The paper's ablation: only the gain along the personalized direction."""
+
+    name = "chameleon-personalized"
+    title = "CHAMELEON, personalized direction only"
+    builds_on = "chameleon"
+    space = {}
+    edit = Edit.PERSONALIZED
+
+
+class NeutralOnly(PersonalizedOnly):
+    """The paper's ablation: only the loss along the neutral direction."""
+
+    name = "chameleon-neutral"
+    title = "CHAMELEON, neutral direction only"
+    edit = Edit.NEUTRAL
+
+
+class Group(Chameleon):
+    """Directions of the union of the others' pairs and the person's own."""
+
+    name = "chameleon-group"
+    title = "CHAMELEON, group"
+    collective = True
+    builds_on = "chameleon"
+    space = {"identify": tuple(Identify), "probe": tuple(ProbeKind), "edited": _EDITED}
+
+    def learn(self, others: Sequence[History]) -> None:
+        others = self.bench.collective_histories(others)
+        about = [self.values["items"], self.values["source"], people_digest(others)]
+
+        def make() -> bytes:
+            people = [self.states(other) for other in others]
+            return save(
+                {
+                    f"{side}-{number:04}": getattr(one, side).contiguous()
+                    for number, one in enumerate(people)
+                    for side in ("personalized", "neutral")
+                }
+            )
+
+        kept = load(self.bench.keep("collective/pairs", about, make))
+        self._others = [
+            States(kept[f"personalized-{number:04}"], kept[f"neutral-{number:04}"])
+            for number in range(len(others))
+        ]
+        self._group = self.directions(self._others, "group")
+
+    def fit(self, history: History) -> Any:
+        return self.shown_items(history), self.directions([*self._others, self.states(history)], "group")
+
+    def bytes_down(self) -> int:
+        return 0 if self._group is None else len(self._group.to_bytes())
+
+
+class Unseen(Group):
+    """The group's directions for a person of whom nothing is in them: the paper's unseen users."""
+
+    name = "chameleon-unseen"
+    title = "CHAMELEON, group, user unseen"
+    builds_on = "chameleon-group"
+    space = {}
+
+    def fit(self, history: History) -> Any:
+        return [], self._group
+
+    def parameters(self, fitted: Any) -> int:
+        return 0
