@@ -4,8 +4,11 @@
     contribute   -> update + counts (+ metrics)
     personalize  -> counts (+ metrics)
     evaluate     -> counts (+ metrics)
+    moments      -> counts + statistics
+    probe        -> counts (+ statistics)
 
-Metrics are sums over a client's items and are sent only when the client's owner allows it.
+Metrics are sums over a client's items and are sent only when the client's owner allows it. Statistics are
+sums over a client's preference pairs (`protocol.statistics`); nothing in them belongs to one pair.
 """
 
 SHIFT_RECORD = "shift"
@@ -27,6 +30,20 @@ ROUND_KEY = "round"
 METRICS_RECORD = "metrics"
 """MetricRecord, edge to cloud: sums over items, only with the owner's leave."""
 
+STATISTICS_RECORD = "statistics"
+"""ConfigRecord of bytes, both ways; in a reply it holds one of the two sums below."""
+MOMENTS_KEY = "moments"
+"""Up: what a client tells of its pairs."""
+PROBES_KEY = "probes"
+"""Down: (layers, rank + 1, restarts)."""
+VIEW_KEY = "view"
+"""Down, with the first probes: the view of the frame they are in. Later probes come without."""
+SUMS_KEY = "sums"
+"""Up: of the probes' losses (layers, restarts) and gradients. A client that does not have the view, because
+its agent was started anew, leaves the statistics out and counts no items; it is then sent again."""
+VIEW_DIGEST_KEY = "view-digest"
+"""In the settings of a probe: SHA-256 of the view's bytes."""
+
 STATUS_RECORD = "status"
 """ConfigRecord, edge to cloud: the answer to a status query."""
 
@@ -34,4 +51,6 @@ STATUS_TYPE = "query.status"
 CONTRIBUTE_TYPE = "train.contribute"
 PERSONALIZE_TYPE = "train.personalize"
 EVALUATE_TYPE = "evaluate.stage"
+MOMENTS_TYPE = "train.moments"
+PROBE_TYPE = "train.probe"
 """Flower message types: the category before the dot, the action of the ClientApp after it."""

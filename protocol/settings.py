@@ -87,7 +87,38 @@ class PersonalSettings(_Flat):
             raise InputError(f"slot={self.slot!r}: at most 64 letters, digits and hyphens")
 
 
-STAGES = ("base", "collective", "personal")
+ROWS = 2
+"""Rows of moments that travel."""
+FEWEST_PAIRS = 2 * ROWS
+"""Of a contributor: as many rows as pairs would be the pairs' hidden states, up to a rotation."""
+PAIR_SOURCES = ("contrast", "insights")
+"""Where the two texts of a preference pair come from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairSettings(_Flat):
+    """How a client makes the preference pairs it contributes to the group's directions."""
+
+    items: int
+    """Of its history, at most; a pair each."""
+    source: str
+    """`contrast` (its own answer, the bare model's) or `insights` (both written by the model)."""
+    batch_size: int
+    prompt_form: str
+
+    def __post_init__(self) -> None:
+        if self.items < FEWEST_PAIRS:
+            raise InputError(f"items={self.items}: must be at least {FEWEST_PAIRS}")
+        if self.source not in PAIR_SOURCES:
+            raise InputError(f"source={self.source!r}: expected one of {', '.join(PAIR_SOURCES)}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.prompt_form not in tuple(PromptForm):
+            raise InputError(f"prompt_form={self.prompt_form!r}: expected lamp or oppu")
+
+
+STAGES = ("base", "collective", "directions", "personal")
+"""From nothing known to all that is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +126,7 @@ class EvaluationSettings(_Flat):
     """What answers a client's questions."""
 
     stage: str
-    """`base`, `collective`, or `personal` (collective and personal)."""
+    """`base`, `collective`, or on top of that `directions` (the release's) or `personal`."""
     slot: str
     """Which personal shift; ignored for other stages."""
     additive: bool

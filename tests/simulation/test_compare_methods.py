@@ -14,9 +14,10 @@ from protocol.shift import Shift
 from protocol.tasks import TASKS, PromptForm
 from simulation.compare import adapters
 from simulation.compare.bench import Bench
-from simulation.compare.method import registry
+from simulation.compare.method import lineage, registry
 from simulation.compare.methods import style_vector
 from simulation.compare.people import Cast
+from simulation.compare.search import drawn
 from simulation.compare.shifts import settings, shape
 from simulation.compare.work import Workshop
 
@@ -246,10 +247,9 @@ def test_every_method_writes_texts_too(tmp_path, name):
     shop = begun(tmp_path / "run", tasks=["LaMP_4"], methods=[name], users=1, base_model="embedded")
     bench = shop.bench("LaMP_4", 0)
     people = shop.cast("LaMP_4")
-    values = (
-        SHIFT | OWN | {"k": 1, "template": "pairs", "items": 5, "share": 0.2, "layer": 0.5, "alpha": 0.25}
-    )
-    values |= {"own-epochs": 1, "own-learning-rate": 1e-3, "rounds": 1, "federated-learning-rate": 1e-3}
+    values = {}
+    for link in lineage(METHODS, name):
+        values |= next(iter(drawn(METHODS[link], 1)), {})
     method = shop.methods[name](bench, values)
     method.learn(people.others)
     answers = method.answer(method.fit(people.targets[0].history), people.targets[0].questions)
