@@ -103,6 +103,11 @@ class Bench:
                     write_atomic(path, make())
         return path.read_bytes()
 
+    @property
+    def searching(self) -> bool:
+        """Whether hyper-parameters are being chosen, on a part of the others' pairs; time does not count."""
+        return self.most_pairs > 0
+
     @cached_property
     def room(self) -> int:
         """Tokens a prompt may have."""

@@ -28,7 +28,7 @@ def compare(
     ] = None,
     users: Annotated[int, typer.Option(help="Target users at most.")] = 12,
     others: Annotated[int, typer.Option(help="Other users at most: collective parts, validation.")] = 40,
-    seeds: Annotated[str, typer.Option(help="Of training, separated by commas.")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="Of training, separated by commas; 0,1,2 by default.")] = "",
     draws: Annotated[int, typer.Option(help="Random draws of hyper-parameters, for each method.")] = 20,
     validation_users: Annotated[
         int,
@@ -45,7 +45,9 @@ def compare(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-<time>.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the one in --run-dir, killed or not.")] = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the one in --run-dir, with more --methods or --seeds if named.")
+    ] = False,
     workers: Annotated[
         int, typer.Option(help="Processes side by side; 0 is one per core that has room.")
     ] = 0,
@@ -64,7 +66,7 @@ def compare(
     from simulation.compare.method import registry
     from simulation.compare.page import REPORT, standing, terminal_table
     from simulation.compare.settings import CompareSettings
-    from simulation.compare.study import SETTINGS, begin, run_comparison
+    from simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
     files = [path.resolve() for path in method_file or []]
@@ -76,6 +78,8 @@ def compare(
         if run_dir is None or not (run_dir / SETTINGS).exists():
             raise InputError("--resume needs --run-dir, the folder of a comparison that was begun")
         folder = run_dir
+        if methods or seeds:
+            extend(folder, _words(methods), _numbers("seeds", seeds))
     else:
         folder = run_dir or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
         found = registry(files)
@@ -89,7 +93,7 @@ def compare(
             data=data,
             device=device,
             prompt_form=prompt_form,
-            seeds=_numbers("seeds", seeds),
+            seeds=_numbers("seeds", seeds or "0,1,2"),
             draws=draws,
             validation_users=validation_users,
             others=others,

@@ -2,7 +2,8 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,10 +121,29 @@ def begin(folder: Path, settings: CompareSettings) -> None:
         raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     shop = Workshop(folder, settings)
-    unknown = [name for name in settings.methods if name not in shop.methods]
-    if unknown:
-        raise InputError(f"unknown method {unknown[0]!r}: expected some of {', '.join(shop.methods)}")
+    _check_methods(shop)
     for task in settings.tasks:
         people = shop.cast(task)
         people.validation(settings.validation_users, settings.validation_questions)
     write_json(folder / SETTINGS, settings.to_flat())
+
+
+def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
+    """Add rows and seeds to a comparison; what is there stays, for no cell depends on another's row.
+
+    Raises InputError for a method there is not.
+    """
+    settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
+    more = replace(
+        settings,
+        methods=list(dict.fromkeys([*settings.methods, *methods])),
+        seeds=list(dict.fromkeys([*settings.seeds, *seeds])),
+    )
+    _check_methods(Workshop(folder, more))
+    write_json(folder / SETTINGS, more.to_flat())
+
+
+def _check_methods(shop: Workshop) -> None:
+    unknown = [name for name in shop.settings.methods if name not in shop.methods]
+    if unknown:
+        raise InputError(f"unknown method {unknown[0]!r}: expected some of {', '.join(shop.methods)}")

@@ -54,10 +54,16 @@ class Chameleon(Method):
         return Reader(bench.base, bench.task, bench.form, bench.answer_batch)
 
     def states(self, history: History) -> States:
-        """Of one person's preference pairs."""
-        return preference_states(
-            self.reader, history, self.values["items"], PairSource(self.values["source"])
-        )
+        """Of one person's preference pairs; while values are searched, each person's are made once."""
+        items, source = self.values["items"], PairSource(self.values["source"])
+
+        def make() -> bytes:
+            return _saved([preference_states(self.reader, history, items, source)])
+
+        if not self.bench.searching:
+            return _loaded(make())[0]
+        about = [history.items, history.answered, items, source]
+        return _loaded(self.bench.keep("chameleon/pairs", about, make))[0]
 
     def shown_items(self, history: History) -> list[dict[str, Any]]:
         """The selected items, where prompts are to show them."""
@@ -107,27 +113,17 @@ class Group(Chameleon):
         about = [self.values["items"], self.values["source"], people_digest(others)]
 
         def make() -> bytes:
-            people = [self.states(other) for other in others]
-            return save(
-                {
-                    f"{side}-{number:04}": getattr(one, side).contiguous()
-                    for number, one in enumerate(people)
-                    for side in ("personalized", "neutral")
-                }
-            )
+            return _saved([self.states(other) for other in others])
 
-        kept = load(self.bench.keep("collective/pairs", about, make))
-        self._others = [
-            States(kept[f"personalized-{number:04}"], kept[f"neutral-{number:04}"])
-            for number in range(len(others))
-        ]
-        self._group = self.directions(self._others, "group")
+        self._others = _loaded(self.bench.keep("collective/pairs", about, make))
+        self.directions_of_group = self.directions(self._others, "group")
+        """Of the others alone."""
 
     def fit(self, history: History) -> Any:
         return self.shown_items(history), self.directions([*self._others, self.states(history)], "group")
 
     def bytes_down(self) -> int:
-        return 0 if self._group is None else len(self._group.to_bytes())
+        return 0 if self.directions_of_group is None else len(self.directions_of_group.to_bytes())
 
 
 class Unseen(Group):
@@ -139,7 +135,24 @@ class Unseen(Group):
     space = {}
 
     def fit(self, history: History) -> Any:
-        return [], self._group
+        return [], self.directions_of_group
 
     def parameters(self, fitted: Any) -> int:
         return 0
+
+
+def _saved(people: Sequence[States]) -> bytes:
+    sides = {"personalized": [one.personalized for one in people], "neutral": [one.neutral for one in people]}
+    return save(
+        {
+            f"{side}-{number:04}": states.contiguous()
+            for side, several in sides.items()
+            for number, states in enumerate(several)
+        }
+    )
+
+
+def _loaded(data: bytes) -> list[States]:
+    kept = load(data)
+    numbers = sorted(name.rpartition("-")[2] for name in kept if name.startswith("neutral"))
+    return [States(kept[f"personalized-{number}"], kept[f"neutral-{number}"]) for number in numbers]

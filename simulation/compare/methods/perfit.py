@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edge.history import History
+from protocol.shift import Shift
 from protocol.tasks import Pair
 from simulation.compare.method import Family, Method
 from simulation.compare.prompts import Retrieving
@@ -78,14 +79,16 @@ class PerFit(Stage1):
 
     def fit(self, history: History) -> Any:
         pairs = self.pairs(history)
-        if not pairs:
-            return history, None
-        return history, fitted(
+        return history, self.personal(pairs, history.name) if pairs else None
+
+    def personal(self, pairs: Sequence[Pair], name: str) -> Shift:
+        """The personal shift fitted to `pairs` on top of the collective one."""
+        return fitted(
             self.bench,
             pairs,
             shape(self.bench, self.values["layers"], self.values["personal-rank"], self.values["positions"]),
             settings(self.bench, self.values["personal-epochs"], self.values["personal-learning-rate"]),
-            history.name,
+            name,
             beneath=[self.shared],
         )
 
