@@ -33,12 +33,15 @@ RANKS = (2, 4, 8)
 COLLECTIVE_RANKS = (4, 8, 16)
 
 
-def shape(bench: Bench, layers: str, rank: int, positions: str) -> ShiftShape:
-    """A shift of this base model. layers: a key of `DEPTHS`, or `all`."""
+def shape(bench: Bench, layers: str | Sequence[int], rank: int, positions: str) -> ShiftShape:
+    """A shift of this base model. layers: numbers, a key of `DEPTHS`, or `all`."""
     depth = bench.base.card.layers
-    parts = [n / depth for n in range(depth)] if layers == "all" else DEPTHS[layers]
+    if layers == "all":
+        layers = range(depth)
+    elif isinstance(layers, str):
+        layers = sorted({min(depth - 1, int(part * depth + 1e-9)) for part in DEPTHS[layers]})
     return ShiftShape(
-        layers=tuple(sorted({min(depth - 1, int(part * depth + 1e-9)) for part in parts})),
+        layers=tuple(layers),
         rank=rank,
         hidden_size=bench.base.card.hidden_size,
         positions=Positions.parse(positions),

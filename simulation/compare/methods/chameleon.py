@@ -18,13 +18,12 @@ _EDITED = (1, 2, 4)
 
 
 class Chameleon(Method):
-    """One person's directions, from their own pairs."""
+    """One person's directions, from what they wrote against what the bare model says."""
 
     name = "chameleon"
     title = "CHAMELEON"
     family = Family.STEERING
     space = {
-        "source": tuple(PairSource),
         "items": (5, 10, 15),
         "identify": tuple(Identify),
         "probe": tuple(ProbeKind),
@@ -32,6 +31,7 @@ class Chameleon(Method):
         "shown": (False, True),
     }
     edit = Edit.BOTH
+    source = PairSource.CONTRAST
 
     def fit(self, history: History) -> Any:
         return self.shown_items(history), self.directions([self.states(history)], history.name)
@@ -55,7 +55,7 @@ class Chameleon(Method):
 
     def states(self, history: History) -> States:
         """Of one person's preference pairs; while values are searched, each person's are made once."""
-        items, source = self.values["items"], PairSource(self.values["source"])
+        items, source = self.values["items"], self.source
 
         def make() -> bytes:
             return _saved([preference_states(self.reader, history, items, source)])
@@ -79,6 +79,16 @@ class Chameleon(Method):
             edited=self.values["edited"],
             seed=self.bench.number(about, "probe"),
         )
+
+
+class ByInsights(Chameleon):
+    """The paper's own pairs: two outputs of the model, under insights it wrote."""
+
+    name = "chameleon-insights"
+    title = "CHAMELEON, pairs by insights"
+    builds_on = "chameleon"
+    space = {}
+    source = PairSource.INSIGHTS
 
 
 class PersonalizedOnly(Chameleon):
@@ -110,7 +120,7 @@ class Group(Chameleon):
 
     def learn(self, others: Sequence[History]) -> None:
         others = self.bench.collective_histories(others)
-        about = [self.values["items"], self.values["source"], people_digest(others)]
+        about = [self.values["items"], people_digest(others)]
 
         def make() -> bytes:
             return _saved([self.states(other) for other in others])

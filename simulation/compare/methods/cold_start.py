@@ -13,6 +13,8 @@ from simulation.compare.methods.chameleon import Group
 from simulation.compare.methods.perfit import PerFit
 from simulation.compare.shifts import stack
 
+ITEMS = 10
+"""Of each other user, that directions are found from: as in CHAMELEON's paper."""
 COLLECTIVE, DIRECTIONS, PERSONAL = "collective", "directions", "personal"
 
 
@@ -23,16 +25,11 @@ class ColdStart(PerFit):
     title = "PerFit + CHAMELEON, chosen per user"
     family = Family.SHIFT
     builds_on = "perfit"
-    space = {
-        "items": (5, 10),
-        "identify": ("hybrid", "svd"),
-        "edited": (1, 2, 4),
-    }
+    space = {"identify": ("hybrid", "svd"), "edited": (1, 2)}
 
     def learn(self, others: Sequence[History]) -> None:
         super().learn(others)
-        values = {**self.values, "source": "contrast", "probe": "low-rank", "shown": False}
-        group = Group(self.bench, values)
+        group = Group(self.bench, {**self.values, "items": ITEMS, "probe": "low-rank", "shown": False})
         group.learn(others)
         self._directions, self._directions_bytes = group.directions_of_group, group.bytes_down()
         pairs = self.bench.sampled(

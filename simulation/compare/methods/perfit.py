@@ -1,7 +1,7 @@
 """PerFit and its ablations (ICLR 2026): stage 1 on the others, stage 2 on the user, on top of it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from edge.history import History
 from protocol.shift import Shift
@@ -74,7 +74,7 @@ class PerFit(Stage1):
 
     name = "perfit"
     title = "PerFit"
-    builds_on = "perfit-stage1"
+    builds_on: ClassVar[str | None] = "perfit-stage1"
     space = {"personal-rank": RANKS, "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
 
     def fit(self, history: History) -> Any:

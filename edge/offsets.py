@@ -1,0 +1,57 @@
+"""Where and along what a model would have to move for one person, without training anything.
+
+The gradient of the loss on a person's pairs with respect to a constant added at the shifted positions
+after each decoder layer: one backward pass gives all layers. It is what a shift's b learns first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional as F
+
+from edge.examples import Example, encode
+from protocol.base_model import BaseModel
+from protocol.layers import changing, decoder_layers
+from protocol.places import Pull
+from protocol.positions import Positions
+from protocol.tasks import Pair
+
+
+def pull(base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_size: int = 8) -> Pull:
+    """Of `pairs`, at `positions` of their prompts."""
+    examples = sorted(encode(base, pairs), key=lambda e: len(e.prompt) + len(e.target))
+    layers = range(len(decoder_layers(base.model)))
+    gradient = torch.zeros(len(layers), base.card.hidden_size, device=base.device)
+    length = torch.zeros(len(layers), device=base.device)
+    for start in range(0, len(examples), batch_size):
+        some = examples[start : start + batch_size]
+        offset = torch.zeros_like(gradient, requires_grad=True)
+        loss, lengths = _loss(base, some, positions, layers, offset)
+        (part,) = torch.autograd.grad(loss, offset)
+        gradient += part * len(some) / len(examples)
+        length += lengths * len(some) / len(examples)
+    return Pull(gradient.cpu(), length.cpu(), len(examples))
+
+
+def _loss(
+    base: BaseModel, examples: Sequence[Example], positions: Positions, layers: range, offset: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over rows of each row's mean cross-entropy; mean length of the states at the positions."""
+    rows = [[*example.prompt, *example.target] for example in examples]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=base.device)
+    column = torch.arange(width, device=base.device)
+    prompts = torch.tensor([[len(example.prompt)] for example in examples], device=base.device)
+    ends = torch.tensor([[len(row)] for row in rows], device=base.device)
+    shifted = positions.mask(column < prompts)
+    lengths = torch.zeros(len(layers), device=base.device)
+
+    def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        lengths[layer] = hidden.detach()[shifted].float().norm(dim=-1).mean()
+        return hidden + shifted[..., None] * offset[layer].to(hidden.dtype)
+
+    with torch.enable_grad(), changing(base.model, layers, change):
+        logits = base.model(input_ids=ids, attention_mask=(column < ends).long(), use_cache=False).logits
+    target = ((column >= prompts) & (column < ends))[:, 1:]
+    each = F.cross_entropy(logits[:, :-1].float().mT, ids[:, 1:], reduction="none")
+    return ((each * target).sum(1) / target.sum(1)).mean(), lengths
