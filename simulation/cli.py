@@ -12,6 +12,7 @@ from rich.console import Console
 
 from protocol.commands import run
 from protocol.errors import InputError
+from simulation.analyze.cli import analyze
 from simulation.benchmark.cli import benchmark
 from simulation.compare.cli import compare
 from simulation.data_cli import data_app
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)
+app.command()(analyze)
 
 
 class Backend(StrEnum):

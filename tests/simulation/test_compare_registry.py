@@ -20,8 +20,9 @@ def test_every_method_of_the_papers_has_a_row():
     wanted = (
         "base majority-global majority-user icl-random icl-full rag-1 rag-2 rag-4 pag lora-c lora-p oppu "
         "oppu-as-released lofit style-vector loreft perfit-stage1 perfit-stage2-cp perfit-stage2-p perfit "
-        "perfit-rag oppu-rag perfit-small perfit-federated perfit-preset perfit-auto perfit-chameleon chameleon "
-        "chameleon-insights chameleon-personalized chameleon-neutral chameleon-group chameleon-unseen"
+        "perfit-rag oppu-rag perfit-small perfit-federated perfit-preset perfit-auto perfit-chameleon "
+        "chameleon chameleon-insights chameleon-personalized chameleon-neutral chameleon-group "
+        "chameleon-unseen"
     ).split()
     assert sorted(ALL) == sorted(wanted)
     titles = [method.title for method in registry().values()]

@@ -1,0 +1,129 @@
+"""From one task's delta-vectors to its figures, as JSON values, and to whether the paper's findings hold."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from protocol.tasks import Kind, Task
+from simulation.analyze.spectra import (
+    Estimate,
+    direction,
+    grouping,
+    held_out_coordinates,
+    held_out_shares,
+    mean_estimate,
+    principal_coordinates,
+    rank_estimates,
+    share_band,
+    shares,
+    spread_estimate,
+)
+from simulation.analyze.vectors import HISTORY, OTHER, RANDOM, Asked
+
+MIDDLE = 15 / 32
+"""Depth of the headline's layer: the paper's layers are 14 to 16 of 32."""
+FEW = 0.25
+"""Of the directions there can be, min(users, d): at most so many are few."""
+HOLDS, FAILS, CHANCE = "holds", "does not hold", "within chance"
+
+
+def describe(task: Task, users: Sequence[Asked], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """All figures of one task. deltas: by kind of text (users, layers, d)."""
+    depth = deltas[HISTORY].shape[1]
+    middle = min(depth - 1, round(MIDDLE * depth))
+    at_middle = {kind: v[:, middle] for kind, v in deltas.items()}
+    layers = [layer_statistics({kind: v[:, layer] for kind, v in deltas.items()}) for layer in range(depth)]
+    return {
+        "users": len(users),
+        "queries": sum(len(user.queries) for user in users),
+        "tokens": sum(len(ids) for user in users for ids in user.contexts[HISTORY])
+        / sum(len(user.queries) for user in users),
+        "hidden-size": deltas[HISTORY].shape[2],
+        "middle": middle,
+        "layers": layers,
+        "findings": findings(layers[middle], min(at_middle[HISTORY].shape)),
+        "spectrum": {kind: _curve(v) for kind, v in at_middle.items()},
+        "held-out-shares": held_out_shares(at_middle[HISTORY]).tolist(),
+        "people": _people(task, users, at_middle),
+    }
+
+
+def layer_statistics(deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Ranks and coordinates at one layer, per kind of text. deltas: (users, d) by kind, HISTORY among them.
+
+    shift: mean coordinate on the direction of history, which other users decide; own-shift: likewise on the
+    kind's own direction; difference: history's coordinate less this kind's, paired; length: root mean square
+    of |v_i|.
+    """
+    own = held_out_coordinates(deltas[HISTORY], deltas[HISTORY])
+    first = direction(deltas[HISTORY])
+    result = {}
+    for kind, v in deltas.items():
+        coordinates = held_out_coordinates(deltas[HISTORY], v)
+        result[kind] = {
+            "ranks": rank_estimates(v),
+            "personal-ranks": rank_estimates(v - v.mean(0)),
+            "first-share": float(shares(v)[0]),
+            "shift": mean_estimate(coordinates),
+            "spread": spread_estimate(coordinates),
+            "difference": mean_estimate(own - coordinates),
+            "own-shift": mean_estimate(held_out_coordinates(v, v)),
+            "cosine": float(direction(v) @ first),
+            "length": float(v.double().square().sum(1).mean().sqrt()),
+        }
+    return result
+
+
+def findings(layer: Mapping[str, Any], directions: int) -> dict[str, Any]:
+    """The paper's two findings at one layer, and for each whether it is special to a user's own history.
+
+    directions: how many there can be.
+    """
+    few = max(1, int(FEW * directions))
+    ranks = layer[HISTORY]["ranks"]["0.9"]
+    return {
+        "few-directions": {
+            "verdict": HOLDS if ranks["high"] <= few else FAILS if ranks["low"] > few else CHANCE,
+            "few": few,
+            "directions": directions,
+            "ranks": layer[HISTORY]["ranks"],
+            RANDOM: layer[RANDOM]["ranks"],
+        },
+        "collective-shift": {
+            "verdict": beyond_zero(layer[RANDOM]["difference"]),
+            "difference": layer[RANDOM]["difference"],
+            OTHER: {
+                "verdict": beyond_zero(layer[OTHER]["difference"]),
+                "difference": layer[OTHER]["difference"],
+            },
+        },
+    }
+
+
+def beyond_zero(difference: Estimate) -> str:
+    """Whether a difference is above zero, below it, or either by chance."""
+    return HOLDS if difference["low"] > 0 else FAILS if difference["high"] < 0 else CHANCE
+
+
+def _curve(v: torch.Tensor) -> dict[str, list[float]]:
+    low, high = share_band(v)
+    return {"value": shares(v).tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def _people(task: Task, users: Sequence[Asked], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Per user, in one order: name, coordinates, place on the map, and what the user prefers."""
+    v = deltas[HISTORY]
+    result: dict[str, Any] = {
+        "names": [user.target.history.name for user in users],
+        "coordinates": {kind: held_out_coordinates(v, one).tolist() for kind, one in deltas.items()},
+        "map": principal_coordinates(v).tolist(),
+    }
+    answers = [[str(item[task.answer]) for item in user.target.history.items] for user in users]
+    if task.kind is Kind.TEXT:
+        result["words"] = [sum(len(text.split()) for text in texts) / len(texts) for texts in answers]
+    else:
+        result["labels"] = [Counter(texts).most_common(1)[0][0] for texts in answers]
+        result["grouping"] = {kind: grouping(one, result["labels"]) for kind, one in deltas.items()}
+    return result

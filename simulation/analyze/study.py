@@ -1,0 +1,90 @@
+"""One delta-vector study: people, vectors, figures, report."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.items import ItemCache
+from protocol.base_model import load, read_card
+from protocol.errors import InputError
+from protocol.files import write_atomic, write_json
+from protocol.tasks import PromptForm, task_by_name
+from simulation.analyze.findings import describe
+from simulation.analyze.page import write_page
+from simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
+from simulation.analyze.vectors import asked, delta_vectors
+from simulation.compare.bench import Bench
+from simulation.compare.people import cast
+
+SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
+_SEED = 0
+"""Of the random texts."""
+
+
+def run_study(
+    folder: Path, settings: AnalyzeSettings, on_user: Callable[[str, int, int], None]
+) -> dict[str, Any]:
+    """Run a new study in `folder`; returns its metrics. on_user hears of the task, users done and users.
+
+    What is written after each task stays when a later one fails.
+    Raises InputError when the folder is not empty, or for data, model or settings that do not serve.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: name another folder")
+    read_card(settings.base_model)
+    people = {name: cast(task_by_name(name), settings.data, settings.size, folder) for name in settings.tasks}
+    base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+    write_json(folder / SETTINGS, settings.to_flat())
+    summary: dict[str, Any] = {"tasks": {}}
+    for name, found in people.items():
+        bench = Bench(
+            base=base,
+            task=found.task,
+            form=PromptForm(settings.prompt_form),
+            seed=_SEED,
+            items=ItemCache(base, 0),
+            folder=folder,
+        )
+        users = asked(bench, found.targets, settings.queries, settings.template)
+        if len(users) < LEAST_USERS:
+            raise InputError(
+                f"{name}: {len(users)} of {len(found.targets)} users have a question and an item that fit "
+                f"the context of {base.context} tokens, {LEAST_USERS} are needed"
+            )
+        done = 0
+
+        def one_more(name: str = name, users: int = len(users)) -> None:
+            nonlocal done
+            done += 1
+            on_user(name, done, users)
+
+        summary["tasks"][name] = describe(found.task, users, delta_vectors(base, users, one_more))
+        summary["tasks"][name]["left-out"] = len(found.targets) - len(users)
+        write_json(folder / METRICS, summary)
+        write_atomic(folder / TABLE, _csv(summary).encode())
+        write_page(folder, summary, settings)
+    return summary
+
+
+def _csv(summary: Mapping[str, Any]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["task", "layer", "text", "quantity", "value", "low", "high"])
+    for name, about in summary["tasks"].items():
+        for layer, texts in enumerate(about["layers"]):
+            for kind, quantities in texts.items():
+                writer.writerows([name, layer, kind, *row] for row in _flat(quantities))
+    return text.getvalue()
+
+
+def _flat(quantities: Mapping[str, Any], prefix: str = "") -> Iterator[list[Any]]:
+    """Quantity, value, low, high; the bounds are empty where there is no interval."""
+    for name, value in quantities.items():
+        if not isinstance(value, dict):
+            yield [prefix + name, value, "", ""]
+        elif "value" in value:
+            yield [prefix + name, value["value"], value["low"], value["high"]]
+        else:
+            yield from _flat(value, f"{prefix}{name} ")
