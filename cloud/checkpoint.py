@@ -85,7 +85,7 @@ class Checkpoints:
         return self.folder / f"round-{round:04d}.safetensors"
 
     def _read(self, path: Path) -> Checkpoint:
-        packed, fields = read_shift_file(path, _KIND)
+        packed, fields, _ = read_shift_file(path, _KIND)
         for name, kind in (("round", int), ("digest", str), ("entries", int), ("history", list)):
             if type(fields.get(name)) is not kind:
                 raise InputError(f"{path}: the checkpoint's {name} is missing or no {kind.__name__}")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
@@ -179,10 +179,11 @@ def _sender(
 
 
 def measure(message: Message) -> tuple[int, int]:
-    """Bytes of the arrays in `message`, and of the whole message as protobuf."""
-    records = message.content.values() if message.has_content() else ()
-    arrays = [array for r in records if isinstance(r, ArrayRecord) for array in r.values()]
-    payload = sum(len(array.data) for array in arrays)
+    """Bytes of the arrays and of the statistics in `message`, and of the whole message as protobuf."""
+    records = list(message.content.values()) if message.has_content() else []
+    arrays = [array.data for r in records if isinstance(r, ArrayRecord) for array in r.values()]
+    values = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
+    payload = sum(len(data) for data in (*arrays, *values) if isinstance(data, bytes))
     try:
         return payload, message_to_proto(message).ByteSize()
     except (ValueError, TypeError):

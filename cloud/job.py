@@ -14,15 +14,18 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from cloud.checkpoint import Checkpoints
+from cloud.directions import GroupDirections
 from cloud.exchange import Exchange
 from cloud.federation import Federation
 from cloud.job_settings import JobSettings
 from cloud.roster import roster
 from cloud.round_report import RoundReport
 from protocol.base_model import read_card
-from protocol.files import mend_lines, write_json
+from protocol.directions import Directions
+from protocol.files import mend_lines, write_atomic, write_json
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader, pack
+from protocol.settings import STAGES
 from protocol.shift import Shift
 
 EVENTS = "events.jsonl"
@@ -103,6 +106,28 @@ class Job:
         self.progress("phase", {"phase": phase, "clients": len(clients)})
         return federation, federation.train(clients, on_round)
 
+    def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
+        """The group's directions over these clients, found once; None where the settings want none.
+
+        Raises InputError when too few clients are left.
+        """
+        if not self._job.directions:
+            return None
+        path = self.folder / f"{phase}.safetensors"
+        if not path.exists():
+            self.progress("phase", {"phase": phase, "clients": len(clients)})
+            search = GroupDirections(
+                Exchange(self.grid, self._fresh_ledger(phase), self.names, self._on_reply),
+                self._job.pairs(),
+                layers=self.card.layers,
+                hidden_size=self.card.hidden_size,
+                deadline=self._job.deadline_seconds,
+                phase=phase,
+            )
+            found = search.find(clients, edited=self._job.edited_layers, seed=self._job.seed)
+            write_atomic(path, found.to_bytes())
+        return Directions.from_bytes(path.read_bytes())
+
     def personalize(
         self,
         phase: str,
@@ -123,6 +148,11 @@ class Job:
         """Have clients answer their questions at one stage."""
         evaluation = self._job.evaluation(stage, slot)
         self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
+
+    @property
+    def stages(self) -> list[str]:
+        """Those the job can evaluate."""
+        return [stage for stage in STAGES if stage != "directions" or self._job.directions]
 
     def packed(self, shift: Shift) -> bytes:
         """A trained collective shift as it travels."""

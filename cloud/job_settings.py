@@ -9,7 +9,7 @@ from cloud.settings import FederationSettings
 from protocol.base_model import BaseModelCard
 from protocol.errors import InputError
 from protocol.positions import Positions
-from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
 from protocol.shift import ShiftShape
 from protocol.tasks import task_by_name
 
@@ -46,6 +46,14 @@ class JobSettings:
     """`mean`, or against liars `trimmed-mean`, `median`, `krum`, `multi-krum`."""
     assumed_malicious: float = 0.2
     """Share of the updates that may lie, which the rules against liars prepare for."""
+    directions: bool = False
+    """Find the group's directions (CHAMELEON) after the collective shift, and release them with it."""
+    directions_items: int = 10
+    """History items a client makes preference pairs of, at most."""
+    directions_source: str = "contrast"
+    """Of the pairs' texts: `contrast`, or `insights` for models that follow instructions."""
+    edited_layers: int = 2
+    """Decoder layers that the directions edit."""
     transport_dtype: str = "float32"
     collective_epochs: int = 1
     """Local epochs per round."""
@@ -75,6 +83,9 @@ class JobSettings:
         self.training(personal=True)
         self.personal("full")
         self.evaluation("personal", "full")
+        self.pairs()
+        if self.edited_layers < 1:
+            raise InputError(f"edited_layers={self.edited_layers}: must be at least 1")
 
     @classmethod
     def read(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> Self:
@@ -151,6 +162,15 @@ class JobSettings:
     def personal(self, slot: str) -> PersonalSettings:
         """The personal shift a client keeps in `slot`."""
         return PersonalSettings(rank=self.personal_rank, additive=self.additive, slot=slot)
+
+    def pairs(self) -> PairSettings:
+        """How a client makes the pairs it contributes to the group's directions."""
+        return PairSettings(
+            items=self.directions_items,
+            source=self.directions_source,
+            batch_size=self.evaluation_batch_size,
+            prompt_form=self.prompt_form,
+        )
 
     def evaluation(self, stage: str, slot: str = "full") -> EvaluationSettings:
         """How a client answers its questions at one stage."""

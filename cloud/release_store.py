@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from protocol.directions import Directions
 from protocol.errors import InputError
 from protocol.files import write_atomic
 from protocol.packing import ShiftHeader, pack
@@ -54,17 +55,20 @@ class CloudReleases:
         *,
         epsilon: float | None = None,
         lifetime: timedelta = LIFETIME,
+        directions: Directions | None = None,
     ) -> Release:
         """Sign and keep the next release; the latest again where it says the same and has not expired."""
         with self._writing():
             key, latest = self.key(), self.latest()
+            edit = directions.to_bytes() if directions is not None else b""
             if latest is None:
-                release = Release.first(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+                make = Release.first
             else:
-                same = (latest.packed, latest.epsilon) == (pack(shift, header), epsilon)
+                same = (latest.packed, latest.epsilon, latest.edit) == (pack(shift, header), epsilon, edit)
                 if same and not latest.expired(datetime.now(UTC)):
                     return latest
-                release = latest.next(shift, header, key, epsilon=epsilon, lifetime=lifetime)
+                make = latest.next
+            release = make(shift, header, key, epsilon=epsilon, lifetime=lifetime, directions=directions)
             self._write(release)
             return release
 

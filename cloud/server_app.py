@@ -18,7 +18,6 @@ from cloud.roster import NobodyFits
 from protocol.errors import InputError
 from protocol.files import read_json, write_json
 from protocol.run_folder import run_folder
-from protocol.settings import STAGES
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.cloud")
@@ -45,11 +44,14 @@ def main(grid: Grid, context: Context) -> None:
     federation, shift = job.train("train", clients)
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     lifetime = timedelta(days=settings.lifetime_days)
-    release = CloudReleases(home.folder).publish(shift, job.trained_header, lifetime=lifetime)
+    directions = job.directions("directions", clients)
+    release = CloudReleases(home.folder).publish(
+        shift, job.trained_header, lifetime=lifetime, directions=directions
+    )
     progress("release", {"version": release.version, "digest": release.digest})
     payload = release.to_bytes()
     job.personalize("personalize", clients, payload)
-    for stage in STAGES:
+    for stage in job.stages:
         job.evaluate(f"evaluate-{stage}", clients, payload, stage)
     progress("done", {"version": release.version})
 

@@ -9,6 +9,7 @@ results, less time.
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -28,8 +29,10 @@ from edge.slab import Slab, Stack
 from edge.training import Fit, Job, Watch, cohorts, fit
 from edge.vault import Account, Belonging, Vault
 from protocol.base_model import BaseModel
+from protocol.directions import Directions, editing
 from protocol.errors import InputError
-from protocol.packing import ShiftHeader, pack, unpack
+from protocol.packing import MAGIC, ShiftHeader, pack, unpack
+from protocol.release import parse_release
 from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from protocol.shift import Shift
 from protocol.tasks import Pair, PromptForm, Task
@@ -66,16 +69,25 @@ class Opened:
     header: ShiftHeader
     digest: str
     """SHA-256 of the packed bytes."""
+    directions: Directions | None = None
+    """The group's, where a release carries them."""
 
     @classmethod
     def of(cls, packed: bytes, base: BaseModel) -> "Opened":
-        """Unpack; raises InputError when it is broken, not finite, or for another base model."""
+        """Unpack a shift, or the release that holds it, whose signature is for the caller to check.
+
+        Raises InputError when it is broken, not finite, or for another base model.
+        """
+        directions = None
+        if not packed.startswith(MAGIC):
+            release = parse_release(packed)
+            packed, directions = release.packed, release.directions
         shift, header = unpack(packed)
         if header.fingerprint != base.card.fingerprint:
             raise InputError("the collective shift is for another base model")
         if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
             raise InputError("the collective shift is not finite")
-        return cls(shift, header, hashlib.sha256(packed).hexdigest())
+        return cls(shift, header, hashlib.sha256(packed).hexdigest(), directions)
 
     def copy(self) -> Shift:
         """A shift to train."""
@@ -85,6 +97,19 @@ class Opened:
     def beneath(self, base: BaseModel) -> Shift:
         """The shift as what personal shifts are fitted and answer on."""
         return self.shift.requires_grad_(False).to(base.device)
+
+    def edit(self, stage: str) -> Directions | None:
+        """What MLPs are edited by at a stage; raises InputError where it has no directions to do it by."""
+        if stage != "directions":
+            return None
+        if self.directions is None:
+            raise InputError("the release carries no directions")
+        return self.directions
+
+    def edited(self, base: BaseModel, stage: str) -> AbstractContextManager[None]:
+        """Inside the block the model's MLPs are edited as the stage has it."""
+        directions = self.edit(stage)
+        return nullcontext() if directions is None else editing(base.model, directions.to(base.device))
 
     def belonging(self, additive: bool) -> Belonging:
         """What a personal shift on top of this one belongs to."""
@@ -155,6 +180,7 @@ class Agent:
         """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
         if settings.stage != "base":
             self._check_task(release)
+        release.edit(settings.stage)
         if settings.stage != "personal":
             return None
         return self.vault.load(settings.slot, release.belonging(settings.additive))
@@ -300,7 +326,9 @@ def _answers(
     ]
     form = PromptForm(settings.prompt_form)
     batch = settings.batch_size
-    left = iter(answer(base, task, form, stack, questions, batch_size=batch, items=items))
+    kept = None if settings.stage == "directions" else items  # of the model as it is
+    with release.edited(base, settings.stage):
+        left = iter(answer(base, task, form, stack, questions, batch_size=batch, items=kept))
     return [list(islice(left, len(prompts))) for _, _, prompts in asking]
 
 

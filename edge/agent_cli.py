@@ -14,7 +14,9 @@ from protocol.commands import console
 from protocol.errors import InputError
 
 Folder = Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")]
-_Stage = Annotated[str, typer.Option(help="base, collective or personal; by default the furthest there is.")]
+_Stage = Annotated[
+    str, typer.Option(help="base, collective, directions or personal; by default the furthest there is.")
+]
 
 
 def join(

@@ -14,10 +14,10 @@ from flwr.clientapp import ClientApp
 from google.protobuf.message import Message as Proto
 
 from edge.endpoint import connect
-from edge.records import refusal, reply, status_reply
+from edge.records import probe_request, refusal, reply, status_reply
 from protocol import bridge_pb2, bridge_pb2_grpc
-from protocol.messages import ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
-from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.messages import MOMENTS_KEY, ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, SUMS_KEY
+from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
 
 app = ClientApp()
 BRIDGE_KEY = "bridge"
@@ -79,6 +79,32 @@ def personalize(message: Message, context: Context) -> Message:
     return _asked(message, context, ask)
 
 
+@app.train("moments")
+def moments(message: Message, context: Context) -> Message:
+    """What the person tells of their preference pairs."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        answer = stub.Moments(bridge_pb2.MomentsRequest(pairs=_pairs(message)), timeout=timeout)
+        return reply(message, answer.pairs, statistics={MOMENTS_KEY: answer.moments})
+
+    return _asked(message, context, ask)
+
+
+@app.train("probe")
+def probe(message: Message, context: Context) -> Message:
+    """Sums of a probe's loss and gradient over the pairs."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        asked = probe_request(message)
+        request = bridge_pb2.ProbeRequest(
+            pairs=_pairs(message), probes=asked["probes"], view_digest=asked["digest"], view=asked["view"]
+        )
+        answer = stub.Probe(request, timeout=timeout)
+        return reply(message, answer.pairs, statistics={SUMS_KEY: answer.sums} if answer.sums else None)
+
+    return _asked(message, context, ask)
+
+
 @app.evaluate("stage")
 def evaluate(message: Message, context: Context) -> Message:
     """Metric sums of one stage on the client's own questions."""
@@ -111,6 +137,10 @@ _TOLD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED, grpc.St
 def _payload(message: Message) -> bytes:
     data: bytes = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     return data
+
+
+def _pairs(message: Message) -> bridge_pb2.Pairs:
+    return bridge_pb2.Pairs(**vars(PairSettings.from_config(_config(message))))
 
 
 def _config(message: Message) -> dict[str, Any]:

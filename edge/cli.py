@@ -91,7 +91,7 @@ def answer(
     base_model: BaseName = "embedded",
     prompt_form: Annotated[str, typer.Option(help="As in `personalize`.")] = "lamp",
 ) -> None:
-    """Answer a question at each stage: base model, collective shift, personal shift."""
+    """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
     from edge.agent import Agent, Opened
     from protocol.base_model import load
     from protocol.release import read_release
@@ -99,8 +99,10 @@ def answer(
 
     found = read_release(release)
     agent = Agent(folder, load(base_model))
-    opened = Opened.of(found.packed, agent.base)
+    opened = Opened.of(found.to_bytes(), agent.base)
     for stage in STAGES:
+        if stage == "directions" and opened.directions is None:
+            continue
         settings = EvaluationSettings(
             stage=stage, slot=SLOT, additive=False, batch_size=1, prompt_form=prompt_form
         )

@@ -4,28 +4,33 @@ It decides nothing and holds nothing. This one holds its agents in process, for 
 edge has `edge.bridge`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from edge.agent import Agent, Contribution, Result, contribute, evaluate, personalize
+from edge.agent import Agent, Contribution, Outcome, Result, contribute, evaluate, personalize
+from edge.chameleon.contribution import Memory, Probing, Statistics, moments, probe
 from edge.items import ItemCache
-from edge.records import refusal, reply, status_reply
+from edge.records import probe_request, refusal, reply, status_reply
 from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.files import read_json
 from protocol.messages import (
     CONTRIBUTE_TYPE,
+    MOMENTS_KEY,
+    MOMENTS_TYPE,
     PERSONALIZE_TYPE,
+    PROBE_TYPE,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
+    SUMS_KEY,
 )
 from protocol.run_folder import run_folder
-from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
 
 app = ClientApp()
 
@@ -64,6 +69,18 @@ def on_personalize(message: Message, context: Context) -> Message:
     return next(respond([(message, context)]))
 
 
+@app.train("moments")
+def on_moments(message: Message, context: Context) -> Message:
+    """What the client tells of its preference pairs."""
+    return next(respond([(message, context)]))
+
+
+@app.train("probe")
+def on_probe(message: Message, context: Context) -> Message:
+    """Sums of a probe's loss and gradient over the client's pairs."""
+    return next(respond([(message, context)]))
+
+
 @app.evaluate("stage")
 def on_evaluate(message: Message, context: Context) -> Message:
     """Metric sums of one stage on the client's own questions."""
@@ -93,9 +110,7 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
                 errors[id(message)] = result
             else:
                 del left[id(message)]
-                metrics = result.metrics if agent.history.shares_metrics else None
-                update = result.update if isinstance(result, Contribution) else None
-                yield reply(message, result.items, metrics, update)
+                yield _reply(message, result, agent.history.shares_metrics)
     except Exception as error:
         errors = {key: errors.get(key, error) for key in left}
     for key, message in left.items():
@@ -104,15 +119,37 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
     items = items_of(_clients(context))
-    packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     config = {**message.content.config_records[SETTINGS_RECORD]}
     kind = message.metadata.message_type
+    if kind in (MOMENTS_TYPE, PROBE_TYPE):
+        settings, memory = PairSettings.from_config(config), _memory(_clients(context))
+        if kind == MOMENTS_TYPE:
+            return _each(agents, lambda agent: moments(agent, settings, memory))
+        asked = Probing(**probe_request(message))
+        return _each(agents, lambda agent: probe(agent, settings, asked, memory))
+    packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
         return contribute(agents, packed, TrainingSettings.from_config(config), items)
     if kind == PERSONALIZE_TYPE:
         personal = PersonalSettings.from_config(config)
         return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
     return evaluate(agents, packed, EvaluationSettings.from_config(config), items)
+
+
+def _each(agents: Iterable[Agent], act: Callable[[Agent], Outcome]) -> Iterator[Result]:
+    for agent in agents:
+        try:
+            yield agent, act(agent)
+        except InputError as error:
+            yield agent, error
+
+
+def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
+    if isinstance(result, Statistics):
+        key = MOMENTS_KEY if message.metadata.message_type == MOMENTS_TYPE else SUMS_KEY
+        return reply(message, result.items, statistics={key: result.data} if result.data else None)
+    update = result.update if isinstance(result, Contribution) else None
+    return reply(message, result.items, result.metrics if shares_metrics else None, update)
 
 
 def _agent(context: Context) -> Agent:
@@ -133,6 +170,12 @@ def items_of(clients: Path) -> ItemCache:
 
 def _clients(context: Context) -> Path:
     return run_folder(context.run_config, context.run_id) / CLIENTS
+
+
+@lru_cache(maxsize=1)
+def _memory(clients: Path) -> Memory:
+    """Of the agents of one run, which are made anew for each message."""
+    return Memory()
 
 
 @lru_cache(maxsize=1)

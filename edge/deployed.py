@@ -6,13 +6,14 @@ between its steps.
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
 from edge.agent import Agent, Contribution, Opened, Outcome
+from edge.chameleon.contribution import Memory, Probing, Statistics, moments, probe
 from edge.home import AgentSettings, Home
 from edge.items import ItemCache
 from edge.keys import KeyKeeper
@@ -27,7 +28,7 @@ from edge.vault import Kept
 from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.release import Release
-from protocol.settings import STAGES, EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.settings import STAGES, EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
 
 SLOT = "full"
 _WAITING_TRAININGS = 4
@@ -65,6 +66,7 @@ class Deployed:
         self._busy = ""
         self._forgotten = 0
         self._opened: tuple[str, Opened] | None = None
+        self._memory = Memory()
 
     @classmethod
     @contextmanager
@@ -101,11 +103,22 @@ class Deployed:
             outcome, _ = renew(self.agent, self._open(release), release.version, personal, training, watch)
             return outcome
 
+    def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
+        """What is told of the preference pairs, which are made anew."""
+        with self._training("moments", alive):
+            self.agent.read()
+            return moments(self.agent, pairs, self._memory)
+
+    def probe(self, pairs: PairSettings, asked: Probing, alive: Alive) -> Statistics:
+        """Sums over those pairs."""
+        with self._training("probe", alive):
+            return probe(self.agent, pairs, asked, self._memory)
+
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
         """Answer the held-out questions at one stage of a release; metric sums."""
         release = self.releases.accept(data)
         with self._model.turn(self._wanted(alive)):
-            return self.agent.evaluate(release.packed, replace(settings, slot=SLOT))
+            return self.agent.evaluate(release.to_bytes(), replace(settings, slot=SLOT))
 
     # What the owner may ask.
 
@@ -130,7 +143,8 @@ class Deployed:
         tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
         with self._model.turn(self._wanted(alive)):
             stage = self._stage(stage)
-            finished = stream(base, self._stack(stage), tokens, sampling, on_text, self._wanted(alive))
+            with self._edited(stage):
+                finished = stream(base, self._stack(stage), tokens, sampling, on_text, self._wanted(alive))
             return finished, stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
@@ -157,6 +171,7 @@ class Deployed:
             self._forgotten += 1
             forgotten = self.agent.vault.forget()
             self.agent.items.clear()
+            self._memory.forget(self.agent.history.name)
             self.agent.read()
             return forgotten
 
@@ -199,7 +214,7 @@ class Deployed:
 
     def _open(self, release: Release) -> Opened:
         if self._opened is None or self._opened[0] != release.digest:
-            self._opened = (release.digest, Opened.of(release.packed, self.agent.base))
+            self._opened = (release.digest, Opened.of(release.to_bytes(), self.agent.base))
         return self._opened[1]
 
     def _current(self) -> Release:
@@ -236,12 +251,18 @@ class Deployed:
                     raise
         raise AssertionError
 
+    def _edited(self, stage: str) -> AbstractContextManager[None]:
+        if stage == "base":
+            return nullcontext()
+        return self._open(self._current()).edited(self.agent.base, stage)
+
     def _stack(self, stage: str) -> Stack:
         if stage == "base":
             return Stack([], None, False)
         opened = self._open(self._current())
         beneath = [opened.beneath(self.agent.base)]
-        if stage == "collective":
+        opened.edit(stage)
+        if stage != "personal":
             return Stack(beneath, None, False)
         personal = self._personal()
         shift = self.agent.vault.load(SLOT, opened.belonging(personal.additive))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
@@ -10,12 +11,16 @@ from protocol.messages import (
     COUNTS_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
+    PROBES_KEY,
     ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
     SHIFT_STYPE,
+    STATISTICS_RECORD,
     STATUS_RECORD,
+    VIEW_DIGEST_KEY,
+    VIEW_KEY,
 )
 
 logger = logging.getLogger("fedperfit.edge")
@@ -48,9 +53,13 @@ def status_reply(
 
 
 def reply(
-    message: Message, items: int, metrics: Mapping[str, float | list[int]] | None, update: bytes | None = None
+    message: Message,
+    items: int,
+    metrics: Mapping[str, float | list[int]] | None = None,
+    update: bytes | None = None,
+    statistics: Mapping[str, bytes] | None = None,
 ) -> Message:
-    """Counts, the update if there is one, and metric sums where the owner shares them."""
+    """Counts, the update or the statistics if there are any, and metric sums where the owner shares them."""
     round_number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
     if not isinstance(round_number, int):
         raise InputError(f"{ROUND_KEY} is not a number")
@@ -60,7 +69,19 @@ def reply(
     if update is not None:
         array = Array(dtype="uint8", shape=(len(update),), stype=SHIFT_STYPE, data=update)
         records[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
+    if statistics is not None:
+        records[STATISTICS_RECORD] = ConfigRecord({**statistics})
     return Message(records, reply_to=message)
+
+
+def probe_request(message: Message) -> dict[str, Any]:
+    """What a probe message asks: `probes`, `digest` and `view` as in `edge.chameleon.contribution`."""
+    statistics = message.content.config_records[STATISTICS_RECORD]
+    return {
+        "probes": statistics[PROBES_KEY],
+        "digest": message.content.config_records[SETTINGS_RECORD][VIEW_DIGEST_KEY],
+        "view": statistics.get(VIEW_KEY, b""),
+    }
 
 
 def refusal(message: Message, kind: str) -> Message:

@@ -13,6 +13,11 @@ from protocol.errors import InputError
 from protocol.files import mend_lines, read_json_lines
 from protocol.packing import read_header
 
+_STATISTICS = {
+    "moments": "sums over preference pairs, and their two leading directions",
+    "sums": "a probe's loss and gradient, summed over preference pairs",
+}
+
 
 @dataclass(frozen=True)
 class SentField:
@@ -20,7 +25,7 @@ class SentField:
 
     name: str
     value: str
-    """A number or name as it was sent; of an update, what it is."""
+    """A number or name as it was sent; of bytes, what they are."""
     bytes: int
 
 
@@ -74,7 +79,8 @@ def _fields(reply: Message, within: str = "") -> Iterator[SentField]:
         for other, _ in reply.ListFields():
             if other.name != described.name:
                 alone.ClearField(other.name)
-        yield SentField(name, _text(value), alone.ByteSize())
+        text = _STATISTICS.get(name) or _text(value)
+        yield SentField(name, text, alone.ByteSize())
 
 
 def _text(value: Any) -> str:

@@ -15,12 +15,13 @@ import grpc
 from google.protobuf.message import Message
 
 from edge.agent import Outcome
+from edge.chameleon.contribution import Probing
 from edge.deployed import Deployed, State, finite
 from edge.streaming import Finished, Sampling
 from edge.turns import Busy, Cancelled
 from protocol import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from protocol.errors import InputError
-from protocol.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
 
 _Code: TypeAlias = grpc.StatusCode
 
@@ -79,6 +80,27 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
             )
 
         return self._answer("evaluate", act, context)
+
+    def Moments(self, request: bridge_pb2.MomentsRequest, context: Any) -> Message:
+        """What the person tells of their preference pairs."""
+
+        def act() -> Message:
+            pairs = PairSettings(**_fields(request.pairs))
+            done = self._deployed.moments(pairs, context.is_active)
+            return bridge_pb2.MomentsReply(moments=done.data, pairs=done.items)
+
+        return self._answer("moments", act, context)
+
+    def Probe(self, request: bridge_pb2.ProbeRequest, context: Any) -> Message:
+        """Sums of a probe's loss and gradient over the pairs."""
+
+        def act() -> Message:
+            pairs = PairSettings(**_fields(request.pairs))
+            asked = Probing(request.probes, request.view_digest, request.view)
+            done = self._deployed.probe(pairs, asked, context.is_active)
+            return bridge_pb2.ProbeReply(sums=done.data, pairs=done.items)
+
+        return self._answer("probe", act, context)
 
     def _shared(self, done: Outcome) -> dict[str, Any]:
         return {**done.metrics} if self._deployed.agent.history.shares_metrics else {}
@@ -266,6 +288,7 @@ def _explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
                 layers=shape.layers,
                 positions=str(shape.positions),
                 rank=shape.rank,
+                edited=release.directions.layers if release.directions is not None else (),
             )
         )
     if state.personal is not None:

@@ -70,6 +70,18 @@ class Evaluation(_message.Message):
     prompt_form: str
     def __init__(self, stage: _Optional[str] = ..., slot: _Optional[str] = ..., additive: bool = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
 
+class Pairs(_message.Message):
+    __slots__ = ("items", "source", "batch_size", "prompt_form")
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FORM_FIELD_NUMBER: _ClassVar[int]
+    items: int
+    source: str
+    batch_size: int
+    prompt_form: str
+    def __init__(self, items: _Optional[int] = ..., source: _Optional[str] = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
+
 class ContributeRequest(_message.Message):
     __slots__ = ("shift", "training", "round")
     SHIFT_FIELD_NUMBER: _ClassVar[int]
@@ -143,3 +155,37 @@ class Scores(_message.Message):
     predicted: _containers.RepeatedScalarFieldContainer[int]
     gold: _containers.RepeatedScalarFieldContainer[int]
     def __init__(self, correct: _Optional[float] = ..., absolute_error: _Optional[float] = ..., squared_error: _Optional[float] = ..., rouge_1: _Optional[float] = ..., rouge_l: _Optional[float] = ..., true_positives: _Optional[_Iterable[int]] = ..., predicted: _Optional[_Iterable[int]] = ..., gold: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class MomentsRequest(_message.Message):
+    __slots__ = ("pairs",)
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    pairs: Pairs
+    def __init__(self, pairs: _Optional[_Union[Pairs, _Mapping]] = ...) -> None: ...
+
+class MomentsReply(_message.Message):
+    __slots__ = ("moments", "pairs")
+    MOMENTS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    moments: bytes
+    pairs: int
+    def __init__(self, moments: _Optional[bytes] = ..., pairs: _Optional[int] = ...) -> None: ...
+
+class ProbeRequest(_message.Message):
+    __slots__ = ("pairs", "probes", "view_digest", "view")
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    PROBES_FIELD_NUMBER: _ClassVar[int]
+    VIEW_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VIEW_FIELD_NUMBER: _ClassVar[int]
+    pairs: Pairs
+    probes: bytes
+    view_digest: str
+    view: bytes
+    def __init__(self, pairs: _Optional[_Union[Pairs, _Mapping]] = ..., probes: _Optional[bytes] = ..., view_digest: _Optional[str] = ..., view: _Optional[bytes] = ...) -> None: ...
+
+class ProbeReply(_message.Message):
+    __slots__ = ("sums", "pairs")
+    SUMS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    sums: bytes
+    pairs: int
+    def __init__(self, sums: _Optional[bytes] = ..., pairs: _Optional[int] = ...) -> None: ...

@@ -29,7 +29,8 @@ class BridgeStub(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
+    pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     def __init__(self, channel):
@@ -58,13 +59,24 @@ class BridgeStub(object):
                 request_serializer=protocol_dot_bridge__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=protocol_dot_bridge__pb2.EvaluateReply.FromString,
                 _registered_method=True)
+        self.Moments = channel.unary_unary(
+                '/fedperfit.Bridge/Moments',
+                request_serializer=protocol_dot_bridge__pb2.MomentsRequest.SerializeToString,
+                response_deserializer=protocol_dot_bridge__pb2.MomentsReply.FromString,
+                _registered_method=True)
+        self.Probe = channel.unary_unary(
+                '/fedperfit.Bridge/Probe',
+                request_serializer=protocol_dot_bridge__pb2.ProbeRequest.SerializeToString,
+                response_deserializer=protocol_dot_bridge__pb2.ProbeReply.FromString,
+                _registered_method=True)
 
 
 class BridgeServicer(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
+    pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     def Status(self, request, context):
@@ -86,6 +98,18 @@ class BridgeServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Evaluate(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Moments(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Probe(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,6 +138,16 @@ def add_BridgeServicer_to_server(servicer, server):
                     request_deserializer=protocol_dot_bridge__pb2.EvaluateRequest.FromString,
                     response_serializer=protocol_dot_bridge__pb2.EvaluateReply.SerializeToString,
             ),
+            'Moments': grpc.unary_unary_rpc_method_handler(
+                    servicer.Moments,
+                    request_deserializer=protocol_dot_bridge__pb2.MomentsRequest.FromString,
+                    response_serializer=protocol_dot_bridge__pb2.MomentsReply.SerializeToString,
+            ),
+            'Probe': grpc.unary_unary_rpc_method_handler(
+                    servicer.Probe,
+                    request_deserializer=protocol_dot_bridge__pb2.ProbeRequest.FromString,
+                    response_serializer=protocol_dot_bridge__pb2.ProbeReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'fedperfit.Bridge', rpc_method_handlers)
@@ -126,7 +160,8 @@ class Bridge(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
+    pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     @staticmethod
@@ -227,6 +262,60 @@ class Bridge(object):
             '/fedperfit.Bridge/Evaluate',
             protocol_dot_bridge__pb2.EvaluateRequest.SerializeToString,
             protocol_dot_bridge__pb2.EvaluateReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Moments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Bridge/Moments',
+            protocol_dot_bridge__pb2.MomentsRequest.SerializeToString,
+            protocol_dot_bridge__pb2.MomentsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Probe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Bridge/Probe',
+            protocol_dot_bridge__pb2.ProbeRequest.SerializeToString,
+            protocol_dot_bridge__pb2.ProbeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,14 +13,14 @@ class Entry:
     """One message between cloud and edge."""
 
     phase: str
-    """`train`, `personalize`, `evaluate`, `status`, or the name of a study."""
+    """`train`, `directions`, `personalize`, `evaluate`, `status`, or the name of a study."""
     round: int
-    """Federation round, 0 outside training."""
+    """Federation round, or evaluation of the probes, from 1; 0 outside of both."""
     client: str
     direction: str
     """`down` (cloud to edge) or `up`."""
     payload: int
-    """Bytes of the packed shift in it, 0 where there is none."""
+    """Bytes of the packed shift or of the statistics in it, 0 where there are none."""
     message: int
     """Bytes of the whole message as protobuf: payload, other records, Flower's metadata."""
 

@@ -39,7 +39,7 @@ PROBES_KEY = "probes"
 VIEW_KEY = "view"
 """Down, with the first probes: the view of the frame they are in. Later probes come without."""
 SUMS_KEY = "sums"
-"""Up: of the probes' losses (layers, restarts) and gradients. A client that does not have the view, because
+"""Up: of the probes' losses and gradients. A client that does not have the view, because
 its agent was started anew, leaves the statistics out and counts no items; it is then sent again."""
 VIEW_DIGEST_KEY = "view-digest"
 """In the settings of a probe: SHA-256 of the view's bytes."""

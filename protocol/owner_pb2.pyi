@@ -37,7 +37,7 @@ class Explanation(_message.Message):
     def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
 
 class ReleaseState(_message.Message):
-    __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank")
+    __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ISSUED_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class ReleaseState(_message.Message):
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
+    EDITED_FIELD_NUMBER: _ClassVar[int]
     version: int
     digest: str
     issued: str
@@ -54,7 +55,8 @@ class ReleaseState(_message.Message):
     layers: _containers.RepeatedScalarFieldContainer[int]
     positions: str
     rank: int
-    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ...) -> None: ...
+    edited: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ..., edited: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PersonalState(_message.Message):
     __slots__ = ("rank", "parameters", "items", "release", "stored", "origin")

@@ -1,4 +1,5 @@
-"""A release: the collective shift an edge builds its personal shift on, as one signed file.
+"""A release: the collective shift an edge builds its personal shift on, and perhaps the group's directions,
+as one signed file.
 
 Releases form a chain: each names the digests of all before it, so that an edge that missed some can see
 that its own stands in the chain, and no release can claim a version that its chain does not explain. Keys
@@ -17,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self
 
+from protocol.directions import Directions
 from protocol.errors import InputError
 from protocol.packing import ShiftHeader, pack, unpack
 from protocol.shift import Shift
@@ -74,6 +76,8 @@ class Release:
     """Privacy spent on the contributors' histories; None: not differentially private."""
     key: str
     """Public key that signs."""
+    edit: bytes = b""
+    """The group's directions, as `protocol.directions` has them; empty for none."""
     rotations: tuple[Rotation, ...] = ()
     """All so far, by version."""
     signatures: dict[str, str] = field(default_factory=dict)
@@ -89,10 +93,13 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
         epsilon: float | None = None,
+        directions: Directions | None = None,
     ) -> "Release":
         """Version 1 of a chain; issued: now unless given."""
         times = _times(issued, lifetime)
-        return cls((), header, pack(shift, header), *times, epsilon, key.public)._signed(key)
+        return cls(
+            *((), header, pack(shift, header), *times, epsilon, key.public), edit=_edit(directions)
+        )._signed(key)
 
     def next(
         self,
@@ -103,6 +110,7 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
         epsilon: float | None = None,
+        directions: Directions | None = None,
     ) -> "Release":
         """The release after this one; raises InputError for another task, base model or key."""
         if (header.task, header.fingerprint) != (self.header.task, self.header.fingerprint):
@@ -115,6 +123,7 @@ class Release:
             header=header,
             packed=pack(shift, header),
             epsilon=epsilon,
+            edit=_edit(directions),
             signatures={},
         )
         return following._reissued(issued, lifetime)._signed(key)
@@ -127,7 +136,7 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
     ) -> "Release":
-        """The same shift as the next release, signed by both keys; from now on `new` signs."""
+        """The same as the next release, signed by both keys; from now on `new` signs."""
         if old.public != self.key:
             raise InputError("the old key is not the one that signed the latest release")
         rotation = Rotation.signed(self.version + 1, old, new)
@@ -156,15 +165,22 @@ class Release:
         return unpack(self.packed)[0]
 
     @property
+    def directions(self) -> Directions | None:
+        """The group's directions, where it carries some."""
+        return Directions.from_bytes(self.edit) if self.edit else None
+
+    @property
     def digest(self) -> str:
-        """SHA-256 over every field but the signatures, the packed shift through its own hash."""
+        """SHA-256 over every field but the signatures, shift and directions through their own hashes."""
         canonical = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def fields(self) -> dict[str, Any]:
         """What is signed, as JSON values."""
         shape = self.header.shape
+        carried = {"directions": sha256(self.edit)} if self.edit else {}
         return {
+            **carried,
             "version": self.version,
             "chain": list(self.chain),
             "fingerprint": self.header.fingerprint,
@@ -185,7 +201,7 @@ class Release:
 
     def to_bytes(self) -> bytes:
         """The file."""
-        return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures})
+        return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self.edit)
 
     def check_signed_from(self, pinned: str) -> None:
         """Raise InputError unless this release is signed by `pinned`, or by what it was rotated to."""
@@ -236,15 +252,21 @@ def parse_release(data: bytes) -> Release:
 
 def read_release(path: Path) -> Release:
     """The release in `path`; raises InputError as `parse_release` does, naming the file."""
-    packed, fields = read_shift_file(path, _KIND, MAX_BYTES)
+    found = read_shift_file(path, _KIND, MAX_BYTES)
     try:
-        return _release(packed, fields)
+        return _release(*found)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
-def _release(packed: bytes, fields: dict[str, Any]) -> Release:
+def _edit(directions: Directions | None) -> bytes:
+    return directions.to_bytes() if directions is not None else b""
+
+
+def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
     _, header = unpack(packed)
+    if edit and Directions.from_bytes(edit).neutral.shape[1] != header.shape.hidden_size:
+        raise InputError("its directions are of another size than its shift")
     chain, epsilon = fields.get("chain"), fields.get("epsilon")
     if not (isinstance(chain, list) and all(map(is_public_key, chain)) and len(set(chain)) == len(chain)):
         raise InputError("its chain is not a list of distinct digests")
@@ -261,6 +283,7 @@ def _release(packed: bytes, fields: dict[str, Any]) -> Release:
         raise InputError("it expires before it was issued")
     release = Release(
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
+        edit=edit,
         rotations=_rotations(fields.get("rotations"), len(chain) + 1),
         signatures=signatures,
     )

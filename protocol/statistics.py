@@ -1,7 +1,8 @@
 """What travels for a group's directions, as bytes: moments down to two rows, a view, probes, sums.
 
-Tensors stand one after another, fp32 and little endian; their shapes follow from what both sides know. A
-view's axes are fp16, which tilts them by less than a thousandth and the same way for everybody.
+Tensors stand one after another, little endian; their shapes follow from what both sides know. Numbers are
+fp32 but for two: a view's axes are fp16, which tilts them by less than a thousandth and the same way for
+everybody, and sums are fp64, for a search that is told rounded gradients can end elsewhere.
 """
 
 from dataclasses import dataclass
@@ -49,8 +50,7 @@ class View:
 
     def to_bytes(self) -> bytes:
         """As it travels."""
-        axes = self.axes.half().contiguous().view(torch.uint8).numpy().tobytes()
-        return axes + to_bytes(self.offsets, self.scale)
+        return to_bytes(self.axes, dtype="<f2") + to_bytes(self.offsets, self.scale)
 
     @classmethod
     def from_bytes(cls, data: bytes, layers: int, hidden_size: int) -> "View":
@@ -59,15 +59,12 @@ class View:
         rank = (len(data) // layers - 4) // width
         if rank < 1 or len(data) != layers * (rank * width + 4):
             raise InputError(f"a view of {len(data)} bytes does not fit {layers} layers of {hidden_size}")
-        count = layers * rank * hidden_size
-        axes = torch.from_numpy(np.frombuffer(data, "<f2", count).astype(np.float32))
-        if not bool(axes.isfinite().all()):
-            raise InputError("values that are not finite")
-        rest = data[_HALF * count :]
-        offsets, scale = from_bytes(rest, (2, layers, rank), (layers,))
+        end = _HALF * layers * rank * hidden_size
+        (axes,) = from_bytes(data[:end], (layers, rank, hidden_size), dtype="<f2")
+        offsets, scale = from_bytes(data[end:], (2, layers, rank), (layers,))
         if not bool((scale > 0).all()):
             raise InputError("a view whose scale is not positive")
-        return cls(axes.reshape(layers, rank, hidden_size), offsets, scale)
+        return cls(axes.float(), offsets, scale)
 
 
 def moments_to_bytes(moments: Moments) -> bytes:
@@ -81,18 +78,38 @@ def moments_from_bytes(data: bytes, pairs: int, layers: int, hidden_size: int) -
     return Moments(pairs, *from_bytes(data, one, one, (layers, ROWS, hidden_size)))
 
 
-def to_bytes(*tensors: torch.Tensor) -> bytes:
-    """fp32, little endian, one after another."""
-    return b"".join(tensor.detach().cpu().numpy().astype("<f4").tobytes() for tensor in tensors)
+def sums_to_bytes(loss: torch.Tensor, gradient: torch.Tensor) -> bytes:
+    """As `protocol.probe.evaluate` returns them."""
+    return to_bytes(loss, gradient, dtype="<f8")
 
 
-def from_bytes(data: bytes, *shapes: tuple[int, ...]) -> list[torch.Tensor]:
+def sums_from_bytes(data: bytes, probes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The inverse, fp64; raises InputError for another length, or values that are not finite."""
+    layers, _, restarts = probes.shape
+    loss, gradient = from_bytes(data, (layers, restarts), tuple(probes.shape), dtype="<f8")
+    return loss, gradient
+
+
+def probes_from_bytes(data: bytes, layers: int, rank: int) -> torch.Tensor:
+    """(layers, rank + 1, restarts) fp64; raises InputError for another length, or values not finite."""
+    restarts = len(data) // (4 * layers * (rank + 1))
+    (probes,) = from_bytes(data, (layers, rank + 1, max(restarts, 1)))
+    return probes.double()
+
+
+def to_bytes(*tensors: torch.Tensor, dtype: str = "<f4") -> bytes:
+    """One after another; dtype: numpy's."""
+    return b"".join(tensor.detach().cpu().numpy().astype(dtype).tobytes() for tensor in tensors)
+
+
+def from_bytes(data: bytes, *shapes: tuple[int, ...], dtype: str = "<f4") -> list[torch.Tensor]:
     """The inverse; raises InputError for another length, or values that are not finite."""
     sizes = [int(np.prod(shape)) for shape in shapes]
-    if len(data) != 4 * sum(sizes):
-        raise InputError(f"{len(data)} bytes of statistics, expected {4 * sum(sizes)}")
-    values = torch.from_numpy(np.frombuffer(data, "<f4").astype(np.float32))
+    width = np.dtype(dtype).itemsize
+    if len(data) != width * sum(sizes):
+        raise InputError(f"{len(data)} bytes of statistics, expected {width * sum(sizes)}")
+    values = torch.from_numpy(np.frombuffer(data, dtype).copy())
     if not bool(values.isfinite().all()):
-        raise InputError("values that are not finite")
+        raise InputError("statistics with values that are not finite")
     bounds = pairwise(accumulate(sizes, initial=0))
     return [values[start:end].reshape(shape) for (start, end), shape in zip(bounds, shapes, strict=True)]

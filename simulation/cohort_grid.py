@@ -16,7 +16,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from edge.client_app import app, respond
-from protocol.messages import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, STATUS_TYPE
+from protocol.messages import STATUS_TYPE
 
 _Request = tuple[Message, Context]
 
@@ -111,9 +111,11 @@ class CohortGrid(Grid):
 
 def _kind(message: Message) -> str:
     """What is asked, whoever is asked: the same for all clients of a phase or round."""
-    content = message.content
-    digest = hashlib.sha256(content.array_records[SHIFT_RECORD][SHIFT_KEY].data)
-    digest.update(repr(sorted(content.config_records[SETTINGS_RECORD].items())).encode())
+    digest = hashlib.sha256()
+    for array in (array for record in message.content.array_records.values() for array in record.values()):
+        digest.update(array.data)
+    for record in message.content.config_records.values():
+        digest.update(repr(sorted(record.items())).encode())
     return f"{message.metadata.message_type} {digest.hexdigest()}"
 
 

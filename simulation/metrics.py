@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from edge.scoring import Sums, score
 from protocol.files import read_json, write_json
+from protocol.settings import STAGES
 from protocol.tasks import Kind, Task, task_by_name
 from simulation.communication import communication
 from simulation.world.build import BOUNDS
 
 METRICS = "metrics.json"
-STAGES = ("base", "collective", "personal")
 MAIN = {Kind.CATEGORY: "accuracy", Kind.RATING: "mae", Kind.TEXT: "rouge-1"}
 LOWER_IS_BETTER = frozenset({"mae", "rmse"})
 

@@ -12,8 +12,8 @@ matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-BASE, COLLECTIVE, PERSONAL, BOUND = "#8a8f98", "#3b6fb6", "#d1495b", "#3a7d44"
-COLOURS = {"base": BASE, "collective": COLLECTIVE, "personal": PERSONAL}
+BASE, COLLECTIVE, DIRECTIONS, PERSONAL, BOUND = "#8a8f98", "#3b6fb6", "#8d6bb0", "#d1495b", "#3a7d44"
+COLOURS = {"base": BASE, "collective": COLLECTIVE, "directions": DIRECTIONS, "personal": PERSONAL}
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -175,7 +175,8 @@ def bytes_plot(summary: Mapping[str, Any]) -> str:
 
 
 def _label(stage: str) -> str:
-    return {"base": "base model", "collective": "collective", "personal": "collective\n+ personal"}[stage]
+    beside = {"directions": "collective\n+ directions", "personal": "collective\n+ personal"}
+    return {"base": "base model", "collective": "collective", **beside}[stage]
 
 
 def _metric(summary: Mapping[str, Any]) -> str:

@@ -13,7 +13,12 @@ from simulation.html import estimate, figure, grid, page, table
 from simulation.metrics import METRICS
 
 REPORT = "report.html"
-_NAMES = {"base": "base model alone", "collective": "collective shift", "personal": "collective + personal"}
+_NAMES = {
+    "base": "base model alone",
+    "collective": "collective shift",
+    "directions": "collective + group's directions",
+    "personal": "collective + personal",
+}
 
 
 def write_report(folder: Path) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from cloud.job import Job, Progress
+from protocol.directions import Directions
 from protocol.files import write_atomic, write_json
 from protocol.release import FILE_NAME, Release
-from protocol.settings import STAGES
 from protocol.shift import Shift
 from protocol.signing import SigningKey, read_signing_key
 from simulation.clients import NEW, OTHERS, TARGETS, prepare_clients
@@ -37,23 +37,26 @@ class Study(Job):
         self.connect(len(groups), CONNECT_SECONDS)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
-        self._release(shift)
+        release = self._release(shift, self.directions("directions", others))
         packed = self.packed(shift)
         self.personalize("personalize", targets, packed)
-        for stage in STAGES:
-            self.evaluate(f"evaluate-{stage}", targets, packed, stage)
+        for stage in self.stages:
+            payload = release if stage == "directions" else packed
+            self.evaluate(f"evaluate-{stage}", targets, payload, stage)
         newcomers = new or targets
         self._history_study(newcomers, packed)
         self._collective_study(others, newcomers, shift)
 
-    def _release(self, shift: Shift) -> None:
-        """Write release.safetensors once, signed with a key of the run's own."""
+    def _release(self, shift: Shift, directions: Directions | None) -> bytes:
+        """Write release.safetensors once, signed with a key of the run's own; its bytes."""
         path, key_path = self.folder / FILE_NAME, self.folder / "signing.pem"
-        if path.exists():
-            return
-        if not key_path.exists():
-            SigningKey().write(key_path)
-        write_atomic(path, Release.first(shift, self.trained_header, read_signing_key(key_path)).to_bytes())
+        if not path.exists():
+            if not key_path.exists():
+                SigningKey().write(key_path)
+            key = read_signing_key(key_path)
+            release = Release.first(shift, self.trained_header, key, directions=directions)
+            write_atomic(path, release.to_bytes())
+        return path.read_bytes()
 
     def _history_study(self, clients: Sequence[str], packed: bytes) -> None:
         """The newcomers' score with their latest 0, 1, 2, … items."""

@@ -84,6 +84,7 @@ def _stages(state: dict[str, Any]) -> list[str]:
     return [
         *["base"],
         *(["collective"] if "release" in state else []),
+        *(["directions"] if state.get("release", {}).get("edited") else []),
         *(["personal"] if "personal" in state and not _stale(state) else []),
     ]
 

@@ -8,7 +8,7 @@ from flwr.common.serde import message_to_proto
 
 from cloud.exchange import Exchange, measure
 from protocol.ledger import Ledger
-from protocol.messages import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
+from protocol.messages import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, STATISTICS_RECORD
 
 NODES = {5: "anna", 6: "ben", 7: "carl"}
 
@@ -43,6 +43,13 @@ def test_counts_bytes_of_arrays_and_of_the_message(tmp_path: Path) -> None:
     FakeGrid(NODES, echo)  # sets Flower's task identity
     message = Message(content(1000), 5, "train.contribute")
     assert measure(message) == (1000, len(message_to_proto(message).SerializeToString()))
+
+
+def test_counts_bytes_of_statistics_and_not_settings(tmp_path: Path) -> None:
+    FakeGrid(NODES, echo)
+    records = {SETTINGS_RECORD: ConfigRecord({"source": "contrast", "items": 10})}
+    records[STATISTICS_RECORD] = ConfigRecord({"view": bytes(700), "probes": bytes(50)})
+    assert measure(Message(RecordDict(records), 5, "train.probe"))[0] == 750
 
 
 def test_stops_at_the_deadline(tmp_path: Path, clock: FakeClock) -> None:

@@ -4,8 +4,10 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import torch
 
 from cloud.release_store import CloudReleases
+from protocol.directions import Directions
 from protocol.errors import InputError
 from protocol.release import Release, check_chain
 from protocol.signing import SigningKey
@@ -36,6 +38,16 @@ def test_the_same_shift_is_released_again_when_expired_or_of_another_privacy(clo
     spent = cloud.publish(shift(1), HEADER, epsilon=2.0)
     assert (spent.version, spent.epsilon) == (3, 2.0)
     assert cloud.publish(shift(1), HEADER, epsilon=2.0) == spent
+
+
+def test_the_same_shift_with_directions_is_another_release(cloud: CloudReleases):
+    directions = Directions.of((0,), torch.ones(1, 2), torch.ones(1, 2))
+    bare = cloud.publish(shift(1), HEADER)
+    carrying = cloud.publish(shift(1), HEADER, directions=directions)
+    assert (bare.version, carrying.version) == (1, 2)
+    assert cloud.publish(shift(1), HEADER, directions=directions) == carrying
+    assert cloud.publish(shift(1), HEADER).version == 3
+    cloud.verify()
 
 
 def test_rotation(cloud: CloudReleases):

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+import torch
 
 from edge.deployed import Deployed
 from edge.endpoint import connect
 from edge.home import AgentSettings, Home
 from edge.keys import FileKey
 from edge.server import serving
+from protocol.directions import Directions
 from protocol.packing import ShiftHeader
 from protocol.release import Release
 from protocol.settings import PersonalSettings, TrainingSettings
@@ -37,12 +39,20 @@ def settings(**changed: object) -> AgentSettings:
     return AgentSettings(**fields)  # type: ignore[arg-type]
 
 
-def releases(header: ShiftHeader, count: int) -> list[Release]:
+def releases(header: ShiftHeader, count: int, directions: Directions | None = None) -> list[Release]:
     """A chain issued now."""
-    chain = [Release.first(Shift.identity(header.shape, seed=0), header, CLOUD)]
-    for seed in range(1, count):
-        chain.append(chain[-1].next(Shift.identity(header.shape, seed=seed), header, CLOUD))
+    first, *more = (Shift.identity(header.shape, seed=seed) for seed in range(count))
+    chain = [Release.first(first, header, CLOUD, directions=directions)]
+    for shift in more:
+        chain.append(chain[-1].next(shift, header, CLOUD, directions=directions))
     return chain
+
+
+def group(header: ShiftHeader) -> Directions:
+    """Directions of a group, at random."""
+    start = torch.Generator().manual_seed(3)
+    sides = (torch.randn(2, header.shape.hidden_size, generator=start) for _ in range(2))
+    return Directions.of((4, 5), *sides)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from protocol.errors import InputError
 from protocol.packing import pack, unpack
 from protocol.settings import STAGES
 from protocol.shift import Shift
-from tests.edge.deployments import PERSONAL, TRAINING, deployed, releases, served, settings
+from tests.edge.deployments import PERSONAL, TRAINING, deployed, group, releases, served, settings
 
 
 @pytest.fixture
@@ -135,8 +135,9 @@ def test_errors_over_the_bridge_have_no_text(stubs, edge, header, release):
     assert [message.fields[0].value for message in owner.Sent(owner_pb2.SentRequest())] == ["InputError"] * 4
 
 
-def test_generate_streams_what_it_would_answer_whole(stubs, edge, header, release):
+def test_generate_streams_what_it_would_answer_whole(stubs, edge, header):
     bridge, owner = stubs
+    (release,) = releases(header, 1, group(header))
     bridge.Personalize(personalize(release, epochs=8))
     prompt = "a quiet story about the sea"
     texts = {}

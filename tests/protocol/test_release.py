@@ -7,10 +7,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
+from protocol.directions import Directions
 from protocol.errors import InputError
 from protocol.packing import pack
 from protocol.release import MAX_BYTES, Release, Rotation, check_chain, parse_release, read_release
@@ -20,6 +22,7 @@ from tests.fuzzing import FUZZED
 from tests.protocol.chains import DAY, HEADER, START, chain, first, shift
 
 KEY, NEW = SigningKey(), SigningKey()
+DIRECTIONS = Directions.of((0, 1), torch.tensor([[1.0, 0], [3, 4]]), torch.tensor([[0.0, 1], [1, 1]]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -31,6 +34,53 @@ def test_round_trip(dtype, epsilon, tmp_path: Path):
     path.write_bytes(release.to_bytes())
     assert read_release(path) == parse_release(release.to_bytes()) == release
     assert read_release(path).to_bytes() == release.to_bytes()
+
+
+def test_a_release_may_carry_directions():
+    release = first(KEY, directions=DIRECTIONS)
+    parsed = parse_release(release.to_bytes())
+    assert parsed == release
+    assert parsed.directions is not None
+    assert parsed.directions.layers == DIRECTIONS.layers
+    torch.testing.assert_close(parsed.directions.personalized, DIRECTIONS.personalized)
+    torch.testing.assert_close(parsed.directions.neutral, DIRECTIONS.neutral)
+    parsed.check_signed_from(KEY.public)
+    assert first(KEY).directions is None
+    assert "directions" not in first(KEY).fields()
+    rotated = release.rotated(KEY, NEW, issued=START)
+    assert rotated.edit == release.edit
+    assert rotated.next(shift(), HEADER, NEW, issued=START).directions is None
+
+
+def test_directions_are_signed_with_everything_else():
+    release, bare = first(KEY, directions=DIRECTIONS), first(KEY)
+    others = Directions.of((0, 1), -DIRECTIONS.neutral, DIRECTIONS.neutral).to_bytes()
+    for changed in (
+        replace(release, edit=others),
+        replace(release, edit=b""),
+        replace(bare, edit=release.edit),
+    ):
+        with pytest.raises(InputError, match="signature does not verify"):
+            parse_release(changed.to_bytes()).check_signed_from(KEY.public)
+    fields = {**release.fields(), "signatures": release.signatures}
+    with pytest.raises(InputError, match="directions do not match their SHA-256"):
+        parse_release(shift_file("release", release.packed, fields))
+    hidden = load(release.to_bytes()) | {"directions": np.frombuffer(others, np.uint8)}
+    header = release.to_bytes()[8 : 8 + int.from_bytes(release.to_bytes()[:8], "little")]
+    with pytest.raises(InputError, match="directions do not match their SHA-256"):
+        parse_release(save(hidden, metadata=json.loads(header)["__metadata__"]))
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (b"x", "directions are truncated"),
+        (Directions.of((0,), torch.ones(1, 3), torch.ones(1, 3)).to_bytes(), "of another size"),
+    ],
+)
+def test_directions_that_do_not_fit_are_refused(edit, reason):
+    with pytest.raises(InputError, match=reason):
+        parse_release(replace(first(KEY), edit=edit)._signed(KEY).to_bytes())
 
 
 def test_releases_form_a_chain():
@@ -211,8 +261,9 @@ def refused_or_equal(data: bytes, release: Release) -> None:
     assert parsed == release
 
 
-def test_every_bit_flip_and_every_truncation_is_refused():
-    release = first(KEY)
+@pytest.mark.parametrize("directions", [None, DIRECTIONS])
+def test_every_bit_flip_and_every_truncation_is_refused(directions):
+    release = first(KEY, directions=directions)
     data = release.to_bytes()
     for bit in range(8 * len(data)):
         changed = bytearray(data)
@@ -223,7 +274,7 @@ def test_every_bit_flip_and_every_truncation_is_refused():
             parse_release(data[:length])
 
 
-_TWO = chain(KEY, 2)[1].to_bytes()
+_TWO = chain(KEY, 1)[0].next(shift(1), HEADER, KEY, issued=START, directions=DIRECTIONS).to_bytes()
 
 
 @FUZZED

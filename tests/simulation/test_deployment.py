@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
 from recorder import Recorder
 
 from cloud.home import CONNECTION, CloudHome, read_cloud
@@ -23,6 +22,7 @@ from protocol.files import read_json, read_json_lines, write_json
 from protocol.flower import QUIET, executable, latest_run
 from protocol.shift import Shift
 from tests.cloud.clouds import needs_nginx
+from tests.leaks import coded, found_in
 
 pytestmark = needs_nginx
 README = Path(__file__).parents[2] / "README.md"
@@ -140,29 +140,8 @@ def test_the_readmes_federation(folder: Path, federation: tuple[Shell, Recorder]
 
 def forms(shift: Shift) -> dict[str, bytes]:
     """A shift's tensors as somebody might send them."""
-    found = {}
-    for name, tensor in (("R", shift.R), ("W", shift.W), ("b", shift.b), ("W-R", shift.W - shift.R)):
-        values = tensor.detach().flatten()
-        scale = values.abs().max()
-        kinds = {
-            "fp32": values,
-            "fp64": values.double(),
-            "bf16": values.bfloat16(),
-            "fp16": values.half(),
-            "int8": (values / scale * 127).round().to(torch.int8),
-            "uint8": ((values / scale + 1) * 127.5).round().to(torch.uint8),
-        }
-        for kind, coded in kinds.items():
-            found[f"{name} {kind}"] = bytes(coded.contiguous().view(torch.uint8).numpy())
-    return found
-
-
-def windows(data: bytes, size: int = 24, step: int = 97) -> Iterator[bytes]:
-    """Parts by which the whole is known, also when only a stretch of it is there."""
-    for start in range(0, max(len(data) - size, 0) + 1, step):
-        window = data[start : start + size]
-        if len(set(window)) > 6:
-            yield window
+    tensors = {"R": shift.R, "W": shift.W, "b": shift.b, "W-R": shift.W - shift.R}
+    return {f"{name} {kind}": data for name, one in tensors.items() for kind, data in coded(one).items()}
 
 
 def personal_bytes(folder: Path) -> dict[str, bytes]:
@@ -178,10 +157,6 @@ def personal_bytes(folder: Path) -> dict[str, bytes]:
         for number, item in enumerate(read_json_lines(folder / "people" / name / "questions.jsonl")):
             secret[f"{name} question {number}"] = item["input"].split("description: ")[-1].encode()
     return secret
-
-
-def found_in(recorded: bytes, secret: dict[str, bytes]) -> set[str]:
-    return {what for what, data in secret.items() if any(window in recorded for window in windows(data))}
 
 
 def test_nothing_personal_is_on_the_wire(folder: Path, federation: tuple[Shell, Recorder]) -> None:

@@ -69,6 +69,9 @@ def test_overrides_are_toml_values():
         {"personal-learning-rate": 0.0},
         {"transport-dtype": "float16"},
         {"collective-rank": 0},
+        {"directions-items": 3},
+        {"directions-source": "history"},
+        {"edited-layers": 0},
         {"unknown": 1},
     ],
 )
