@@ -51,7 +51,7 @@ def simulate(
         str | None, typer.Option(help="Folder with the task's LaMP files, or `world`, the synthetic users.")
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; new by default: runs/<task>-<time>.")
+        Path | None, typer.Option(help="Folder of the run; new by default: runs/TASK-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --run-dir, killed or not.")] = False,
     setting: Annotated[

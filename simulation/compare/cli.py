@@ -43,7 +43,7 @@ def compare(
     curve_users: Annotated[int, typer.Option(help="Target users of the cold-start curves.")] = 8,
     prompt_form: Annotated[str, typer.Option(help="`lamp`, the benchmark's questions, or `oppu`.")] = "lamp",
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-<time>.")
+        Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-TIME.")
     ] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the one in --run-dir, with more --methods or --seeds if named.")
