@@ -119,6 +119,9 @@ def _line(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "connected":
         return f"{event['clients']} clients connected"
+    if kind == "chosen":
+        chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
+        return f"{chosen}: chosen from {event['clients']} clients' gradients"
     if kind == "round":
         loss = "-" if event["loss"] is None else f"{event['loss']:.4f}"
         return (

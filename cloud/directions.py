@@ -7,7 +7,6 @@ of the pooled pairs. A client that is lost on the way is left out, and the searc
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,7 +14,8 @@ import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from cloud.exchange import Exchange, logger
-from cloud.replies import Rejected, exact_keys, guarded, open_records, read_counts
+from cloud.gathering import gather, statistics
+from cloud.replies import Rejected, open_records, read_counts
 from protocol.directions import Directions
 from protocol.errors import InputError
 from protocol.messages import (
@@ -104,7 +104,7 @@ class GroupDirections:
             pairs = read_counts(records[COUNTS_RECORD], round=0, least=FEWEST_PAIRS)
             if pairs > self.settings.items:
                 raise Rejected(f"{pairs} pairs of {self.settings.items} items")
-            data = _statistics(records[STATISTICS_RECORD], MOMENTS_KEY)
+            data = statistics(records[STATISTICS_RECORD], MOMENTS_KEY)
             told = moments_from_bytes(data, pairs, self.layers, self.hidden_size)
             for part in (told.personalized_sum, told.neutral_sum, told.rows):
                 if float(part.abs().max()) > _GREATEST_STATE * pairs:
@@ -139,11 +139,11 @@ class GroupDirections:
         config[VIEW_DIGEST_KEY] = hashlib.sha256(view).hexdigest()
 
         def content(first: bool) -> RecordDict:
-            statistics: dict[str, bytes] = {PROBES_KEY: to_bytes(probes)}
+            asked: dict[str, bytes] = {PROBES_KEY: to_bytes(probes)}
             if first:
-                statistics[VIEW_KEY] = view
+                asked[VIEW_KEY] = view
             return RecordDict(
-                {SETTINGS_RECORD: ConfigRecord({**config}), STATISTICS_RECORD: ConfigRecord({**statistics})}
+                {SETTINGS_RECORD: ConfigRecord({**config}), STATISTICS_RECORD: ConfigRecord({**asked})}
             )
 
         def admit(client: str, reply: Message) -> Sums | None:
@@ -157,7 +157,7 @@ class GroupDirections:
                 raise Rejected(f"{pairs} pairs and no {STATISTICS_RECORD}")
             if pairs != told[client].pairs:
                 raise Rejected(f"{pairs} pairs, {told[client].pairs} before")
-            loss, gradient = sums_from_bytes(_statistics(records[STATISTICS_RECORD], SUMS_KEY), probes)
+            loss, gradient = sums_from_bytes(statistics(records[STATISTICS_RECORD], SUMS_KEY), probes)
             if not bool(((loss >= 0) & (loss <= _GREATEST_LOSS * pairs)).all()):
                 raise Rejected(f"losses outside 0..{_GREATEST_LOSS * pairs:g}")
             if float(gradient.abs().max()) > _GREATEST_GRADIENT * pairs:
@@ -182,31 +182,12 @@ class GroupDirections:
         number: int,
         admit: Callable[[str, Message], _T],
     ) -> dict[str, _T]:
-        """What is admitted, by client name, sorted; the others are logged."""
-        found: dict[str, _T] = {}
-        dropped: dict[str, str] = {}
-        replies = self.exchange.ask(
-            contents, message_type, phase=self.phase, round=number, deadline=self.deadline
+        return gather(
+            self.exchange,
+            contents,
+            message_type,
+            admit,
+            phase=self.phase,
+            round=number,
+            deadline=self.deadline,
         )
-        with closing(replies):
-            for client, reply in replies:
-                try:
-                    found[client] = _admitted(admit, client, reply)
-                except Rejected as reason:
-                    dropped[client] = str(reason)
-        for client in sorted(set(contents) - set(found)):
-            why = dropped.get(client, f"no reply within {self.deadline:g} s")
-            logger.warning("%s, round %d: dropped %s: %s", self.phase, number, client, why)
-        return dict(sorted(found.items()))
-
-
-def _admitted(admit: Callable[[str, Message], _T], client: str, reply: Message) -> _T:
-    return guarded(lambda: admit(client, reply))
-
-
-def _statistics(record: ConfigRecord, key: str) -> bytes:
-    exact_keys(record, {key}, STATISTICS_RECORD)
-    data = record[key]
-    if not isinstance(data, bytes):
-        raise Rejected(f"{STATISTICS_RECORD}: {key} is no bytes")
-    return data

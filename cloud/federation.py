@@ -69,13 +69,19 @@ class Federation:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything that decides the result, beside the clients."""
+        """SHA-256 of everything that decides the result, beside the clients and the start."""
         described = [asdict(self.settings), asdict(self.training), asdict(self.header)]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
-    def train(self, contributors: Sequence[str], on_round: Callable[[RoundReport], None]) -> Shift:
+    def train(
+        self,
+        contributors: Sequence[str],
+        on_round: Callable[[RoundReport], None],
+        start: Callable[[], Shift] | None = None,
+    ) -> Shift:
         """The collective shift after all rounds, going on after the last checkpoint if there is one.
 
+        start: makes what the first round broadcasts; by default the identity with a random R.
         on_round is called after a round's checkpoint is written. Raises InputError when there is nobody
         to ask, when no round could have updates enough for the aggregation, or when the checkpoints are
         of a run with other settings.
@@ -84,7 +90,7 @@ class Federation:
         if not clients:
             raise InputError("no client can contribute")
         self._check_enough(len(clients))
-        state = self._resume() or self._start()
+        state = self._resume() or self._checkpoint(0, start() if start is not None else self._identity())
         self.history = list(state.history)
         shift = state.shift
         for number in range(state.round + 1, self.settings.rounds + 1):
@@ -126,9 +132,8 @@ class Federation:
                 f"aggregation={rule}: a round asks {asked} clients, too few with assumed_malicious={share:g}"
             )
 
-    def _start(self) -> Checkpoint:
-        shift = Shift.identity(self.header.shape, seed=self.settings.seed)
-        return self._checkpoint(0, shift)
+    def _identity(self) -> Shift:
+        return Shift.identity(self.header.shape, seed=self.settings.seed)
 
     def _resume(self) -> Checkpoint | None:
         checkpoint = self.checkpoints.latest(self.digest)

@@ -17,14 +17,18 @@ from cloud.checkpoint import Checkpoints
 from cloud.directions import GroupDirections
 from cloud.exchange import Exchange
 from cloud.federation import Federation
-from cloud.job_settings import JobSettings
+from cloud.job_settings import PLACES, JobSettings
+from cloud.pulls import FEWEST_CLIENTS, gather_pulls
+from cloud.pulls import PHASE as PULLS
 from cloud.roster import roster
 from cloud.round_report import RoundReport
 from protocol.base_model import read_card
 from protocol.directions import Directions
-from protocol.files import mend_lines, write_atomic, write_json
+from protocol.errors import InputError
+from protocol.files import mend_lines, read_json, write_atomic, write_json
 from protocol.ledger import Ledger
 from protocol.packing import ShiftHeader, pack
+from protocol.places import STEP, Pull, relevance, warm_start
 from protocol.settings import STAGES
 from protocol.shift import Shift
 
@@ -61,14 +65,9 @@ class Job:
     def __init__(self, grid: Grid, settings: JobSettings, folder: Path, progress: Progress) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
         self.card = read_card(settings.base_model)
-        self.header = ShiftHeader(
-            shape=settings.shape(self.card),
-            task=settings.task,
-            fingerprint=self.card.fingerprint,
-            round=0,
-            dtype=settings.transport_dtype,
-        )
+        settings.check(self.card)
         self._job = settings
+        self._told: dict[str, Pull | None] = {}
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for `expected` clients; the names of those that can take part (see `roster`)."""
@@ -78,7 +77,7 @@ class Job:
             expected=expected,
             timeout=seconds,
             fingerprint=self.card.fingerprint,
-            task=self.header.task,
+            task=self._job.task,
             ledger=ledger,
             enrolled=enrolled,
         )
@@ -86,8 +85,33 @@ class Job:
         self.progress("connected", {"clients": len(self.names)})
         return list(found.statuses)
 
+    def choose(self, clients: Sequence[str]) -> None:
+        """Settle what the settings leave open from these clients' pulls, once; nothing where all is given.
+
+        Raises InputError when too few clients tell theirs.
+        """
+        if not self._job.open:
+            return
+        path = self.folder / PLACES
+        if not path.exists():
+            begun = time.monotonic()
+            pulls = self._pulls(clients)
+            found = {
+                "settings": self._job.choose(pulls, self.card),
+                "relevance": relevance(pulls).tolist(),
+                "clients": len(pulls),
+                "seconds": time.monotonic() - begun,
+            }
+            write_json(path, found)
+        found = read_json(path)
+        self._job = self._job.settled(found["settings"])
+        self.progress("chosen", {key: found[key] for key in ("settings", "clients", "seconds")})
+
     def train(self, phase: str, clients: Sequence[str]) -> tuple[Federation, Shift]:
-        """The collective shift of a federation of these clients, resumed where it was begun."""
+        """The collective shift of a federation of these clients, resumed where it was begun.
+
+        Raises InputError when too few clients can take part.
+        """
         federation = self._federation(phase, self._ledger(phase))
 
         def on_round(report: RoundReport) -> None:
@@ -104,7 +128,8 @@ class Job:
             self.progress("round", values)
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        return federation, federation.train(clients, on_round)
+        start = (lambda: self._warm(clients)) if self._job.warm_start else None
+        return federation, federation.train(clients, on_round, start)
 
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
         """The group's directions over these clients, found once; None where the settings want none.
@@ -159,9 +184,43 @@ class Job:
         return pack(shift, self.trained_header)
 
     @property
+    def header(self) -> ShiftHeader:
+        """Of the collective shift before any round; raises InputError before `choose`, where it is needed."""
+        return ShiftHeader(
+            shape=self._job.shape(self.card),
+            task=self._job.task,
+            fingerprint=self.card.fingerprint,
+            round=0,
+            dtype=self._job.transport_dtype,
+        )
+
+    @property
     def trained_header(self) -> ShiftHeader:
         """Of the shift after all rounds."""
         return replace(self.header, round=self._job.rounds)
+
+    def _warm(self, clients: Sequence[str]) -> Shift:
+        return warm_start(self._pulls(clients), self.header.shape, STEP, self._job.seed)
+
+    def _pulls(self, clients: Sequence[str]) -> list[Pull]:
+        """Of clients by name; those that were asked before are not asked again."""
+        asked = [client for client in clients if client not in self._told]
+        if asked:
+            self.progress("phase", {"phase": PULLS, "clients": len(asked)})
+            told = gather_pulls(
+                Exchange(self.grid, self._ledger(PULLS), self.names, self._on_reply),
+                self._job.pulls(),
+                self.card,
+                asked,
+                max_items=self._job.federation().max_items,
+                deadline=self._job.deadline_seconds,
+            )
+            self._told |= dict.fromkeys(asked) | told
+        known = [self._told[client] for client in sorted(set(clients))]
+        pulls = [pull for pull in known if pull is not None]
+        if len(pulls) < FEWEST_CLIENTS:
+            raise InputError(f"{PULLS}: {len(pulls)} clients told theirs, at least {FEWEST_CLIENTS} needed")
+        return pulls
 
     def _once(self, phase: str, clients: Sequence[str], ask: Callable[[Federation], dict[str, Any]]) -> None:
         path = self.folder / "results" / f"{phase}.json"

@@ -1,20 +1,35 @@
 """The settings of a federation and of what comes after: a preset's TOML file, then the user's values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
 
 from cloud.presets import read_preset
 from cloud.settings import FederationSettings
 from protocol.base_model import BaseModelCard
 from protocol.errors import InputError
+from protocol.files import read_json
+from protocol.places import PERSONAL_SHARE, SHARE, Pull, least_rank, places
 from protocol.positions import Positions
-from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
+from protocol.settings import (
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
 from protocol.shift import ShiftShape
 from protocol.tasks import task_by_name
 
 SETTINGS = "settings.json"
 """A run's settings, in its folder."""
+PLACES = "places.json"
+"""There too: what was chosen for those that are `auto`, once (see `cloud.places`)."""
+AUTO = "auto"
+Auto = Literal["auto"]
+"""Of a setting: chosen in the run, from the gradients of its clients' losses."""
+_LATER = "chosen in a run, from what its clients tell; give a value here"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +42,18 @@ class JobSettings:
     """Folder, hub name, or `embedded`."""
     prompt_form: str = "lamp"
     """`lamp` or `oppu`."""
-    layers: list[int]
-    """Decoder layers to shift, of a model of `layers_of` layers; scaled by depth to another model."""
+    layers: list[int] | Auto
+    """Decoder layers to shift, of a model of `layers_of` layers; scaled by depth to another model.
+    `auto`: the two on which clients pull hardest (`protocol.places`)."""
     layers_of: int
     positions: str
-    collective_rank: int
-    personal_rank: int
+    collective_rank: int | Auto
+    """`auto`: the least that holds 80 % of the energy of the clients' gradients, 16 at most."""
+    personal_rank: int | Auto
+    """`auto`: the same for 50 %."""
+    warm_start: bool = False
+    """Begin collective training with R along the clients' leading gradients instead of at random, and with a
+    small step down their mean gradient."""
     additive: bool = False
     """Add the two shifts' deltas instead of applying the personal shift after the collective."""
 
@@ -74,14 +95,17 @@ class JobSettings:
         Positions.parse(self.positions)
         if self.layers_of < 1:
             raise InputError(f"layers_of={self.layers_of}: must be at least 1")
-        if any(not 0 <= layer < self.layers_of for layer in self.layers):
+        if not isinstance(self.layers, str) and any(not 0 <= layer < self.layers_of for layer in self.layers):
             raise InputError(
                 f"layers={self.layers}: a model of {self.layers_of} layers has 0..{self.layers_of - 1}"
             )
         self.federation()
         self.training(personal=False)
         self.training(personal=True)
-        self.personal("full")
+        if self.personal_rank != AUTO:
+            self.personal("full")
+        if self.open or self.warm_start:
+            self.pulls()
         self.evaluation("personal", "full")
         self.pairs()
         if self.edited_layers < 1:
@@ -114,23 +138,67 @@ class JobSettings:
         """Keys with hyphens."""
         return {name.replace("_", "-"): value for name, value in asdict(self).items()}
 
+    @property
+    def open(self) -> bool:
+        """Whether something is chosen in the run."""
+        return AUTO in (self.layers, self.collective_rank, self.personal_rank)
+
+    def choose(self, pulls: Sequence[Pull], card: BaseModelCard) -> dict[str, Any]:
+        """What the clients' pulls tell for the settings that are `auto`, by key.
+
+        Raises InputError when layers are given that do not fit the model.
+        """
+        chosen: dict[str, Any] = {}
+        layers = self._layers(card.layers)
+        if self.layers == AUTO:
+            layers = list(places(pulls).layers)
+            chosen |= {"layers": layers, "layers-of": card.layers}
+        for key, value, share in (
+            ("collective-rank", self.collective_rank, SHARE),
+            ("personal-rank", self.personal_rank, PERSONAL_SHARE),
+        ):
+            if value == AUTO:
+                chosen[key] = least_rank(pulls, layers, share)
+        return chosen
+
+    def settled(self, chosen: Mapping[str, Any]) -> Self:
+        """The same with what was chosen."""
+        return self.from_flat(self.to_flat() | dict(chosen))
+
+    def check(self, card: BaseModelCard) -> None:
+        """Raise InputError when what is given does not fit the model, whatever will be chosen."""
+        least = {"layers": [0], "collective-rank": 1, "personal-rank": 1}
+        values = self.to_flat()
+        self.settled({key: value for key, value in least.items() if values[key] == AUTO}).shape(card)
+
     def shape(self, card: BaseModelCard) -> ShiftShape:
         """Of the collective shift on this base model, layers scaled by depth.
 
-        Raises InputError when rank or layers do not fit the model.
+        Raises InputError when rank or layers do not fit the model, or are still to be chosen.
         """
-        depth = card.layers
-        scaled = sorted({min(depth - 1, round(layer * depth / self.layers_of)) for layer in self.layers})
+        if self.layers == AUTO:
+            raise InputError(f"layers={AUTO}: {_LATER}")
+        rank, own = self._rank("collective_rank"), self._rank("personal_rank")
         shape = ShiftShape(
-            layers=tuple(scaled),
-            rank=self.collective_rank,
+            layers=tuple(self._layers(card.layers)),
+            rank=rank,
             hidden_size=card.hidden_size,
             positions=Positions.parse(self.positions),
         )
-        shape.check_effect(depth)
-        if self.personal_rank > card.hidden_size:
-            raise InputError(f"rank={self.personal_rank} is outside 1..{card.hidden_size}, the hidden size")
+        shape.check_effect(card.layers)
+        if own > card.hidden_size:
+            raise InputError(f"rank={own} is outside 1..{card.hidden_size}, the hidden size")
         return shape
+
+    def _layers(self, depth: int) -> list[int]:
+        given = [] if isinstance(self.layers, str) else self.layers
+        return sorted({min(depth - 1, round(layer * depth / self.layers_of)) for layer in given})
+
+    def _rank(self, name: Literal["collective_rank", "personal_rank"]) -> int:
+        rank: int | Auto = getattr(self, name)
+        if isinstance(rank, str):
+            raise InputError(f"{name}={AUTO}: {_LATER}")
+        return rank
 
     def federation(self) -> FederationSettings:
         """The cloud's part."""
@@ -161,7 +229,16 @@ class JobSettings:
 
     def personal(self, slot: str) -> PersonalSettings:
         """The personal shift a client keeps in `slot`."""
-        return PersonalSettings(rank=self.personal_rank, additive=self.additive, slot=slot)
+        return PersonalSettings(rank=self._rank("personal_rank"), additive=self.additive, slot=slot)
+
+    def pulls(self) -> PullSettings:
+        """What the clients' pulls are taken of."""
+        return PullSettings(
+            positions=self.positions,
+            max_items=self.collective_max_items,
+            batch_size=self.batch_size,
+            prompt_form=self.prompt_form,
+        )
 
     def pairs(self) -> PairSettings:
         """How a client makes the pairs it contributes to the group's directions."""
@@ -183,11 +260,20 @@ class JobSettings:
         )
 
 
+def read_settled(folder: Path) -> dict[str, Any]:
+    """The settings of a run folder by key, with what was chosen for those that are `auto`."""
+    values: dict[str, Any] = read_json(folder / SETTINGS)
+    path = folder / PLACES
+    return values | read_json(path)["settings"] if path.exists() else values
+
+
 def _keys(cls: type[JobSettings]) -> list[str]:
     return [field.name.replace("_", "-") for field in fields(cls)]
 
 
 def _checked(key: str, value: Any, kind: Any) -> Any:
+    if Auto in get_args(kind):
+        return value if value == AUTO else _checked(key, value, get_args(kind)[0])
     if kind is float and type(value) is int:
         value = float(value)
     if kind == list[int]:

@@ -41,6 +41,7 @@ def main(grid: Grid, context: Context) -> None:
     progress("start", {"run": str(folder)})
     job = Job(grid, settings, folder, progress)
     clients = _connected(job, settings, home)
+    job.choose(clients)
     federation, shift = job.train("train", clients)
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     lifetime = timedelta(days=settings.lifetime_days)

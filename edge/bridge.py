@@ -16,8 +16,22 @@ from google.protobuf.message import Message as Proto
 from edge.endpoint import connect
 from edge.records import probe_request, refusal, reply, status_reply
 from protocol import bridge_pb2, bridge_pb2_grpc
-from protocol.messages import MOMENTS_KEY, ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, SUMS_KEY
-from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
+from protocol.messages import (
+    MOMENTS_KEY,
+    PULL_KEY,
+    ROUND_KEY,
+    SETTINGS_RECORD,
+    SHIFT_KEY,
+    SHIFT_RECORD,
+    SUMS_KEY,
+)
+from protocol.settings import (
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
 
 app = ClientApp()
 BRIDGE_KEY = "bridge"
@@ -101,6 +115,18 @@ def probe(message: Message, context: Context) -> Message:
         )
         answer = stub.Probe(request, timeout=timeout)
         return reply(message, answer.pairs, statistics={SUMS_KEY: answer.sums} if answer.sums else None)
+
+    return _asked(message, context, ask)
+
+
+@app.train("pull")
+def pull(message: Message, context: Context) -> Message:
+    """The gradient of the person's mean loss at each layer."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        request = bridge_pb2.PullRequest(**vars(PullSettings.from_config(_config(message))))
+        answer = stub.Pull(request, timeout=timeout)
+        return reply(message, answer.pairs, statistics={PULL_KEY: answer.pull})
 
     return _asked(message, context, ask)
 

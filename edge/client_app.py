@@ -12,9 +12,11 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from edge.agent import Agent, Contribution, Outcome, Result, contribute, evaluate, personalize
-from edge.chameleon.contribution import Memory, Probing, Statistics, moments, probe
+from edge.chameleon.contribution import Memory, Probing, moments, probe
 from edge.items import ItemCache
+from edge.pulls import tell_pull
 from edge.records import probe_request, refusal, reply, status_reply
+from edge.statistics import Statistics
 from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.files import read_json
@@ -24,15 +26,25 @@ from protocol.messages import (
     MOMENTS_TYPE,
     PERSONALIZE_TYPE,
     PROBE_TYPE,
+    PULL_KEY,
+    PULL_TYPE,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
     SUMS_KEY,
 )
 from protocol.run_folder import run_folder
-from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
+from protocol.settings import (
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
 
 app = ClientApp()
+_STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, PULL_TYPE: PULL_KEY}
+"""What is told of the pairs, by what was asked."""
 
 CLIENTS = "clients"
 """Folder of a run: one folder per client, named by partition, and `agent.json` for all of them."""
@@ -78,6 +90,12 @@ def on_moments(message: Message, context: Context) -> Message:
 @app.train("probe")
 def on_probe(message: Message, context: Context) -> Message:
     """Sums of a probe's loss and gradient over the client's pairs."""
+    return next(respond([(message, context)]))
+
+
+@app.train("pull")
+def on_pull(message: Message, context: Context) -> Message:
+    """The gradient of the client's mean loss at each layer."""
     return next(respond([(message, context)]))
 
 
@@ -127,6 +145,9 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
             return _each(agents, lambda agent: moments(agent, settings, memory))
         asked = Probing(**probe_request(message))
         return _each(agents, lambda agent: probe(agent, settings, asked, memory))
+    if kind == PULL_TYPE:
+        wanted = PullSettings.from_config(config)
+        return _each(agents, lambda agent: tell_pull(agent, wanted))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
         return contribute(agents, packed, TrainingSettings.from_config(config), items)
@@ -146,7 +167,7 @@ def _each(agents: Iterable[Agent], act: Callable[[Agent], Outcome]) -> Iterator[
 
 def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
     if isinstance(result, Statistics):
-        key = MOMENTS_KEY if message.metadata.message_type == MOMENTS_TYPE else SUMS_KEY
+        key = _STATISTICS[message.metadata.message_type]
         return reply(message, result.items, statistics={key: result.data} if result.data else None)
     update = result.update if isinstance(result, Contribution) else None
     return reply(message, result.items, result.metrics if shares_metrics else None, update)

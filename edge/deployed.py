@@ -13,14 +13,16 @@ from threading import Event
 from typing import Any
 
 from edge.agent import Agent, Contribution, Opened, Outcome
-from edge.chameleon.contribution import Memory, Probing, Statistics, moments, probe
+from edge.chameleon.contribution import Memory, Probing, moments, probe
 from edge.home import AgentSettings, Home
 from edge.items import ItemCache
 from edge.keys import KeyKeeper
+from edge.pulls import tell_pull
 from edge.releases import ReleaseStore
 from edge.renewal import Lesson, learn, renew
 from edge.sent import Sent
 from edge.slab import Slab, Stack
+from edge.statistics import Statistics
 from edge.streaming import Finished, Sampling, conversation, prompt_tokens, stream
 from edge.training import Watch
 from edge.turns import Alive, Cancelled, Turns
@@ -28,7 +30,14 @@ from edge.vault import Kept
 from protocol.base_model import load
 from protocol.errors import InputError
 from protocol.release import Release
-from protocol.settings import STAGES, EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
+from protocol.settings import (
+    STAGES,
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
 
 SLOT = "full"
 _WAITING_TRAININGS = 4
@@ -113,6 +122,12 @@ class Deployed:
         """Sums over those pairs."""
         with self._training("probe", alive):
             return probe(self.agent, pairs, asked, self._memory)
+
+    def pull(self, settings: PullSettings, alive: Alive) -> Statistics:
+        """The gradient of the mean loss on the latest pairs, at each layer."""
+        with self._training("pull", alive):
+            self.agent.read()
+            return tell_pull(self.agent, settings)
 
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
         """Answer the held-out questions at one stage of a release; metric sums."""

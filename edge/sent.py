@@ -16,6 +16,7 @@ from protocol.packing import read_header
 _STATISTICS = {
     "moments": "sums over preference pairs, and their two leading directions",
     "sums": "a probe's loss and gradient, summed over preference pairs",
+    "pull": "gradient of the mean loss over training pairs at each layer, mean length of the states",
 }
 
 

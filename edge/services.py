@@ -21,7 +21,13 @@ from edge.streaming import Finished, Sampling
 from edge.turns import Busy, Cancelled
 from protocol import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from protocol.errors import InputError
-from protocol.settings import EvaluationSettings, PairSettings, PersonalSettings, TrainingSettings
+from protocol.settings import (
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
 
 _Code: TypeAlias = grpc.StatusCode
 
@@ -101,6 +107,15 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
             return bridge_pb2.ProbeReply(sums=done.data, pairs=done.items)
 
         return self._answer("probe", act, context)
+
+    def Pull(self, request: bridge_pb2.PullRequest, context: Any) -> Message:
+        """The gradient of the person's mean loss at each layer."""
+
+        def act() -> Message:
+            done = self._deployed.pull(PullSettings(**_fields(request)), context.is_active)
+            return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
+
+        return self._answer("pull", act, context)
 
     def _shared(self, done: Outcome) -> dict[str, Any]:
         return {**done.metrics} if self._deployed.agent.history.shares_metrics else {}

@@ -189,3 +189,23 @@ class ProbeReply(_message.Message):
     sums: bytes
     pairs: int
     def __init__(self, sums: _Optional[bytes] = ..., pairs: _Optional[int] = ...) -> None: ...
+
+class PullRequest(_message.Message):
+    __slots__ = ("positions", "max_items", "batch_size", "prompt_form")
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    MAX_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FORM_FIELD_NUMBER: _ClassVar[int]
+    positions: str
+    max_items: int
+    batch_size: int
+    prompt_form: str
+    def __init__(self, positions: _Optional[str] = ..., max_items: _Optional[int] = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
+
+class PullReply(_message.Message):
+    __slots__ = ("pull", "pairs")
+    PULL_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    pull: bytes
+    pairs: int
+    def __init__(self, pull: _Optional[bytes] = ..., pairs: _Optional[int] = ...) -> None: ...

@@ -29,8 +29,8 @@ class BridgeStub(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
-    pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
+    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     def __init__(self, channel):
@@ -69,14 +69,19 @@ class BridgeStub(object):
                 request_serializer=protocol_dot_bridge__pb2.ProbeRequest.SerializeToString,
                 response_deserializer=protocol_dot_bridge__pb2.ProbeReply.FromString,
                 _registered_method=True)
+        self.Pull = channel.unary_unary(
+                '/fedperfit.Bridge/Pull',
+                request_serializer=protocol_dot_bridge__pb2.PullRequest.SerializeToString,
+                response_deserializer=protocol_dot_bridge__pb2.PullReply.FromString,
+                _registered_method=True)
 
 
 class BridgeServicer(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
-    pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
+    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     def Status(self, request, context):
@@ -115,6 +120,12 @@ class BridgeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pull(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BridgeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -148,6 +159,11 @@ def add_BridgeServicer_to_server(servicer, server):
                     request_deserializer=protocol_dot_bridge__pb2.ProbeRequest.FromString,
                     response_serializer=protocol_dot_bridge__pb2.ProbeReply.SerializeToString,
             ),
+            'Pull': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=protocol_dot_bridge__pb2.PullRequest.FromString,
+                    response_serializer=protocol_dot_bridge__pb2.PullReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'fedperfit.Bridge', rpc_method_handlers)
@@ -160,8 +176,8 @@ class Bridge(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums over at least four preference
-    pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
+    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
     """
 
     @staticmethod
@@ -316,6 +332,33 @@ class Bridge(object):
             '/fedperfit.Bridge/Probe',
             protocol_dot_bridge__pb2.ProbeRequest.SerializeToString,
             protocol_dot_bridge__pb2.ProbeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Bridge/Pull',
+            protocol_dot_bridge__pb2.PullRequest.SerializeToString,
+            protocol_dot_bridge__pb2.PullReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ class Entry:
     """One message between cloud and edge."""
 
     phase: str
-    """`train`, `directions`, `personalize`, `evaluate`, `status`, or the name of a study."""
+    """`train`, `pulls`, `directions`, `personalize`, `evaluate`, `status`, or the name of a study."""
     round: int
     """Federation round, or evaluation of the probes, from 1; 0 outside of both."""
     client: str

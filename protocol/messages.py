@@ -6,9 +6,10 @@
     evaluate     -> counts (+ metrics)
     moments      -> counts + statistics
     probe        -> counts (+ statistics)
+    pull         -> counts + statistics
 
 Metrics are sums over a client's items and are sent only when the client's owner allows it. Statistics are
-sums over a client's preference pairs (`protocol.statistics`); nothing in them belongs to one pair.
+sums or means over a client's pairs (`protocol.statistics`); nothing in them belongs to one pair.
 """
 
 SHIFT_RECORD = "shift"
@@ -31,7 +32,7 @@ METRICS_RECORD = "metrics"
 """MetricRecord, edge to cloud: sums over items, only with the owner's leave."""
 
 STATISTICS_RECORD = "statistics"
-"""ConfigRecord of bytes, both ways; in a reply it holds one of the two sums below."""
+"""ConfigRecord of bytes, both ways; in a reply it holds one of the three below that go up."""
 MOMENTS_KEY = "moments"
 """Up: what a client tells of its pairs."""
 PROBES_KEY = "probes"
@@ -41,6 +42,8 @@ VIEW_KEY = "view"
 SUMS_KEY = "sums"
 """Up: of the probes' losses and gradients. A client that does not have the view, because
 its agent was started anew, leaves the statistics out and counts no items; it is then sent again."""
+PULL_KEY = "pull"
+"""Up: the mean gradient of a client's loss at each layer, and the length of its states there."""
 VIEW_DIGEST_KEY = "view-digest"
 """In the settings of a probe: SHA-256 of the view's bytes."""
 
@@ -53,4 +56,5 @@ PERSONALIZE_TYPE = "train.personalize"
 EVALUATE_TYPE = "evaluate.stage"
 MOMENTS_TYPE = "train.moments"
 PROBE_TYPE = "train.probe"
+PULL_TYPE = "train.pull"
 """Flower message types: the category before the dot, the action of the ClientApp after it."""

@@ -90,7 +90,8 @@ class PersonalSettings(_Flat):
 ROWS = 2
 """Rows of moments that travel."""
 FEWEST_PAIRS = 2 * ROWS
-"""Of a contributor: as many rows as pairs would be the pairs' hidden states, up to a rotation."""
+"""Of a contributor of statistics: as many rows as pairs would be the pairs' hidden states, up to a rotation;
+a mean of few tells much of each."""
 PAIR_SOURCES = ("contrast", "insights")
 """Where the two texts of a preference pair come from."""
 
@@ -111,6 +112,28 @@ class PairSettings(_Flat):
             raise InputError(f"items={self.items}: must be at least {FEWEST_PAIRS}")
         if self.source not in PAIR_SOURCES:
             raise InputError(f"source={self.source!r}: expected one of {', '.join(PAIR_SOURCES)}")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size={self.batch_size}: must be at least 1")
+        if self.prompt_form not in tuple(PromptForm):
+            raise InputError(f"prompt_form={self.prompt_form!r}: expected lamp or oppu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullSettings(_Flat):
+    """What a client's pull is taken of."""
+
+    positions: str
+    """Where in the prompts, e.g. `l7`."""
+    max_items: int
+    """At most this many of the client's latest pairs; 0 is all."""
+    batch_size: int
+    prompt_form: str
+
+    def __post_init__(self) -> None:
+        if self.max_items < 0 or 0 < self.max_items < FEWEST_PAIRS:
+            raise InputError(
+                f"max_items={self.max_items}: a pull is of at least {FEWEST_PAIRS} pairs; 0 is all"
+            )
         if self.batch_size < 1:
             raise InputError(f"batch_size={self.batch_size}: must be at least 1")
         if self.prompt_form not in tuple(PromptForm):

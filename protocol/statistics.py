@@ -1,4 +1,6 @@
-"""What travels for a group's directions, as bytes: moments down to two rows, a view, probes, sums.
+"""What clients tell of their pairs, as bytes, and what they are asked by.
+
+For a group's directions: moments down to two rows, a view, probes, sums. For the choice of places: pulls.
 
 Tensors stand one after another, little endian; their shapes follow from what both sides know. Numbers are
 fp32 but for two: a view's axes are fp16, which tilts them by less than a thousandth and the same way for
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 
 from protocol.errors import InputError
+from protocol.places import Pull
 from protocol.probe import Frame, Moments
 from protocol.settings import ROWS
 
@@ -95,6 +98,17 @@ def probes_from_bytes(data: bytes, layers: int, rank: int) -> torch.Tensor:
     restarts = len(data) // (4 * layers * (rank + 1))
     (probes,) = from_bytes(data, (layers, rank + 1, max(restarts, 1)))
     return probes.double()
+
+
+def pull_to_bytes(pull: Pull) -> bytes:
+    """All but the number of pairs, which is the reply's count."""
+    return to_bytes(pull.gradient, pull.length)
+
+
+def pull_from_bytes(data: bytes, pairs: int, layers: int, hidden_size: int) -> Pull:
+    """The inverse; raises InputError for another length, or values that are not finite."""
+    gradient, length = from_bytes(data, (layers, hidden_size), (layers,))
+    return Pull(gradient, length, pairs)
 
 
 def to_bytes(*tensors: torch.Tensor, dtype: str = "<f4") -> bytes:

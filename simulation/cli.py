@@ -101,7 +101,7 @@ def simulate(
             raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
         if folder.is_dir() and any(folder.iterdir()):
             raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
-    settings.shape(read_card(settings.base_model))
+    settings.check(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     clients = prepare_clients(settings, folder)
@@ -147,6 +147,9 @@ def describe(event: dict[str, Any]) -> str:
             f"{event['admitted']} updates{dropped}{loss}  "
             f"down {event['down'] / 1e6:.2f} MB  up {event['up'] / 1e6:.2f} MB"
         )
+    if kind == "chosen":
+        chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
+        return f"{chosen}: chosen from {event['clients']} clients' gradients in {event['seconds']:.0f} s"
     if kind == "memory":
         each = event["kept"] / max(1, event["items"]) / 1e3
         return (

@@ -1,29 +1,33 @@
 """What a run sent, from its ledger, beside what other methods would have to send."""
 
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from protocol.base_model import BaseModelCard
 from protocol.files import read_json
 from protocol.ledger import Entry, Ledger
-from protocol.positions import Positions
-from protocol.shift import ShiftShape
+from simulation.settings import RunSettings
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
 
 def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Bytes per phase, round and client in both directions; {} when nothing was sent yet.
+    """Bytes per phase, round and client in both directions; {} when nothing was sent or chosen yet.
 
+    settings: of the run, by key, with what was chosen.
     `alternatives` are bytes per client, round and direction at the same precision.
     """
     by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
-    if not any(by_phase.values()) or not (folder / "card.json").exists():
+    job = RunSettings.from_flat(settings)
+    if not any(by_phase.values()) or not (folder / "card.json").exists() or job.open:
         return {}
     card = read_json(folder / "card.json")
     training = by_phase.get("train", [])
-    width = BYTES[settings.get("transport-dtype", "float32")]
+    own = job.personal("full").rank
+    width = BYTES[job.transport_dtype]
     payloads = [entry.payload for entry in training if entry.payload]
     return {
         "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
@@ -37,7 +41,7 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "LoRA r=8 on q, v": card["lora_qv"] * width,
             "full model": card["parameters"] * width,
         },
-        "personal-parameters": _personal_parameters(folder, settings, card),
+        "personal-parameters": replace(job.shape(BaseModelCard(**card)), rank=own).parameters,
         "personal-bytes-sent": 0,
     }
 
@@ -63,15 +67,3 @@ def _per_client(entries: list[Entry]) -> dict[str, dict[str, float]]:
         for direction, sums in totals.items()
         if sums
     }
-
-
-def _personal_parameters(folder: Path, settings: dict[str, Any], card: dict[str, Any]) -> int:
-    depth = card["layers"]
-    layers = {min(depth - 1, round(layer * depth / settings["layers-of"])) for layer in settings["layers"]}
-    shape = ShiftShape(
-        layers=tuple(sorted(layers)),
-        rank=settings["personal-rank"],
-        hidden_size=card["hidden_size"],
-        positions=Positions.parse(settings["positions"]),
-    )
-    return shape.parameters

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud.job_settings import PLACES, read_settled
 from edge.scoring import Sums, score
 from protocol.files import read_json, write_json
 from protocol.settings import STAGES
@@ -139,7 +140,7 @@ def _interval(values: Array) -> dict[str, float]:
 
 def summarise(folder: Path) -> dict[str, Any]:
     """All figures of a run folder, as JSON values. Phases that are missing are left out."""
-    settings = read_json(folder / "settings.json")
+    settings = read_settled(folder)
     task = task_by_name(settings["task"])
     bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
     main = MAIN[task.kind]
@@ -171,6 +172,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "collective": _collective_curve(bootstrap, samples),
         "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
         "communication": communication(folder, settings),
+        "places": read_json(folder / PLACES) if (folder / PLACES).exists() else {},
     }
     if (folder / BOUNDS).exists():
         summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)

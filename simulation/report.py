@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cloud.job_settings import read_settled
 from protocol.files import read_json, write_atomic
 from simulation import plots
 from simulation.html import estimate, figure, grid, page, table
@@ -22,8 +23,8 @@ _NAMES = {
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` of a run folder from its metrics.json and settings.json."""
-    summary, settings = read_json(folder / METRICS), read_json(folder / "settings.json")
+    """Write `report.html` of a run folder from its metrics.json and its settings."""
+    summary, settings = read_json(folder / METRICS), read_settled(folder)
     path = folder / REPORT
     write_atomic(path, render(summary, settings).encode())
     return path
@@ -53,6 +54,7 @@ def render(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             ]
         ),
         _history_table(summary),
+        _places(summary),
         _communication(summary),
         _dropped(summary),
         _settings(settings),
@@ -188,6 +190,23 @@ def _history_table(summary: Mapping[str, Any]) -> str:
         for point in points
     ]
     return f"<section><h2>Cold start in numbers</h2>{table(head, rows)}</section>"
+
+
+def _places(summary: Mapping[str, Any]) -> str:
+    about = summary["places"]
+    if not about:
+        return ""
+    chosen = about["settings"]
+    named = ", ".join(f"<code>{escape(key)}</code> {escape(str(value))}" for key, value in chosen.items())
+    rows = [
+        ([str(layer), f"{value:.3g}"], layer in chosen.get("layers", []))
+        for layer, value in enumerate(about["relevance"])
+    ]
+    return (
+        f"<section><h2>Chosen in this run</h2><p>{named}: from the gradients of {about['clients']} "
+        f"clients' losses, in {about['seconds']:.1f} s.</p>"
+        f"{table(['layer', 'nats per state length'], rows)}</section>"
+    )
 
 
 def _communication(summary: Mapping[str, Any]) -> str:

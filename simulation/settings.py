@@ -33,7 +33,7 @@ class RunSettings(JobSettings):
     history_lengths: list[int]
     """Cold start by history length; empty for none."""
     collective_sizes: list[int]
-    """Cold start by number of collective clients; empty for none."""
+    """Cold start by number of collective clients, two at least with `warm_start`; empty for none."""
     collective_study_items: int = 16
     """History items of a new user in the study by number of collective clients."""
     bootstrap_samples: int = 2000
@@ -54,6 +54,6 @@ class RunSettings(JobSettings):
                 raise InputError(f"{name}={getattr(self, name)}: must be in 0..1")
         if self.attack not in ATTACKS:
             raise InputError(f"attack={self.attack!r}: expected one of {', '.join(ATTACKS)}")
-        for name, least in (("history_lengths", 0), ("collective_sizes", 1)):
+        for name, least in (("history_lengths", 0), ("collective_sizes", 2 if self.warm_start else 1)):
             if any(value < least for value in getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)}: values must be at least {least}")

@@ -35,6 +35,7 @@ class Study(Job):
             for group in (OTHERS, TARGETS, NEW)
         )
         self.connect(len(groups), CONNECT_SECONDS)
+        self.choose(others)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
         release = self._release(shift, self.directions("directions", others))

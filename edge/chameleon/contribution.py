@@ -8,26 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edge.agent import Agent, Outcome
+from edge.agent import Agent
 from edge.chameleon.identify import States
 from edge.chameleon.pairs import PairSource, Reader, preference_states
+from edge.statistics import Statistics, check_enough
 from protocol.errors import InputError
 from protocol.probe import Moments, evaluate
-from protocol.settings import FEWEST_PAIRS, ROWS, PairSettings
+from protocol.settings import ROWS, PairSettings
 from protocol.statistics import View, moments_to_bytes, probes_from_bytes, sums_to_bytes
 from protocol.tasks import PromptForm
-
-
-class TooFewPairs(InputError):
-    """Moments of so few pairs would tell the pairs themselves."""
-
-
-@dataclass(frozen=True)
-class Statistics(Outcome):
-    """An outcome of either action; its items are the pairs."""
-
-    data: bytes
-    """Moments, or sums; empty, and no items, where a view is needed that is not there."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +76,5 @@ def _kept(agent: Agent, settings: PairSettings, memory: Memory) -> States:
         reader = Reader(agent.base, agent.history.task, form, settings.batch_size)
         states = preference_states(reader, agent.history, settings.items, PairSource(settings.source))
         memory.states[agent.history.name] = (settings, states)
-    if len(states) < FEWEST_PAIRS:
-        raise TooFewPairs(f"{len(states)} preference pairs, at least {FEWEST_PAIRS} are needed")
+    check_enough(len(states), "preference pairs")
     return states

@@ -72,7 +72,7 @@ def _personal(base: BaseModel, workload: Workload, user: int) -> PersonalShift:
 
 
 def _shape(base: BaseModel, workload: Workload) -> ShiftShape:
-    return replace(workload.settings.shape(base.card), rank=workload.settings.personal_rank)
+    return replace(workload.settings.shape(base.card), rank=workload.settings.personal("full").rank)
 
 
 def _bytes(base: BaseModel, workload: Workload) -> int:

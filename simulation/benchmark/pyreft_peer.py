@@ -77,7 +77,7 @@ def _fit(base: BaseModel, examples: Sequence[Example], workload: Workload, user:
 def make_model(base: BaseModel, workload: Workload) -> Any:
     """The base model with one new intervention per shifted layer, first and last positions sharing it."""
     library = required("pyreft")
-    rank = workload.settings.personal_rank
+    rank = workload.settings.personal("full").rank
     sizes = {"embed_dim": base.card.hidden_size, "low_rank_dimension": rank, "dtype": base.model.dtype}
     representations = [
         {

@@ -23,7 +23,7 @@ def test_the_generated_modules_are_current(tmp_path: Path) -> None:
             assert made.read_text() == (ROOT / "protocol" / made.name).read_text()
 
 
-def test_replies_over_the_bridge_have_three_fields_of_bytes_and_three_that_name() -> None:
+def test_replies_over_the_bridge_have_four_fields_of_bytes_and_three_that_name() -> None:
     kinds: dict[int, set[str]] = {}
 
     def walk(message: Descriptor) -> None:
@@ -36,8 +36,8 @@ def test_replies_over_the_bridge_have_three_fields_of_bytes_and_three_that_name(
     service = bridge_pb2.DESCRIPTOR.services_by_name["Bridge"]
     for method in service.methods:
         walk(method.output_type)
-    sums = {"MomentsReply.moments", "ProbeReply.sums"}
-    assert kinds.pop(FieldDescriptor.TYPE_BYTES) == {"ContributeReply.update", *sums}
+    statistics = {"MomentsReply.moments", "ProbeReply.sums", "PullReply.pull"}
+    assert kinds.pop(FieldDescriptor.TYPE_BYTES) == {"ContributeReply.update", *statistics}
     names = {"StatusReply.client", "StatusReply.fingerprint", "StatusReply.task"}
     assert kinds.pop(FieldDescriptor.TYPE_STRING) == names
     numbers = {FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_BOOL}

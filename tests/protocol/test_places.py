@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from protocol.errors import InputError
-from protocol.places import Pull, places, relevance, warm_start
+from protocol.places import Pull, least_rank, places, relevance, warm_start
 from protocol.positions import Positions
 from protocol.shift import ShiftShape
 
@@ -38,6 +38,17 @@ def test_the_planted_layers_and_rank_are_chosen(rank):
     assert chosen.rank == rank
 
 
+def test_the_least_rank_of_given_layers_is_that_of_the_worst():
+    flat, steep = pulls(5), pulls(1, noise=0.0)
+    mixed = [
+        Pull(torch.cat([one.gradient[:3], other.gradient[3:]]), one.length, 4)
+        for one, other in zip(steep, flat, strict=True)
+    ]
+    ranks = [least_rank(mixed, layers, share=0.97) for layers in ((0, 1), (4, 5), (0, 4))]
+    assert ranks == [1, 5, 5]
+    assert least_rank(flat, (1,), share=0.1) == 1
+
+
 def test_what_matters_is_the_gradient_in_lengths_of_the_states():
     some = pulls(2)
     twice = [Pull(pull.gradient / 2, pull.length * 2, pull.pairs) for pull in some]
@@ -64,6 +75,14 @@ def test_a_warm_start_moves_down_the_mean_gradient():
         torch.testing.assert_close(moved, expected.expand(5, -1), atol=0.02, rtol=0)
     still = warm_start(some, shape, step=0.0, seed=0)
     assert not still.delta(0, hidden).any()
+
+
+def test_nobody_makes_a_warm_start_long_by_their_word():
+    some = pulls(3, people=5)
+    liar = Pull(some[0].gradient, torch.full((DEPTH,), 1e6), some[0].pairs)
+    shape = ShiftShape(layers=(1,), rank=4, hidden_size=SIZE, positions=Positions.parse("l7"))
+    honest, lied = (warm_start([one, *some[1:]], shape, step=0.1, seed=0) for one in (some[0], liar))
+    assert torch.equal(honest.b, lied.b)
 
 
 def test_fewer_people_than_ranks_leave_the_rest_random():

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.errors import InputError
+from protocol.places import Pull
 from protocol.probe import Frame, Moments, evaluate
 from protocol.settings import ROWS
 from protocol.statistics import (
@@ -15,6 +16,8 @@ from protocol.statistics import (
     moments_from_bytes,
     moments_to_bytes,
     probes_from_bytes,
+    pull_from_bytes,
+    pull_to_bytes,
     sums_from_bytes,
     sums_to_bytes,
     to_bytes,
@@ -44,6 +47,16 @@ def test_moments_round_trip():
     assert found.pairs == 6
     for name in ("personalized_sum", "neutral_sum", "rows"):
         assert torch.equal(getattr(found, name), getattr(told, name))
+
+
+def test_a_pull_round_trips():
+    told = Pull(torch.randn(LAYERS, SIZE), torch.rand(LAYERS), 7)
+    data = pull_to_bytes(told)
+    assert len(data) == LAYERS * (SIZE + 1) * 4
+    found = pull_from_bytes(data, 7, LAYERS, SIZE)
+    assert found.pairs == 7
+    assert torch.equal(found.gradient, told.gradient)
+    assert torch.equal(found.length, told.length)
 
 
 @pytest.mark.parametrize("count", [2, 5, 12])

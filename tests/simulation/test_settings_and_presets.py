@@ -1,10 +1,12 @@
 from importlib import resources
 
 import pytest
+import torch
 
 from cloud.presets import parse_overrides, preset_names
 from protocol.base_model import EMBEDDED, BaseModelCard, read_card
 from protocol.errors import InputError
+from protocol.places import SHARE, Pull, least_rank
 from simulation.settings import RunSettings
 
 CARD = BaseModelCard("f", hidden_size=4096, layers=32, parameters=1, dtype="bfloat16", lora_qv=1)
@@ -73,9 +75,55 @@ def test_overrides_are_toml_values():
         {"directions-source": "history"},
         {"edited-layers": 0},
         {"unknown": 1},
+        {"layers": "all"},
+        {"collective-rank": "many"},
+        {"personal-rank": True},
+        {"warm-start": "yes"},
+        {"warm-start": True, "collective-max-items": 3},
+        {"warm-start": True, "collective-sizes": [1]},
+        {"layers": "auto", "collective-max-items": 3},
     ],
 )
 def test_wrong_values_are_refused_in_one_line(change):
     with pytest.raises(InputError) as caught:
         RunSettings.read("quickstart", change).shape(CARD)
     assert "\n" not in str(caught.value)
+
+
+OPEN = {"layers": "auto", "collective-rank": "auto", "personal-rank": "auto"}
+
+
+@pytest.mark.parametrize("key", list(OPEN))
+def test_what_is_still_to_be_chosen_is_told_in_one_line(key):
+    settings = RunSettings.read("quickstart", {key: "auto"})
+    assert settings.open
+    with pytest.raises(InputError, match=f"{key.replace('-', '_')}=auto: chosen in a run") as caught:
+        settings.shape(CARD)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("collective-rank", 4097), ("personal-rank", 4097), ("layers", [])]
+)
+def test_what_is_given_is_checked_whatever_will_be_chosen(key, value):
+    RunSettings.read("quickstart", OPEN).check(CARD)
+    with pytest.raises(InputError):
+        RunSettings.read("quickstart", OPEN | {key: value}).check(CARD)
+
+
+@pytest.mark.parametrize("given", [{}, {"layers": [3, 4]}, {"collective-rank": 8}, {"personal-rank": 2}])
+def test_only_what_is_open_is_chosen(given):
+    start = torch.Generator().manual_seed(0)
+    pulls = [
+        Pull(torch.randn(32, 8, generator=start) * torch.arange(1.0, 33.0)[:, None], torch.ones(32), 4)
+        for _ in range(9)
+    ]
+    settings = RunSettings.read("quickstart", OPEN | given)
+    chosen = settings.choose(pulls, CARD)
+    assert not set(given) & set(chosen)
+    settled = settings.settled(chosen)
+    assert not settled.open
+    assert settled.shape(CARD).layers == ((12, 16) if "layers" in given else (30, 31))
+    assert settled.shape(CARD).rank == given.get("collective-rank", least_rank(pulls, (30, 31), SHARE))
+    assert settled.personal("full").rank <= settled.shape(CARD).rank
+    assert RunSettings.from_flat(settled.to_flat()) == settled

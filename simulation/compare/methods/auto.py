@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from cloud.presets import read_preset
 from edge.history import History
 from edge.offsets import pull
-from protocol.places import Pull, places
+from protocol.places import PERSONAL_SHARE, Pull, places
 from protocol.positions import Positions
 from simulation.compare.bench import Bench, Values
 from simulation.compare.methods.perfit import PerFit
 
 PRESET = "small_model"
-PERSONAL_SHARE = 0.5
-"""Of the energy of people's gradients, which the personal rank must hold; the collective one holds more."""
 
 
 class Preset(PerFit):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from edge.agent import Agent
-from edge.chameleon.contribution import Memory, Probing, TooFewPairs, moments, probe
+from edge.chameleon.contribution import Memory, Probing, moments, probe
 from edge.chameleon.pairs import PairSource
+from edge.statistics import TooFewPairs
 from protocol.errors import InputError
 from protocol.probe import Frame
 from protocol.settings import FEWEST_PAIRS, PAIR_SOURCES, PairSettings
