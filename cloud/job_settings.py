@@ -25,7 +25,7 @@ from protocol.tasks import task_by_name
 SETTINGS = "settings.json"
 """A run's settings, in its folder."""
 PLACES = "places.json"
-"""There too: what was chosen for those that are `auto`, once (see `cloud.places`)."""
+"""There too: what was chosen for those that are `auto`, once (see `cloud.job`)."""
 AUTO = "auto"
 Auto = Literal["auto"]
 """Of a setting: chosen in the run, from the gradients of its clients' losses."""
