@@ -58,7 +58,7 @@ class _Found:
     """The cells of one task that are on file."""
 
     def __init__(self, shop: Workshop, people: Cast) -> None:
-        self.people, self.shop = people, shop
+        self.people = people
         self.task: Task = people.task
         self.golds = {target.history.name: target.golds for target in people.targets}
         self.lines: dict[tuple[str, str, int], list[Line]] = {}
