@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from edge.chameleon import identify
-from edge.chameleon.identify import Edit, Identify, ProbeKind, States, burns, directions
+from edge.chameleon.identify import (
+    Edit,
+    Identify,
+    ProbeKind,
+    States,
+    burns,
+    directions,
+    low_rank,
+    moments_of_each,
+)
 from protocol.probe import evaluate
 
 
@@ -102,3 +111,10 @@ def test_burns_probes_trained_together_are_those_trained_singly(monkeypatch):
     lowest, best = min(probes, key=lambda pair: pair[0])
     torch.testing.assert_close(together.loss[1].item(), lowest, rtol=1e-3, atol=1e-6)
     assert torch.cosine_similarity(together.theta[1], best[:-1], dim=0) > 0.999
+
+
+def test_a_short_probe_in_few_directions_finds_what_a_free_one_misses():
+    states, u = planted(40, layers=1, size=64, clear=0)
+    short, free = low_rank([moments_of_each(states)], [states], 0), burns(states, 0)
+    assert torch.cosine_similarity(short.theta[0], u, dim=0).abs() > 0.99
+    assert torch.cosine_similarity(free.theta[0], u, dim=0).abs() < 0.9
