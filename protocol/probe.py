@@ -9,8 +9,9 @@ centred by its own mean:
 
 The paper prints the minimum unsquared; Burns et al.'s code squares it. Here theta lies in the few leading
 directions along which p - n varies and is kept short: left free, it settles elsewhere with every start, and
-misses directions that are there (tests/edge/chameleon/test_identify.py). Two exchanges give both directions: what
-each person tells of their pairs (`Moments`), and some rounds of loss and gradient (`evaluate`, `minimise`).
+misses directions that are there (tests/edge/chameleon/test_identify.py). Two exchanges give both directions:
+what each person tells of their pairs (`Moments`), and some rounds of loss and gradient (`evaluate`,
+`minimise`).
 The probe is that of the pooled pairs; so is the personalized direction up to the rows left out of `Moments`.
 """
 
