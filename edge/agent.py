@@ -125,9 +125,13 @@ class Agent:
         base: BaseModel,
         items: ItemCache | None = None,
         keeper: KeyKeeper | None = None,
+        encoder: str = "",
     ) -> None:
-        """items: shared by the agents of a process; by default one of its own. keeper: of the vault's key."""
-        self.base = base
+        """items: shared by the agents of a process; by default one of its own. keeper: of the vault's key.
+
+        encoder: of sentences (`edge.chameleon.encoder`); by default the base model is.
+        """
+        self.base, self.encoder = base, encoder
         self.items = items or ItemCache(base)
         self.vault = Vault(folder / VAULT, keeper)
         self._folder = folder

@@ -15,7 +15,7 @@ from protocol.errors import InputError
 
 Folder = Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")]
 _Stage = Annotated[
-    str, typer.Option(help="base, collective, directions or personal; by default the furthest there is.")
+    str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
 ]
 
 
@@ -36,6 +36,13 @@ def join(
         str, typer.Option(help="The vault's key is kept by: file, passphrase or keyring.")
     ] = "file",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="Sentence encoder, a folder or hub name, that selects items for the group's directions; by "
+            "default the base model does."
+        ),
+    ] = "",
     unconfined: Annotated[bool, typer.Option(help="Let code from the cloud read what you can.")] = False,
 ) -> None:
     """Join a cloud and take part until Ctrl-C; the same command goes on later.
@@ -59,6 +66,7 @@ def join(
         shares_metrics=share_metrics,
         key=key,
         device=device,
+        encoder=encoder,
     )
     with until_signal() as stopping:
         keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
@@ -90,7 +98,7 @@ def agent(folder: Folder) -> None:
 
 
 def explain(folder: Folder) -> None:
-    """What the agent is, holds and does: release, personal shift, history, what it is busy with."""
+    """What the agent is, holds and does: release, personal shift, history, which stage answers and why."""
     from rich.table import Table
 
     from protocol import owner_pb2
@@ -255,4 +263,4 @@ def _owner(folder: Path) -> Iterator[Any]:
 def _text(value: Any) -> str:
     if isinstance(value, str | int | float):
         return json.dumps(value) if isinstance(value, bool) else str(value)
-    return ", ".join(map(str, value))
+    return ", ".join(f"{one.stage} {one.loss:.3f}" if hasattr(one, "loss") else str(one) for one in value)

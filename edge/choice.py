@@ -1,22 +1,27 @@
 """Which of several ways to answer suits a person: by the loss on items of theirs they were not fitted on."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional as F
 
-from edge.examples import Example, encode
+from edge.examples import Example
+from edge.rows import collate, row_losses
 from protocol.base_model import BaseModel
 from protocol.directions import Directions, editing
 from protocol.injection import injected
 from protocol.shift import Shift
-from protocol.tasks import Pair
 
-FOLDS = 4
-"""Parts of a history in turn held out."""
+FEW = 16
+"""Up to so many examples each is held out once, a quarter at a time; of more, one in five is."""
+_FOLDS = 4
+_HELD_OUT = 5
+_JUDGED = 32
+"""Held-out examples that are judged on at most, the latest."""
 _ROWS = 8
+Examples = Sequence[Example]
 
 
 @dataclass(frozen=True)
@@ -25,70 +30,80 @@ class Acting:
 
     shifts: Sequence[Shift] = ()
     directions: Directions | None = None
+    additive: bool = False
+    """Whether the shifts of a layer all act on the same state."""
 
 
 @dataclass(frozen=True)
 class Way:
     """One way to answer a person."""
 
-    fit: Callable[[Sequence[Pair]], Acting]
+    fit: Callable[[Sequence[Examples]], Sequence[Acting]]
+    """What acts after each of several lots of examples."""
     learns: bool
-    """Whether it depends on the pairs it is given; then it is judged on those it was not given."""
+    """Whether it depends on them; then it is judged on examples it was not given."""
+
+    @classmethod
+    def fixed(cls, acting: Acting) -> "Way":
+        """One that learns nothing."""
+        return cls(lambda lots: [acting] * len(lots), learns=False)
 
 
 @torch.no_grad()
-def losses(base: BaseModel, pairs: Sequence[Pair], acting: Acting) -> torch.Tensor:
-    """(pairs,): each pair's mean cross-entropy over its target tokens, in nats."""
-    examples = encode(base, pairs)
+def losses(base: BaseModel, examples: Examples, acting: Acting) -> torch.Tensor:
+    """(examples,): each one's mean cross-entropy over its target tokens, in nats."""
+    parts = []
     with ExitStack() as stack:
         if acting.directions is not None:
             stack.enter_context(editing(base.model, acting.directions.to(base.device)))
-        parts = [
-            _losses(base, examples[start : start + _ROWS], acting.shifts)
-            for start in range(0, len(examples), _ROWS)
-        ]
+        for start in range(0, len(examples), _ROWS):
+            batch = collate(examples[start : start + _ROWS], base.device)
+            with ExitStack() as inner:
+                if acting.shifts:
+                    mask = acting.shifts[0].shape.positions.mask(batch.prompt[:, :-1])
+                    shifts = [shift.to(base.device) for shift in acting.shifts]
+                    inner.enter_context(injected(base.model, shifts, mask, additive=acting.additive))
+                parts.append(row_losses(base.model, batch).cpu())
     return torch.cat(parts) if parts else torch.empty(0)
 
 
-def _losses(base: BaseModel, examples: Sequence[Example], shifts: Sequence[Shift]) -> torch.Tensor:
-    rows = [[*example.prompt, *example.target] for example in examples]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=base.device)
-    column = torch.arange(width, device=base.device)
-    prompts = torch.tensor([[len(example.prompt)] for example in examples], device=base.device)
-    lengths = torch.tensor([[len(row)] for row in rows], device=base.device)
-    with ExitStack() as stack:
-        if shifts:
-            mask = shifts[0].shape.positions.mask(column < prompts)
-            stack.enter_context(injected(base.model, shifts, mask))
-        logits = base.model(input_ids=ids, attention_mask=(column < lengths).long(), use_cache=False).logits
-    target = ((column >= prompts) & (column < lengths))[:, 1:]
-    each = F.cross_entropy(logits[:, :-1].float().mT, ids[:, 1:], reduction="none")
-    return (each * target).sum(1).cpu() / target.sum(1).cpu()
+def held_out(examples: Examples) -> tuple[list[Example], list[Example]]:
+    """One in five, and the rest; an example stays on its side whatever comes after it."""
+    held = [e for e in examples if _number(e) % _HELD_OUT == 0]
+    return held, [e for e in examples if _number(e) % _HELD_OUT]
 
 
-def choose(base: BaseModel, pairs: Sequence[Pair], ways: Mapping[str, Way], usual: str) -> str:
-    """The way with the lowest mean loss; `usual` without pairs, and among equals the first.
+def judge(base: BaseModel, examples: Examples, ways: Mapping[str, Way]) -> dict[str, float]:
+    """Each way's mean loss on examples it was not given, the same for all.
 
-    A way that learns is fitted `FOLDS` times on all but a part of the pairs, fewer where there are fewer
-    pairs; with one pair there is nothing to fit it on, and it is out of the question.
+    With a single example there is nothing to fit a way that learns on, and it is left out; without any,
+    nothing can be told.
     """
-    if not pairs:
-        return usual
-    found = {
-        name: float(_judged(base, pairs, way))
-        for name, way in ways.items()
-        if len(pairs) > 1 or not way.learns
-    }
-    return min(found, key=lambda name: found[name])
+    parts = _parts(examples)
+    rests = [rest for _, rest in parts]
+    found = {}
+    for name, way in ways.items():
+        if parts and (all(rests) or not way.learns):
+            judged = [
+                losses(base, held, acting) for (held, _), acting in zip(parts, way.fit(rests), strict=True)
+            ]
+            found[name] = float(torch.cat(judged).mean())
+    return found
 
 
-def _judged(base: BaseModel, pairs: Sequence[Pair], way: Way) -> torch.Tensor:
-    if not way.learns:
-        return losses(base, pairs, way.fit(pairs)).mean()
-    parts = [range(n, len(pairs), FOLDS) for n in range(min(FOLDS, len(pairs)))]
-    held = []
-    for part in parts:
-        rest = [pair for number, pair in enumerate(pairs) if number not in part]
-        held.append(losses(base, [pairs[number] for number in part], way.fit(rest)))
-    return torch.cat(held).mean()
+def best(judged: Mapping[str, float], usual: str) -> str:
+    """The way with the lowest loss, the first of equals; `usual` where nothing was judged."""
+    return min(judged, key=lambda name: judged[name]) if judged else usual
+
+
+def _parts(examples: Examples) -> list[tuple[Examples, Examples]]:
+    """Held out, and the rest, for each fit."""
+    held, rest = held_out(examples)
+    if len(examples) > FEW and held and rest:
+        return [(held[-_JUDGED:], rest)]
+    lots = [examples[n::_FOLDS] for n in range(min(_FOLDS, len(examples)))]
+    return [(held, [e for e in examples if e not in held]) for held in lots]
+
+
+def _number(example: Example) -> int:
+    return hashlib.sha256(repr((example.prompt, example.target)).encode()).digest()[0]

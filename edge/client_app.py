@@ -48,6 +48,7 @@ _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, PULL_TYPE: PULL_
 
 CLIENTS = "clients"
 """Folder of a run: one folder per client, named by partition, and `agent.json` for all of them."""
+AGENT = "agent.json"
 
 
 @app.query("status")
@@ -177,7 +178,8 @@ def _agent(context: Context) -> Agent:
     """The agent of this node, in process: the folder its partition names in the run's folder."""
     folder = _clients(context) / str(context.node_config["partition-id"])
     items = items_of(_clients(context))
-    return Agent(folder, items.base, items)
+    encoder = read_json(_clients(context) / AGENT).get("encoder", "")
+    return Agent(folder, items.base, items, encoder=encoder)
 
 
 def items_of(clients: Path) -> ItemCache:
@@ -185,7 +187,7 @@ def items_of(clients: Path) -> ItemCache:
 
     Loaded once per process; Flower's simulation keeps its processes between messages.
     """
-    about = read_json(clients / "agent.json")
+    about = read_json(clients / AGENT)
     return _loaded(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
 
 

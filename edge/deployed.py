@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.agent import Agent, Contribution, Opened, Outcome
 from edge.chameleon.contribution import Memory, Probing, moments, probe
+from edge.choice import best
 from edge.home import AgentSettings, Home
 from edge.items import ItemCache
 from edge.keys import KeyKeeper
@@ -50,6 +51,8 @@ class State:
 
     release: Release | None
     personal: Kept | None
+    stage: str
+    """That answers where none is asked for."""
     busy: str
     problem: str
     """Why there is no personal answer; empty when there is."""
@@ -89,7 +92,7 @@ class Deployed:
         """Load the base model and hold the vault; raises InputError for whatever is missing or in use."""
         base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
         budget = None if settings.cache_gib < 0 else int(settings.cache_gib * 2**30)
-        agent = Agent(home.folder, base, ItemCache(base, budget), keeper)
+        agent = Agent(home.folder, base, ItemCache(base, budget), keeper, settings.encoder)
         with agent.vault.held():
             yield cls(home, settings, agent, clock)
 
@@ -192,8 +195,9 @@ class Deployed:
 
     def state(self) -> State:
         """Release, personal shift, and what is being done; never waits for a turn."""
-        release, personal, problem = None, None, ""
+        release, personal, stage, problem = None, None, "base", ""
         try:
+            stage = self._stage("")
             release = self.releases.current()
             if SLOT in self.agent.vault.slots():
                 personal, _ = self.agent.vault.open(SLOT)
@@ -204,7 +208,7 @@ class Deployed:
                 )
         except InputError as error:
             problem = str(error)
-        return State(release, personal, self._busy, problem)
+        return State(release, personal, stage, self._busy, problem)
 
     @contextmanager
     def _training(self, name: str, alive: Alive) -> Iterator[Watch]:
@@ -253,18 +257,30 @@ class Deployed:
         return str(kept.account.training["prompt-form"])
 
     def _stage(self, asked: str) -> str:
-        """The stage asked for, or the furthest there is; raises InputError saying why it is not there."""
+        """The stage asked for; raises InputError saying why it is not there.
+
+        Without one the furthest there is; where that is `personal`, the one that suits the person best.
+        """
         if asked and asked not in STAGES:
             raise InputError(f"stage={asked!r}: expected one of {', '.join(STAGES)}")
         wanted = [asked] if asked else list(reversed(STAGES))
         for stage in wanted:
             try:
                 self._stack(stage)
-                return stage
+                return stage if asked else self._suiting(stage)
             except InputError:
                 if stage == wanted[-1]:
                     raise
         raise AssertionError
+
+    def _suiting(self, furthest: str) -> str:
+        if furthest != "personal":
+            return furthest
+        kept, _ = self.agent.vault.open(SLOT)
+        judged = dict(kept.account.judged)
+        if self._open(self._current()).directions is None:
+            judged.pop("directions", None)
+        return best(judged, furthest)
 
     def _edited(self, stage: str) -> AbstractContextManager[None]:
         if stage == "base":

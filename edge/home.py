@@ -64,6 +64,9 @@ class AgentSettings:
     dtype: str = "auto"
     cache_gib: float = -1.0
     """GiB kept of what the base model makes of items; -1 is a quarter of the memory."""
+    encoder: str = ""
+    """Sentence encoder (folder or hub name) that selects items for the group's directions; empty: the base
+    model."""
     tcp: bool = False
     """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""
 

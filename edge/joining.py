@@ -39,6 +39,7 @@ def settle(
     shares_metrics: bool,
     key: str,
     device: str,
+    encoder: str = "",
 ) -> AgentSettings:
     """Make the person's folder, or find that it is there.
 
@@ -65,7 +66,9 @@ def settle(
         raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(home.folder / "client.json", client)
-    settings = AgentSettings(base_model=name, release_key=bundle.release_key, key=key, device=device)
+    settings = AgentSettings(
+        base_model=name, release_key=bundle.release_key, key=key, device=device, encoder=encoder
+    )
     settings.write(home)
     write_atomic(home.node / "ca.crt", bundle.authority.encode())
     write_atomic(home.node / "node.key", bundle.node_key.encode())

@@ -7,9 +7,9 @@ after each decoder layer: one backward pass gives all layers. It is what a shift
 from collections.abc import Sequence
 
 import torch
-from torch.nn import functional as F
 
 from edge.examples import Example, encode
+from edge.rows import collate, row_losses
 from protocol.base_model import BaseModel
 from protocol.layers import changing, decoder_layers
 from protocol.places import Pull
@@ -37,13 +37,8 @@ def _loss(
     base: BaseModel, examples: Sequence[Example], positions: Positions, layers: range, offset: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean over rows of each row's mean cross-entropy; mean length of the states at the positions."""
-    rows = [[*example.prompt, *example.target] for example in examples]
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=base.device)
-    column = torch.arange(width, device=base.device)
-    prompts = torch.tensor([[len(example.prompt)] for example in examples], device=base.device)
-    ends = torch.tensor([[len(row)] for row in rows], device=base.device)
-    shifted = positions.mask(column < prompts)
+    batch = collate(examples, base.device)
+    shifted = positions.mask(batch.prompt[:, :-1])
     lengths = torch.zeros(len(layers), device=base.device)
 
     def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -51,7 +46,4 @@ def _loss(
         return hidden + shifted[..., None] * offset[layer].to(hidden.dtype)
 
     with torch.enable_grad(), changing(base.model, layers, change):
-        logits = base.model(input_ids=ids, attention_mask=(column < ends).long(), use_cache=False).logits
-    target = ((column >= prompts) & (column < ends))[:, 1:]
-    each = F.cross_entropy(logits[:, :-1].float().mT, ids[:, 1:], reduction="none")
-    return ((each * target).sum(1) / target.sum(1)).mean(), lengths
+        return row_losses(base.model, batch).mean(), lengths

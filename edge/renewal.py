@@ -4,15 +4,19 @@ Which is better on a new release, the old personal shift or one fitted anew, onl
 neither was fitted on. So a fifth of the items, chosen by their own hash, is held out of a second shift, the
 sibling, fitted beside the one in use and treated like it ever after. On a new release the old sibling and a
 new one are compared on the held-out items, and the shift in use goes the way of the better sibling.
+
+Whether a personal shift answers at all is chosen the same way (`edge.choice`): with few items the collective
+shift alone, or the group's directions on top of it, may suit a person better. Until there are enough items
+for a sibling to tell, shifts are fitted on parts of them for that.
 """
 
-import hashlib
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.agent import Agent, Opened, Outcome, beginning
+from edge.choice import FEW, Acting, Examples, Way, held_out, judge
 from edge.examples import Example, encode
 from edge.personal import PersonalShift
 from edge.training import Fit, Job, Watch, fit, mean_losses
@@ -23,8 +27,6 @@ from protocol.shift import Shift
 from protocol.tasks import PromptForm
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
-_HELD_OUT = 5
-"""One item in five."""
 _STEPS = 4
 """Taken per lesson."""
 _RATE = 0.25
@@ -55,7 +57,7 @@ def renew(
     Returns what may be told, and `fitted` or `carried over`, which is the owner's to know.
     """
     job = agent.personal_job(release, personal, training)
-    held, rest = _split(job.examples)
+    held, rest = held_out(job.examples)
     jobs = [job]
     if held and rest:
         jobs.append(replace(agent.personal_job(release, personal, training), examples=rest))
@@ -73,7 +75,8 @@ def renew(
         )
         if carried <= fitted:
             shifts, origin = list(old), CARRIED
-    account = Account(fits[0].items, origin, version, training.to_config())
+    judged = _judged(agent, release, personal, training, job.examples, shifts[1:], watch)
+    account = Account(fits[0].items, origin, version, training.to_config(), judged)
     _store(agent, release, personal, shifts, account)
     return Outcome(fits[0].items, fits[0].metrics), origin
 
@@ -109,13 +112,15 @@ def learn(
     examples = encode(agent.base, pairs)
     new = examples[-len(items) :]
     jobs = [_lesson(shift, examples, len(new), training, count)]
-    held, rest = _split(examples)
+    held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)
     if sibling is not None and rest:
         jobs.append(_lesson(sibling, rest, sum(e not in held for e in new), training, count))
     fits = _fit(agent, release, personal, training, jobs, watch)
-    account = Account(len(examples), LEARNED, kept.account.version, kept.account.training)
-    _store(agent, release, personal, [job.shift for job in jobs], account)
+    shifts = [job.shift for job in jobs]
+    judged = _judged(agent, release, personal, fitted, examples, shifts[1:], watch)
+    account = Account(len(examples), LEARNED, kept.account.version, kept.account.training, judged)
+    _store(agent, release, personal, shifts, account)
     return Lesson(count, fits[0].steps, fits[0].loss)
 
 
@@ -156,18 +161,34 @@ def _fit(
     return fits
 
 
+def _judged(
+    agent: Agent,
+    release: Opened,
+    personal: PersonalSettings,
+    training: TrainingSettings,
+    examples: Examples,
+    sibling: Sequence[Shift],
+    watch: Watch | None,
+) -> dict[str, float]:
+    """Held-out loss of each stage that could answer. sibling: none, or the one there is."""
+    beneath = release.beneath(agent.base)
+
+    def learn(lots: Sequence[Examples]) -> list[Acting]:
+        shifts = sibling
+        if len(examples) <= FEW or not sibling:
+            jobs = [replace(agent.personal_job(release, personal, training), examples=lot) for lot in lots]
+            _fit(agent, release, personal, training, jobs, watch)
+            shifts = [job.shift for job in jobs]
+        return [Acting([beneath, shift], additive=personal.additive) for shift in shifts]
+
+    ways = {"collective": Way.fixed(Acting([beneath]))}
+    if release.directions is not None:
+        ways["directions"] = Way.fixed(Acting([beneath], release.directions))
+    return judge(agent.base, examples, {**ways, "personal": Way(learn, learns=True)})
+
+
 def _begun(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:
     return beginning(agent.base, agent.history.task, PromptForm(training.prompt_form))
-
-
-def _split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Held out, and the rest; an example stays on its side whatever comes after it."""
-    held = [e for e in examples if _number(e) % _HELD_OUT == 0]
-    return held, [e for e in examples if _number(e) % _HELD_OUT]
-
-
-def _number(example: Example) -> int:
-    return hashlib.sha256(repr((example.prompt, example.target)).encode()).digest()[0]
 
 
 def _sibling(personal: PersonalSettings) -> str:

@@ -288,6 +288,7 @@ def _explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         shares_metrics=history.shares_metrics,
         history_items=len(history.items) - learned,
         learned_items=learned,
+        stage=state.stage,
         busy=state.busy,
         problem=state.problem,
     )
@@ -316,6 +317,7 @@ def _explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
                 release=account.version,
                 stored=account.stored,
                 origin=account.origin,
+                judged=[owner_pb2.Judged(stage=s, loss=loss) for s, loss in account.judged.items()],
             )
         )
     return explanation

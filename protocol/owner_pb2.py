@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protocol/owner.proto\x12\tfedperfit\"\x10\n\x0e\x45xplainRequest\"\x8f\x02\n\x0b\x45xplanation\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x16\n\x0eshares_metrics\x18\x05 \x01(\x08\x12\x15\n\rhistory_items\x18\x06 \x01(\x04\x12\x15\n\rlearned_items\x18\x07 \x01(\x04\x12(\n\x07release\x18\x08 \x01(\x0b\x32\x17.fedperfit.ReleaseState\x12*\n\x08personal\x18\t \x01(\x0b\x32\x18.fedperfit.PersonalState\x12\x0c\n\x04\x62usy\x18\n \x01(\t\x12\x0f\n\x07problem\x18\x0b \x01(\t\"\xa1\x01\n\x0cReleaseState\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06issued\x18\x03 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x04 \x01(\t\x12\x0e\n\x06rounds\x18\x05 \x01(\x04\x12\x0e\n\x06layers\x18\x06 \x03(\r\x12\x11\n\tpositions\x18\x07 \x01(\t\x12\x0c\n\x04rank\x18\x08 \x01(\r\x12\x0e\n\x06\x65\x64ited\x18\t \x03(\r\"q\n\rPersonalState\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x12\n\nparameters\x18\x02 \x01(\x04\x12\r\n\x05items\x18\x03 \x01(\x04\x12\x0f\n\x07release\x18\x04 \x01(\x04\x12\x0e\n\x06stored\x18\x05 \x01(\t\x12\x0e\n\x06origin\x18\x06 \x01(\t\"\r\n\x0bSentRequest\"^\n\x0bSentMessage\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\t\x12$\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x14.fedperfit.SentField\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"7\n\tSentField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\x1d\n\x0cLearnRequest\x12\r\n\x05items\x18\x01 \x03(\t\":\n\nLearnReply\x12\x0f\n\x07learned\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\"\x9a\x01\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_p\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x1e\n\x05turns\x18\x07 \x03(\x0b\x32\x0f.fedperfit.Turn\"\"\n\x04Turn\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"f\n\x05Piece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x66inish\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\r\n\x05stage\x18\x05 \x01(\t\"0\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\"*\n\x0b\x41nswerReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\"\x0f\n\rForgetRequest\".\n\x0b\x46orgetReply\x12\x0e\n\x06shifts\x18\x01 \x01(\x04\x12\x0f\n\x07learned\x18\x02 \x01(\x04\x32\xec\x02\n\x05Owner\x12<\n\x07\x45xplain\x12\x19.fedperfit.ExplainRequest\x1a\x16.fedperfit.Explanation\x12\x38\n\x04Sent\x12\x16.fedperfit.SentRequest\x1a\x16.fedperfit.SentMessage0\x01\x12\x37\n\x05Learn\x12\x17.fedperfit.LearnRequest\x1a\x15.fedperfit.LearnReply\x12:\n\x08Generate\x12\x1a.fedperfit.GenerateRequest\x1a\x10.fedperfit.Piece0\x01\x12:\n\x06\x41nswer\x12\x18.fedperfit.AnswerRequest\x1a\x16.fedperfit.AnswerReply\x12:\n\x06\x46orget\x12\x18.fedperfit.ForgetRequest\x1a\x16.fedperfit.ForgetReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14protocol/owner.proto\x12\tfedperfit\"\x10\n\x0e\x45xplainRequest\"\x9e\x02\n\x0b\x45xplanation\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x12\n\nbase_model\x18\x02 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12\x16\n\x0eshares_metrics\x18\x05 \x01(\x08\x12\x15\n\rhistory_items\x18\x06 \x01(\x04\x12\x15\n\rlearned_items\x18\x07 \x01(\x04\x12(\n\x07release\x18\x08 \x01(\x0b\x32\x17.fedperfit.ReleaseState\x12*\n\x08personal\x18\t \x01(\x0b\x32\x18.fedperfit.PersonalState\x12\x0c\n\x04\x62usy\x18\n \x01(\t\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\r\n\x05stage\x18\x0c \x01(\t\"\xa1\x01\n\x0cReleaseState\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0e\n\x06issued\x18\x03 \x01(\t\x12\x0f\n\x07\x65xpires\x18\x04 \x01(\t\x12\x0e\n\x06rounds\x18\x05 \x01(\x04\x12\x0e\n\x06layers\x18\x06 \x03(\r\x12\x11\n\tpositions\x18\x07 \x01(\t\x12\x0c\n\x04rank\x18\x08 \x01(\r\x12\x0e\n\x06\x65\x64ited\x18\t \x03(\r\"\x94\x01\n\rPersonalState\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x12\n\nparameters\x18\x02 \x01(\x04\x12\r\n\x05items\x18\x03 \x01(\x04\x12\x0f\n\x07release\x18\x04 \x01(\x04\x12\x0e\n\x06stored\x18\x05 \x01(\t\x12\x0e\n\x06origin\x18\x06 \x01(\t\x12!\n\x06judged\x18\x07 \x03(\x0b\x32\x11.fedperfit.Judged\"%\n\x06Judged\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04loss\x18\x02 \x01(\x01\"\r\n\x0bSentRequest\"^\n\x0bSentMessage\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\t\x12$\n\x06\x66ields\x18\x03 \x03(\x0b\x32\x14.fedperfit.SentField\x12\r\n\x05\x62ytes\x18\x04 \x01(\x04\"7\n\tSentField\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\"\x1d\n\x0cLearnRequest\x12\r\n\x05items\x18\x01 \x03(\t\":\n\nLearnReply\x12\x0f\n\x07learned\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\x04\x12\x0c\n\x04loss\x18\x03 \x01(\x01\"\x9a\x01\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x03 \x01(\r\x12\x13\n\x0btemperature\x18\x04 \x01(\x01\x12\r\n\x05top_p\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x03\x12\x1e\n\x05turns\x18\x07 \x03(\x0b\x32\x0f.fedperfit.Turn\"\"\n\x04Turn\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"f\n\x05Piece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0e\n\x06\x66inish\x18\x02 \x01(\t\x12\x15\n\rprompt_tokens\x18\x03 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x04 \x01(\r\x12\r\n\x05stage\x18\x05 \x01(\t\"0\n\rAnswerRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\"*\n\x0b\x41nswerReply\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\"\x0f\n\rForgetRequest\".\n\x0b\x46orgetReply\x12\x0e\n\x06shifts\x18\x01 \x01(\x04\x12\x0f\n\x07learned\x18\x02 \x01(\x04\x32\xec\x02\n\x05Owner\x12<\n\x07\x45xplain\x12\x19.fedperfit.ExplainRequest\x1a\x16.fedperfit.Explanation\x12\x38\n\x04Sent\x12\x16.fedperfit.SentRequest\x1a\x16.fedperfit.SentMessage0\x01\x12\x37\n\x05Learn\x12\x17.fedperfit.LearnRequest\x1a\x15.fedperfit.LearnReply\x12:\n\x08Generate\x12\x1a.fedperfit.GenerateRequest\x1a\x10.fedperfit.Piece0\x01\x12:\n\x06\x41nswer\x12\x18.fedperfit.AnswerRequest\x1a\x16.fedperfit.AnswerReply\x12:\n\x06\x46orget\x12\x18.fedperfit.ForgetRequest\x1a\x16.fedperfit.ForgetReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,35 +34,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPLAINREQUEST']._serialized_start=35
   _globals['_EXPLAINREQUEST']._serialized_end=51
   _globals['_EXPLANATION']._serialized_start=54
-  _globals['_EXPLANATION']._serialized_end=325
-  _globals['_RELEASESTATE']._serialized_start=328
-  _globals['_RELEASESTATE']._serialized_end=489
-  _globals['_PERSONALSTATE']._serialized_start=491
-  _globals['_PERSONALSTATE']._serialized_end=604
-  _globals['_SENTREQUEST']._serialized_start=606
-  _globals['_SENTREQUEST']._serialized_end=619
-  _globals['_SENTMESSAGE']._serialized_start=621
-  _globals['_SENTMESSAGE']._serialized_end=715
-  _globals['_SENTFIELD']._serialized_start=717
-  _globals['_SENTFIELD']._serialized_end=772
-  _globals['_LEARNREQUEST']._serialized_start=774
-  _globals['_LEARNREQUEST']._serialized_end=803
-  _globals['_LEARNREPLY']._serialized_start=805
-  _globals['_LEARNREPLY']._serialized_end=863
-  _globals['_GENERATEREQUEST']._serialized_start=866
-  _globals['_GENERATEREQUEST']._serialized_end=1020
-  _globals['_TURN']._serialized_start=1022
-  _globals['_TURN']._serialized_end=1056
-  _globals['_PIECE']._serialized_start=1058
-  _globals['_PIECE']._serialized_end=1160
-  _globals['_ANSWERREQUEST']._serialized_start=1162
-  _globals['_ANSWERREQUEST']._serialized_end=1210
-  _globals['_ANSWERREPLY']._serialized_start=1212
-  _globals['_ANSWERREPLY']._serialized_end=1254
-  _globals['_FORGETREQUEST']._serialized_start=1256
-  _globals['_FORGETREQUEST']._serialized_end=1271
-  _globals['_FORGETREPLY']._serialized_start=1273
-  _globals['_FORGETREPLY']._serialized_end=1319
-  _globals['_OWNER']._serialized_start=1322
-  _globals['_OWNER']._serialized_end=1686
+  _globals['_EXPLANATION']._serialized_end=340
+  _globals['_RELEASESTATE']._serialized_start=343
+  _globals['_RELEASESTATE']._serialized_end=504
+  _globals['_PERSONALSTATE']._serialized_start=507
+  _globals['_PERSONALSTATE']._serialized_end=655
+  _globals['_JUDGED']._serialized_start=657
+  _globals['_JUDGED']._serialized_end=694
+  _globals['_SENTREQUEST']._serialized_start=696
+  _globals['_SENTREQUEST']._serialized_end=709
+  _globals['_SENTMESSAGE']._serialized_start=711
+  _globals['_SENTMESSAGE']._serialized_end=805
+  _globals['_SENTFIELD']._serialized_start=807
+  _globals['_SENTFIELD']._serialized_end=862
+  _globals['_LEARNREQUEST']._serialized_start=864
+  _globals['_LEARNREQUEST']._serialized_end=893
+  _globals['_LEARNREPLY']._serialized_start=895
+  _globals['_LEARNREPLY']._serialized_end=953
+  _globals['_GENERATEREQUEST']._serialized_start=956
+  _globals['_GENERATEREQUEST']._serialized_end=1110
+  _globals['_TURN']._serialized_start=1112
+  _globals['_TURN']._serialized_end=1146
+  _globals['_PIECE']._serialized_start=1148
+  _globals['_PIECE']._serialized_end=1250
+  _globals['_ANSWERREQUEST']._serialized_start=1252
+  _globals['_ANSWERREQUEST']._serialized_end=1300
+  _globals['_ANSWERREPLY']._serialized_start=1302
+  _globals['_ANSWERREPLY']._serialized_end=1344
+  _globals['_FORGETREQUEST']._serialized_start=1346
+  _globals['_FORGETREQUEST']._serialized_end=1361
+  _globals['_FORGETREPLY']._serialized_start=1363
+  _globals['_FORGETREPLY']._serialized_end=1409
+  _globals['_OWNER']._serialized_start=1412
+  _globals['_OWNER']._serialized_end=1776
 # @@protoc_insertion_point(module_scope)

@@ -11,7 +11,7 @@ class ExplainRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem")
+    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem", "stage")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class Explanation(_message.Message):
     PERSONAL_FIELD_NUMBER: _ClassVar[int]
     BUSY_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    STAGE_FIELD_NUMBER: _ClassVar[int]
     client: str
     base_model: str
     fingerprint: str
@@ -34,7 +35,8 @@ class Explanation(_message.Message):
     personal: PersonalState
     busy: str
     problem: str
-    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ...) -> None: ...
+    stage: str
+    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class ReleaseState(_message.Message):
     __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited")
@@ -59,20 +61,30 @@ class ReleaseState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ..., edited: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PersonalState(_message.Message):
-    __slots__ = ("rank", "parameters", "items", "release", "stored", "origin")
+    __slots__ = ("rank", "parameters", "items", "release", "stored", "origin", "judged")
     RANK_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
     STORED_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
     rank: int
     parameters: int
     items: int
     release: int
     stored: str
     origin: str
-    def __init__(self, rank: _Optional[int] = ..., parameters: _Optional[int] = ..., items: _Optional[int] = ..., release: _Optional[int] = ..., stored: _Optional[str] = ..., origin: _Optional[str] = ...) -> None: ...
+    judged: _containers.RepeatedCompositeFieldContainer[Judged]
+    def __init__(self, rank: _Optional[int] = ..., parameters: _Optional[int] = ..., items: _Optional[int] = ..., release: _Optional[int] = ..., stored: _Optional[str] = ..., origin: _Optional[str] = ..., judged: _Optional[_Iterable[_Union[Judged, _Mapping]]] = ...) -> None: ...
+
+class Judged(_message.Message):
+    __slots__ = ("stage", "loss")
+    STAGE_FIELD_NUMBER: _ClassVar[int]
+    LOSS_FIELD_NUMBER: _ClassVar[int]
+    stage: str
+    loss: float
+    def __init__(self, stage: _Optional[str] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class SentRequest(_message.Message):
     __slots__ = ()

@@ -7,11 +7,11 @@ centred by its own mean:
 
     loss = mean over pairs of (g(n) - (1 - g(p)))^2 + min(g(n), g(p))^2
 
-The paper prints the minimum unsquared; Burns et al.'s code squares it. Here theta lies in the few leading
-directions along which p - n varies and is kept short: left free, it settles elsewhere with every start, and
-misses directions that are there (tests/edge/chameleon/test_identify.py). Two exchanges give both directions:
-what each person tells of their pairs (`Moments`), and some rounds of loss and gradient (`evaluate`,
-`minimise`).
+The paper prints the minimum unsquared; Burns et al. square it, as is done here. Theta lies in the few
+leading directions along which p - n varies and is kept short: left free, it settles elsewhere with every
+start, and misses directions that are there (tests/edge/chameleon/test_identify.py). Two exchanges give both
+directions: what each person tells of their pairs (`Moments`), and some rounds of loss and gradient
+(`evaluate`, `minimise`).
 The probe is that of the pooled pairs; so is the personalized direction up to the rows left out of `Moments`.
 """
 
@@ -110,17 +110,14 @@ class Probe:
     """(layers,), mean over pairs."""
 
 
-def terms(z_p: torch.Tensor, z_n: torch.Tensor, *, squared: bool = True) -> torch.Tensor:
+def terms(z_p: torch.Tensor, z_n: torch.Tensor) -> torch.Tensor:
     """The loss of each pair from a probe's logits of its two sides, of one shape."""
     p, n = torch.sigmoid(z_p), torch.sigmoid(z_n)
-    confidence = torch.minimum(p, n)
-    loss: torch.Tensor = (n - (1 - p)) ** 2 + (confidence**2 if squared else confidence)
+    loss: torch.Tensor = (n - (1 - p)) ** 2 + torch.minimum(p, n) ** 2
     return loss
 
 
-def evaluate(
-    p: torch.Tensor, n: torch.Tensor, probes: torch.Tensor, *, squared: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
+def evaluate(p: torch.Tensor, n: torch.Tensor, probes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums over pairs of the loss (layers, restarts), and of its gradient, of the shape of `probes`.
 
     p, n: (layers, pairs, rank) coordinates. probes: (layers, rank + 1, restarts), the last row the bias.
@@ -128,7 +125,7 @@ def evaluate(
     with torch.enable_grad():
         probes = probes.detach().requires_grad_()
         theta, bias = probes[:, :-1], probes[:, -1:]
-        loss = terms(p @ theta + bias, n @ theta + bias, squared=squared).sum(1)
+        loss = terms(p @ theta + bias, n @ theta + bias).sum(1)
         (gradient,) = torch.autograd.grad(loss.sum(), probes)
     return loss.detach(), gradient
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edge.client_app import CLIENTS
+from edge.client_app import AGENT, CLIENTS
 from edge.history import History, write_history
 from protocol.errors import InputError
 from protocol.files import read_json, write_json
@@ -54,8 +54,9 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         "device": settings.device,
         "dtype": settings.dtype,
         "cache-gib": settings.cache_gib,
+        "encoder": settings.encoder,
     }
-    write_json(folder / CLIENTS / "agent.json", agent)
+    write_json(folder / CLIENTS / AGENT, agent)
     write_json(folder / ROSTER, roster)
     return roster
 

@@ -21,6 +21,8 @@ class RunSettings(JobSettings):
     """Of the base model: auto, float32 or bfloat16."""
     cache_gib: float = -1.0
     """GiB a process keeps of what the base model makes of items; -1 is a quarter of the memory, 0 nothing."""
+    encoder: str = ""
+    """Sentence encoder (folder or hub name) that selects items for directions; empty: the base model."""
     share_metrics: bool = True
     """What the simulated owners allow; without it there is nothing to report."""
     others: int = 40

@@ -73,7 +73,7 @@ def _kept(agent: Agent, settings: PairSettings, memory: Memory) -> States:
     made, states = memory.states.get(agent.history.name, (None, None))
     if made != settings or states is None:
         form = PromptForm(settings.prompt_form)
-        reader = Reader(agent.base, agent.history.task, form, settings.batch_size)
+        reader = Reader(agent.base, agent.history.task, form, settings.batch_size, agent.encoder)
         states = preference_states(reader, agent.history, settings.items, PairSource(settings.source))
         memory.states[agent.history.name] = (settings, states)
     check_enough(len(states), "preference pairs")

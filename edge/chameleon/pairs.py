@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from edge.answering import MAX_NEW_TOKENS, Question, answer, generate
+from edge.chameleon.encoder import sentence_encoder
 from edge.chameleon.identify import States
 from edge.chameleon.prompts import Agent, history_text, insight_prompt, output_prompt
 from edge.chameleon.states import embeddings, last_states, tokenize
@@ -36,6 +37,14 @@ class Reader:
     task: Task
     form: PromptForm
     batch_size: int = 20
+    encoder: str = ""
+    """Sentence encoder (folder or hub name) that items are selected by; empty: the base model itself."""
+
+    def embeddings(self, texts: Sequence[str]) -> torch.Tensor:
+        """(texts, d) fp32, on the CPU."""
+        if self.encoder:
+            return sentence_encoder(self.encoder, str(self.base.device))(texts)
+        return embeddings(self.base, texts)
 
     def texts(self, prompts: Sequence[str]) -> list[str]:
         """Greedy continuations."""
@@ -101,7 +110,7 @@ def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any
     if not every:
         return []
     texts = [f"{item[task.field]} {item[task.answer]}" for item in every]
-    return [every[number] for number in representative(embeddings(reader.base, texts), items)]
+    return [every[number] for number in representative(reader.embeddings(texts), items)]
 
 
 def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

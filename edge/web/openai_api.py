@@ -15,6 +15,8 @@ from edge.web.owner import Owner
 from protocol import owner_pb2
 from protocol.settings import STAGES
 
+SUITING = "fedperfit"
+"""The model whose stage is the one that suits the person best; answers name it."""
 PREFIX = "fedperfit-"
 """Of a model's name, before its stage."""
 
@@ -61,8 +63,8 @@ def router(owner: Owner) -> APIRouter:
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
-        there = _stages(await owner.state())
-        data = [{"id": PREFIX + s, "object": "model", "created": 0, "owned_by": "you"} for s in there]
+        names = [SUITING, *(PREFIX + stage for stage in _stages(await owner.state()))]
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "you"} for name in names]
         return {"object": "list", "data": data}
 
     @routes.post("/completions")
@@ -107,9 +109,11 @@ def _asked(body: _Request) -> owner_pb2.GenerateRequest:
 async def _answer(
     owner: Owner, body: _Request, asked: owner_pb2.GenerateRequest, request: Request, *, chat: bool
 ) -> Response:
-    if body.model not in (PREFIX + stage for stage in STAGES):
+    if body.model == SUITING:
+        asked.stage = (await owner.state())["stage"]
+    elif body.model not in (PREFIX + stage for stage in STAGES):
         return failure(404, f"the model {body.model!r} does not exist")
-    form = _Form(body.model, chat)
+    form = _Form(PREFIX + asked.stage, chat)
     pieces = _until_stop(
         owner.generate(asked), [body.stop] if isinstance(body.stop, str) else body.stop or []
     )

@@ -1,6 +1,6 @@
 "use strict";
 
-const STAGES = ["base", "collective", "personal"];
+const STAGES = ["base", "collective", "directions", "personal"];
 const at = (id) => document.getElementById(id);
 let token = sessionStorage.getItem("token") || "";
 let running = null;
@@ -48,14 +48,18 @@ function showState(state) {
   at("problem").hidden = !state.problem;
   at("problem").textContent = state.problem;
   const { release, personal } = state;
+  const edited = release ? release.edited || [] : [];
+  at("directions").hidden = !edited.length;
+  for (const stage of STAGES) at(stage).classList.toggle("chosen", stage === state.stage);
   describe(at("release"), release ? [
     ["version", release.version], ["issued", day(release.issued)], ["expires", day(release.expires)],
     ["rounds", release.rounds], ["layers", (release.layers || []).join(", ")], ["positions", release.positions],
-    ["rank", release.rank], ["digest", release.digest.slice(0, 16)],
+    ["rank", release.rank], ["directions in layers", edited.join(", ")], ["digest", release.digest.slice(0, 16)],
   ] : [["none yet", "the cloud has sent none"]]);
   describe(at("shift"), personal ? [
     ["rank", personal.rank], ["parameters", number(personal.parameters)], ["fitted on", `${number(personal.items)} items`],
     ["on release", personal.release], ["came to be", personal.origin], ["kept since", day(personal.stored)],
+    ...(personal.judged || []).map(({ stage, loss }) => [`loss, ${stage}`, Number(loss).toFixed(3)]),
   ] : [["none yet", "it is fitted on the first release"]]);
   describe(at("history"), [
     ["in your file", `${number(state.history_items)} items`], ["learned", `${number(state.learned_items)} items, encrypted`],
@@ -135,8 +139,9 @@ at("ask").addEventListener("submit", async (event) => {
   if (running) running.abort();
   const mine = running = new AbortController();
   at("go").disabled = true;
-  for (const stage of STAGES) at(stage).querySelector("pre").textContent = "";
-  for (const stage of STAGES) await answer(stage, at("prompt").value, mine.signal);
+  const there = STAGES.filter((stage) => !at(stage).hidden);
+  for (const stage of there) at(stage).querySelector("pre").textContent = "";
+  for (const stage of there) await answer(stage, at("prompt").value, mine.signal);
   at("go").disabled = false;
 });
 

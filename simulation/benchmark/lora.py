@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from edge.examples import Example
+from edge.rows import batch_loss, collate
 from protocol.base_model import BaseModel
 from simulation.benchmark.optional import required
-from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import Workload, batches
 
 RANK = 8

@@ -8,11 +8,11 @@ import torch
 from edge.examples import Example
 from edge.items import ItemCache
 from edge.personal import PersonalShift
+from edge.rows import batch_loss, collate
 from edge.training import Job, cohorts, fit
 from protocol.base_model import BaseModel
 from protocol.injection import injected
 from protocol.shift import Shift, ShiftShape
-from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import Workload, batches, order
 
 

@@ -45,6 +45,8 @@ class Bench:
     answer_batch: int = 20
     collective_items: int = 24
     """Pairs of each other user for collective parts: questions first, then the latest items."""
+    encoder: str = ""
+    """Sentence encoder for CHAMELEON's selection of items; empty: the base model."""
     most_pairs: int = 0
     """At most this many pairs of all others together, drawn at random; 0 is all."""
 

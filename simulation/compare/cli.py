@@ -42,6 +42,13 @@ def compare(
     ] = "10,20,50",
     curve_users: Annotated[int, typer.Option(help="Target users of the cold-start curves.")] = 8,
     prompt_form: Annotated[str, typer.Option(help="`lamp`, the benchmark's questions, or `oppu`.")] = "lamp",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="Sentence encoder, a folder or hub name, for CHAMELEON's selection of items; by default the "
+            "base model."
+        ),
+    ] = "",
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-TIME.")
     ] = None,
@@ -91,6 +98,7 @@ def compare(
             method_files=[str(path) for path in files],
             base_model=base_model,
             data=data,
+            encoder=encoder,
             device=device,
             prompt_form=prompt_form,
             seeds=_numbers("seeds", seeds or "0,1,2"),

@@ -14,9 +14,9 @@ from transformers import DynamicCache
 
 from edge.examples import Example
 from edge.prefix import common_prefix, forgets, starting_with, whole_layers
+from edge.rows import batch_loss, collate
 from protocol.base_model import BaseModel
 from protocol.layers import decoder_layers
-from simulation.benchmark.rows import batch_loss, collate
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0

@@ -22,6 +22,8 @@ class CompareSettings:
     """Python files with methods of the user's own."""
     base_model: str
     data: str
+    encoder: str = ""
+    """Of sentences, for CHAMELEON's selection of items; empty: the base model."""
     device: str = "auto"
     dtype: str = "auto"
     prompt_form: str = PromptForm.LAMP.value

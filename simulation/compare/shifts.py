@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cloud.aggregation import aggregate
+from edge.examples import Example
 from edge.history import History
 from edge.slab import Slab, Stack
 from edge.training import Job, fit
@@ -64,15 +65,15 @@ def settings(bench: Bench, epochs: int, learning_rate: float) -> TrainingSetting
 
 def fitted(
     bench: Bench,
-    pairs: Sequence[Pair],
+    examples: Sequence[Example],
     where: ShiftShape,
     training: TrainingSettings,
     name: str,
     beneath: Sequence[Shift] = (),
 ) -> Shift:
-    """A shift fitted to `pairs` on top of `beneath`; `name` seeds its start and the order of items."""
+    """A shift fitted to `examples` on top of `beneath`; `name` seeds its start and the order of items."""
     shift = Shift.identity(where, seed=bench.number(name, "start")).to(bench.base.device)
-    job = Job(shift, bench.encode(pairs), f"{bench.seed}/{name}")
+    job = Job(shift, examples, f"{bench.seed}/{name}")
     fit([job], training, bench.items, beneath=beneath, decay_rate=True)
     return shift.requires_grad_(False)
 
@@ -131,7 +132,8 @@ def collective(
     key = [dict(values), people_digest(others), len(pairs), bench.seed, about]
 
     def make() -> bytes:
-        return pack(fitted(bench, bench.sampled(pairs), where, training, "collective"), header)
+        examples = bench.encode(bench.sampled(pairs))
+        return pack(fitted(bench, examples, where, training, "collective"), header)
 
     packed = bench.keep("collective/shift", key, make)
     shift, _ = unpack(packed)

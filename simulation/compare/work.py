@@ -85,6 +85,7 @@ class Workshop:
             batch_size=settings.batch_size,
             answer_batch=settings.answer_batch,
             collective_items=settings.collective_items,
+            encoder=settings.encoder,
         )
 
     def chosen(self, task: str, name: str) -> dict[str, Any]:

@@ -2,72 +2,111 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from edge.choice import Acting, Way, choose, losses
-from edge.examples import encode
+from edge.choice import FEW, Acting, Way, best, held_out, judge, losses
+from edge.examples import Example, encode
 from protocol.directions import Directions
 from protocol.shift import Shift
 from protocol.tasks import Pair
 
-PAIRS = [Pair(f"A tale of {n} kings and a storm\n", tag) for n, tag in enumerate(("fantasy", "action") * 4)]
+
+def pairs(count):
+    return [Pair(f"A tale of {n} kings and a storm\n", ("fantasy", "action")[n % 2]) for n in range(count)]
 
 
-def moved(shape, size: float) -> Acting:
+@pytest.fixture
+def examples(base):
+    return encode(base, pairs(8))
+
+
+def moved(shape, size: float, **how) -> Acting:
     shift = Shift.identity(shape, seed=0)
     with torch.no_grad():
         shift.b += size
-    return Acting([shift.requires_grad_(False)])
+    return Acting([shift.requires_grad_(False)], **how)
 
 
-def test_losses_are_those_of_each_pair_alone(base, shape):
+def test_losses_are_those_of_each_example_alone(base, shape, examples):
     edit = Directions.of((2,), torch.randn(1, 192), torch.randn(1, 192))
-    for acting in (Acting(), moved(shape, 3.0), Acting(moved(shape, 1.0).shifts, edit)):
-        together = losses(base, PAIRS, acting)
-        for number, pair in enumerate(PAIRS):
-            alone = losses(base, [pair], acting)
+    for acting in (Acting(), moved(shape, 3.0), moved(shape, 1.0, directions=edit)):
+        together = losses(base, examples, acting)
+        for number, example in enumerate(examples):
+            alone = losses(base, [example], acting)
             torch.testing.assert_close(together[number], alone[0], rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(losses(base, PAIRS, moved(shape, 3.0)), losses(base, PAIRS, Acting()))
+    assert not torch.allclose(losses(base, examples, moved(shape, 3.0)), losses(base, examples, Acting()))
 
 
-def test_a_bare_loss_is_the_models_own(base):
-    (example,) = encode(base, PAIRS[:1])
+def test_a_bare_loss_is_the_models_own(base, examples):
+    example = examples[0]
     row = torch.tensor([[*example.prompt, *example.target]])
     labels = torch.tensor([[-100] * len(example.prompt) + list(example.target)])
     with torch.no_grad():
         expected = base.model(input_ids=row, labels=labels).loss
-    torch.testing.assert_close(losses(base, PAIRS[:1], Acting())[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses(base, [example], Acting())[0], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_lowest_loss_is_chosen(base, shape):
+def test_shifts_act_one_after_another_or_all_on_the_same_state(base, shape, examples):
+    two = [moved(shape, size).shifts[0] for size in (4.0, 8.0)]
+    for shift in two:
+        shift.W.mul_(2)
+    in_turn, at_once = (losses(base, examples, Acting(two, additive=a)) for a in (False, True))
+    assert not torch.allclose(in_turn, at_once)
+
+
+def test_the_lowest_loss_is_best(base, shape, examples):
     acting = {"far": moved(shape, 30.0), "none": Acting(), "near": moved(shape, 1.0)}
-    ways = {name: Way(lambda _, a=a: a, learns=False) for name, a in acting.items()}
-    means = {name: float(losses(base, PAIRS, a).mean()) for name, a in acting.items()}
-    assert choose(base, PAIRS, ways, "far") == min(means, key=lambda name: means[name])
-    assert len(set(means.values())) == 3
-    assert choose(base, [], ways, "near") == "near"
+    judged = judge(base, examples, {name: Way.fixed(a) for name, a in acting.items()})
+    for name, one in acting.items():
+        assert judged[name] == pytest.approx(float(losses(base, examples, one).mean()), rel=1e-5)
+    assert best(judged, "far") == min(judged, key=lambda name: judged[name])
+    assert len(set(judged.values())) == 3
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 8])
-def test_what_learns_is_never_judged_on_what_it_learned_from(base, shape, count, monkeypatch):
-    given: list[set[str]] = []
+def test_without_an_example_the_usual_way_is_taken(base):
+    judged = judge(base, [], {"x": Way.fixed(Acting()), "own": Way(lambda _: [], learns=True)})
+    assert judged == {}
+    assert best(judged, "near") == "near"
 
-    def learn(pairs):
-        given.append({pair.prompt for pair in pairs})
-        return Acting()
 
-    judged: list[set[str]] = []
-    real = losses
+@pytest.mark.parametrize("count", [1, 2, 3, 8, FEW, FEW + 1, 60])
+def test_what_learns_is_never_judged_on_what_it_learned_from(base, count, monkeypatch):
+    given_to_it: list[set[Example]] = []
 
-    def watching(base, pairs, acting):
-        judged.append({pair.prompt for pair in pairs})
-        return real(base, pairs, acting)
+    def learn(lots):
+        given_to_it.extend(set(lot) for lot in lots)
+        return [Acting()] * len(lots)
+
+    judged: list[set[Example]] = []
+
+    def watching(base, examples, acting):
+        judged.append(set(examples))
+        return torch.zeros(len(examples))
 
     monkeypatch.setattr("edge.choice.losses", watching)
-    choose(base, PAIRS[:count], {"own": Way(learn, learns=True), "x": Way(lambda _: Acting(), False)}, "x")
+    examples = encode(base, [*pairs(count), *pairs(count)[:1]])[: max(count, 1)]
+    examples += examples[: count // 4]  # some twice
+    found = judge(base, examples, {"fixed": Way.fixed(Acting()), "own": Way(learn, learns=True)})
     if count == 1:
-        assert not given
+        assert found == {"fixed": 0.0}
+        assert not given_to_it
         return
-    for fitted, held in zip(given, judged, strict=False):
+    half = len(judged) // 2
+    assert judged[:half] == judged[half:], "both are judged on the same"
+    for fitted, held in zip(given_to_it, judged[half:], strict=True):
         assert fitted
+        assert held
         assert not fitted & held
-    assert set().union(*judged[: len(given)]) == {pair.prompt for pair in PAIRS[:count]}
+    seen = set().union(*judged)
+    assert seen == set(examples) if len(examples) <= FEW else 0 < len(seen) < len(set(examples)) / 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True), st.integers(0, 20))
+def test_an_example_stays_on_its_side(numbers, more):
+    examples = [Example((a,), (b,)) for a, b in numbers]
+    held, rest = held_out(examples[:more])
+    held_later, rest_later = held_out(examples)
+    assert set(held) <= set(held_later)
+    assert set(rest) <= set(rest_later)
+    assert not set(held_later) & set(rest_later)

@@ -3,6 +3,7 @@
 import torch
 
 from edge.choice import Acting, losses
+from edge.examples import encode
 from edge.offsets import pull
 from protocol.positions import Positions
 from protocol.shift import Shift, ShiftShape
@@ -15,6 +16,7 @@ def test_it_is_the_slope_of_the_loss(precise):
     """Against a shift that adds a small constant: W = R, b = c."""
     found = pull(precise, PAIRS, Positions.parse("l7"), batch_size=2)
     assert found.pairs == 3
+    examples = encode(precise, PAIRS)
     for layer in (1, 5):
         shape = ShiftShape(layers=(layer,), rank=1, hidden_size=192, positions=Positions.parse("l7"))
         values = []
@@ -22,7 +24,8 @@ def test_it_is_the_slope_of_the_loss(precise):
             shift = Shift.identity(shape, seed=0).double()
             with torch.no_grad():
                 shift.b += size
-            values.append(float(losses(precise, PAIRS, Acting([shift.requires_grad_(False)])).mean()))
+            acting = Acting([shift.requires_grad_(False)])
+            values.append(float(losses(precise, examples, acting).mean()))
         slope = (values[0] - values[1]) / 0.04
         expected = float(found.gradient[layer] @ shift.R[0, 0].float())
         assert abs(slope - expected) < 1e-5 + 0.01 * abs(expected)

@@ -7,16 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 from edge_clients import evaluation, write_client
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edge.agent import Agent, Opened
-from edge.examples import Example
-from edge.renewal import _split, learn, renew
+from edge.choice import FEW, Acting, best, held_out, losses
+from edge.examples import encode
+from edge.renewal import learn, renew
 from protocol.errors import InputError
 from protocol.packing import pack
 from protocol.shift import Shift
-from tests.edge.deployments import PERSONAL, TRAINING
+from protocol.tasks import PromptForm
+from tests.edge.deployments import PERSONAL, TRAINING, group
 
 SLOTS = ["full", "full-held-out"]
 
@@ -164,14 +164,51 @@ def test_a_kill_between_the_two_writes_is_survived(agent, base, header, monkeypa
     assert agent.vault.open("full-held-out")[0].belonging == later.belonging(False)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True), st.integers(0, 20))
-def test_an_example_stays_on_its_side(pairs, more):
-    examples = [Example((a,), (b,)) for a, b in pairs]
-    held, rest = _split(examples[:more])
-    held_later, rest_later = _split(examples)
-    assert set(held) <= set(held_later)
-    assert set(rest) <= set(rest_later)
-    assert not set(held_later) & set(rest_later)
+def test_the_stages_are_judged_on_what_the_sibling_never_saw(agent, base, header):
+    release = opened(base, header, strength=0.1)
+    renew(agent, release, 1, PERSONAL, TRAINING)
+    for _ in range(2):
+        (kept, _), (_, sibling) = (agent.vault.open(slot) for slot in SLOTS)
+        held, rest = held_out(encode(base, agent.history.pairs(PromptForm.LAMP, 0)))
+        assert len(held) + len(rest) == len(agent.history.items) > FEW
+        expected = {
+            "collective": losses(base, held, Acting([release.shift])),
+            "personal": losses(base, held, Acting([release.shift, sibling])),
+        }
+        assert kept.account.judged == {
+            stage: pytest.approx(float(each.mean()), rel=1e-4) for stage, each in expected.items()
+        }
+        learn(agent, [item(agent, 0)], release, PERSONAL)
+
+
+def test_of_few_items_each_is_held_out_in_turn(tmp_path, base, header):
+    for items, stages in ((1, ["collective", "directions"]), (3, ["collective", "directions", "personal"])):
+        agent = Agent(write_client(tmp_path / str(items), items=items, questions=2), base)
+        release = replace(opened(base, header), directions=group(header))
+        renew(agent, release, 1, PERSONAL, TRAINING)
+        judged = agent.vault.open("full")[0].account.judged
+        assert sorted(judged) == stages
+        examples = encode(base, agent.history.pairs(PromptForm.LAMP, 0))
+        edited = losses(base, examples, Acting([release.shift], release.directions))
+        assert judged["directions"] == pytest.approx(float(edited.mean()), rel=1e-4)
+
+
+def test_a_shift_that_does_harm_loses(tmp_path, base, header):
+    agent = Agent(write_client(tmp_path / "few", items=6, questions=2), base)
+    renew(agent, opened(base, header), 1, PERSONAL, replace(TRAINING, learning_rate=0.3, epochs=8))
+    assert best(agent.vault.open("full")[0].account.judged, "") == "collective"
+
+
+def test_a_shift_stored_before_stages_were_judged_is_still_read(agent, base, header, monkeypatch):
+    release = opened(base, header)
+    monkeypatch.setattr(
+        "edge.vault.asdict", lambda value: {k: v for k, v in vars(value).items() if k != "judged"}
+    )
+    renew(agent, release, 1, PERSONAL, TRAINING)
+    monkeypatch.undo()
+    kept, _ = agent.vault.open("full")
+    assert kept.account.judged == {}
+    assert best(kept.account.judged, "personal") == "personal"
 
 
 def test_items_are_json_in_the_vault(agent):

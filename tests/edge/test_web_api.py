@@ -42,10 +42,18 @@ def generated(owner, **request):
 
 def test_models(client):
     assert [m.id for m in client.models.list()] == [
+        "fedperfit",
         "fedperfit-base",
         "fedperfit-collective",
         "fedperfit-personal",
     ]
+
+
+def test_the_model_without_a_stage_is_the_one_that_suits_the_person(client, edge):
+    stage = edge[1].Explain(owner_pb2.ExplainRequest()).stage
+    text, _ = generated(edge[1], prompt=PROMPT, stage=stage, max_new_tokens=12)
+    whole = client.completions.create(model="fedperfit", prompt=PROMPT, max_tokens=12)
+    assert (whole.model, whole.choices[0].text) == (f"fedperfit-{stage}", text)
 
 
 @pytest.mark.parametrize("stage", ["base", "collective", "personal"])

@@ -8,7 +8,8 @@ from edge_clients import write_client
 from playwright.sync_api import Page, expect, sync_playwright
 
 from protocol import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
-from tests.edge.deployments import PERSONAL, TRAINING, deployed, releases, served
+from protocol.shift import Shift
+from tests.edge.deployments import CLOUD, PERSONAL, TRAINING, deployed, group, releases, served
 from tests.edge.web_servers import TOKEN, web
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -77,6 +78,9 @@ def test_the_page_from_before_the_first_release_to_after(agent, page):
     assert not page.locator("#problem").is_visible()
     assert "16 items" in text(page, "#shift")
     assert release.digest[:16] in text(page, "#release")
+    chosen = owner_pb2_grpc.OwnerStub(owner).Explain(owner_pb2.ExplainRequest()).stage
+    assert [one.get_attribute("id") for one in page.locator(".chosen").all()] == [chosen]
+    assert not page.locator("#directions").is_visible()
     assert "2 messages" in text(page, "#total")
     messages = text(page, "#messages")
     fingerprint = edge.agent.base.card.fingerprint
@@ -93,6 +97,30 @@ def test_the_page_from_before_the_first_release_to_after(agent, page):
         assert text(page, f"#{stage} pre") == "".join(piece.text for piece in pieces).strip()
     page.set_viewport_size({"width": 375, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 375
+
+
+def test_a_groups_directions_have_a_place_of_their_own(agent, page, header):
+    release = agent[4].next(Shift.identity(header.shape, seed=1), header, CLOUD, directions=group(header))
+    bridge_pb2_grpc.BridgeStub(agent[1]).Personalize(
+        bridge_pb2.PersonalizeRequest(
+            release=release.to_bytes(),
+            personal=bridge_pb2.Personal(**vars(PERSONAL)),
+            training=bridge_pb2.Training(**vars(TRAINING)),
+        )
+    )
+    page.goto(f"{agent[3]}/#token={TOKEN}")
+    expect(page.locator("#directions")).to_be_visible()
+    assert "4, 5" in text(page, "#release")
+    for stage in ("collective", "directions", "personal"):
+        assert f"loss, {stage}" in text(page, "#shift")
+    page.fill("#prompt", "a quiet story")
+    page.click("#go")
+    expect(page.locator("#personal pre")).not_to_be_empty(timeout=60_000)
+    expect(page.locator("#go")).to_be_enabled(timeout=60_000)
+    pieces = owner_pb2_grpc.OwnerStub(agent[2]).Generate(
+        owner_pb2.GenerateRequest(prompt="a quiet story", stage="directions")
+    )
+    assert text(page, "#directions pre") == "".join(piece.text for piece in pieces).strip()
 
 
 def test_the_link_that_serve_prints_opens_it(agent, page):

@@ -82,13 +82,10 @@ def test_many_peoples_probe_is_that_of_their_pooled_pairs():
     torch.testing.assert_close(apart.loss, together.loss)
 
 
-def test_the_loss_is_the_papers():
+def test_the_loss_is_consistency_and_confidence():
     p, n = torch.rand(6), torch.rand(6)
-    z_p, z_n = torch.logit(p), torch.logit(n)
-    for squared in (True, False):
-        least = torch.minimum(p, n)
-        expected = (n - (1 - p)) ** 2 + (least**2 if squared else least)
-        torch.testing.assert_close(terms(z_p, z_n, squared=squared), expected, rtol=1e-4, atol=1e-6)
+    expected = (n - (1 - p)) ** 2 + torch.minimum(p, n) ** 2
+    torch.testing.assert_close(terms(torch.logit(p), torch.logit(n)), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_gradient_is_that_of_the_loss():

@@ -5,12 +5,12 @@ import torch
 from benchmark_cases import tiny_base, tiny_workload
 from torch import nn
 
+from edge.rows import batch_loss, collate
 from protocol.errors import InputError
 from protocol.injection import injected
 from protocol.layers import decoder_layers
 from protocol.shift import Shift, ShiftShape
 from simulation.benchmark import lora, optional, pyreft_peer
-from simulation.benchmark.rows import batch_loss, collate
 from simulation.benchmark.workload import make_examples
 
 

@@ -87,7 +87,10 @@ def test_a_personal_shift_is_taken_where_it_wins_on_held_out_items(bench, people
     cold = METHODS["perfit-chameleon"](bench, SHIFT | OWN | {"identify": "hybrid", "edited": 1})
     cold.learn(people.others)
     target = people.targets[0]
-    monkeypatch.setattr("edge.choice._judged", lambda base, pairs, way: 0.0 if way.learns else 1.0)
+    monkeypatch.setattr(
+        "simulation.compare.methods.cold_start.judge",
+        lambda base, examples, ways: {name: float(not way.learns) for name, way in ways.items()},
+    )
     fitted = cold.fit(target.history)
     full = METHODS["perfit"](bench, SHIFT | OWN)
     full.learn(people.others)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from edge.examples import Example
+from edge.rows import batch_loss, collate
 from protocol.base_model import BaseModel
-from simulation.benchmark.rows import batch_loss, collate
 from simulation.compare.adapters import _wrapped, targets
 from simulation.compare.plain import shared_beginning, step_loss, train
 from tests.protocol.tiny_models import CONFIGS, END, VOCABULARY, tiny_model

@@ -51,7 +51,7 @@ class Chameleon(Method):
     def reader(self) -> Reader:
         """The bench's model."""
         bench = self.bench
-        return Reader(bench.base, bench.task, bench.form, bench.answer_batch)
+        return Reader(bench.base, bench.task, bench.form, bench.answer_batch, bench.encoder)
 
     def states(self, history: History) -> States:
         """Of one person's preference pairs; while values are searched, each person's are made once."""
@@ -62,7 +62,7 @@ class Chameleon(Method):
 
         if not self.bench.searching:
             return _loaded(make())[0]
-        about = [history.items, history.answered, items, source]
+        about = [history.items, history.answered, items, source, self.bench.encoder]
         return _loaded(self.bench.keep("chameleon/pairs", about, make))[0]
 
     def shown_items(self, history: History) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ class Group(Chameleon):
 
     def learn(self, others: Sequence[History]) -> None:
         others = self.bench.collective_histories(others)
-        about = [self.values["items"], people_digest(others)]
+        about = [self.values["items"], people_digest(others), self.bench.encoder]
 
         def make() -> bytes:
             return _saved([self.states(other) for other in others])

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from edge.choice import Acting, Way, choose, losses
+from edge.choice import Acting, Examples, Way, best, judge, losses
 from edge.history import History
 from protocol.directions import editing
-from protocol.tasks import Pair
 from simulation.compare.method import Family
 from simulation.compare.methods.chameleon import Group
 from simulation.compare.methods.perfit import PerFit
@@ -35,18 +34,21 @@ class ColdStart(PerFit):
         pairs = self.bench.sampled(
             [p for other in self.bench.collective_histories(others) for p in self.bench.pairs(other)]
         )
-        means = {
-            name: float(losses(self.bench.base, pairs, way.fit(pairs)).mean())
-            for name, way in self._ways("").items()
-            if not way.learns
-        }
-        self._usual = min(means, key=lambda name: means[name])
+        examples = self.bench.encode(pairs)
+        means = {n: float(losses(self.bench.base, examples, a).mean()) for n, a in self._fixed().items()}
+        self._usual = best(means, COLLECTIVE)
 
     def fit(self, history: History) -> Any:
-        pairs = self.bench.pairs(history)
-        ways = self._ways(history.name)
-        name = choose(self.bench.base, pairs, ways, self._usual)
-        return name, ways[name].fit(pairs)
+        examples = self.bench.encode(self.bench.pairs(history))
+        fixed = self._fixed()
+
+        def learn(lots: Sequence[Examples]) -> list[Acting]:
+            return [Acting([self.shared, self.personal(lot, history.name)]) for lot in lots]
+
+        ways = {name: Way.fixed(acting) for name, acting in fixed.items()}
+        judged = judge(self.bench.base, examples, {**ways, PERSONAL: Way(learn, learns=True)})
+        chosen = best(judged, self._usual)
+        return chosen, fixed[chosen] if chosen in fixed else learn([examples])[0]
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         _, acting = fitted
@@ -63,13 +65,9 @@ class ColdStart(PerFit):
     def bytes_down(self) -> int:
         return super().bytes_down() + self._directions_bytes
 
-    def _ways(self, name: str) -> dict[str, Way]:
-        def personal(pairs: Sequence[Pair]) -> Acting:
-            return Acting([self.shared, self.personal(pairs, name)])
-
-        ways = {COLLECTIVE: Way(lambda _: Acting([self.shared]), learns=False)}
+    def _fixed(self) -> dict[str, Acting]:
+        """What acts without anything of the person's own."""
+        acting = {COLLECTIVE: Acting([self.shared])}
         if self._directions is not None:
-            edit = self._directions.to(self.bench.base.device)
-            ways[DIRECTIONS] = Way(lambda _: Acting([self.shared], edit), learns=False)
-        ways[PERSONAL] = Way(personal, learns=True)
-        return ways
+            acting[DIRECTIONS] = Acting([self.shared], self._directions.to(self.bench.base.device))
+        return acting

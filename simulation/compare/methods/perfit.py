@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from edge.examples import Example
 from edge.history import History
 from protocol.shift import Shift
 from protocol.tasks import Pair
@@ -78,14 +79,14 @@ class PerFit(Stage1):
     space = {"personal-rank": RANKS, "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
 
     def fit(self, history: History) -> Any:
-        pairs = self.pairs(history)
-        return history, self.personal(pairs, history.name) if pairs else None
+        examples = self.bench.encode(self.pairs(history))
+        return history, self.personal(examples, history.name) if examples else None
 
-    def personal(self, pairs: Sequence[Pair], name: str) -> Shift:
-        """The personal shift fitted to `pairs` on top of the collective one."""
+    def personal(self, examples: Sequence[Example], name: str) -> Shift:
+        """The personal shift fitted to `examples` on top of the collective one."""
         return fitted(
             self.bench,
-            pairs,
+            examples,
             shape(self.bench, self.values["layers"], self.values["personal-rank"], self.values["positions"]),
             settings(self.bench, self.values["personal-epochs"], self.values["personal-learning-rate"]),
             name,
@@ -135,12 +136,12 @@ class _Alone(Method):
     family = Family.SHIFT
 
     def fit(self, history: History) -> Any:
-        pairs = self.bench.pairs(history)
-        if not pairs:
+        examples = self.bench.encode(self.bench.pairs(history))
+        if not examples:
             return None
         where = shape(self.bench, self.values["layers"], self.rank(), self.values["positions"])
         training = settings(self.bench, self.values["own-epochs"], self.values["own-learning-rate"])
-        return fitted(self.bench, pairs, where, training, history.name)
+        return fitted(self.bench, examples, where, training, history.name)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         prompts = [self.bench.prompt(question) for question in questions]

@@ -13,9 +13,9 @@ from edge.answering import MAX_NEW_TOKENS, label_tokens
 from edge.examples import Example, encode, pad_left
 from edge.history import History
 from edge.prefix import beginning_of, forgets, run_prefix, starting_with
+from edge.rows import collate
 from protocol.layers import changing, decoder_layers
 from protocol.tasks import Kind, Pair
-from simulation.benchmark.rows import collate
 from simulation.compare.method import Family, Method
 
 _LAYERS = (0.25, 0.4, 0.5, 0.6, 0.75)

@@ -1,4 +1,4 @@
-"""Batches of whole rows, and their loss: what the plain path and LoRA compute in every step."""
+"""Batches of whole rows, and their losses: the plain way, for what keeps nothing between steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +42,21 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 
 
 def batch_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the target tokens, in nats.
+    """Mean cross-entropy over the target tokens of all rows, in nats."""
+    logits, tokens, _ = _predictions(model, batch)
+    return F.cross_entropy(logits, tokens)
+
+
+def row_losses(model: Any, batch: Batch) -> torch.Tensor:
+    """(batch,): each row's mean cross-entropy over its target tokens, in nats."""
+    logits, tokens, owners = _predictions(model, batch)
+    losses = F.cross_entropy(logits, tokens, reduction="none")
+    rows = len(batch.ids)
+    return losses.new_zeros(rows).index_add(0, owners, losses) / owners.bincount(minlength=rows)
+
+
+def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each target token: logits (targets, vocabulary) fp32, the token, and the row it is in.
 
     Rows run without their last token, which is only predicted, and logits are made at target columns only.
     """
@@ -55,4 +69,4 @@ def batch_loss(model: Any, batch: Batch) -> torch.Tensor:
         use_cache=False,
     ).logits
     kept = predicted[:, columns]
-    return F.cross_entropy(logits[kept].float(), batch.ids[:, 1:][:, columns][kept])
+    return logits[kept].float(), batch.ids[:, 1:][:, columns][kept], kept.nonzero()[:, 0]

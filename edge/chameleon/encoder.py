@@ -1,0 +1,34 @@
+"""Sentence encoders, for choosing the items that stand for a history: a model of sentence-transformers."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import torch
+
+from protocol.errors import InputError
+
+Encode = Callable[[Sequence[str]], torch.Tensor]
+"""From texts to (texts, d) fp32, on the CPU."""
+
+
+@lru_cache(maxsize=1)
+def sentence_encoder(name: str, device: str) -> Encode:
+    """The encoder in a folder, or of the hub; loaded once per process.
+
+    Raises InputError when there is none, or sentence-transformers is not installed.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise InputError("an encoder needs sentence-transformers: pip install 'fedperfit[encoder]'") from None
+    try:
+        model = SentenceTransformer(name, device=device)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{name}: no sentence encoder ({reason})") from None
+
+    def encode(texts: Sequence[str]) -> torch.Tensor:
+        vectors = model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)
+        return vectors.float().cpu()
+
+    return encode
