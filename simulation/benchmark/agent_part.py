@@ -32,7 +32,7 @@ from simulation.settings import RunSettings
 from simulation.world.build import WorldSize, write_world
 
 _TASK = "LaMP_2M"
-_ROUNDS = 4
+ROUNDS = 4
 _ASKED = 200
 _START_SECONDS = 600.0
 
@@ -56,7 +56,7 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
     training = settings.training(personal=False)
     with _agent(home) as bridge:
         _round(bridge, packed, training)
-        staying = min(_seconds(lambda: _round(bridge, packed, training)) for _ in range(_ROUNDS))
+        staying = min(_seconds(lambda: _round(bridge, packed, training)) for _ in range(ROUNDS))
         idle = [_seconds(lambda: bridge.Status(bridge_pb2.StatusRequest())) for _ in range(_ASKED)]
         long = bridge.Contribute.future(_request(packed, replace(training, epochs=100_000)))
         time.sleep(2)
@@ -69,7 +69,7 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
         with _agent(home) as bridge:
             _round(bridge, packed, training)
 
-    loading = min(_seconds(anew) for _ in range(_ROUNDS))
+    loading = min(_seconds(anew) for _ in range(ROUNDS))
     return {
         "staying_s": staying,
         "loading_s": loading,

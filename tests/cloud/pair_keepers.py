@@ -89,7 +89,7 @@ class Keepers:
         asked = crossed(message)
         history = SimpleNamespace(name=client, task=TASKS["LaMP_4"])
         about = (
-            SimpleNamespace(base=self.base, history=history),
+            SimpleNamespace(base=self.base, history=history, encoder=""),
             PairSettings.from_config(dict(asked.content[SETTINGS_RECORD])),
         )
         try:

@@ -8,7 +8,7 @@ from benchmark_cases import TINY
 from typer.testing import CliRunner
 
 from protocol.errors import InputError
-from simulation.benchmark import decoding_part, orthonormal_part, scaling_part, training_part
+from simulation.benchmark import agent_part, decoding_part, orthonormal_part, scaling_part, training_part
 from simulation.benchmark.measure import Figures
 from simulation.benchmark.record import Record
 from simulation.cli import app
@@ -31,6 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(scaling_part, "measure", measure)
     monkeypatch.setattr(orthonormal_part, "HIDDEN_SIZE", 64)
     monkeypatch.setattr(decoding_part, "NEW_TOKENS", 2)
+    monkeypatch.setattr(agent_part, "ROUNDS", 1)
     return seen
 
 

@@ -15,7 +15,7 @@ from protocol.errors import InputError, RunFailed
 from protocol.files import read_json, read_json_lines
 from simulation.compare.people import CastSize, cast
 from simulation.compare.settings import CompareSettings
-from simulation.compare.study import Progress, run_comparison
+from simulation.compare.study import Progress, begin, run_comparison
 from simulation.compare.work import MAIN, Lot
 
 FAST = (
@@ -38,17 +38,30 @@ def lines(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in folder.glob("*/**/*.jsonl"))
 
 
-def test_a_kill_and_a_resume_end_as_if_nothing_had_been(tmp_path):
-    whole = compare(*FAST, "--run-dir", str(tmp_path / "whole"), "--workers", "1")
-    said, _ = whole.communicate(timeout=300)
-    assert whole.returncode == 0, said
-    assert "report.html" in said
-    folder = tmp_path / "killed"
-    killed = compare(*FAST, "--run-dir", str(folder), "--workers", "2")
+def waited(folder: Path, count: int) -> None:
+    end = time.monotonic() + 200
+    while lines(folder) < count and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    process = compare(*FAST, "--run-dir", str(folder), "--workers", "1")
     try:
-        end = time.monotonic() + 200
-        while lines(folder) < 6 and time.monotonic() < end:
-            time.sleep(0.05)
+        waited(folder, 2)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert f"--resume --run-dir {folder}" in said
+    assert "Traceback" not in said
+
+    reached = lines(folder)
+    killed = compare("--resume", "--run-dir", str(folder), "--workers", "2")
+    try:
+        waited(folder, reached + 3)
         family = psutil.Process(killed.pid).children(recursive=True)
         assert len(family) >= 2
     finally:
@@ -56,35 +69,22 @@ def test_a_kill_and_a_resume_end_as_if_nothing_had_been(tmp_path):
         killed.communicate()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == [], "workers end when the process they work for is gone"
-    assert 6 <= lines(folder) < lines(tmp_path / "whole")
+
+    settings = CompareSettings.from_flat(read_json(folder / "settings.json"))
+    begin(whole, settings)
+    run_comparison(whole, 1, lambda progress: None, lambda progress: None)
+    assert reached + 3 <= lines(folder) < lines(whole)
     resumed = compare("--resume", "--run-dir", str(folder))
     said, _ = resumed.communicate(timeout=300)
     assert resumed.returncode == 0, said
-    first, second = (
-        read_json(one / "metrics.json")["tasks"]["LaMP_2M"] for one in (tmp_path / "whole", folder)
-    )
+    assert "report.html" in said
+    first, second = (read_json(one / "metrics.json")["tasks"]["LaMP_2M"] for one in (whole, folder))
     for a, b in zip(first["rows"], second["rows"], strict=True):
         assert a["metrics"] == b["metrics"]
-    predictions = sorted((tmp_path / "whole" / "predictions" / "LaMP_2M").iterdir())
+    predictions = sorted((whole / "predictions" / "LaMP_2M").iterdir())
     assert len(predictions) == 1 + 3 * 2
     for file in predictions:
         assert file.read_bytes() == (folder / "predictions" / "LaMP_2M" / file.name).read_bytes()
-
-
-def test_an_interrupt_says_how_to_go_on(tmp_path):
-    process = compare(*FAST, "--run-dir", str(tmp_path / "run"), "--workers", "2")
-    try:
-        end = time.monotonic() + 200
-        while lines(tmp_path / "run") < 2 and time.monotonic() < end:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=60)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 130
-    assert f"--resume --run-dir {tmp_path / 'run'}" in said
-    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
