@@ -30,6 +30,10 @@ def compare(
     others: Annotated[int, typer.Option(help="Other users at most: collective parts, validation.")] = 40,
     seeds: Annotated[str, typer.Option(help="Of training, separated by commas; 0,1,2 by default.")] = "",
     draws: Annotated[int, typer.Option(help="Random draws of hyper-parameters, for each method.")] = 20,
+    values_of: Annotated[
+        Path | None,
+        typer.Option(help="A comparison's folder: take the hyper-parameters it chose for these tasks."),
+    ] = None,
     validation_users: Annotated[
         int,
         typer.Option(help="Of the others, those the draws are scored on; more where histories are short."),
@@ -103,6 +107,7 @@ def compare(
             prompt_form=prompt_form,
             seeds=_numbers("seeds", seeds or "0,1,2"),
             draws=draws,
+            values_of=str(values_of.resolve()) if values_of else "",
             validation_users=validation_users,
             others=others,
             users=users,

@@ -30,6 +30,8 @@ class CompareSettings:
     seeds: list[int]
     draws: int = 20
     """Of the random search, for every method."""
+    values_of: str = ""
+    """Folder of the comparison whose search logs were taken over; empty: none."""
     others: int = 40
     users: int = 12
     """Target users at most."""

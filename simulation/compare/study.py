@@ -10,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from protocol.errors import InputError
-from protocol.files import read_json, sweep, write_json
+from protocol.files import read_json, sweep, write_atomic, write_json
 from protocol.tasks import task_by_name
 from simulation.compare.crew import default_workers, do_lots
 from simulation.compare.method import lineage
@@ -116,7 +116,10 @@ def conclude(folder: Path) -> dict[str, Any]:
 
 
 def begin(folder: Path, settings: CompareSettings) -> None:
-    """Make the folder of a new comparison. Raises InputError when it is not empty."""
+    """Make the folder of a new comparison, with the search logs of another where the settings name one.
+
+    Raises InputError when it is not empty, or that other one searched by other rules.
+    """
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -125,6 +128,8 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     for task in settings.tasks:
         people = shop.cast(task)
         people.validation(settings.validation_users, settings.validation_questions)
+    if settings.values_of:
+        _take_values(shop, Path(settings.values_of))
     write_json(folder / SETTINGS, settings.to_flat())
 
 
@@ -141,6 +146,20 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
     )
     _check_methods(Workshop(folder, more))
     write_json(folder / SETTINGS, more.to_flat())
+
+
+def _take_values(shop: Workshop, source: Path) -> None:
+    """Copy the search logs of another comparison; what it has not searched will be searched here."""
+    if not (source / SETTINGS).is_file():
+        raise InputError(f"{source}: no comparison")
+    theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), shop.settings
+    for name in ("base_model", "draws", "prompt_form"):
+        if getattr(theirs, name) != getattr(ours, name):
+            raise InputError(f"{source}: its {name.replace('_', '-')} is {getattr(theirs, name)!r}")
+    for lot in plan(shop):
+        log = source / lot.file
+        if lot.kind == SEARCH and log.is_file():
+            write_atomic(shop.folder / lot.file, log.read_bytes())
 
 
 def _check_methods(shop: Workshop) -> None:

@@ -5,11 +5,15 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from small_comparison import begun, run_all
 
+from protocol.errors import InputError
 from protocol.tasks import TASKS
 from simulation.compare.method import LogUniform, Method, registry
 from simulation.compare.search import best, drawn, goodness
 from simulation.compare.shifts import RATES
+from simulation.compare.study import plan
+from simulation.compare.work import SEARCH
 
 SEARCHED = [method for method in registry().values() if method.space]
 
@@ -56,3 +60,20 @@ def test_goodness_is_larger_for_better_answers():
     assert goodness(TASKS["LaMP_3"], ["1", "5"], ["2", "5"]) == (-1.0, 2)
     good, asked = goodness(TASKS["LaMP_4"], ["a bridge", ""], ["a bridge", "b"])
     assert (good, asked) == (1.0, 2)
+
+
+def test_values_of_another_comparison_are_taken_over(tmp_path):
+    first = begun(tmp_path / "first", methods=["perfit-stage2-p"], draws=2)
+    run_all(first)
+    taken = {"methods": ["perfit-stage2-p", "loreft"], "draws": 2, "users": 2, "history_lengths": [1]}
+    second = begun(tmp_path / "second", **taken, values_of=str(first.folder))
+    left = {str(lot): len(second.left(lot)) for lot in plan(second) if lot.kind == SEARCH}
+    assert left.pop("LaMP_2M loreft search") == 2
+    assert set(left.values()) == {0}
+    assert second.chosen("LaMP_2M", "perfit-stage2-p") == first.chosen("LaMP_2M", "perfit-stage2-p")
+    for changed, reason in (({"draws": 3}, "its draws is 2"), ({"prompt_form": "oppu"}, "its prompt-form")):
+        with pytest.raises(InputError, match=reason):
+            begun(tmp_path / "other", **taken | changed, values_of=str(first.folder))
+    with pytest.raises(InputError, match="no comparison"):
+        begun(tmp_path / "other", **taken, values_of=str(tmp_path / "nowhere"))
+    assert not (tmp_path / "other" / "settings.json").exists()
