@@ -1,6 +1,7 @@
 """Which of several ways to answer suits a person: by the loss on items of theirs they were not fitted on."""
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,15 +10,16 @@ import torch
 
 from edge.examples import Example
 from edge.rows import collate, row_losses
+from edge.training import Watch
 from protocol.base_model import BaseModel
 from protocol.directions import Directions, editing
 from protocol.injection import injected
 from protocol.shift import Shift
 
-FEW = 16
-"""Up to so many examples each is held out once, a quarter at a time; of more, one in five is."""
+_FEW = 16
 _FOLDS = 4
 _HELD_OUT = 5
+_FEWEST_HELD = 3
 _JUDGED = 32
 """Held-out examples that are judged on at most, the latest."""
 _ROWS = 8
@@ -73,22 +75,32 @@ def held_out(examples: Examples) -> tuple[list[Example], list[Example]]:
     return held, [e for e in examples if _number(e) % _HELD_OUT]
 
 
-def judge(base: BaseModel, examples: Examples, ways: Mapping[str, Way]) -> dict[str, float]:
+def few(examples: Examples) -> bool:
+    """Whether there are too few for `held_out` to tell: then each is held out once, a quarter at a time."""
+    held, rest = held_out(examples)
+    return len(set(examples)) <= _FEW or len(set(held)) < _FEWEST_HELD or not rest
+
+
+def judge(
+    base: BaseModel, examples: Examples, ways: Mapping[str, Way], watch: Watch | None = None
+) -> dict[str, float]:
     """Each way's mean loss on examples it was not given, the same for all.
 
-    With a single example there is nothing to fit a way that learns on, and it is left out; without any,
-    nothing can be told.
+    With a single example there is nothing to fit a way that learns on, and it is left out, as is one whose
+    loss is not finite; without any, nothing can be told. watch: called before each way.
     """
     parts = _parts(examples)
     rests = [rest for _, rest in parts]
     found = {}
-    for name, way in ways.items():
+    for number, (name, way) in enumerate(ways.items()):
+        if watch is not None:
+            watch(number, len(ways))
         if parts and (all(rests) or not way.learns):
             judged = [
                 losses(base, held, acting) for (held, _), acting in zip(parts, way.fit(rests), strict=True)
             ]
             found[name] = float(torch.cat(judged).mean())
-    return found
+    return {name: loss for name, loss in found.items() if math.isfinite(loss)}
 
 
 def best(judged: Mapping[str, float], usual: str) -> str:
@@ -98,11 +110,12 @@ def best(judged: Mapping[str, float], usual: str) -> str:
 
 def _parts(examples: Examples) -> list[tuple[Examples, Examples]]:
     """Held out, and the rest, for each fit."""
-    held, rest = held_out(examples)
-    if len(examples) > FEW and held and rest:
+    if not few(examples):
+        held, rest = held_out(examples)
         return [(held[-_JUDGED:], rest)]
-    lots = [examples[n::_FOLDS] for n in range(min(_FOLDS, len(examples)))]
-    return [(held, [e for e in examples if e not in held]) for held in lots]
+    unlike = list(dict.fromkeys(examples))
+    lots = [unlike[n::_FOLDS] for n in range(min(_FOLDS, len(unlike)))]
+    return [(held, [e for e in unlike if e not in held]) for held in lots]
 
 
 def _number(example: Example) -> int:

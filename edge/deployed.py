@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.agent import Agent, Contribution, Opened, Outcome
 from edge.chameleon.contribution import Memory, Probing, moments, probe
+from edge.chameleon.encoder import sentence_encoder
 from edge.choice import best
 from edge.home import AgentSettings, Home
 from edge.items import ItemCache
@@ -91,6 +92,8 @@ class Deployed:
     ) -> Iterator["Deployed"]:
         """Load the base model and hold the vault; raises InputError for whatever is missing or in use."""
         base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        if settings.encoder:
+            sentence_encoder(settings.encoder, str(base.device))
         budget = None if settings.cache_gib < 0 else int(settings.cache_gib * 2**30)
         agent = Agent(home.folder, base, ItemCache(base, budget), keeper, settings.encoder)
         with agent.vault.held():
@@ -153,16 +156,20 @@ class Deployed:
         turns: list[tuple[str, str]],
         stage: str,
         sampling: Sampling,
-        on_text: Callable[[str], None],
+        on_text: Callable[[str, str], None],
         alive: Alive,
     ) -> tuple[Finished, str]:
-        """Continue a prompt, or a conversation of (role, text); how it ended, and the stage that answered."""
+        """Continue a prompt, or a conversation of (role, text); how it ended, and the stage that answered.
+
+        on_text: gets each piece, and the stage.
+        """
         base = self.agent.base
         tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
         with self._model.turn(self._wanted(alive)):
             stage = self._stage(stage)
             with self._edited(stage):
-                finished = stream(base, self._stack(stage), tokens, sampling, on_text, self._wanted(alive))
+                stack, alive = self._stack(stage), self._wanted(alive)
+                finished = stream(base, stack, tokens, sampling, lambda text: on_text(text, stage), alive)
             return finished, stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
@@ -278,8 +285,8 @@ class Deployed:
             return furthest
         kept, _ = self.agent.vault.open(SLOT)
         judged = dict(kept.account.judged)
-        if self._open(self._current()).directions is None:
-            judged.pop("directions", None)
+        if kept.account.version != self._current().version:
+            judged.pop("directions", None)  # those of another release
         return best(judged, furthest)
 
     def _edited(self, stage: str) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.agent import Agent, Opened, Outcome, beginning
-from edge.choice import FEW, Acting, Examples, Way, held_out, judge
+from edge.choice import Acting, Examples, Way, few, held_out, judge
 from edge.examples import Example, encode
 from edge.personal import PersonalShift
 from edge.training import Fit, Job, Watch, fit, mean_losses
@@ -59,12 +59,12 @@ def renew(
     job = agent.personal_job(release, personal, training)
     held, rest = held_out(job.examples)
     jobs = [job]
-    if held and rest:
+    if not few(job.examples):
         jobs.append(replace(agent.personal_job(release, personal, training), examples=rest))
-    fits = _fit(agent, release, personal, training, jobs, watch)
+    fits = _finite(_fit(agent, release, personal, training, jobs, watch))
     shifts = [one.shift for one in jobs]
     origin = FITTED
-    old = _old(agent, personal, job.shift)
+    old = _old(agent, personal, training, job.shift)
     if old is not None and len(jobs) == 2:
         candidates = [old[1], shifts[1]]
         carried, fitted = mean_losses(
@@ -114,13 +114,14 @@ def learn(
     jobs = [_lesson(shift, examples, len(new), training, count)]
     held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)
-    if sibling is not None and rest:
+    if sibling is not None and not few(examples):
         jobs.append(_lesson(sibling, rest, sum(e not in held for e in new), training, count))
-    fits = _fit(agent, release, personal, training, jobs, watch)
+    fits = _finite(_fit(agent, release, personal, training, jobs, watch))
     shifts = [job.shift for job in jobs]
-    judged = _judged(agent, release, personal, fitted, examples, shifts[1:], watch)
-    account = Account(len(examples), LEARNED, kept.account.version, kept.account.training, judged)
+    account = replace(kept.account, items=len(examples), origin=LEARNED)
     _store(agent, release, personal, shifts, account)
+    judged = _judged(agent, release, personal, fitted, examples, shifts[1:], watch)
+    _store(agent, release, personal, shifts, replace(account, judged=judged))
     return Lesson(count, fits[0].steps, fits[0].loss)
 
 
@@ -156,6 +157,10 @@ def _fit(
         beginning=_begun(agent, training),
         watch=watch,
     )
+    return fits
+
+
+def _finite(fits: list[Fit]) -> list[Fit]:
     if not all(math.isfinite(done.loss) for done in fits):
         raise InputError("the loss is not finite: the learning rate may be too high")
     return fits
@@ -175,7 +180,7 @@ def _judged(
 
     def learn(lots: Sequence[Examples]) -> list[Acting]:
         shifts = sibling
-        if len(examples) <= FEW or not sibling:
+        if not sibling:
             jobs = [replace(agent.personal_job(release, personal, training), examples=lot) for lot in lots]
             _fit(agent, release, personal, training, jobs, watch)
             shifts = [job.shift for job in jobs]
@@ -184,7 +189,7 @@ def _judged(
     ways = {"collective": Way.fixed(Acting([beneath]))}
     if release.directions is not None:
         ways["directions"] = Way.fixed(Acting([beneath], release.directions))
-    return judge(agent.base, examples, {**ways, "personal": Way(learn, learns=True)})
+    return judge(agent.base, examples, {**ways, "personal": Way(learn, learns=True)}, watch)
 
 
 def _begun(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:
@@ -195,13 +200,16 @@ def _sibling(personal: PersonalSettings) -> str:
     return f"{personal.slot}-held-out"
 
 
-def _old(agent: Agent, personal: PersonalSettings, like: Shift) -> tuple[PersonalShift, PersonalShift] | None:
-    """The shift in use and its sibling, where both are of the shape that is asked for now."""
+def _old(
+    agent: Agent, personal: PersonalSettings, training: TrainingSettings, like: Shift
+) -> tuple[PersonalShift, PersonalShift] | None:
+    """The shift in use and its sibling, where both are of the shape and prompts that are asked for now."""
     slots = (personal.slot, _sibling(personal))
     if not set(slots) <= set(agent.vault.slots()):
         return None
     (kept, shift), (_, sibling) = (agent.vault.open(slot) for slot in slots)
     same = kept.belonging.fingerprint == agent.base.card.fingerprint
+    same &= kept.account.training["prompt-form"] == training.prompt_form
     if same and kept.shape == like.shape == sibling.shape and kept.belonging.additive == personal.additive:
         return shift, sibling
     return None

@@ -175,20 +175,20 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             )
             turns = [(turn.role, turn.text) for turn in request.turns]
 
-            def work(on_text: Callable[[str], None]) -> tuple[Finished, str]:
+            def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
                 return self._deployed.generate(
                     request.prompt, turns, request.stage, sampling, on_text, context.is_active
                 )
 
             for piece in _pieces(work):
-                if isinstance(piece, str):
-                    yield owner_pb2.Piece(text=piece)
+                told, stage = piece
+                if isinstance(told, str):
+                    yield owner_pb2.Piece(text=told, stage=stage)
                     continue
-                finished, stage = piece
                 yield owner_pb2.Piece(
-                    finish=finished.reason,
-                    prompt_tokens=finished.prompt_tokens,
-                    completion_tokens=finished.completion_tokens,
+                    finish=told.reason,
+                    prompt_tokens=told.prompt_tokens,
+                    completion_tokens=told.completion_tokens,
                     stage=stage,
                 )
 
@@ -228,7 +228,7 @@ def _refusing(refuse: Callable[[_Code, Exception], NoReturn]) -> Iterator[None]:
         refuse(_Code.RESOURCE_EXHAUSTED, error)
     except Cancelled as error:
         refuse(_Code.CANCELLED, error)
-    except OSError as error:
+    except Exception as error:  # a traceback could quote what must stay here
         refuse(_Code.INTERNAL, error)
 
 
@@ -252,14 +252,14 @@ def _items(lines: Any) -> list[dict[str, Any]]:
 
 
 def _pieces(
-    work: Callable[[Callable[[str], None]], tuple[Finished, str]],
-) -> Iterator[str | tuple[Finished, str]]:
+    work: Callable[[Callable[[str, str], None]], tuple[Finished, str]],
+) -> Iterator[tuple[str | Finished, str]]:
     """What `work` hands to its argument, as it comes, then its result; its error is raised here."""
-    queue: SimpleQueue[str | tuple[Finished, str] | Exception] = SimpleQueue()
+    queue: SimpleQueue[tuple[str | Finished, str] | Exception] = SimpleQueue()
 
     def run() -> None:
         try:
-            queue.put(work(queue.put))
+            queue.put(work(lambda text, stage: queue.put((text, stage))))
         except Exception as error:
             queue.put(error)
 
@@ -273,7 +273,7 @@ def _pieces(
         if isinstance(piece, Exception):
             raise piece
         yield piece
-        if isinstance(piece, tuple):
+        if isinstance(piece[0], Finished):
             return
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edge.chameleon.encoder import sentence_encoder
 from edge.client_app import AGENT, CLIENTS
 from edge.history import History, write_history
 from protocol.errors import InputError
@@ -22,11 +23,13 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
 
     The roster names each client, its group and its user: {client: {group, user}}, in the order of
     the partitions. A folder that is already prepared is left as it is.
-    Raises InputError for data that is missing or broken, or a user without history.
+    Raises InputError for data that is missing or broken, a user without history, or an encoder that is none.
     """
     if (folder / ROSTER).exists():
         roster: dict[str, dict[str, str]] = read_json(folder / ROSTER)
         return roster
+    if settings.encoder:
+        sentence_encoder(settings.encoder, "cpu")
     task = task_by_name(settings.task)
     root = _data_folder(settings, folder)
     data = open_lamp(root, task)

@@ -23,7 +23,7 @@ def sentence_encoder(name: str, device: str) -> Encode:
         raise InputError("an encoder needs sentence-transformers: pip install 'fedperfit[encoder]'") from None
     try:
         model = SentenceTransformer(name, device=device)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever the model's own code raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{name}: no sentence encoder ({reason})") from None
 

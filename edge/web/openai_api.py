@@ -98,7 +98,7 @@ def _stale(state: dict[str, Any]) -> bool:
 
 def _asked(body: _Request) -> owner_pb2.GenerateRequest:
     return owner_pb2.GenerateRequest(
-        stage=body.model.removeprefix(PREFIX),
+        stage="" if body.model == SUITING else body.model.removeprefix(PREFIX),
         max_new_tokens=body.max_completion_tokens or body.max_tokens or 0,
         temperature=body.temperature or 0.0,
         top_p=body.top_p or 0.0,
@@ -109,15 +109,13 @@ def _asked(body: _Request) -> owner_pb2.GenerateRequest:
 async def _answer(
     owner: Owner, body: _Request, asked: owner_pb2.GenerateRequest, request: Request, *, chat: bool
 ) -> Response:
-    if body.model == SUITING:
-        asked.stage = (await owner.state())["stage"]
-    elif body.model not in (PREFIX + stage for stage in STAGES):
+    if body.model not in (SUITING, *(PREFIX + stage for stage in STAGES)):
         return failure(404, f"the model {body.model!r} does not exist")
-    form = _Form(PREFIX + asked.stage, chat)
     pieces = _until_stop(
         owner.generate(asked), [body.stop] if isinstance(body.stop, str) else body.stop or []
     )
     first = await anext(pieces)  # an error of the agent is still an HTTP status
+    form = _Form(PREFIX + first.stage, chat)
     if not body.stream:
         texts, last = [], first
         async with aclosing(pieces):
@@ -199,17 +197,17 @@ async def _until_stop(
         async for piece in pieces:
             if piece.finish:
                 if held:
-                    yield owner_pb2.Piece(text=held)
+                    yield owner_pb2.Piece(text=held, stage=piece.stage)
                 yield piece
                 return
             held += piece.text
             ends = [held.index(stop) for stop in stops if stop in held]
             if ends:
                 if min(ends):
-                    yield owner_pb2.Piece(text=held[: min(ends)])
-                yield owner_pb2.Piece(finish="stop")
+                    yield owner_pb2.Piece(text=held[: min(ends)], stage=piece.stage)
+                yield owner_pb2.Piece(finish="stop", stage=piece.stage)
                 return
             ready = len(held) - longest + 1
             if ready > 0:
-                yield owner_pb2.Piece(text=held[:ready])
+                yield owner_pb2.Piece(text=held[:ready], stage=piece.stage)
                 held = held[ready:]

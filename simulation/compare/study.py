@@ -9,6 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from edge.chameleon.encoder import sentence_encoder
 from protocol.errors import InputError
 from protocol.files import read_json, sweep, write_atomic, write_json
 from protocol.tasks import task_by_name
@@ -118,7 +119,8 @@ def conclude(folder: Path) -> dict[str, Any]:
 def begin(folder: Path, settings: CompareSettings) -> None:
     """Make the folder of a new comparison, with the search logs of another where the settings name one.
 
-    Raises InputError when it is not empty, or that other one searched by other rules.
+    Raises InputError when it is not empty, that other one searched by other rules or nothing to the point, or
+    the encoder is none.
     """
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
@@ -128,6 +130,8 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     for task in settings.tasks:
         people = shop.cast(task)
         people.validation(settings.validation_users, settings.validation_questions)
+    if settings.encoder:
+        sentence_encoder(settings.encoder, "cpu")
     if settings.values_of:
         _take_values(shop, Path(settings.values_of))
     write_json(folder / SETTINGS, settings.to_flat())
@@ -149,17 +153,19 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
 
 
 def _take_values(shop: Workshop, source: Path) -> None:
-    """Copy the search logs of another comparison; what it has not searched will be searched here."""
+    """Copy the finished searches of another comparison; what it has not searched will be searched here."""
     if not (source / SETTINGS).is_file():
         raise InputError(f"{source}: no comparison")
     theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), shop.settings
-    for name in ("base_model", "draws", "prompt_form"):
+    for name in ("base_model", "data", "draws", "prompt_form", "encoder"):
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{source}: its {name.replace('_', '-')} is {getattr(theirs, name)!r}")
-    for lot in plan(shop):
-        log = source / lot.file
-        if lot.kind == SEARCH and log.is_file():
-            write_atomic(shop.folder / lot.file, log.read_bytes())
+    there = Workshop(source, theirs)
+    taken = [lot for lot in plan(shop) if lot.kind == SEARCH and not there.left(lot)]
+    if not taken:
+        raise InputError(f"{source}: has finished no search that is wanted here")
+    for lot in taken:
+        write_atomic(shop.folder / lot.file, (source / lot.file).read_bytes())
 
 
 def _check_methods(shop: Workshop) -> None:

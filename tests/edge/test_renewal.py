@@ -9,7 +9,7 @@ import torch
 from edge_clients import evaluation, write_client
 
 from edge.agent import Agent, Opened
-from edge.choice import FEW, Acting, best, held_out, losses
+from edge.choice import Acting, best, few, held_out, losses
 from edge.examples import encode
 from edge.renewal import learn, renew
 from protocol.errors import InputError
@@ -170,7 +170,8 @@ def test_the_stages_are_judged_on_what_the_sibling_never_saw(agent, base, header
     for _ in range(2):
         (kept, _), (_, sibling) = (agent.vault.open(slot) for slot in SLOTS)
         held, rest = held_out(encode(base, agent.history.pairs(PromptForm.LAMP, 0)))
-        assert len(held) + len(rest) == len(agent.history.items) > FEW
+        assert len(held) + len(rest) == len(agent.history.items)
+        assert not few(held + rest)
         expected = {
             "collective": losses(base, held, Acting([release.shift])),
             "personal": losses(base, held, Acting([release.shift, sibling])),
@@ -191,6 +192,24 @@ def test_of_few_items_each_is_held_out_in_turn(tmp_path, base, header):
         examples = encode(base, agent.history.pairs(PromptForm.LAMP, 0))
         edited = losses(base, examples, Acting([release.shift], release.directions))
         assert judged["directions"] == pytest.approx(float(edited.mean()), rel=1e-4)
+
+
+def test_a_lesson_is_kept_whatever_comes_of_the_judgement(tmp_path, base, header, monkeypatch):
+    agent = Agent(write_client(tmp_path / "few", items=6, questions=2), base)
+    release = opened(base, header)
+    renew(agent, release, 1, PERSONAL, TRAINING)
+    (before, old), new = agent.vault.open("full"), item(agent, 0)
+
+    def dying(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge.renewal.judge", dying)
+    with pytest.raises(KeyboardInterrupt):
+        learn(agent, [new], release, PERSONAL)
+    kept, shift = agent.vault.open("full")
+    assert not torch.equal(shift.W, old.W)
+    assert (kept.account.origin, kept.account.items) == ("learned", 7)
+    assert kept.account.judged == before.account.judged
 
 
 def test_a_shift_that_does_harm_loses(tmp_path, base, header):

@@ -13,7 +13,7 @@ from simulation.compare.method import LogUniform, Method, registry
 from simulation.compare.search import best, drawn, goodness
 from simulation.compare.shifts import RATES
 from simulation.compare.study import plan
-from simulation.compare.work import SEARCH
+from simulation.compare.work import SEARCH, Lot
 
 SEARCHED = [method for method in registry().values() if method.space]
 
@@ -71,7 +71,15 @@ def test_values_of_another_comparison_are_taken_over(tmp_path):
     assert left.pop("LaMP_2M loreft search") == 2
     assert set(left.values()) == {0}
     assert second.chosen("LaMP_2M", "perfit-stage2-p") == first.chosen("LaMP_2M", "perfit-stage2-p")
-    for changed, reason in (({"draws": 3}, "its draws is 2"), ({"prompt_form": "oppu"}, "its prompt-form")):
+    log = first.folder / Lot("LaMP_2M", "perfit-stage2-p", SEARCH, 0).file
+    log.write_text(log.read_text().splitlines(keepends=True)[0])
+    third = begun(tmp_path / "third", **taken, values_of=str(first.folder))
+    assert {len(third.left(lot)) for lot in plan(third) if "stage2-p search" in str(lot)} == {2}
+    for changed, reason in (
+        ({"draws": 3}, "its draws is 2"),
+        ({"prompt_form": "oppu"}, "its prompt-form"),
+        ({"methods": ["lora-p"]}, "no search that is wanted"),
+    ):
         with pytest.raises(InputError, match=reason):
             begun(tmp_path / "other", **taken | changed, values_of=str(first.folder))
     with pytest.raises(InputError, match="no comparison"):
