@@ -1,5 +1,6 @@
 """History in the prompt: how items are shown, which are chosen, and how many fit."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,8 @@ import bm25s
 from edge.history import History
 from protocol.tasks import Pair, Task
 from simulation.compare.bench import Bench, Values
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
 
 _SENTENCES = {
     "LaMP_2N": 'the category for the article: "{text}" is "{category}"',
