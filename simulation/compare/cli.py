@@ -36,8 +36,10 @@ def compare(
     ] = None,
     validation_users: Annotated[
         int,
-        typer.Option(help="Of the others, those the draws are scored on; more where histories are short."),
-    ] = 5,
+        typer.Option(
+            help="Of the others, those the draws are scored on; 0 is as many as have 80 questions, or half."
+        ),
+    ] = 0,
     history_lengths: Annotated[
         str, typer.Option(help="Cold start: history items. `none` leaves this part out.")
     ] = "0,1,2,4,8,16,32,64",

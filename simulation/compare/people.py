@@ -13,6 +13,8 @@ from simulation.lamp import User, open_lamp
 from simulation.settings import WORLD
 from simulation.world.build import BOUNDS, KINDS, WorldSize, write_world
 
+ENOUGH_QUESTIONS = 80
+"""To choose hyper-parameters by, of all validating users together; where each has few, users are more."""
 VALIDATION_SHARE = 0.25
 """Of a validating user's pairs, the latest of which become questions."""
 _LEAST_QUESTIONS = 1
@@ -43,15 +45,21 @@ class Cast:
     def validation(self, users: int, questions: int) -> tuple[list[History], list[Target]]:
         """The others less `users` of them with the longest histories, and these as targets.
 
-        The latest quarter of their own pairs, at most `questions`, are what they are asked.
+        The latest quarter of their own pairs, at most `questions`, are what they are asked. With `users` 0 so
+        many are taken that there are `ENOUGH_QUESTIONS`, or half of the others.
         Raises InputError when too few others are left.
         """
-        if len(self.others) < users + 1:
-            raise InputError(f"{len(self.others)} other users are too few to validate on {users} of them")
-        longest = sorted(self.others, key=lambda o: -(len(o.items) + len(o.answered)))[:users]
-        chosen = {history.name for history in longest}
-        rest = [other for other in self.others if other.name not in chosen]
-        return rest, [_held_out(self.task, history, questions) for history in longest]
+        if len(self.others) < max(users + 1, 2):
+            raise InputError(
+                f"{len(self.others)} other users are too few to validate on {users or 'some'} of them"
+            )
+        longest = sorted(self.others, key=lambda o: -(len(o.items) + len(o.answered)))
+        held: list[Target] = []
+        for history in longest[: users or len(longest) // 2]:
+            if users or sum(len(target.questions) for target in held) < ENOUGH_QUESTIONS:
+                held.append(_held_out(self.task, history, questions))
+        chosen = {target.history.name for target in held}
+        return [other for other in self.others if other.name not in chosen], held
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,8 +37,8 @@ class CompareSettings:
     """Target users at most."""
     world_history: int = 64
     world_questions: int = 20
-    validation_users: int = 5
-    """Of the others, kept from training while hyper-parameters are chosen."""
+    validation_users: int = 0
+    """Of the others, kept from training while values are chosen; 0 is as many as have enough questions."""
     validation_questions: int = 16
     """Of each of them, at most."""
     validation_items: int = 16
@@ -70,8 +70,9 @@ class CompareSettings:
             if len(set(values)) != len(values):
                 raise InputError(f"{name}={','.join(map(str, values))}: each once")
         for name, value in asdict(self).items():
-            if type(value) is int and value < 1:
-                raise InputError(f"{name}={value}: must be at least 1")
+            least = 0 if name == "validation_users" else 1
+            if type(value) is int and value < least:
+                raise InputError(f"{name}={value}: must be at least {least}")
         for name, least in (("history_lengths", 0), ("collective_sizes", 1), ("seeds", 0)):
             _at_least(name, getattr(self, name), least)
 

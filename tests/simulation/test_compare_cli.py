@@ -96,7 +96,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
         (["--seeds", "a"], "seeds='a'"),
         (["--seeds", "1,1"], "each once"),
         (["--users", "0"], "users=0"),
-        (["--others", "5"], "too few to validate"),
+        (["--others", "1"], "too few to validate"),
         (["--validation-users", "40"], "too few to validate"),
         (["--data", "nowhere"], "nowhere"),
         (["--history-lengths", "-1"], "must be at least 0"),

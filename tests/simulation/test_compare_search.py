@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_comparison import begun, run_all
 
+from edge.history import History
 from protocol.errors import InputError
 from protocol.tasks import TASKS
 from simulation.compare.method import LogUniform, Method, registry
+from simulation.compare.people import ENOUGH_QUESTIONS, Cast
 from simulation.compare.search import best, drawn, goodness
 from simulation.compare.shifts import RATES
 from simulation.compare.study import plan
@@ -85,3 +87,21 @@ def test_values_of_another_comparison_are_taken_over(tmp_path):
     with pytest.raises(InputError, match="no comparison"):
         begun(tmp_path / "other", **taken, values_of=str(tmp_path / "nowhere"))
     assert not (tmp_path / "other" / "settings.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "items", "answered", "expected"),
+    [("LaMP_7", 9, 1, 20), ("LaMP_2M", 100, 0, 5), ("LaMP_3", 12, 8, 16)],
+)
+def test_where_users_have_few_questions_more_of_them_validate(task, items, answered, expected):
+    about = TASKS[task]
+    past = [{"id": str(n), "input": f"{about.instruction}{n}", "gold": "1"} for n in range(answered)]
+    own = [{about.field: str(n), about.answer: "1"} for n in range(items)]
+    others = [History(f"u{n}", about, False, own, past, []) for n in range(40)]
+    rest, held = Cast(about, others, [], {}).validation(0, 16)
+    assert (len(held), len(rest)) == (expected, 40 - expected)
+    asked = sum(len(target.questions) for target in held)
+    assert asked >= ENOUGH_QUESTIONS or len(held) == 20
+    assert asked - len(held[-1].questions) < ENOUGH_QUESTIONS
+    with pytest.raises(InputError, match="too few to validate"):
+        Cast(about, others[:1], [], {}).validation(0, 16)
