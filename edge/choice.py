@@ -23,6 +23,7 @@ _FEWEST_HELD = 3
 _JUDGED = 32
 """Held-out examples that are judged on at most, the latest."""
 _ROWS = 8
+_CLEARLY = 2.0
 Examples = Sequence[Example]
 
 
@@ -81,14 +82,44 @@ def few(examples: Examples) -> bool:
     return len(set(examples)) <= _FEW or len(set(held)) < _FEWEST_HELD or not rest
 
 
-def judge(
-    base: BaseModel, examples: Examples, ways: Mapping[str, Way], watch: Watch | None = None
-) -> dict[str, float]:
-    """Each way's mean loss on examples it was not given, the same for all.
+@dataclass(frozen=True)
+class Choice:
+    """The way that was chosen, and what it was chosen by."""
 
-    With a single example there is nothing to fit a way that learns on, and it is left out, as is one whose
-    loss is not finite; without any, nothing can be told. watch: called before each way.
+    name: str
+    losses: dict[str, float]
+    """Of each way that could be judged, the mean over held-out examples, the same for all."""
+
+
+def choose(
+    base: BaseModel, examples: Examples, ways: Mapping[str, Way], usual: str, watch: Watch | None = None
+) -> Choice:
+    """The `usual` way, unless another one's held-out loss is lower by more than `_CLEARLY` standard errors.
+
+    Few examples can hardly tell ways apart; the usual one is what is better on the whole. A way whose loss is
+    not finite is out of the question. Without an example nothing can be judged, and with a single one no way
+    that learns. watch: called before each way.
     """
+    judged = _judged(base, examples, ways, watch)
+    means = {name: float(each.mean()) for name, each in judged.items()}
+    sound = {name: mean for name, mean in means.items() if math.isfinite(mean)}
+    rivals = [name for name in sound if name != usual]
+    if usual in sound:
+        rivals = [name for name in rivals if _clearly_lower(judged[name], judged[usual])]
+    elif usual not in judged:
+        rivals = []
+    return Choice(min(rivals, key=lambda name: sound[name], default=usual), sound)
+
+
+def _clearly_lower(one: torch.Tensor, other: torch.Tensor) -> bool:
+    gain = other - one
+    return len(gain) > 1 and bool(gain.mean() > _CLEARLY * gain.std() / len(gain) ** 0.5)
+
+
+def _judged(
+    base: BaseModel, examples: Examples, ways: Mapping[str, Way], watch: Watch | None
+) -> dict[str, torch.Tensor]:
+    """Each way's losses on examples it was not given, the same ones in the same order."""
     parts = _parts(examples)
     rests = [rest for _, rest in parts]
     found = {}
@@ -96,16 +127,11 @@ def judge(
         if watch is not None:
             watch(number, len(ways))
         if parts and (all(rests) or not way.learns):
-            judged = [
-                losses(base, held, acting) for (held, _), acting in zip(parts, way.fit(rests), strict=True)
-            ]
-            found[name] = float(torch.cat(judged).mean())
-    return {name: loss for name, loss in found.items() if math.isfinite(loss)}
-
-
-def best(judged: Mapping[str, float], usual: str) -> str:
-    """The way with the lowest loss, the first of equals; `usual` where nothing was judged."""
-    return min(judged, key=lambda name: judged[name]) if judged else usual
+            acting = way.fit(rests)
+            found[name] = torch.cat(
+                [losses(base, held, one) for (held, _), one in zip(parts, acting, strict=True)]
+            )
+    return found
 
 
 def _parts(examples: Examples) -> list[tuple[Examples, Examples]]:

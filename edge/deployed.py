@@ -15,7 +15,6 @@ from typing import Any
 from edge.agent import Agent, Contribution, Opened, Outcome
 from edge.chameleon.contribution import Memory, Probing, moments, probe
 from edge.chameleon.encoder import sentence_encoder
-from edge.choice import best
 from edge.home import AgentSettings, Home
 from edge.items import ItemCache
 from edge.keys import KeyKeeper
@@ -284,10 +283,9 @@ class Deployed:
         if furthest != "personal":
             return furthest
         kept, _ = self.agent.vault.open(SLOT)
-        judged = dict(kept.account.judged)
-        if kept.account.version != self._current().version:
-            judged.pop("directions", None)  # those of another release
-        return best(judged, furthest)
+        stage = kept.account.stage
+        stale = stage == "directions" and kept.account.version != self._current().version
+        return furthest if stale else stage
 
     def _edited(self, stage: str) -> AbstractContextManager[None]:
         if stage == "base":

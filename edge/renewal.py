@@ -5,8 +5,8 @@ neither was fitted on. So a fifth of the items, chosen by their own hash, is hel
 sibling, fitted beside the one in use and treated like it ever after. On a new release the old sibling and a
 new one are compared on the held-out items, and the shift in use goes the way of the better sibling.
 
-Whether a personal shift answers at all is chosen the same way (`edge.choice`): with few items the collective
-shift alone, or the group's directions on top of it, may suit a person better. Until there are enough items
+Whether a personal shift answers at all is chosen the same way (`edge.choice`): the collective shift alone, or
+the group's directions on top of it, may clearly suit a person better. Until there are enough items
 for a sibling to tell, shifts are fitted on parts of them for that.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edge.agent import Agent, Opened, Outcome, beginning
-from edge.choice import Acting, Examples, Way, few, held_out, judge
+from edge.choice import Acting, Choice, Examples, Way, choose, few, held_out
 from edge.examples import Example, encode
 from edge.personal import PersonalShift
 from edge.training import Fit, Job, Watch, fit, mean_losses
@@ -75,8 +75,8 @@ def renew(
         )
         if carried <= fitted:
             shifts, origin = list(old), CARRIED
-    judged = _judged(agent, release, personal, training, job.examples, shifts[1:], watch)
-    account = Account(fits[0].items, origin, version, training.to_config(), judged)
+    chosen = _chosen(agent, release, personal, training, job.examples, shifts[1:], watch)
+    account = Account(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
     _store(agent, release, personal, shifts, account)
     return Outcome(fits[0].items, fits[0].metrics), origin
 
@@ -120,8 +120,8 @@ def learn(
     shifts = [job.shift for job in jobs]
     account = replace(kept.account, items=len(examples), origin=LEARNED)
     _store(agent, release, personal, shifts, account)
-    judged = _judged(agent, release, personal, fitted, examples, shifts[1:], watch)
-    _store(agent, release, personal, shifts, replace(account, judged=judged))
+    chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
+    _store(agent, release, personal, shifts, replace(account, stage=chosen.name, judged=chosen.losses))
     return Lesson(count, fits[0].steps, fits[0].loss)
 
 
@@ -166,7 +166,7 @@ def _finite(fits: list[Fit]) -> list[Fit]:
     return fits
 
 
-def _judged(
+def _chosen(
     agent: Agent,
     release: Opened,
     personal: PersonalSettings,
@@ -174,8 +174,8 @@ def _judged(
     examples: Examples,
     sibling: Sequence[Shift],
     watch: Watch | None,
-) -> dict[str, float]:
-    """Held-out loss of each stage that could answer. sibling: none, or the one there is."""
+) -> Choice:
+    """The stage that answers. sibling: none, or the one there is."""
     beneath = release.beneath(agent.base)
 
     def learn(lots: Sequence[Examples]) -> list[Acting]:
@@ -189,7 +189,8 @@ def _judged(
     ways = {"collective": Way.fixed(Acting([beneath]))}
     if release.directions is not None:
         ways["directions"] = Way.fixed(Acting([beneath], release.directions))
-    return judge(agent.base, examples, {**ways, "personal": Way(learn, learns=True)}, watch)
+    ways["personal"] = Way(learn, learns=True)
+    return choose(agent.base, examples, ways, "personal", watch)
 
 
 def _begun(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:

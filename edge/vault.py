@@ -58,6 +58,8 @@ class Account:
     """Of the release beneath it; 0 where releases have none."""
     training: dict[str, Any] = field(default_factory=dict)
     """`TrainingSettings` it was fitted with, as a config."""
+    stage: str = "personal"
+    """That suits the person best, as `edge.choice` chose it."""
     judged: dict[str, float] = field(default_factory=dict)
     """Of each stage that could answer, the mean loss on the person's items that were held out for this."""
     stored: str = ""
@@ -265,7 +267,7 @@ class Vault:
 
 def _kept(header: dict[str, Any]) -> Kept:
     belonging = Belonging(**{name: header[name] for name in Belonging.__dataclass_fields__})
-    header = {"judged": {}, **header}  # which shifts stored by earlier versions lack
+    header = {"stage": "personal", "judged": {}, **header}  # which shifts stored by earlier versions lack
     account = Account(**{name: header[name] for name in Account.__dataclass_fields__})
     shape = ShiftShape(
         layers=tuple(header["layers"]),

@@ -51,9 +51,8 @@ function showState(state) {
   const edited = release ? release.edited || [] : [];
   at("directions").hidden = !edited.length;
   for (const stage of STAGES) at(stage).classList.toggle("chosen", stage === state.stage);
-  const judged = personal ? (personal.judged || []).map(({ stage }) => stage) : [];
-  at("why").textContent = "The marked one answers you" + (judged.includes(state.stage)
-    ? `: of ${judged.join(", ")} it was the best at items of yours that were held back to tell.` : ".");
+  at("why").textContent = "The marked one answers you" + (personal && (personal.judged || []).length
+    ? ": your personal shift, unless another was clearly better at items of yours that were held back to tell." : ".");
   describe(at("release"), release ? [
     ["version", release.version], ["issued", day(release.issued)], ["expires", day(release.expires)],
     ["rounds", release.rounds], ["layers", (release.layers || []).join(", ")], ["positions", release.positions],

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.choice import Acting, Way, best, few, held_out, judge, losses
+from edge.choice import Acting, Way, choose, few, held_out, losses
 from edge.examples import Example, encode
 from protocol.directions import Directions
 from protocol.shift import Shift
@@ -55,19 +55,39 @@ def test_shifts_act_one_after_another_or_all_on_the_same_state(base, shape, exam
     assert not torch.allclose(in_turn, at_once)
 
 
-def test_the_lowest_loss_is_best(base, shape, examples):
+def test_losses_of_a_choice_are_means(base, shape, examples):
     acting = {"far": moved(shape, 30.0), "none": Acting(), "near": moved(shape, 1.0)}
-    judged = judge(base, examples, {name: Way.fixed(a) for name, a in acting.items()})
-    for name, one in acting.items():
-        assert judged[name] == pytest.approx(float(losses(base, examples, one).mean()), rel=1e-5)
-    assert best(judged, "far") == min(judged, key=lambda name: judged[name])
-    assert len(set(judged.values())) == 3
+    chosen = choose(base, examples, {name: Way.fixed(a) for name, a in acting.items()}, "far")
+    assert chosen.losses == {
+        name: pytest.approx(float(losses(base, examples, one).mean()), rel=1e-5)
+        for name, one in acting.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("usual", "other", "chosen"),
+    [
+        ([1.0, 1.0, 1.0, 1.0], [0.9, 0.9, 0.9, 0.9], "other"),
+        ([1.0, 1.0, 1.0, 1.0], [0.1, 0.1, 0.1, 1.1], "other"),
+        ([1.0, 1.0, 1.0, 1.0], [0.1, 0.1, 1.1, 1.1], "usual"),
+        ([1.0, 1.0, 1.0, 1.0], [1.1, 1.1, 1.1, 1.1], "usual"),
+        ([float("inf"), 1.0], [5.0, 5.0], "other"),
+        ([1.0], [0.1], "usual"),
+    ],
+)
+def test_another_way_must_be_clearly_better_than_the_usual_one(base, usual, other, chosen, monkeypatch):
+    ways = {"usual": Way.fixed(Acting()), "other": Way.fixed(Acting(additive=True))}
+    told = {False: torch.tensor(usual), True: torch.tensor(other)}
+    monkeypatch.setattr("edge.choice._parts", lambda examples: [([], [])])
+    monkeypatch.setattr("edge.choice.losses", lambda base, examples, acting: told[acting.additive])
+    assert choose(base, [], ways, "usual").name == chosen
 
 
 def test_without_an_example_the_usual_way_is_taken(base):
-    judged = judge(base, [], {"x": Way.fixed(Acting()), "own": Way(lambda _: [], learns=True)})
-    assert judged == {}
-    assert best(judged, "near") == "near"
+    ways = {"x": Way.fixed(Acting()), "own": Way(lambda _: [], learns=True)}
+    for usual in ways:
+        chosen = choose(base, [], ways, usual)
+        assert (chosen.name, chosen.losses) == (usual, {})
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 16, 17, 60])
@@ -87,9 +107,10 @@ def test_what_learns_is_never_judged_on_what_it_learned_from(base, count, monkey
     monkeypatch.setattr("edge.choice.losses", watching)
     examples = encode(base, [*pairs(count), *pairs(count)[:1]])[: max(count, 1)]
     examples += examples[: count // 4]  # some twice
-    found = judge(base, examples, {"fixed": Way.fixed(Acting()), "own": Way(learn, learns=True)})
+    ways = {"fixed": Way.fixed(Acting()), "own": Way(learn, learns=True)}
+    found = choose(base, examples, ways, "own")
     if count == 1:
-        assert found == {"fixed": 0.0}
+        assert (found.name, found.losses) == ("own", {"fixed": 0.0})
         assert not given_to_it
         return
     half = len(judged) // 2
@@ -105,14 +126,15 @@ def test_what_learns_is_never_judged_on_what_it_learned_from(base, count, monkey
 
 def test_one_item_said_often_hides_no_other(base):
     examples = [encode(base, pairs(2))[n] for n in (0, 0, 0, 0, 1)]
-    judged = judge(base, examples, {"own": Way(lambda lots: [Acting()] * len(lots), learns=True)})
+    chosen = choose(base, examples, {"own": Way(lambda lots: [Acting()] * len(lots), learns=True)}, "own")
     expected = losses(base, list(dict.fromkeys(examples)), Acting()).mean()
-    assert judged == {"own": pytest.approx(float(expected), rel=1e-5)}
+    assert chosen.losses == {"own": pytest.approx(float(expected), rel=1e-5)}
 
 
 def test_a_way_that_fails_is_no_way(base, shape, examples):
     ways = {"broken": Way.fixed(moved(shape, float("nan"))), "sound": Way.fixed(Acting())}
-    assert list(judge(base, examples, ways)) == ["sound"]
+    chosen = choose(base, examples, ways, "broken")
+    assert (chosen.name, list(chosen.losses)) == ("sound", ["sound"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), unique=True), st.integers(0, 20))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_comparison import begun, run_all
 
+from edge.choice import Choice
 from edge.offsets import pull
 from protocol.errors import InputError
 from protocol.files import read_json, read_json_lines
@@ -83,13 +84,13 @@ def test_who_has_nothing_gets_what_suits_the_others_and_says_which(bench, people
     assert cold.parameters((name, acting)) == 0
 
 
-def test_a_personal_shift_is_taken_where_it_wins_on_held_out_items(bench, people, monkeypatch):
+def test_a_personal_shift_is_usual_where_there_are_items(bench, people, monkeypatch):
     cold = METHODS["perfit-chameleon"](bench, SHIFT | OWN | {"identify": "hybrid", "edited": 1})
     cold.learn(people.others)
     target = people.targets[0]
     monkeypatch.setattr(
-        "simulation.compare.methods.cold_start.judge",
-        lambda base, examples, ways: {name: float(not way.learns) for name, way in ways.items()},
+        "simulation.compare.methods.cold_start.choose",
+        lambda base, examples, ways, usual: Choice(usual, {}),
     )
     fitted = cold.fit(target.history)
     full = METHODS["perfit"](bench, SHIFT | OWN)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from edge.choice import Acting, Examples, Way, best, judge, losses
+from edge.choice import Acting, Examples, Way, choose, losses
 from edge.history import History
 from protocol.directions import editing
 from simulation.compare.method import Family
@@ -36,7 +36,7 @@ class ColdStart(PerFit):
         )
         examples = self.bench.encode(pairs)
         means = {n: float(losses(self.bench.base, examples, a).mean()) for n, a in self._fixed().items()}
-        self._usual = best(means, COLLECTIVE)
+        self._without_items = min(means, key=lambda name: means[name])
 
     def fit(self, history: History) -> Any:
         examples = self.bench.encode(self.bench.pairs(history))
@@ -46,8 +46,9 @@ class ColdStart(PerFit):
             return [Acting([self.shared, self.personal(lot, history.name)]) for lot in lots]
 
         ways = {name: Way.fixed(acting) for name, acting in fixed.items()}
-        judged = judge(self.bench.base, examples, {**ways, PERSONAL: Way(learn, learns=True)})
-        chosen = best(judged, self._usual)
+        ways[PERSONAL] = Way(learn, learns=True)
+        usual = PERSONAL if examples else self._without_items
+        chosen = choose(self.bench.base, examples, ways, usual).name
         return chosen, fixed[chosen] if chosen in fixed else learn([examples])[0]
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
