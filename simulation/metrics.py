@@ -116,8 +116,11 @@ class Bootstrap:
             result[name] = {"value": value, **interval, "significant": beyond}
         return result
 
-    def share(self, sample: Sample, unknown: Sample, bayes: Sample, metric: str) -> dict[str, float]:
-        """(score - best without the user) / (Bayes-optimal - best without the user), one metric."""
+    def share(self, sample: Sample, unknown: Sample, bayes: Sample, metric: str) -> dict[str, float] | None:
+        """(score - best without the user) / (Bayes-optimal - best without the user), one metric.
+
+        None where knowing the user gains nothing.
+        """
 
         def of(weights: Array) -> Array:
             s, u, b = (one.metrics(weights)[metric] for one in (sample, unknown, bayes))
@@ -125,7 +128,8 @@ class Bootstrap:
 
         users = len(sample.users)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {"value": float(of(np.ones((1, users)))[0]), **_interval(of(self.weights(users)))}
+            value = float(of(np.ones((1, users)))[0])
+            return {"value": value, **_interval(of(self.weights(users)))} if np.isfinite(value) else None
 
 
 def _only(sample: Sample, users: list[str]) -> Sample:
@@ -227,8 +231,8 @@ def _world(
             "unknown": bootstrap.estimates(unknown),
             "bayes": bootstrap.estimates(bayes),
         }
-        if group == "targets":
-            result["share"][name] = bootstrap.share(sample, unknown, bayes, main)
+        if group == "targets" and (share := bootstrap.share(sample, unknown, bayes, main)):
+            result["share"][name] = share
     return result
 
 

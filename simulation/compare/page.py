@@ -104,7 +104,7 @@ def _rows(about: Mapping[str, Any]) -> str:
         values = row["metrics"]
         cells = [escape(_title(row, about)), estimate(values[main]), _difference(row, main)]
         if share:
-            cells.append(estimate(row["share"], percent=True))
+            cells.append(estimate(row["share"], percent=True) if "share" in row else "")
         cells += [*_cost_cells(row), f"{values[main]['user-mean']:.3f}", *(estimate(values[n]) for n in rest)]
         body.append((cells, row["method"] == "perfit"))
     if "bounds" in about:

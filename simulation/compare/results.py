@@ -191,7 +191,8 @@ def _row(
         row["difference"] = bootstrap.difference(sample, reference)
     if found.people.bounds:
         unknown, bayes = (_bound(found, sample.users, which) for which in ("unknown", "bayes"))
-        row["share"] = bootstrap.share(sample, unknown, bayes, main)
+        if share := bootstrap.share(sample, unknown, bayes, main):
+            row["share"] = share
     return row
 
 

@@ -128,6 +128,14 @@ def test_the_share_is_zero_at_the_lower_bound_and_one_at_the_upper(tmp_path, tas
     assert summary["stages"]["personal"]["metrics"][main]["value"] == bounds["bayes"][main]["value"]
 
 
+def test_where_knowing_the_user_gains_nothing_there_is_no_share():
+    same = sample_of(RATINGS, rating_users(4))
+    better = sample_of(RATINGS, rating_users(4, noise=0.0))
+    bootstrap = Bootstrap(seed=0, samples=50)
+    assert bootstrap.share(better, same, same, "mae") is None
+    assert bootstrap.share(better, same, better, "mae") is not None
+
+
 def test_bytes_are_those_of_the_ledger(tmp_path):
     folder = write_run(tmp_path, "LaMP_2M")
     sent = summarise(folder)["communication"]
