@@ -149,7 +149,7 @@ def _fit(
     jobs: Sequence[Job],
     watch: Watch | None,
 ) -> list[Fit]:
-    fits = fit(
+    return fit(
         *(jobs, training, agent.items),
         beneath=[release.beneath(agent.base)],
         additive=personal.additive,
@@ -157,7 +157,6 @@ def _fit(
         beginning=_begun(agent, training),
         watch=watch,
     )
-    return fits
 
 
 def _finite(fits: list[Fit]) -> list[Fit]:
