@@ -9,20 +9,18 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from cloud.enrolment import enrolled
-from cloud.home import CloudHome, CloudSettings
-from cloud.job import Job, recorder
-from cloud.job_settings import SETTINGS
-from cloud.release_store import CloudReleases
-from cloud.roster import NobodyFits
-from protocol.errors import InputError
-from protocol.files import read_json, write_json
-from protocol.run_folder import run_folder
+from fedperfit.cloud.clients.roster import NobodyFits
+from fedperfit.cloud.deployment.enrolment import enrolled
+from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome, CloudSettings
+from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.job.job import Job, recorder
+from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.run_folder import run_folder
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.cloud")
-CLOUD_KEY = "cloud-dir"
-"""In the run's configuration: the cloud's folder."""
 _PAUSE_SECONDS = 2.0
 
 

@@ -1,207 +1,191 @@
-"""The Flower ClientApp: a thin bridge between messages and the agent.
+"""The ClientApp of a deployed edge: passes messages on to the agent's socket, and its replies back.
 
-It decides nothing and holds nothing. This one holds its agents in process, for simulations; a deployed
-edge has `edge.bridge`.
+It runs in a fresh process per message and may be code of the cloud's choosing, so it can do no more than
+the agent's bridge allows. It imports neither torch nor transformers and starts in about a second.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import grpc
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from google.protobuf.message import Message as Proto
 
-from edge.agent import Agent, Contribution, Outcome, Result, contribute, evaluate, personalize
-from edge.chameleon.contribution import Memory, Probing, moments, probe
-from edge.items import ItemCache
-from edge.pulls import tell_pull
-from edge.records import probe_request, refusal, reply, status_reply
-from edge.statistics import Statistics
-from protocol.base_model import load
-from protocol.errors import InputError
-from protocol.files import read_json
-from protocol.messages import (
-    CONTRIBUTE_TYPE,
+from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
+from fedperfit.edge.records import probe_request, refusal, reply, status_reply
+from fedperfit.protocol.messages.keys import (
     MOMENTS_KEY,
-    MOMENTS_TYPE,
-    PERSONALIZE_TYPE,
-    PROBE_TYPE,
     PULL_KEY,
-    PULL_TYPE,
+    ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
     SUMS_KEY,
 )
-from protocol.run_folder import run_folder
-from protocol.settings import (
+from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
     PairSettings,
     PersonalSettings,
     PullSettings,
     TrainingSettings,
 )
+from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
 
 app = ClientApp()
-_STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, PULL_TYPE: PULL_KEY}
-"""What is told of the pairs, by what was asked."""
-
-CLIENTS = "clients"
-"""Folder of a run: one folder per client, named by partition, and `agent.json` for all of them."""
-AGENT = "agent.json"
+_SCORES = {
+    "correct": "correct",
+    "absolute_error": "absolute-error",
+    "squared_error": "squared-error",
+    "rouge_1": "rouge-1",
+    "rouge_l": "rouge-L",
+    "true_positives": "true-positives",
+    "predicted": "predicted",
+    "gold": "gold",
+}
 
 
 @app.query("status")
 def status(message: Message, context: Context) -> Message:
     """Who this client is and what it could do."""
-    try:
-        agent = _agent(context)
-    except Exception as error:
-        return refusal(message, type(error).__name__)
-    history = agent.history
-    return status_reply(
-        message,
-        client=history.name,
-        fingerprint=agent.base.card.fingerprint,
-        task=history.task.name,
-        history=len(history.items) + len(history.answered),
-        questions=len(history.questions),
-        shares_metrics=history.shares_metrics,
-    )
+
+    def ask(stub: Any, timeout: float) -> Message:
+        answer = stub.Status(bridge_pb2.StatusRequest(), timeout=timeout)
+        return status_reply(message, **{field.name: value for field, value in _all(answer)})
+
+    return _asked(message, context, ask)
 
 
 @app.train("contribute")
-def on_contribute(message: Message, context: Context) -> Message:
+def contribute(message: Message, context: Context) -> Message:
     """One round of stage 1."""
-    return next(respond([(message, context)]))
+
+    def ask(stub: Any, timeout: float) -> Message:
+        training = TrainingSettings.from_config(_config(message))
+        request = bridge_pb2.ContributeRequest(
+            shift=_payload(message),
+            training=bridge_pb2.Training(**vars(training)),
+            round=_config(message)[ROUND_KEY],
+        )
+        answer = stub.Contribute(request, timeout=timeout)
+        return reply(message, answer.items, _loss(answer), answer.update)
+
+    return _asked(message, context, ask)
 
 
 @app.train("personalize")
-def on_personalize(message: Message, context: Context) -> Message:
+def personalize(message: Message, context: Context) -> Message:
     """Stage 2: the personal shift stays with the agent."""
-    return next(respond([(message, context)]))
+
+    def ask(stub: Any, timeout: float) -> Message:
+        config = _config(message)
+        request = bridge_pb2.PersonalizeRequest(
+            release=_payload(message),
+            personal=bridge_pb2.Personal(**vars(PersonalSettings.from_config(config))),
+            training=bridge_pb2.Training(**vars(TrainingSettings.from_config(config))),
+        )
+        answer = stub.Personalize(request, timeout=timeout)
+        return reply(message, answer.items, _loss(answer))
+
+    return _asked(message, context, ask)
 
 
 @app.train("moments")
-def on_moments(message: Message, context: Context) -> Message:
-    """What the client tells of its preference pairs."""
-    return next(respond([(message, context)]))
+def moments(message: Message, context: Context) -> Message:
+    """What the person tells of their preference pairs."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        answer = stub.Moments(bridge_pb2.MomentsRequest(pairs=_pairs(message)), timeout=timeout)
+        return reply(message, answer.pairs, statistics={MOMENTS_KEY: answer.moments})
+
+    return _asked(message, context, ask)
 
 
 @app.train("probe")
-def on_probe(message: Message, context: Context) -> Message:
-    """Sums of a probe's loss and gradient over the client's pairs."""
-    return next(respond([(message, context)]))
+def probe(message: Message, context: Context) -> Message:
+    """Sums of a probe's loss and gradient over the pairs."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        asked = probe_request(message)
+        request = bridge_pb2.ProbeRequest(
+            pairs=_pairs(message), probes=asked["probes"], view_digest=asked["digest"], view=asked["view"]
+        )
+        answer = stub.Probe(request, timeout=timeout)
+        return reply(message, answer.pairs, statistics={SUMS_KEY: answer.sums} if answer.sums else None)
+
+    return _asked(message, context, ask)
 
 
 @app.train("pull")
-def on_pull(message: Message, context: Context) -> Message:
-    """The gradient of the client's mean loss at each layer."""
-    return next(respond([(message, context)]))
+def pull(message: Message, context: Context) -> Message:
+    """The gradient of the person's mean loss at each layer."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        request = bridge_pb2.PullRequest(**vars(PullSettings.from_config(_config(message))))
+        answer = stub.Pull(request, timeout=timeout)
+        return reply(message, answer.pairs, statistics={PULL_KEY: answer.pull})
+
+    return _asked(message, context, ask)
 
 
 @app.evaluate("stage")
-def on_evaluate(message: Message, context: Context) -> Message:
+def evaluate(message: Message, context: Context) -> Message:
     """Metric sums of one stage on the client's own questions."""
-    return next(respond([(message, context)]))
+
+    def ask(stub: Any, timeout: float) -> Message:
+        evaluation = EvaluationSettings.from_config(_config(message))
+        request = bridge_pb2.EvaluateRequest(
+            release=_payload(message), evaluation=bridge_pb2.Evaluation(**vars(evaluation))
+        )
+        answer = stub.Evaluate(request, timeout=timeout)
+        return reply(message, answer.items, _scores(answer))
+
+    return _asked(message, context, ask)
 
 
-def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
-    """A reply to each of `requests`, which differ in their client only; the clients act side by side."""
-    left = {id(message): message for message, _ in requests}
-    errors: dict[int, Exception] = {}
-    asked: dict[Agent, Message] = {}
-
-    def agents() -> Iterator[Agent]:
-        for message, context in requests:
-            try:
-                agent = _agent(context)
-            except Exception as error:
-                errors[id(message)] = error
-            else:
-                asked[agent] = message
-                yield agent
-
+def _asked(message: Message, context: Context, ask: Callable[[Any, float], Message]) -> Message:
     try:
-        for agent, result in _act(agents(), *requests[0]):
-            message = asked.pop(agent)
-            if isinstance(result, InputError):
-                errors[id(message)] = result
-            else:
-                del left[id(message)]
-                yield _reply(message, result, agent.history.shares_metrics)
+        with connect(Path(str(context.node_config[BRIDGE_KEY]))) as channel:
+            return ask(bridge_pb2_grpc.BridgeStub(channel), message.metadata.ttl)
+    except grpc.RpcError as error:
+        return refusal(message, error.details() if error.code() in _TOLD else error.code().name)
     except Exception as error:
-        errors = {key: errors.get(key, error) for key in left}
-    for key, message in left.items():
-        yield refusal(message, type(errors[key]).__name__)
+        return refusal(message, type(error).__name__)
 
 
-def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
-    items = items_of(_clients(context))
-    config = {**message.content.config_records[SETTINGS_RECORD]}
-    kind = message.metadata.message_type
-    if kind in (MOMENTS_TYPE, PROBE_TYPE):
-        settings, memory = PairSettings.from_config(config), _memory(_clients(context))
-        if kind == MOMENTS_TYPE:
-            return _each(agents, lambda agent: moments(agent, settings, memory))
-        asked = Probing(**probe_request(message))
-        return _each(agents, lambda agent: probe(agent, settings, asked, memory))
-    if kind == PULL_TYPE:
-        wanted = PullSettings.from_config(config)
-        return _each(agents, lambda agent: tell_pull(agent, wanted))
-    packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
-    if kind == CONTRIBUTE_TYPE:
-        return contribute(agents, packed, TrainingSettings.from_config(config), items)
-    if kind == PERSONALIZE_TYPE:
-        personal = PersonalSettings.from_config(config)
-        return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
-    return evaluate(agents, packed, EvaluationSettings.from_config(config), items)
+_TOLD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+"""Statuses whose text is the type of the agent's error."""
 
 
-def _each(agents: Iterable[Agent], act: Callable[[Agent], Outcome]) -> Iterator[Result]:
-    for agent in agents:
-        try:
-            yield agent, act(agent)
-        except InputError as error:
-            yield agent, error
+def _payload(message: Message) -> bytes:
+    data: bytes = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
+    return data
 
 
-def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
-    if isinstance(result, Statistics):
-        key = _STATISTICS[message.metadata.message_type]
-        return reply(message, result.items, statistics={key: result.data} if result.data else None)
-    update = result.update if isinstance(result, Contribution) else None
-    return reply(message, result.items, result.metrics if shares_metrics else None, update)
+def _pairs(message: Message) -> bridge_pb2.Pairs:
+    return bridge_pb2.Pairs(**vars(PairSettings.from_config(_config(message))))
 
 
-def _agent(context: Context) -> Agent:
-    """The agent of this node, in process: the folder its partition names in the run's folder."""
-    folder = _clients(context) / str(context.node_config["partition-id"])
-    items = items_of(_clients(context))
-    encoder = read_json(_clients(context) / AGENT).get("encoder", "")
-    return Agent(folder, items.base, items, encoder=encoder)
+def _config(message: Message) -> dict[str, Any]:
+    return {**message.content.config_records[SETTINGS_RECORD]}
 
 
-def items_of(clients: Path) -> ItemCache:
-    """The model that `agent.json` in the run's client folders names, and its items.
-
-    Loaded once per process; Flower's simulation keeps its processes between messages.
-    """
-    about = read_json(clients / AGENT)
-    return _loaded(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
+def _loss(answer: Any) -> dict[str, float | list[int]] | None:
+    return {"loss": answer.loss} if answer.HasField("loss") else None
 
 
-def _clients(context: Context) -> Path:
-    return run_folder(context.run_config, context.run_id) / CLIENTS
+def _scores(answer: Any) -> dict[str, float | list[int]] | None:
+    if not answer.HasField("scores"):
+        return None
+    present = {field.name: value for field, value in answer.scores.ListFields()}
+    return {
+        key: list(present[name]) if name in ("true_positives", "predicted", "gold") else present[name]
+        for name, key in _SCORES.items()
+        if name in present
+    }
 
 
-@lru_cache(maxsize=1)
-def _memory(clients: Path) -> Memory:
-    """Of the agents of one run, which are made anew for each message."""
-    return Memory()
-
-
-@lru_cache(maxsize=1)
-def _loaded(name: str, device: str, dtype: str, gib: float) -> ItemCache:
-    budget = None if gib < 0 else int(gib * 2**30)
-    return ItemCache(load(name, device=device, dtype=dtype), budget)
+def _all(answer: Proto) -> list[tuple[Any, Any]]:
+    """Every field with its value, also where it is the default."""
+    return [(field, getattr(answer, field.name)) for field in answer.DESCRIPTOR.fields]

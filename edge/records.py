@@ -6,8 +6,7 @@ from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from protocol.errors import InputError
-from protocol.messages import (
+from fedperfit.protocol.messages.keys import (
     COUNTS_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
@@ -22,6 +21,7 @@ from protocol.messages import (
     VIEW_DIGEST_KEY,
     VIEW_KEY,
 )
+from fedperfit.protocol.system.errors import InputError
 
 logger = logging.getLogger("fedperfit.edge")
 _FAILED = 1000
@@ -75,7 +75,7 @@ def reply(
 
 
 def probe_request(message: Message) -> dict[str, Any]:
-    """What a probe message asks: `probes`, `digest` and `view` as in `edge.chameleon.contribution`."""
+    """What a probe message asks: `probes`, `digest` and `view` as in `edge/chameleon/contribution.py`."""
     statistics = message.content.config_records[STATISTICS_RECORD]
     return {
         "probes": statistics[PROBES_KEY],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from protocol.errors import InputError
+from fedperfit.protocol.system.errors import InputError
 
 MAX_FIELD_WORDS = 768
 """OPPU's cut of a text field."""

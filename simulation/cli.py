@@ -10,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from protocol.commands import run
-from protocol.errors import InputError
-from simulation.analyze.cli import analyze
-from simulation.benchmark.cli import benchmark
-from simulation.compare.cli import compare
-from simulation.data_cli import data_app
+from fedperfit.protocol.system.commands import run
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.analyze.cli import analyze
+from fedperfit.simulation.benchmark.cli import benchmark
+from fedperfit.simulation.compare.cli import compare
+from fedperfit.simulation.data.cli import data_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -75,14 +75,14 @@ def simulate(
 
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
-    from cloud.job_settings import SETTINGS
-    from cloud.presets import parse_overrides
-    from protocol.base_model import read_card
-    from protocol.files import read_json, write_json
-    from simulation.clients import prepare_clients
-    from simulation.job import run_in_process
-    from simulation.runner import run_simulation
-    from simulation.settings import RunSettings
+    from fedperfit.cloud.job.settings import SETTINGS
+    from fedperfit.protocol.model.base_model import read_card
+    from fedperfit.protocol.presets import parse_overrides
+    from fedperfit.protocol.system.files import read_json, write_json
+    from fedperfit.simulation.run.clients import prepare_clients
+    from fedperfit.simulation.run.job import run_in_process
+    from fedperfit.simulation.run.runner import run_simulation
+    from fedperfit.simulation.run.settings import RunSettings
 
     console = Console()
     if resume:
@@ -163,8 +163,8 @@ def describe(event: dict[str, Any]) -> str:
 
 def finish(console: Console, folder: Path) -> None:
     """Print the summary of a finished run."""
-    from protocol.files import read_json
-    from simulation.report import summary_table
+    from fedperfit.protocol.system.files import read_json
+    from fedperfit.simulation.run.report import summary_table
 
     console.print(summary_table(read_json(folder / "metrics.json")))
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
@@ -173,8 +173,8 @@ def finish(console: Console, folder: Path) -> None:
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Write metrics.json and report.html of a run again, and print its summary."""
-    from simulation.metrics import write_metrics
-    from simulation.report import write_report
+    from fedperfit.simulation.run.report import write_report
+    from fedperfit.simulation.run.summary import write_metrics
 
     write_metrics(run_dir)
     write_report(run_dir)
@@ -196,9 +196,9 @@ def tune(
     Uses the histories of others only (older items to fit, the latest quarter to score), so that no
     target user's question takes part in the choice.
     """
-    from cloud.presets import parse_overrides
-    from simulation.settings import RunSettings
-    from simulation.tuning import tune as trials
+    from fedperfit.protocol.presets import parse_overrides
+    from fedperfit.simulation.run.settings import RunSettings
+    from fedperfit.simulation.run.tuning import tune as trials
 
     console = Console()
     settings = RunSettings.read(preset, parse_overrides(setting or []))
@@ -222,11 +222,11 @@ def flower_env(
 
     Writes runs/flower-home with a simulation of as many nodes as the preset has clients.
     """
-    from cloud.presets import parse_overrides
-    from protocol.run_folder import RUNS_VARIABLE
-    from simulation.clients import count_clients
-    from simulation.environment import variables, write_flower_home
-    from simulation.settings import RunSettings
+    from fedperfit.protocol.presets import parse_overrides
+    from fedperfit.protocol.system.run_folder import RUNS_VARIABLE
+    from fedperfit.simulation.run.clients import count_clients
+    from fedperfit.simulation.run.environment import variables, write_flower_home
+    from fedperfit.simulation.run.settings import RunSettings
 
     settings = RunSettings.read(preset, parse_overrides(setting or []))
     runs = Path("runs").resolve()
@@ -241,7 +241,7 @@ def presets() -> None:
     """List the presets that ship, with what each is for."""
     from importlib import resources
 
-    from cloud.presets import preset_names
+    from fedperfit.protocol.presets import preset_names
 
     console = Console()
     for name in preset_names():

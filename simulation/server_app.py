@@ -10,12 +10,12 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from cloud.job_settings import SETTINGS
-from cloud.presets import parse_overrides
-from protocol.files import read_json, write_json
-from protocol.run_folder import run_folder
-from simulation.job import do_job
-from simulation.settings import RunSettings
+from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.presets import parse_overrides
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.run_folder import run_folder
+from fedperfit.simulation.run.job import do_job
+from fedperfit.simulation.run.settings import RunSettings
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.simulation")

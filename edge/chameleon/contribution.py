@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 
-from edge.agent import Agent
-from edge.chameleon.identify import States
-from edge.chameleon.pairs import PairSource, Reader, preference_states
-from edge.statistics import Statistics, check_enough
-from protocol.errors import InputError
-from protocol.probe import Moments, evaluate
-from protocol.settings import ROWS, PairSettings
-from protocol.statistics import View, moments_to_bytes, probes_from_bytes, sums_to_bytes
-from protocol.tasks import PromptForm
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.statistics import Statistics, check_enough
+from fedperfit.edge.chameleon.identify import States
+from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states
+from fedperfit.protocol.messages.settings import ROWS, PairSettings
+from fedperfit.protocol.messages.statistics import View, moments_to_bytes, probes_from_bytes, sums_to_bytes
+from fedperfit.protocol.shift.probe import Moments, evaluate
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import PromptForm
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from protocol.errors import InputError
+from fedperfit.protocol.system.errors import InputError
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
 """From texts to (texts, d) fp32, on the CPU."""

@@ -1,6 +1,7 @@
 """From hidden states of preference pairs to an edit: SVD, CCS, and which layers to edit.
 
-P and N: (layers, pairs, d), the states of personalized and neutral texts; `protocol.probe` has the maths.
+P and N: (layers, pairs, d), the states of personalized and neutral texts; the maths is in
+`protocol/shift/probe.py`.
 """
 
 from collections.abc import Sequence
@@ -9,9 +10,9 @@ from enum import StrEnum
 
 import torch
 
-from protocol.base_model import BaseModel
-from protocol.directions import Directions
-from protocol.probe import Frame, Moments, Probe, evaluate, leading, minimise, terms
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.probe import Frame, Moments, Probe, evaluate, leading, minimise, terms
 
 RESTARTS = 10
 EPOCHS = 1000
@@ -35,7 +36,7 @@ class ProbeKind(StrEnum):
     """How the CCS probe is found."""
 
     LOW_RANK = "low-rank"
-    """In few directions, kept short (`protocol.probe`)."""
+    """In few directions, kept short (`protocol/shift/probe.py`)."""
     BURNS = "burns"
     """As in Burns et al.'s code."""
 
@@ -103,7 +104,7 @@ def burns(states: States, seed: int) -> Probe:
 
 
 def low_rank(contributors: Sequence[Sequence[Moments]], people: Sequence[States], seed: int) -> Probe:
-    """The probe of `protocol.probe` on these people's pairs together."""
+    """The probe of `protocol/shift/probe.py` on these people's pairs together."""
     frame = Frame.of([one for person in contributors for one in person])
     coordinates = [frame.coordinates(one.personalized, one.neutral) for one in people]
     pairs = sum(len(one) for one in people)

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from edge.answering import MAX_NEW_TOKENS, Question, answer, generate
-from edge.chameleon.encoder import sentence_encoder
-from edge.chameleon.identify import States
-from edge.chameleon.prompts import Agent, history_text, insight_prompt, output_prompt
-from edge.chameleon.states import embeddings, last_states, tokenize
-from edge.history import History
-from edge.slab import Stack
-from protocol.base_model import BaseModel
-from protocol.tasks import PromptForm, Task
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.chameleon.identify import States
+from fedperfit.edge.chameleon.prompts import Agent, history_text, insight_prompt, output_prompt
+from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer, generate
+from fedperfit.edge.engine.slab import Stack
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.tasks import PromptForm, Task
 
 _NOTHING = Stack([], None, False)
 

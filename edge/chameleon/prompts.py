@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from protocol.tasks import MOVIE_TAGS, NEWS_CATEGORIES
+from fedperfit.protocol.tasks import MOVIE_TAGS, NEWS_CATEGORIES
 
 
 class Agent(StrEnum):

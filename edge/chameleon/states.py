@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from edge.examples import places
-from protocol.base_model import BaseModel
-from protocol.layers import changing, decoder_layers
+from fedperfit.edge.engine.examples import places
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.layers import changing, decoder_layers
 
 _ROWS = 16
 """Texts run side by side."""

@@ -11,8 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from edge.web.openai_api import failure, router
-from edge.web.owner import AgentError, Owner
+from fedperfit.edge.web.openai_api import failure, router
+from fedperfit.edge.web.owner import AgentError, Owner
 
 _LARGEST = 1 << 20
 """Bytes of a request's body."""
@@ -90,7 +90,7 @@ def _refusal(request: Request, token: str) -> Response | None:
 
 
 def _serve_file(app: FastAPI, path: str, name: str, kind: str) -> None:
-    content = (resources.files("edge.web") / name).read_bytes()
+    content = (resources.files("fedperfit.edge.web") / name).read_bytes()
 
     @app.get(path)
     async def file() -> Response:

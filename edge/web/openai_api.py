@@ -11,9 +11,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
-from edge.web.owner import Owner
-from protocol import owner_pb2
-from protocol.settings import STAGES
+from fedperfit.edge.web.owner import Owner
+from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.schema import owner_pb2
 
 SUITING = "fedperfit"
 """The model whose stage is the one that suits the person best; answers name it."""

@@ -7,9 +7,9 @@ from typing import Any
 import grpc
 from google.protobuf.json_format import MessageToDict
 
-from edge.endpoint import connect_async
-from edge.home import Home
-from protocol import owner_pb2, owner_pb2_grpc
+from fedperfit.edge.deployment.endpoint import connect_async
+from fedperfit.edge.deployment.home import Home
+from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
 
 _STATUS = {
     grpc.StatusCode.UNAVAILABLE: (503, "the agent is not running"),

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from protocol.commands import console as wide_console
+from fedperfit.protocol.system.commands import console as wide_console
 
 
 def analyze(
@@ -38,9 +38,9 @@ def analyze(
 
     Example: fedperfit analyze --tasks LaMP_2N,LaMP_3 --data data --base-model FOLDER
     """
-    from simulation.analyze.page import REPORT, conclusions, terminal_table
-    from simulation.analyze.settings import AnalyzeSettings
-    from simulation.analyze.study import run_study
+    from fedperfit.simulation.analyze.page import REPORT, conclusions, terminal_table
+    from fedperfit.simulation.analyze.settings import AnalyzeSettings
+    from fedperfit.simulation.analyze.study import run_study
 
     settings = AnalyzeSettings(
         tasks=[word.strip() for word in tasks.split(",") if word.strip()],

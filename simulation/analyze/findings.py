@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from protocol.tasks import Kind, Task
-from simulation.analyze.spectra import (
+from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.simulation.analyze.spectra import (
     Estimate,
     direction,
     grouping,
@@ -20,7 +20,7 @@ from simulation.analyze.spectra import (
     shares,
     spread_estimate,
 )
-from simulation.analyze.vectors import HISTORY, OTHER, RANDOM, Asked
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, Asked
 
 MIDDLE = 15 / 32
 """Depth of the headline's layer: the paper's layers are 14 to 16 of 32."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from protocol.files import write_atomic
-from simulation.analyze.pictures import coordinates, people, ranks, shifts, spectrum
-from simulation.analyze.settings import AnalyzeSettings
-from simulation.analyze.spectra import TAUS
-from simulation.analyze.vectors import HISTORY, OTHER, RANDOM, TEXTS
-from simulation.html import figure, grid, page, table
+from fedperfit.protocol.system.files import write_atomic
+from fedperfit.simulation.analyze.pictures import coordinates, people, ranks, shifts, spectrum
+from fedperfit.simulation.analyze.settings import AnalyzeSettings
+from fedperfit.simulation.analyze.spectra import TAUS
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, TEXTS
+from fedperfit.simulation.report.html import figure, grid, page, table
 
 REPORT = "report.html"
 _NOTE = (

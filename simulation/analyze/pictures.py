@@ -10,9 +10,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from simulation.analyze.spectra import TAUS
-from simulation.analyze.vectors import HISTORY, OTHER, RANDOM
-from simulation.plots import BASE, COLLECTIVE, PERSONAL, band, svg
+from fedperfit.simulation.analyze.spectra import TAUS
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM
+from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, band, svg
 
 COLOURS = {HISTORY: PERSONAL, RANDOM: BASE, OTHER: COLLECTIVE}
 _MARKERS = "osD^vP*X<>"

@@ -3,10 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from protocol.errors import InputError
-from protocol.tasks import PromptForm, task_by_name
-from simulation.compare.people import CastSize
-from simulation.compare.prompts import SENTENCES, TEMPLATES
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.simulation.compare.prompts import SENTENCES, TEMPLATES
+from fedperfit.simulation.data.participants import CastSize
 
 LEAST_USERS = 4
 """Two in each half."""

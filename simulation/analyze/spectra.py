@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from simulation.compare.settings import BOOTSTRAP_SAMPLES
-from simulation.metrics import Bootstrap
+from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
+from fedperfit.simulation.report.bootstrap import Bootstrap
 
 TAUS = (0.8, 0.9, 0.95)
 HALVINGS = 20

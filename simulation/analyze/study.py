@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.items import ItemCache
-from protocol.base_model import load, read_card
-from protocol.errors import InputError
-from protocol.files import write_atomic, write_json
-from protocol.tasks import PromptForm, task_by_name
-from simulation.analyze.findings import describe
-from simulation.analyze.page import write_page
-from simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
-from simulation.analyze.vectors import asked, delta_vectors
-from simulation.compare.bench import Bench
-from simulation.compare.people import cast
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.model.base_model import load, read_card
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.simulation.analyze.findings import describe
+from fedperfit.simulation.analyze.page import write_page
+from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
+from fedperfit.simulation.analyze.vectors import asked, delta_vectors
+from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.data.participants import cast
 
 SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
 _SEED = 0

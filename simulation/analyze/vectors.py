@@ -7,14 +7,14 @@ from itertools import chain, cycle
 
 import torch
 
-from edge.answering import MAX_NEW_TOKENS
-from edge.chameleon.states import last_states
-from edge.examples import encode
-from protocol.base_model import BaseModel
-from protocol.tasks import Pair
-from simulation.compare.bench import Bench
-from simulation.compare.people import Target
-from simulation.compare.prompts import with_items
+from fedperfit.edge.chameleon.states import last_states
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
+from fedperfit.edge.engine.examples import encode
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.prompts import with_items
+from fedperfit.simulation.data.participants import Target
 
 HISTORY, RANDOM, OTHER = "history", "random text", "another's history"
 TEXTS = (HISTORY, RANDOM, OTHER)

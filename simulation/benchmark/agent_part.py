@@ -13,23 +13,23 @@ from typing import Any
 import grpc
 from rich.table import Table
 
-from edge.endpoint import connect
-from edge.home import AgentSettings, Home
-from protocol import bridge_pb2, bridge_pb2_grpc
-from protocol.base_model import read_card
-from protocol.errors import RunFailed
-from protocol.files import write_json, write_json_lines
-from protocol.flower import environment
-from protocol.packing import ShiftHeader, pack
-from protocol.processes import Children, wait_until
-from protocol.settings import TrainingSettings
-from protocol.shift import Shift
-from protocol.signing import SigningKey
-from protocol.tasks import task_by_name
-from simulation.benchmark.record import Record
-from simulation.lamp import open_lamp
-from simulation.settings import RunSettings
-from simulation.world.build import WorldSize, write_world
+from fedperfit.edge.deployment.endpoint import connect
+from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.files import write_json, write_json_lines
+from fedperfit.protocol.system.flower import environment
+from fedperfit.protocol.system.processes import Children, wait_until
+from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.trust.signing import SigningKey
+from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.data.lamp import open_lamp
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.world.build import WorldSize, write_world
 
 _TASK = "LaMP_2M"
 ROUNDS = 4
@@ -94,7 +94,7 @@ def _person(folder: Path, base_model: str) -> Home:
 @contextmanager
 def _agent(home: Home) -> Iterator[bridge_pb2_grpc.BridgeStub]:
     with Children() as children:
-        command = [sys.executable, "-m", "edge.cli", "agent", str(home.folder)]
+        command = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
         log = home.folder / "agent.log"
         child = children.start("agent", command, log=log, environment=environment(home.folder))
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from protocol.errors import InputError
+from fedperfit.protocol.system.errors import InputError
 
 PARTS = ("training", "decoding", "scaling", "orthonormal", "agent")
 _DECODED = "LaMP_4"
@@ -53,11 +53,17 @@ def benchmark(
     2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
     two minutes. pyreft and peft are optional: a row says how to install what is missing.
     """
-    from simulation.benchmark import agent_part, decoding_part, orthonormal_part, scaling_part, training_part
-    from simulation.benchmark.contenders import CONTENDERS
-    from simulation.benchmark.model import ModelSpec, make_base
-    from simulation.benchmark.record import Record
-    from simulation.benchmark.workload import LENGTHS
+    from fedperfit.simulation.benchmark import (
+        agent_part,
+        decoding_part,
+        orthonormal_part,
+        scaling_part,
+        training_part,
+    )
+    from fedperfit.simulation.benchmark.contenders import CONTENDERS
+    from fedperfit.simulation.benchmark.model import ModelSpec, make_base
+    from fedperfit.simulation.benchmark.record import Record
+    from fedperfit.simulation.benchmark.workload import LENGTHS
 
     for name, value in (("threads", threads), ("repeats", repeats), ("others", others)):
         if value < 1:

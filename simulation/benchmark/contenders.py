@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from edge.examples import Example
-from protocol.base_model import BaseModel
-from simulation.benchmark import lora, ours, pyreft_peer
-from simulation.benchmark.workload import Workload
+from fedperfit.edge.engine.examples import Example
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.simulation.benchmark import lora, ours, pyreft_peer
+from fedperfit.simulation.benchmark.workload import Workload
 
 Contender = Callable[[BaseModel, Iterable[Sequence[Example]], Workload], int]
 """Fits every user from scratch and leaves the base model as it was.

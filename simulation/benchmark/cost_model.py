@@ -7,10 +7,10 @@ are left out. A row's tokens are those a model must read: prompt and target with
 
 from dataclasses import dataclass
 
-from protocol.base_model import BaseModelCard
-from protocol.errors import InputError
-from protocol.positions import Positions
-from simulation.benchmark.workload import Lengths, Workload
+from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.benchmark.workload import Lengths, Workload
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from protocol.base_model import BaseModel
-from protocol.injection import injected
-from protocol.shift import Shift
-from simulation.benchmark.model import ModelSpec, make_base
-from simulation.benchmark.record import Record
-from simulation.benchmark.workload import Workload, make_examples
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.shift.injection import injected
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.simulation.benchmark.model import ModelSpec, make_base
+from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.benchmark.workload import Workload, make_examples
 
 NEW_TOKENS = 64
 _REPEATS = 9

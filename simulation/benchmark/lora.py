@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from edge.examples import Example
-from edge.rows import batch_loss, collate
-from protocol.base_model import BaseModel
-from simulation.benchmark.optional import required
-from simulation.benchmark.workload import Workload, batches
+from fedperfit.edge.engine.examples import Example
+from fedperfit.edge.engine.rows import batch_loss, collate
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.simulation.benchmark.workload import Workload, batches
+from fedperfit.simulation.optional import required
 
 RANK = 8
 DROPOUT = 0.05

@@ -1,4 +1,4 @@
-"""One contender on one workload in a process of its own: `python -m simulation.benchmark.measure`.
+"""One contender on one workload in a process of its own: `python -m fedperfit.simulation.benchmark.measure`.
 
 The child reads one JSON object on stdin and writes one JSON line: the figures, or `error`.
 """
@@ -13,11 +13,11 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from protocol.errors import InputError
-from simulation.benchmark.model import ModelSpec
-from simulation.benchmark.workload import Lengths, Workload
-from simulation.memory import bytes_of, reset_peak
-from simulation.settings import RunSettings
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.benchmark.model import ModelSpec
+from fedperfit.simulation.benchmark.workload import Lengths, Workload
+from fedperfit.simulation.memory import bytes_of, reset_peak
+from fedperfit.simulation.run.settings import RunSettings
 
 _LEAST_SECONDS = 3.0
 """Work before the clock starts, and on it at least: a processor's first seconds are not like the others."""
@@ -40,7 +40,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
 
     Raises InputError with one line when it fails there.
     """
-    from simulation.benchmark.contenders import CONTENDERS
+    from fedperfit.simulation.benchmark.contenders import CONTENDERS
 
     if contender not in CONTENDERS:
         raise InputError(f"unknown contender {contender!r}: expected one of {', '.join(CONTENDERS)}")
@@ -56,7 +56,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
         "threads": threads,
     }
     child = subprocess.run(
-        [sys.executable, "-m", "simulation.benchmark.measure"],
+        [sys.executable, "-P", "-m", "fedperfit.simulation.benchmark.measure"],
         input=json.dumps(order),
         capture_output=True,
         text=True,
@@ -72,7 +72,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
 
 
 def _environment(threads: int) -> dict[str, str]:
-    from edge.allocator import ALLOCATOR
+    from fedperfit.edge.engine.allocator import ALLOCATOR
 
     return ALLOCATOR | {"OMP_NUM_THREADS": str(threads)}
 
@@ -91,9 +91,9 @@ def main() -> None:
 def _run(order: dict[str, Any]) -> Figures:
     import torch
 
-    from simulation.benchmark.contenders import CONTENDERS
-    from simulation.benchmark.model import make_base
-    from simulation.benchmark.workload import make_examples
+    from fedperfit.simulation.benchmark.contenders import CONTENDERS
+    from fedperfit.simulation.benchmark.model import make_base
+    from fedperfit.simulation.benchmark.workload import make_examples
 
     torch.set_num_threads(order["threads"])
     contender = CONTENDERS[order["contender"]]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from protocol.base_model import BaseModel, BaseModelCard, load
-from protocol.errors import InputError
+from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard, load
+from fedperfit.protocol.system.errors import InputError
 
 _TOKENS = ("<pad>", "<s>", "</s>")
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from protocol.shift import newton_schulz
-from simulation.benchmark.record import Record
+from fedperfit.protocol.shift.shift import newton_schulz
+from fedperfit.simulation.benchmark.record import Record
 
 HIDDEN_SIZE = 4096
 RANKS = (4, 32)

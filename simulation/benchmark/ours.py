@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import torch
 
-from edge.examples import Example
-from edge.items import ItemCache
-from edge.personal import PersonalShift
-from edge.rows import batch_loss, collate
-from edge.training import Job, cohorts, fit
-from protocol.base_model import BaseModel
-from protocol.injection import injected
-from protocol.shift import Shift, ShiftShape
-from simulation.benchmark.workload import Workload, batches, order
+from fedperfit.edge.engine.examples import Example
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.rows import batch_loss, collate
+from fedperfit.edge.engine.training import Job, cohorts, fit
+from fedperfit.edge.vault.personal import PersonalShift
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.shift.injection import injected
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.simulation.benchmark.workload import Workload, batches, order
 
 
 def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:

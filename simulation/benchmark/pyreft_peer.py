@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from edge.examples import Example
-from protocol.base_model import BaseModel
-from simulation.benchmark.optional import required
-from simulation.benchmark.workload import Workload
+from fedperfit.edge.engine.examples import Example
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.simulation.benchmark.workload import Workload
+from fedperfit.simulation.optional import required
 
 _NO_LOSS = -100
 

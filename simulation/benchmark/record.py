@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import InputError
-from protocol.files import read_json, write_json
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_json
 
 FORMAT = 1
 

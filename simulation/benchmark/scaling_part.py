@@ -6,11 +6,11 @@ from typing import Any
 
 from rich.table import Table
 
-from simulation.benchmark.measure import measure
-from simulation.benchmark.model import ModelSpec
-from simulation.benchmark.record import Record
-from simulation.benchmark.workload import Lengths, Workload
-from simulation.settings import RunSettings
+from fedperfit.simulation.benchmark.measure import measure
+from fedperfit.simulation.benchmark.model import ModelSpec
+from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.benchmark.workload import Lengths, Workload
+from fedperfit.simulation.run.settings import RunSettings
 
 MODEL = ModelSpec(layers=6, hidden_size=64, heads=4, vocabulary=512)
 LENGTHS = Lengths(shared=16, field=24, target=3)

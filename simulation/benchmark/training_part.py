@@ -6,12 +6,12 @@ from typing import Any
 
 from rich.table import Table
 
-from protocol.base_model import BaseModelCard
-from simulation.benchmark import cost_model
-from simulation.benchmark.measure import measure
-from simulation.benchmark.model import ModelSpec
-from simulation.benchmark.record import Record
-from simulation.benchmark.workload import Workload
+from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.simulation.benchmark import cost_model
+from fedperfit.simulation.benchmark.measure import measure
+from fedperfit.simulation.benchmark.model import ModelSpec
+from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.benchmark.workload import Workload
 
 OURS = "engine"
 

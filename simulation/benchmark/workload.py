@@ -20,11 +20,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edge.examples import Example
-from protocol.base_model import BaseModel
-from protocol.errors import InputError
-from protocol.tasks import task_by_name
-from simulation.settings import RunSettings
+from fedperfit.edge.engine.examples import Example
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
+from fedperfit.simulation.run.settings import RunSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]
 
 
 def batches(examples: Sequence[Example], workload: Workload, user: int) -> Iterator[list[Example]]:
-    """The batches of all epochs of one user, shuffled as `edge.training.fit` does with `order(user)`."""
+    """The batches of all epochs of one user, shuffled as training does with `order(user)`."""
     rng = random.Random(order(workload, user))
     size = workload.settings.batch_size
     for _ in range(workload.settings.personal_epochs):

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from edge.history import History
-from protocol.base_model import BaseModel
-from protocol.errors import InputError
-from protocol.tasks import Pair
-from simulation.benchmark.optional import required
-from simulation.compare.bench import Bench, Values, people_digest
-from simulation.compare.plain import train
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.baseline_training import train
+from fedperfit.simulation.compare.context import Bench, Values, people_digest
+from fedperfit.simulation.optional import required
 
 RANKS = (4, 8, 16)
 DROPOUT = 0.05

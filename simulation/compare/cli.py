@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from protocol.commands import console as wide_console
-from protocol.errors import InputError
+from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.errors import InputError
 
 if TYPE_CHECKING:
-    from simulation.compare.study import Progress
+    from fedperfit.simulation.compare.study import Progress
 
 
 def compare(
@@ -75,11 +75,11 @@ def compare(
 
     Example: fedperfit compare --methods base,rag-2,oppu,perfit --seeds 0 --users 8
     """
-    from protocol.tasks import task_by_name
-    from simulation.compare.method import registry
-    from simulation.compare.page import REPORT, standing, terminal_table
-    from simulation.compare.settings import CompareSettings
-    from simulation.compare.study import SETTINGS, begin, extend, run_comparison
+    from fedperfit.protocol.tasks import task_by_name
+    from fedperfit.simulation.compare.method import registry
+    from fedperfit.simulation.compare.page import REPORT, standing, terminal_table
+    from fedperfit.simulation.compare.settings import CompareSettings
+    from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
     files = [path.resolve() for path in method_file or []]

@@ -17,10 +17,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from edge.history import History
-from protocol.errors import InputError
-from protocol.tasks import Task
-from simulation.compare.bench import Bench, Values
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import Task
+from fedperfit.simulation.compare.context import Bench, Values
 
 
 class Family(IntEnum):
@@ -112,7 +112,7 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
 
     Raises InputError for a file that cannot be imported or holds no method, or a name used twice.
     """
-    from simulation.compare import methods
+    from fedperfit.simulation.compare import methods
 
     modules = [
         importlib.import_module(f"{methods.__name__}.{found.name}")

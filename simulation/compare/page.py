@@ -7,11 +7,11 @@ from typing import Any
 
 from rich.table import Table
 
-from protocol.files import write_atomic
-from simulation.compare.pictures import costs, curves, scores
-from simulation.compare.settings import CompareSettings
-from simulation.html import estimate, figure, page, table
-from simulation.metrics import LOWER_IS_BETTER
+from fedperfit.protocol.system.files import write_atomic
+from fedperfit.simulation.compare.pictures import costs, curves, scores
+from fedperfit.simulation.compare.settings import CompareSettings
+from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER
+from fedperfit.simulation.report.html import estimate, figure, page, table
 
 REPORT = "report.html"
 _BOUNDS = {"unknown": "best without knowing the user", "bayes": "Bayes-optimal, the user known"}

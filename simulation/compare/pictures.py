@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
-from simulation.plots import bound_line, log_place, svg
+from fedperfit.simulation.report.svg import bound_line, log_place, svg
 
 COLOURS = {
     "floor": "#8a8f98",

@@ -7,9 +7,9 @@ from typing import Any
 
 import bm25s
 
-from edge.history import History
-from protocol.tasks import Pair, Task
-from simulation.compare.bench import Bench, Values
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.tasks import Pair, Task
+from fedperfit.simulation.compare.context import Bench, Values
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from edge.scoring import Sums, score
-from protocol.files import read_json_lines, write_atomic, write_json
-from protocol.tasks import Task
-from simulation.compare.method import Method
-from simulation.compare.people import Cast
-from simulation.compare.search import best
-from simulation.compare.settings import BOOTSTRAP_SAMPLES
-from simulation.compare.work import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
-from simulation.metrics import LOWER_IS_BETTER, Bootstrap, Phase, Sample
-from simulation.metrics import MAIN as MAIN_METRIC
+from fedperfit.edge.engine.scoring import Sums, score
+from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
+from fedperfit.protocol.tasks import Task
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.method import Method
+from fedperfit.simulation.compare.search import best
+from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
+from fedperfit.simulation.data.participants import Cast
+from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
+from fedperfit.simulation.report.bootstrap import MAIN as MAIN_METRIC
 
 METRICS, TABLE, PREDICTIONS = "metrics.json", "results.csv", "predictions"
 REFERENCE = "perfit"

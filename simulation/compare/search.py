@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from edge.scoring import score
-from protocol.tasks import Kind, Task
-from simulation.compare.bench import Values
-from simulation.compare.method import LogUniform, Method, Space
+from fedperfit.edge.engine.scoring import score
+from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.simulation.compare.context import Values
+from fedperfit.simulation.compare.method import LogUniform, Method, Space
 
 
 def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from protocol.errors import InputError
-from protocol.tasks import PromptForm, task_by_name
-from simulation.compare.people import CastSize
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.simulation.data.participants import CastSize
 
 BOOTSTRAP_SAMPLES = 2000
 

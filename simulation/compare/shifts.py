@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from cloud.aggregation import aggregate
-from edge.examples import Example
-from edge.history import History
-from edge.slab import Slab, Stack
-from edge.training import Job, fit
-from protocol.packing import ShiftHeader, pack, unpack
-from protocol.positions import Positions
-from protocol.settings import TrainingSettings
-from protocol.shift import Shift, ShiftShape
-from protocol.tasks import Pair
-from simulation.compare.bench import Bench, Values, people_digest
-from simulation.compare.method import LogUniform
-from simulation.compare.plain import CLIP_NORM, WEIGHT_DECAY
+from fedperfit.cloud.rounds.aggregation import aggregate
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.examples import Example
+from fedperfit.edge.engine.slab import Slab, Stack
+from fedperfit.edge.engine.training import Job, fit
+from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.baseline_training import CLIP_NORM, WEIGHT_DECAY
+from fedperfit.simulation.compare.context import Bench, Values, people_digest
+from fedperfit.simulation.compare.method import LogUniform
 
 DEPTHS = {
     "early": (0.2, 0.3),

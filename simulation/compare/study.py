@@ -9,17 +9,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from edge.chameleon.encoder import sentence_encoder
-from protocol.errors import InputError
-from protocol.files import read_json, sweep, write_atomic, write_json
-from protocol.tasks import task_by_name
-from simulation.compare.crew import default_workers, do_lots
-from simulation.compare.method import lineage
-from simulation.compare.page import write_page
-from simulation.compare.results import rows_of, write_results
-from simulation.compare.settings import CompareSettings
-from simulation.compare.work import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
-from simulation.settings import WORLD
+from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
+from fedperfit.protocol.tasks import task_by_name
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.method import lineage
+from fedperfit.simulation.compare.page import write_page
+from fedperfit.simulation.compare.results import rows_of, write_results
+from fedperfit.simulation.compare.settings import CompareSettings
+from fedperfit.simulation.compare.workers import default_workers, do_lots
+from fedperfit.simulation.world.build import WORLD
 
 SETTINGS = "settings.json"
 LOCK = ".lock"

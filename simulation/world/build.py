@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocol.errors import InputError
-from protocol.files import write_json
-from protocol.tasks import TASKS, Pair, PromptForm, task_by_name
-from simulation.world.headlines import Headlines
-from simulation.world.kinds import Kind
-from simulation.world.rating import Rating
-from simulation.world.tagging import Tagging
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
+from fedperfit.simulation.world.headlines import Headlines
+from fedperfit.simulation.world.kinds import Kind
+from fedperfit.simulation.world.rating import Rating
+from fedperfit.simulation.world.tagging import Tagging
 
+WORLD = "world"
+"""Value of `data` that names the synthetic world."""
 KINDS: dict[str, Kind[Any, Any]] = {kind.task: kind for kind in (Tagging(), Rating(), Headlines())}
 NEW_USERS = "new-users"
 """Folder, inside a task's, with the new users in the same layout."""

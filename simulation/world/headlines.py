@@ -8,8 +8,17 @@ from typing import NamedTuple
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from simulation.world.kinds import Item, polish
-from simulation.world.lexicon import ADJECTIVES, FIRST_NAMES, OBJECTS, SUBJECTS, SURNAMES, TIMES, TOWNS, VERBS
+from fedperfit.simulation.world.kinds import Item, polish
+from fedperfit.simulation.world.lexicon import (
+    ADJECTIVES,
+    FIRST_NAMES,
+    OBJECTS,
+    SUBJECTS,
+    SURNAMES,
+    TIMES,
+    TOWNS,
+    VERBS,
+)
 
 FAVOURITE = 0.9
 """Share of a user's headlines in their favourite form; the rest is in their second."""

@@ -5,9 +5,17 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from protocol.tasks import SCORES
-from simulation.world.kinds import Item, polish
-from simulation.world.lexicon import ASPECTS, FIRST_NAMES, OPINIONS, PRODUCTS, SETTINGS, TIMES, TOWNS
+from fedperfit.protocol.tasks import SCORES
+from fedperfit.simulation.world.kinds import Item, polish
+from fedperfit.simulation.world.lexicon import (
+    ASPECTS,
+    FIRST_NAMES,
+    OPINIONS,
+    PRODUCTS,
+    SETTINGS,
+    TIMES,
+    TOWNS,
+)
 
 OPINIONS_PER_REVIEW = 3
 NOISE = 0.05

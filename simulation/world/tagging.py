@@ -4,9 +4,18 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from protocol.tasks import MOVIE_TAGS
-from simulation.world.kinds import Item, polish
-from simulation.world.lexicon import ADJECTIVES, CUES, FIRST_NAMES, PEOPLE, SETTINGS, SURNAMES, TIMES, TOWNS
+from fedperfit.protocol.tasks import MOVIE_TAGS
+from fedperfit.simulation.world.kinds import Item, polish
+from fedperfit.simulation.world.lexicon import (
+    ADJECTIVES,
+    CUES,
+    FIRST_NAMES,
+    PEOPLE,
+    SETTINGS,
+    SURNAMES,
+    TIMES,
+    TOWNS,
+)
 
 CUED = 3
 SHELF = 8

@@ -9,12 +9,11 @@ from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from cloud.checkpoint import Checkpoints
-from cloud.exchange import Exchange
-from cloud.federation import Federation
-from cloud.settings import FederationSettings
-from protocol.ledger import Ledger
-from protocol.messages import (
+from fedperfit.cloud.clients.exchange import Exchange
+from fedperfit.cloud.rounds.checkpoint import Checkpoints
+from fedperfit.cloud.rounds.federation import Federation
+from fedperfit.cloud.rounds.settings import FederationSettings
+from fedperfit.protocol.messages.keys import (
     COUNTS_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
@@ -24,10 +23,11 @@ from protocol.messages import (
     SHIFT_RECORD,
     SHIFT_STYPE,
 )
-from protocol.packing import ShiftHeader, pack, unpack
-from protocol.positions import Positions
-from protocol.settings import TrainingSettings
-from protocol.shift import Shift, ShiftShape
+from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
 
 SHAPE = ShiftShape(layers=(1, 2), rank=2, hidden_size=6, positions=Positions(first=0, last=7))
 HEADER = ShiftHeader(shape=SHAPE, task="LaMP_2M", fingerprint="f" * 64, round=0)

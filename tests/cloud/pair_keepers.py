@@ -5,22 +5,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fake_grid import FakeGrid
 from flwr.app import Message
 from flwr.common.serde import message_from_proto, message_to_proto
+from tests.cloud.fake_grid import FakeGrid
 
-from cloud.directions import EVALUATIONS, RESTARTS, GroupDirections
-from cloud.exchange import Exchange
-from edge.chameleon.contribution import Memory, Probing, moments, probe
-from edge.chameleon.identify import States
-from edge.records import probe_request, refusal, reply
-from protocol.directions import Directions
-from protocol.errors import InputError
-from protocol.ledger import Ledger
-from protocol.messages import MOMENTS_KEY, MOMENTS_TYPE, SETTINGS_RECORD, SUMS_KEY
-from protocol.probe import Frame, Moments, evaluate, minimise
-from protocol.settings import PairSettings
-from protocol.tasks import TASKS
+from fedperfit.cloud.clients.exchange import Exchange
+from fedperfit.cloud.job.directions import EVALUATIONS, RESTARTS, GroupDirections
+from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
+from fedperfit.edge.chameleon.identify import States
+from fedperfit.edge.records import probe_request, refusal, reply
+from fedperfit.protocol.messages.keys import MOMENTS_KEY, MOMENTS_TYPE, SETTINGS_RECORD, SUMS_KEY
+from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.settings import PairSettings
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, minimise
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS
 
 LAYERS, SIZE, PAIRS = 6, 384, 10
 NOISE = (0.6, 0.5, 0.1, 0.6, 0.2, 0.5)
@@ -80,7 +80,7 @@ class Keepers:
         size = next(iter(people.values())).personalized.shape[2]
         self.base = SimpleNamespace(card=SimpleNamespace(layers=LAYERS, hidden_size=size))
         monkeypatch.setattr(
-            "edge.chameleon.contribution.preference_states",
+            "fedperfit.edge.chameleon.contribution.preference_states",
             lambda reader, history, items, source: self.people[history.name],
         )
 

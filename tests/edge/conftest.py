@@ -1,10 +1,10 @@
 import pytest
 
-from protocol.base_model import EMBEDDED, BaseModel, load
-from protocol.packing import ShiftHeader
-from protocol.positions import Positions
-from protocol.settings import PersonalSettings, TrainingSettings
-from protocol.shift import ShiftShape
+from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
+from fedperfit.protocol.model.base_model import EMBEDDED, BaseModel, load
+from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import ShiftShape
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 import random
 from pathlib import Path
 
-from edge.history import History, write_history
-from protocol.settings import EvaluationSettings
-from protocol.tasks import TASKS
-from simulation.world.build import KINDS
+from fedperfit.edge.agent.history import History, write_history
+from fedperfit.protocol.messages.settings import EvaluationSettings
+from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.world.build import KINDS
 
 
 def evaluation(stage: str) -> EvaluationSettings:

@@ -2,7 +2,7 @@
 
 import torch
 
-from protocol.shift import Shift
+from fedperfit.protocol.shift.shift import Shift
 
 
 def moved(shape, seed: int) -> Shift:

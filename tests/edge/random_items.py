@@ -2,7 +2,7 @@
 
 import random
 
-from edge.examples import Example
+from fedperfit.edge.engine.examples import Example
 
 
 def examples_of(count: int, seed: int = 0, *, prefix: int = 0, shortest: int = 2) -> list[Example]:

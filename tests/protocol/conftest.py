@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from protocol.positions import Positions
-from protocol.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
 
 
 @pytest.fixture(autouse=True)

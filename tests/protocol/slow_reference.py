@@ -2,7 +2,7 @@
 
 import torch
 
-from protocol.layers import decoder_layers
+from fedperfit.protocol.model.layers import decoder_layers
 
 
 def phi(h, R, W, b):

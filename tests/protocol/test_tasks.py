@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.errors import InputError
-from protocol.tasks import TASKS, Kind, Pair, PromptForm, cut_words, task_by_name
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS, Kind, Pair, PromptForm, cut_words, task_by_name
 
 LAMP, OPPU = PromptForm.LAMP, PromptForm.OPPU
 

@@ -1,9 +1,9 @@
 """What several test files of the simulation share."""
 
 import pytest
-from small_comparison import begun, run_all
+from tests.simulation.compare.small_comparison import begun, run_all
 
-from simulation.compare.work import Workshop
+from fedperfit.simulation.compare.cells import Workshop
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from edge.client_app import app
+from fedperfit.simulation.client_app import app
 
 RUN_ID = 7
 

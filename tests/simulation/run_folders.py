@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from edge.scoring import score
-from protocol.base_model import BaseModelCard
-from protocol.files import write_json
-from protocol.ledger import Entry, Ledger
-from protocol.tasks import TASKS
-from simulation.settings import RunSettings
+from fedperfit.edge.engine.scoring import score
+from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.run.settings import RunSettings
 
 CARD = BaseModelCard(
     "f" * 64, hidden_size=192, layers=8, parameters=4_000_000, dtype="float32", lora_qv=49_152

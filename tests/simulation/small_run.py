@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from local_grid import LocalGrid
+from tests.simulation.local_grid import LocalGrid
 
-from cloud.job_settings import SETTINGS
-from protocol.files import write_json
-from simulation.clients import prepare_clients
-from simulation.settings import RunSettings
-from simulation.study import Study
+from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.system.files import write_json
+from fedperfit.simulation.run.clients import prepare_clients
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.run.study import Study
 
 SMALL = {
     "others": 3,

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import psutil
 import pytest
-from recorder import Recorder
-
-from cloud.home import CONNECTION, CloudHome, read_cloud
-from cloud.release_store import CloudReleases
-from edge.releases import ReleaseStore
-from edge.vault import Vault
-from protocol.files import read_json, read_json_lines, write_json
-from protocol.flower import QUIET, executable, latest_run
-from protocol.shift import Shift
-from tests.cloud.clouds import needs_nginx
+from tests.cloud.deployment.clouds import needs_nginx
 from tests.leaks import coded, found_in
+from tests.simulation.recorder import Recorder
+
+from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
+from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.edge.deployment.releases import ReleaseStore
+from fedperfit.edge.vault.vault import Vault
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
+from fedperfit.protocol.system.flower import QUIET, executable, latest_run
 
 pytestmark = needs_nginx
 README = Path(__file__).parents[2] / "README.md"

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import psutil
 import pytest
-from small_run import SMALL
+from tests.simulation.small_run import SMALL
 
-from protocol.files import read_json
-from protocol.release import read_release
-from simulation.cli import main
-from simulation.environment import RUN_MARK
-from simulation.runner import stop_run
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.trust.release import read_release
+from fedperfit.simulation.cli import main
+from fedperfit.simulation.run.environment import RUN_MARK
+from fedperfit.simulation.run.runner import stop_run
 
 SETTINGS = SMALL | {"rounds": 3, "history-lengths": [], "collective-sizes": []}
 
 
 def command(folder: Path, *extra: str) -> list[str]:
-    return [sys.executable, "-m", "simulation.cli", "simulate", "--run-dir", str(folder), *extra]
+    return [sys.executable, "-m", "fedperfit.simulation.cli", "simulate", "--run-dir", str(folder), *extra]
 
 
 def fresh(folder: Path) -> list[str]:
@@ -150,7 +150,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_two(tmp_path, told, arguments
 
 
 def test_the_command_itself_ends_with_that_code(tmp_path):
-    command = [sys.executable, "-m", "simulation.cli", "simulate", "--data", "no-such-folder"]
+    command = [sys.executable, "-m", "fedperfit.simulation.cli", "simulate", "--data", "no-such-folder"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

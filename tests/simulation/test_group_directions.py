@@ -5,28 +5,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from local_grid import LocalGrid
-from small_run import prepare, small_settings
-from watched_grid import Watched
-
-from cloud.directions import EVALUATIONS, RESTARTS
-from cloud.job import Job
-from edge import client_app
-from edge.chameleon.contribution import Memory
-from edge.chameleon.identify import States
-from edge.history import read_history
-from protocol.directions import Directions
-from protocol.files import read_json
-from protocol.ledger import Ledger
-from protocol.probe import Frame, Moments, evaluate, minimise
-from protocol.release import FILE_NAME, read_release
-from protocol.settings import FEWEST_PAIRS
-from simulation.clients import OTHERS, ROSTER
-from simulation.cohort_grid import CohortGrid
-from simulation.metrics import write_metrics
-from simulation.report import write_report
-from simulation.study import Study
 from tests.leaks import found_in, rows_coded, windows
+from tests.simulation.local_grid import LocalGrid
+from tests.simulation.small_run import prepare, small_settings
+from tests.simulation.watched_grid import Watched
+
+from fedperfit.cloud.job.directions import EVALUATIONS, RESTARTS
+from fedperfit.cloud.job.job import Job
+from fedperfit.edge.agent.history import read_history
+from fedperfit.edge.chameleon.contribution import Memory
+from fedperfit.edge.chameleon.identify import States
+from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, minimise
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.simulation import client_app
+from fedperfit.simulation.run.clients import OTHERS, ROSTER
+from fedperfit.simulation.run.cohort_grid import CohortGrid
+from fedperfit.simulation.run.report import write_report
+from fedperfit.simulation.run.study import Study
+from fedperfit.simulation.run.summary import write_metrics
 
 USERS = 100
 _SEEN = 12

@@ -7,13 +7,13 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
-from local_grid import LocalGrid
-from small_run import run_locally, small_settings
+from tests.simulation.local_grid import LocalGrid
+from tests.simulation.small_run import run_locally, small_settings
 
-from edge import client_app
-from edge.agent import Agent
-from edge.vault import Vault
-from protocol.messages import COUNTS_RECORD, METRICS_RECORD
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.vault.vault import Vault
+from fedperfit.protocol.messages.keys import COUNTS_RECORD, METRICS_RECORD
+from fedperfit.simulation import client_app
 
 
 @pytest.fixture

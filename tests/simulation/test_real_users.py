@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from small_run import run_locally
+from tests.simulation.small_run import run_locally
 
-from protocol.files import read_json
-from simulation.settings import RunSettings
+from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.run.settings import RunSettings
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 

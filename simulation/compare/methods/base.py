@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.method import Family, Method
 
 
 class Base(Method):

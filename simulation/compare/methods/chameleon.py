@@ -5,13 +5,13 @@ from typing import Any
 
 from safetensors.torch import load, save
 
-from edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
-from edge.chameleon.pairs import PairSource, Reader, preference_states, selected
-from edge.history import History
-from protocol.directions import Directions, editing
-from simulation.compare.bench import people_digest
-from simulation.compare.method import Family, Method
-from simulation.compare.prompts import SENTENCES, with_items
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
+from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states, selected
+from fedperfit.protocol.shift.directions import Directions, editing
+from fedperfit.simulation.compare.context import people_digest
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
 _EDITED = (1, 2, 4)
 """Layers that are edited."""

@@ -4,9 +4,9 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from edge.history import History
-from simulation.compare.method import Family, Method
-from simulation.compare.prompts import TEMPLATES, with_items
+from fedperfit.edge.agent.history import History
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.prompts import TEMPLATES, with_items
 
 
 class FullHistory(Method):

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load, save
 from torch import nn
 
-from edge.history import History
-from protocol.errors import InputError
-from protocol.layers import decoder_layers
-from simulation.compare.bench import people_digest
-from simulation.compare.method import Family, Method
-from simulation.compare.plain import train
-from simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.compare.baseline_training import train
+from fedperfit.simulation.compare.context import people_digest
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 PENALTY = 5e-4
 """On the scales' absolute values, as in LoFiT's code."""

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from edge.history import History
-from protocol.tasks import Pair
-from simulation.compare.adapters import (
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.adapters import (
     RANKS,
     Adapter,
     answer,
@@ -14,10 +14,10 @@ from simulation.compare.adapters import (
     merged,
     targets,
 )
-from simulation.compare.bench import Bench
-from simulation.compare.method import Family, Method
-from simulation.compare.prompts import Retrieving
-from simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
+from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.prompts import Retrieving
+from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 
 class LoraP(Method):

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from edge.history import History
-from protocol.tasks import Kind, Task
-from simulation.compare.method import Family, Method
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.simulation.compare.method import Family, Method
 
 
 class GlobalMajority(Method):

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from edge.answering import MAX_NEW_TOKENS, Question, generate
-from edge.examples import encode
-from edge.history import History
-from protocol.tasks import Pair
-from simulation.compare.bench import NOTHING
-from simulation.compare.method import Family, Method
-from simulation.compare.prompts import SENTENCES, with_items
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, generate
+from fedperfit.edge.engine.examples import encode
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.context import NOTHING
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
 _ASKED = {
     "LaMP_2N": "Look at the following past articles this user has written and determine the most popular "

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from edge.examples import Example
-from edge.history import History
-from protocol.shift import Shift
-from protocol.tasks import Pair
-from simulation.compare.method import Family, Method
-from simulation.compare.prompts import Retrieving
-from simulation.compare.shifts import (
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.examples import Example
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.method import Family, Method
+from fedperfit.simulation.compare.prompts import Retrieving
+from fedperfit.simulation.compare.shifts import (
     COLLECTIVE_EPOCHS,
     COLLECTIVE_RANKS,
     DEPTHS,

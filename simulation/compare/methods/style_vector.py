@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from edge.answering import MAX_NEW_TOKENS, label_tokens
-from edge.examples import Example, encode, pad_left
-from edge.history import History
-from edge.prefix import beginning_of, forgets, run_prefix, starting_with
-from edge.rows import collate
-from protocol.layers import changing, decoder_layers
-from protocol.tasks import Kind, Pair
-from simulation.compare.method import Family, Method
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, label_tokens
+from fedperfit.edge.engine.examples import Example, encode, pad_left
+from fedperfit.edge.engine.prefix import beginning_of, forgets, run_prefix, starting_with
+from fedperfit.edge.engine.rows import collate
+from fedperfit.protocol.model.layers import changing, decoder_layers
+from fedperfit.protocol.tasks import Kind, Pair
+from fedperfit.simulation.compare.method import Family, Method
 
 _LAYERS = (0.25, 0.4, 0.5, 0.6, 0.75)
 _ROWS = 32

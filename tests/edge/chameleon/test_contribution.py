@@ -4,16 +4,16 @@ import hashlib
 
 import pytest
 import torch
-
-from edge.agent import Agent
-from edge.chameleon.contribution import Memory, Probing, moments, probe
-from edge.chameleon.pairs import PairSource
-from edge.statistics import TooFewPairs
-from protocol.errors import InputError
-from protocol.probe import Frame
-from protocol.settings import FEWEST_PAIRS, PAIR_SOURCES, PairSettings
-from protocol.statistics import View, moments_from_bytes, to_bytes
 from tests.edge.edge_clients import write_client
+
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.statistics import TooFewPairs
+from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
+from fedperfit.edge.chameleon.pairs import PairSource
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PAIR_SOURCES, PairSettings
+from fedperfit.protocol.messages.statistics import View, moments_from_bytes, to_bytes
+from fedperfit.protocol.shift.probe import Frame
+from fedperfit.protocol.system.errors import InputError
 
 SETTINGS = PairSettings(items=6, source="contrast", batch_size=8, prompt_form="lamp")
 

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from edge_clients import write_client
+from tests.edge.edge_clients import write_client
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-from edge.agent import Agent
-from edge.chameleon.contribution import Memory, moments
-from edge.chameleon.encoder import sentence_encoder
-from edge.chameleon.pairs import Reader, representative, selected
-from protocol.errors import InputError
-from protocol.settings import PairSettings
-from protocol.tasks import PromptForm
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.chameleon.contribution import Memory, moments
+from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.chameleon.pairs import Reader, representative, selected
+from fedperfit.protocol.messages.settings import PairSettings
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import PromptForm
 
 PAIRS = PairSettings(items=12, source="contrast", batch_size=8, prompt_form="lamp")
 

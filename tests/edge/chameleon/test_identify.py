@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from edge.chameleon import identify
-from edge.chameleon.identify import (
+from fedperfit.edge.chameleon import identify
+from fedperfit.edge.chameleon.identify import (
     Edit,
     Identify,
     ProbeKind,
@@ -14,7 +14,7 @@ from edge.chameleon.identify import (
     low_rank,
     moments_of_each,
 )
-from protocol.probe import evaluate
+from fedperfit.protocol.shift.probe import evaluate
 
 
 def planted(pairs: int, layers: int = 4, size: int = 32, clear: int = 2) -> tuple[States, torch.Tensor]:

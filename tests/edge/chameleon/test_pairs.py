@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from edge.chameleon.pairs import PairSource, Reader, preference_states, representative, selected
-from edge.chameleon.prompts import WORDINGS, Agent, insight_prompt, output_prompt
-from edge.chameleon.states import embeddings, last_states, tokenize
-from edge.history import History
-from protocol.base_model import BaseModel
-from protocol.tasks import TASKS, PromptForm
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states, representative, selected
+from fedperfit.edge.chameleon.prompts import WORDINGS, Agent, insight_prompt, output_prompt
+from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.tasks import TASKS, PromptForm
 
 ITEMS = {
     "LaMP_2M": [

@@ -1,0 +1,135 @@
+"""`fedperfit-cloud init | up | enroll | unenroll | run`: a federation over an untrusted network."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedperfit.protocol.system.commands import console
+
+Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
+
+
+def init(
+    folder: Folder,
+    host: Annotated[
+        str, typer.Option(help="Name or address by which edges reach this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port for edges; the next one is the SuperLink's, on loopback.")
+    ] = 8443,
+    preset: Annotated[
+        str, typer.Option(help="Where the settings come from; see `fedperfit presets`.")
+    ] = "quickstart",
+    task: Annotated[str, typer.Option(help="LaMP task; by default the preset's.")] = "",
+    base_model: Annotated[str, typer.Option(help="Folder, hub name, or `embedded`; the preset's.")] = "",
+    clients: Annotated[int, typer.Option(help="A run begins when so many are connected.")] = 3,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, e.g. rounds=3; repeatable.")
+    ] = None,
+) -> None:
+    """Make a cloud: certificate authority, server certificate, signing key, settings."""
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import init as make
+    from fedperfit.protocol.presets import parse_overrides
+
+    given: dict[str, object] = {
+        **{"host": host, "port": port, "superlink-port": port + 1, "clients": clients},
+        **({"task": task} if task else {}),
+        **({"base-model": base_model} if base_model else {}),
+        **parse_overrides(set_ or []),
+    }
+    settings = make(CloudHome(folder), preset, given)
+    out = console()
+    out.print(f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds")
+    out.print(f"settings are in {folder / 'cloud.toml'}; next: fedperfit-cloud up {folder}")
+
+
+def up(folder: Folder) -> None:
+    """Run the SuperLink, and nginx in front of it, until Ctrl-C.
+
+    Edges reach the fleet interface alone, by TLS; runs are started from this machine.
+    """
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.up import Ready
+    from fedperfit.cloud.deployment.up import up as run_until
+    from fedperfit.protocol.system.processes import until_signal
+
+    def told(ready: Ready) -> None:
+        out = console()
+        out.print(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C")
+        out.print(f"enroll a person: fedperfit-cloud enroll {folder} NAME")
+        out.print(f"start a run:     fedperfit-cloud run {folder}")
+
+    with until_signal() as stopping:
+        run_until(CloudHome(folder), told, stopping)
+
+
+def enroll(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="The client's name.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write the bundle; NAME.bundle here.")] = None,
+) -> None:
+    """Register a person's machine; writes a bundle for `fedperfit-edge join`. Keep it secret."""
+    from fedperfit.cloud.deployment.enrolment import enroll as register
+    from fedperfit.cloud.deployment.home import CloudHome
+
+    path = out or Path(f"{name}.bundle")
+    register(CloudHome(folder), name, path)
+    console().print(f"wrote {path}; on {name}'s machine: fedperfit-edge join {path.name} --history FILE")
+
+
+def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="The client's name.")]) -> None:
+    """Take a node's right to take part away."""
+    from fedperfit.cloud.deployment.enrolment import unenroll as unregister
+    from fedperfit.cloud.deployment.home import CloudHome
+
+    unregister(CloudHome(folder), name)
+    console().print(f"{name} is enrolled no more")
+
+
+def run(
+    folder: Folder,
+    name: Annotated[str, typer.Option(help="Of the run's folder in runs/; by default the time.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+) -> None:
+    """Train the collective shift, release it, have edges personalize and evaluate.
+
+    Waits for the clients that cloud.toml asks for. A run that was killed goes on by --resume.
+    """
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.run import run as follow
+    from fedperfit.protocol.system.errors import InputError
+
+    if resume and not name:
+        raise InputError("--resume needs --name: which run?")
+    out = console()
+
+    def show(event: dict[str, Any]) -> None:
+        line = _line(event)
+        if line:
+            out.print(line)
+
+    done = follow(CloudHome(folder), name or time.strftime("%Y%m%d-%H%M%S"), resume=resume, on_event=show)
+    out.print(f"done; results in {done / 'results'}")
+
+
+def _line(event: dict[str, Any]) -> str:
+    kind = event["event"]
+    if kind == "connected":
+        return f"{event['clients']} clients connected"
+    if kind == "chosen":
+        chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
+        return f"{chosen}: chosen from {event['clients']} clients' gradients"
+    if kind == "round":
+        loss = "-" if event["loss"] is None else f"{event['loss']:.4f}"
+        return (
+            f"round {event['round']} of {event['rounds']}: {event['admitted']} updates, "
+            f"{event['dropped']} dropped, loss {loss}, {event['down']:,} bytes down, {event['up']:,} up"
+        )
+    if kind == "release":
+        return f"released version {event['version']}, {event['digest'][:16]}"
+    if kind == "result":
+        return f"{event['phase']}: {event['clients']} clients"
+    return ""

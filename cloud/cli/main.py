@@ -1,0 +1,74 @@
+"""`fedperfit-cloud`: run a cloud, and look at what its federations leave on disk."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from fedperfit.cloud.cli import deployment as deploy_cli
+from fedperfit.cloud.cli import release as release_cli
+from fedperfit.protocol.system.commands import console, run
+from fedperfit.protocol.system.errors import InputError
+
+app = typer.Typer(
+    name="fedperfit-cloud",
+    help="The cloud's side of fedperfit.\n\n"
+    "A federation trains the collective shift over many clients, writes one checkpoint per round, and "
+    "ends in a signed release that every edge builds its own personal shift on. Nothing here needs the "
+    "weights of a base model, nor a GPU.",
+    epilog="Begin with: fedperfit-cloud init FOLDER, then up, enroll and run.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", no_args_is_help=True)
+for command in (deploy_cli.init, deploy_cli.up, deploy_cli.enroll, deploy_cli.unenroll, deploy_cli.run):
+    app.command()(command)
+app.add_typer(release_cli.app, name="release")
+app.add_typer(checkpoint_app, name="checkpoint")
+
+
+@app.callback()
+def _root() -> None:
+    """Keeps the help text above."""
+
+
+@checkpoint_app.command("show")
+def show_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="A run's folder of round-*.safetensors files.")],
+) -> None:
+    """Print the rounds of a federation, from its latest checkpoint.
+
+    One line per round: clients asked, updates admitted, replies dropped (with the reasons below), the
+    training loss of the clients that share it, and the bytes of whole messages in each direction.
+    """
+    from fedperfit.cloud.rounds.checkpoint import Checkpoints
+
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    checkpoint = Checkpoints(folder).latest()
+    if checkpoint is None:
+        raise InputError(f"{folder}: no checkpoint")
+    header = checkpoint.header
+    table = Table(title=f"{header.task}, {checkpoint.round} rounds, settings {checkpoint.digest[:12]}")
+    for name in ("round", "asked", "admitted", "dropped", "items", "loss", "down", "up"):
+        table.add_column(name, justify="right")
+    for report in checkpoint.history:
+        table.add_row(
+            *(str(report.round) + (" (skipped)" if report.skipped else ""), str(len(report.asked))),
+            *(str(len(report.admitted)), str(len(report.dropped)), str(report.items)),
+            "" if report.loss is None else f"{report.loss:.4f}",
+            *(f"{report.bytes_down:,}", f"{report.bytes_up:,}"),
+        )
+    out = console()
+    out.print(table)
+    for report in checkpoint.history:
+        for client, reason in report.dropped.items():
+            out.print(f"round {report.round}: dropped {client}: {reason}", markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """The console script."""
+    run(app, "fedperfit-cloud")

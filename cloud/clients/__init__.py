@@ -1,0 +1,1 @@
+"""Asking clients, and what their replies may hold."""

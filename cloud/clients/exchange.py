@@ -1,0 +1,199 @@
+"""Asking clients and collecting their replies over Flower's Message API, byte by byte in the ledger."""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from google.protobuf.message import DecodeError
+
+from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.system.errors import InputError
+
+logger = logging.getLogger("fedperfit.cloud")
+
+_SHORTEST_PAUSE = 0.05
+_LONGEST_PAUSE = 1.0
+_DUTY = 4.0
+"""Sleep at least this many times as long as the polling took: clients may share the machine."""
+_GRACE_SECONDS = 60.0
+"""Messages outlive the deadline by this, so that the deadline is ours and not the SuperLink's."""
+_UNDECODABLE = (
+    *(ValueError, TypeError, LookupError, AttributeError, RecursionError),
+    *(DecodeError, UnexpectedObjectContentError),
+)
+"""What Flower raises while it decodes a hostile reply, before there is a message to refuse."""
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """The bytes of one message."""
+
+    node: int
+    direction: str
+    """`down` or `up`."""
+    payload: int
+    message: int
+
+
+class Exchange:
+    """Exchanges messages with clients by name, and keeps the ledger."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        ledger: Ledger,
+        names: Mapping[int, str],
+        on_reply: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """names: node id to client name, as `roster` found them.
+
+        on_reply: called with the phase, the replies so far and the clients asked.
+        """
+        self.grid, self.ledger, self.names = grid, ledger, dict(names)
+        self.on_reply = on_reply
+        self.last: list[Entry] = []
+        """Ledger entries of the last ask."""
+        self._nodes = {name: node for node, name in self.names.items()}
+
+    def ask(
+        self,
+        contents: Mapping[str, RecordDict],
+        message_type: str,
+        *,
+        phase: str,
+        round: int,
+        deadline: float,
+    ) -> Generator[tuple[str, Message], None, None]:
+        """Send each client its content; yield (client, reply) as replies arrive.
+
+        Ends when all have replied or `deadline` seconds have passed; the caller ends it earlier by
+        closing it (`contextlib.closing`). The ledger is written when it ends, in one append, sorted by
+        client and direction. Nothing is sent before the first reply is asked for.
+        Raises InputError for a client that is not connected.
+        """
+        for client in contents:
+            if client not in self._nodes:
+                raise InputError(f"client {client!r} is not connected")
+        transfers: list[Transfer] = []
+        by_node = {self._nodes[client]: content for client, content in contents.items()}
+        replies = converse(
+            self.grid,
+            by_node,
+            message_type,
+            names=self.names,
+            group=str(round),
+            deadline=deadline,
+            transfers=transfers,
+        )
+        try:
+            for count, (node, reply) in enumerate(replies, start=1):
+                if self.on_reply is not None:
+                    self.on_reply(phase, count, len(contents))
+                yield self.names[node], reply
+        finally:
+            replies.close()
+            self.last = entries(transfers, self.names, phase=phase, round=round)
+            self.ledger.add(self.last)
+
+
+def converse(
+    grid: Grid,
+    contents: Mapping[int, RecordDict],
+    message_type: str,
+    *,
+    names: Mapping[int, str],
+    group: str,
+    deadline: float,
+    transfers: list[Transfer],
+) -> Generator[tuple[int, Message], None, None]:
+    """Send each node its content; yield (node, reply) as replies arrive, at most one per node.
+
+    Messages are pulled one by one: pulled together, one reply that cannot be decoded would take the
+    others with it. It is yielded as an error reply. A reply from another node than the one asked, a
+    second one and one nobody asked for are logged and ignored.
+    """
+    waiting: dict[str, Message] = {}
+    answered: set[str] = set()
+    for node, content in contents.items():
+        message = Message(content, node, message_type, ttl=deadline + _GRACE_SECONDS, group_id=group)
+        ids = [message_id for message_id in grid.push_messages([message]) if message_id]
+        if not ids:
+            logger.warning("%s: the message could not be sent", names.get(node, f"node {node}"))
+            continue
+        waiting[ids[0]] = message
+        transfers.append(Transfer(node, "down", *measure(message)))
+    end = time.monotonic() + deadline
+    pause = _SHORTEST_PAUSE
+    while waiting:
+        started, before = time.monotonic(), len(waiting)
+        for message_id, message in list(waiting.items()):
+            for reply in _pull(grid, message_id, message):
+                sender = _sender(reply, waiting, answered, names)
+                if sender is not None:
+                    answered.add(reply.metadata.reply_to_message_id)
+                    del waiting[reply.metadata.reply_to_message_id]
+                    transfers.append(Transfer(sender, "up", *measure(reply)))
+                    yield sender, reply
+        now = time.monotonic()
+        if now >= end or not waiting:
+            break
+        if len(waiting) < before:
+            pause = _SHORTEST_PAUSE
+        time.sleep(min(max(pause, _DUTY * (now - started)), end - now))
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+
+def _pull(grid: Grid, message_id: str, message: Message) -> list[Message]:
+    try:
+        return list(grid.pull_messages([message_id]))
+    except _UNDECODABLE as error:
+        reason = f"the reply cannot be decoded ({type(error).__name__})"
+        reply = Message(Error(0, reason), reply_to=message)
+        reply.metadata.__dict__["_reply_to_message_id"] = message_id
+        return [reply]
+
+
+def _sender(
+    reply: Message, waiting: Mapping[str, Message], answered: set[str], names: Mapping[int, str]
+) -> int | None:
+    """The node that was asked for this reply; None, and a warning, when the reply is to be ignored."""
+    asked = reply.metadata.reply_to_message_id
+    source = reply.metadata.src_node_id
+    name = names.get(source, f"node {source}")
+    if asked in answered:
+        logger.warning("%s: ignored a second reply to the same message", name)
+        return None
+    if asked not in waiting:
+        logger.warning("%s: ignored a reply that nobody asked for", name)
+        return None
+    node: int = waiting[asked].metadata.dst_node_id
+    if source != node and not reply.has_error():  # errors may come from the SuperLink itself
+        logger.warning("%s: ignored its reply to a message for %s", name, names.get(node, f"node {node}"))
+        return None
+    return node
+
+
+def measure(message: Message) -> tuple[int, int]:
+    """Bytes of the arrays and of the statistics in `message`, and of the whole message as protobuf."""
+    records = list(message.content.values()) if message.has_content() else []
+    arrays = [array.data for r in records if isinstance(r, ArrayRecord) for array in r.values()]
+    values = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
+    payload = sum(len(data) for data in (*arrays, *values) if isinstance(data, bytes))
+    try:
+        return payload, message_to_proto(message).ByteSize()
+    except (ValueError, TypeError):
+        return payload, payload
+
+
+def entries(transfers: list[Transfer], names: Mapping[int, str], *, phase: str, round: int) -> list[Entry]:
+    """Ledger entries of `transfers`, sorted by client and direction."""
+    found = [
+        Entry(phase, round, names.get(t.node, f"node-{t.node}"), t.direction, t.payload, t.message)
+        for t in transfers
+    ]
+    return sorted(found, key=lambda entry: (entry.client, entry.direction))

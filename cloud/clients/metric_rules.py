@@ -1,0 +1,76 @@
+"""The sums a client may share, by name, form and size; any other metric is refused.
+
+A sum over items is bounded by what one item can add, so a client cannot put more into a report than
+its items allow.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedperfit.protocol.tasks import SCORES, Kind, Task
+
+_SLACK = 1e-6
+"""Relative rounding allowed on a sum of floats."""
+
+Metric = float | list[int]
+
+
+@dataclass(frozen=True)
+class MetricRule:
+    """What one metric may be; sums are never negative."""
+
+    per_item: float
+    """The most one item can add to the sum."""
+    length: int = 0
+    """0 for a number; otherwise a list of this many ints whose total obeys `per_item`."""
+
+    def check(self, value: object, items: int) -> Metric:
+        """`value`, a sum over `items`, as a float or a list of ints; raises ValueError with the reason."""
+        if self.length:
+            if not isinstance(value, list) or len(value) != self.length:
+                raise ValueError(f"is not a list of {self.length}")
+            if not all(type(entry) is int and 0 <= entry < 2**63 for entry in value):
+                raise ValueError("is not a list of counts")
+            self._bound(float(sum(value)), items)
+            return list(value)
+        if type(value) is not float and type(value) is not int:
+            raise ValueError("is not a number")
+        if type(value) is int and abs(value) >= 2**63:
+            raise ValueError("is out of range")
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"is {number}")
+        self._bound(number, items)
+        return number
+
+    def _bound(self, total: float, items: int) -> None:
+        most = self.per_item * items if items else 0.0
+        if not 0 <= total <= most * (1 + _SLACK):
+            raise ValueError(f"is {total:g}, outside 0..{most:g} for {items} items")
+
+
+TRAINING_METRICS: Mapping[str, MetricRule] = {"loss": MetricRule(per_item=1e4)}
+"""Of contribute and personalize: the sum of the items' losses."""
+
+_WIDEST_ERROR = int(SCORES[-1]) - int(SCORES[0])
+
+
+def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
+    """Of evaluate: the sums that LaMP's metrics of this kind of task are computed from."""
+    correct = MetricRule(per_item=1)
+    if task.kind is Kind.CATEGORY:
+        per_label = MetricRule(per_item=1, length=len(task.labels))
+        return {
+            "correct": correct,
+            "true-positives": per_label,
+            "predicted": per_label,
+            "gold": per_label,
+        }
+    if task.kind is Kind.RATING:
+        return {
+            "correct": correct,
+            "absolute-error": MetricRule(per_item=_WIDEST_ERROR),
+            "squared-error": MetricRule(per_item=_WIDEST_ERROR**2),
+        }
+    return {"correct": correct, "rouge-1": correct, "rouge-L": correct}

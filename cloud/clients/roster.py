@@ -1,0 +1,143 @@
+"""Who is there: waits for the nodes, and asks each for its client's name and status."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedperfit.cloud.clients.exchange import Transfer, converse, entries, logger
+from fedperfit.cloud.clients.replies import Rejected, exact_keys, guarded, open_records
+from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
+from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.system.errors import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_FIELDS = {
+    "client": str,
+    "fingerprint": str,
+    "task": str,
+    "history": int,
+    "questions": int,
+    "shares-metrics": bool,
+}
+
+
+class NobodyFits(InputError):
+    """Enough nodes are connected, and none of their clients can take part."""
+
+
+@dataclass(frozen=True)
+class ClientStatus:
+    """What a client says of itself."""
+
+    client: str
+    """Its name: at most 64 letters, digits and `._-`."""
+    fingerprint: str
+    """Of its base model."""
+    task: str
+    history: int
+    """Items it can train on."""
+    questions: int
+    """Held-out questions it can be evaluated on."""
+    shares_metrics: bool
+    """Whether its owner allows metric sums in replies."""
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The clients that can take part."""
+
+    names: dict[int, str]
+    """Node id to client name."""
+    statuses: dict[str, ClientStatus]
+    """By client name, sorted."""
+
+
+def roster(
+    grid: Grid,
+    *,
+    expected: int,
+    timeout: float,
+    fingerprint: str,
+    task: str,
+    ledger: Ledger,
+    enrolled: Mapping[int, str] | None = None,
+) -> Roster:
+    """Wait for `expected` nodes, ask all that are there, and keep those that fit the run.
+
+    timeout: seconds to wait for the nodes, and again for their replies.
+    enrolled: the only name each node may have; None lets every node name itself.
+    A status that is malformed, or of another base model or task, is dropped with a warning; so are all
+    that claim the same name, for none of them can be believed.
+    Raises InputError when too few nodes connect or no client is left.
+    """
+    nodes = _wait(grid, expected, timeout)
+    transfers: list[Transfer] = []
+    found: dict[int, ClientStatus] = {}
+    replied = set()
+    asked = {node: RecordDict() for node in nodes}
+    for node, reply in converse(
+        grid,
+        asked,
+        STATUS_TYPE,
+        names={},
+        group="0",
+        deadline=timeout,
+        transfers=transfers,
+    ):
+        replied.add(node)
+        try:
+            found[node] = _status(reply, fingerprint, task)
+            if enrolled is not None and enrolled.get(node) != found[node].client:
+                claimed = found.pop(node).client
+                raise Rejected(f"it calls itself {claimed}, and is enrolled as {enrolled.get(node)}")
+        except Rejected as reason:
+            logger.warning("status: dropped node %d: %s", node, reason)
+    for node in nodes:
+        if node not in replied:
+            logger.warning("status: dropped node %d: no reply within %g s", node, timeout)
+    claims = [status.client for status in found.values()]
+    for node, status in list(found.items()):
+        if claims.count(status.client) > 1:
+            logger.warning("status: dropped node %d: %s is claimed twice", node, status.client)
+            del found[node]
+    names = {node: status.client for node, status in found.items()}
+    ledger.add(entries(transfers, names, phase="status", round=0))
+    if not found:
+        raise NobodyFits(f"none of {len(nodes)} connected clients can take part (see the log)")
+    statuses = {s.client: s for s in sorted(found.values(), key=lambda status: status.client)}
+    return Roster(names, statuses)
+
+
+def _wait(grid: Grid, expected: int, timeout: float) -> list[int]:
+    end = time.monotonic() + timeout
+    while True:
+        nodes = sorted(grid.get_node_ids())
+        if len(nodes) >= expected:
+            return nodes
+        if time.monotonic() >= end:
+            raise InputError(f"{len(nodes)} of {expected} clients connected within {timeout:g} s")
+        time.sleep(0.2)
+
+
+def _status(reply: Message, fingerprint: str, task: str) -> ClientStatus:
+    def read() -> ClientStatus:
+        record = open_records(reply, required={STATUS_RECORD: ConfigRecord})[STATUS_RECORD]
+        exact_keys(record, set(_FIELDS), STATUS_RECORD)
+        for key, kind in _FIELDS.items():
+            if type(record[key]) is not kind:
+                raise Rejected(f"{STATUS_RECORD}: {key} is no {kind.__name__}")
+        if not _NAME.fullmatch(record["client"]):
+            raise Rejected(f"client={record['client']!r}: not a client's name")
+        for key in ("history", "questions"):
+            if record[key] < 0:
+                raise Rejected(f"{key}={record[key]}: must not be negative")
+        for key, value in (("fingerprint", fingerprint), ("task", task)):
+            if record[key] != value:
+                raise Rejected(f"{record['client']}: its {key} is {record[key]!r}, not {value!r}")
+        return ClientStatus(*(record[key] for key in _FIELDS))
+
+    return guarded(read)

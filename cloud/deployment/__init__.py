@@ -1,0 +1,1 @@
+"""A cloud that stays up: SuperLink behind a proxy, enrolment, runs and releases."""

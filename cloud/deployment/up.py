@@ -1,0 +1,157 @@
+"""Runs the SuperLink and the reverse proxy in front of it until told to stop."""
+
+import os
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+
+from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, read_cloud
+from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
+from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
+from fedperfit.protocol.system.processes import Children, wait_until
+
+MARK = "FEDPERFIT_CLOUD"
+"""Set in every process of a cloud to its folder."""
+_START_SECONDS = 60.0
+_COMING_SECONDS = 15.0
+"""For an `up` that was started just now."""
+_LOCK = ".up.lock"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What is told when all is up."""
+
+    address: str
+    """Where edges reach the cloud."""
+
+
+def up(
+    home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool], patience: int = 15
+) -> None:
+    """Run until `stopping` says so; then nothing that was started is left.
+
+    patience: seconds a client may be silent within a request.
+
+    What a killed `up` left running is stopped first. Raises InputError when this cloud is up already or
+    nginx is missing, RunFailed when something does not start or dies.
+    """
+    settings = read_cloud(home)
+    try:
+        with FileLock(home.folder / _LOCK, timeout=0.5):
+            _stop_left_over(home)
+            _run(home, settings, on_ready, stopping, patience)
+    except Timeout:
+        raise InputError(f"{home.folder}: this cloud is up already") from None
+
+
+def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
+    """Whether the SuperLink answers, asked behind the proxy."""
+    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    url = f"https://127.0.0.1:{settings.superlink_port}/health"
+    try:
+        return httpx.get(url, verify=context, timeout=1).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
+    """Until the SuperLink answers; raises InputError when this cloud is neither up nor coming up."""
+    begun = time.monotonic()
+
+    def given_up() -> bool:
+        return not _held(home) and time.monotonic() - begun > _COMING_SECONDS
+
+    wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
+    if not superlink_ready(home, settings):
+        raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+
+
+def _held(home: CloudHome) -> bool:
+    """Whether an `up` has this cloud."""
+    try:
+        with FileLock(home.folder / _LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _run(
+    home: CloudHome,
+    settings: CloudSettings,
+    on_ready: Callable[[Ready], None],
+    stopping: Callable[[], bool],
+    patience: int,
+) -> None:
+    for name, number in (("port", settings.port), ("superlink-port", settings.superlink_port)):
+        if not free(number):
+            raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
+    root = hasattr(os, "geteuid") and os.geteuid() == 0
+    proxy = write_proxy(home, settings, root=root, patience=patience)
+    tls = home.tls.absolute()
+    superlink = [
+        *(executable("flower-superlink"), "--enable-supernode-auth", "--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
+        *("--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt")),
+        *("--ssl-keyfile", str(tls / "server.key"), "--database", str(home.flower.absolute() / "state.db")),
+    ]
+    environment = {**home.environment(), MARK: str(home.folder.resolve())}
+    with Children() as children:
+        for name, command, needs, ready in (
+            ("superlink", superlink, SUPEREXEC, lambda: superlink_ready(home, settings)),
+            ("proxy", proxy, "", lambda: _proxy_ready(home, settings)),
+        ):
+            log = home.logs / f"{name}.log"
+            child = children.start(name, command, log=log, environment=environment, needs=needs)
+
+            def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
+                return child.process.poll() is not None or stopping() or ready()
+
+            if not wait_until(started, _START_SECONDS) or child.process.poll() is not None:
+                raise RunFailed(f"the {name} did not start; see {log}")
+        on_ready(Ready(f"{settings.host}:{settings.port}"))
+        wait_until(lambda: stopping() or children.dead() is not None, float("inf"))
+        dead = children.dead()
+        if dead is not None and not stopping():
+            raise RunFailed(f"the {dead.name} ended; see {dead.log}")
+
+
+def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
+    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    host = settings.host if settings.host in ("127.0.0.1", "localhost") else "localhost"
+    try:
+        response = httpx.get(f"https://{host}:{settings.port}/", verify=context, timeout=1)
+        return response.status_code == 404
+    except httpx.HTTPError:
+        return False
+
+
+def processes(home: CloudHome) -> list[psutil.Process]:
+    """Every process of this cloud, whoever started it, and all that they started."""
+    mark, config = str(home.folder.resolve()), str(proxy_config(home))
+    found: set[psutil.Process] = set()
+    for process in psutil.process_iter():
+        try:
+            # nginx writes its title over its environment
+            if process.environ().get(MARK) == mark or config in " ".join(process.cmdline()):
+                found.update([process, *process.children(recursive=True)])
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def _stop_left_over(home: CloudHome) -> None:
+    """Kill what a killed `up` left; all of it is suspended first, for nginx replaces a worker that dies."""
+    left = processes(home)
+    for action in (psutil.Process.suspend, psutil.Process.kill):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                action(process)
+    psutil.wait_procs(left, timeout=10)

@@ -1,0 +1,1 @@
+"""The phases of a run, from choosing layers to evaluating the release."""

@@ -1,0 +1,254 @@
+"""A federation and what comes after it in one run folder; resumable at every phase.
+
+Each phase leaves `results/<phase>.json` and `ledger/<phase>.jsonl`; a phase whose result is there is
+not run again, and training goes on from its last round's checkpoint.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedperfit.cloud.clients.exchange import Exchange
+from fedperfit.cloud.clients.roster import roster
+from fedperfit.cloud.job.directions import GroupDirections
+from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_pulls
+from fedperfit.cloud.job.layer_gradients import PHASE as PULLS
+from fedperfit.cloud.job.settings import PLACES, JobSettings
+from fedperfit.cloud.rounds.checkpoint import Checkpoints
+from fedperfit.cloud.rounds.federation import Federation
+from fedperfit.cloud.rounds.round_report import RoundReport
+from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.selection import STEP, Pull, relevance, warm_start
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
+
+EVENTS = "events.jsonl"
+"""In the run folder: one JSON object per progress event."""
+FULL = "full"
+"""The slot of the personal shifts that are not a study's."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+"""Called with every event after it is on file."""
+
+
+def recorder(folder: Path, on_event: OnEvent) -> "Progress":
+    """Appends events to the folder's file, each with its time, and hands them on."""
+
+    mend_lines(folder / EVENTS)
+
+    def progress(event: str, values: dict[str, Any]) -> None:
+        entry = {"event": event, "time": time.time(), **values}
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        on_event(entry)
+
+    return progress
+
+
+Progress = Callable[[str, dict[str, Any]], None]
+"""Called with an event's name and its values: what a live display shows."""
+
+
+class Job:
+    """The phases of one run folder over a Flower grid."""
+
+    def __init__(self, grid: Grid, settings: JobSettings, folder: Path, progress: Progress) -> None:
+        self.grid, self.folder, self.progress = grid, folder, progress
+        self.card = read_card(settings.base_model)
+        settings.check(self.card)
+        self._job = settings
+        self._told: dict[str, Pull | None] = {}
+
+    def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
+        """Wait for `expected` clients; the names of those that can take part (see `roster`)."""
+        ledger = self._fresh_ledger("status")
+        found = roster(
+            self.grid,
+            expected=expected,
+            timeout=seconds,
+            fingerprint=self.card.fingerprint,
+            task=self._job.task,
+            ledger=ledger,
+            enrolled=enrolled,
+        )
+        self.names = found.names
+        self.progress("connected", {"clients": len(self.names)})
+        return list(found.statuses)
+
+    def choose(self, clients: Sequence[str]) -> None:
+        """Settle what the settings leave open from these clients' pulls, once; nothing where all is given.
+
+        Raises InputError when too few clients tell theirs.
+        """
+        if not self._job.open:
+            return
+        path = self.folder / PLACES
+        if not path.exists():
+            begun = time.monotonic()
+            pulls = self._pulls(clients)
+            found = {
+                "settings": self._job.choose(pulls, self.card),
+                "relevance": relevance(pulls).tolist(),
+                "clients": len(pulls),
+                "seconds": time.monotonic() - begun,
+            }
+            write_json(path, found)
+        found = read_json(path)
+        self._job = self._job.settled(found["settings"])
+        self.progress("chosen", {key: found[key] for key in ("settings", "clients", "seconds")})
+
+    def train(self, phase: str, clients: Sequence[str]) -> tuple[Federation, Shift]:
+        """The collective shift of a federation of these clients, resumed where it was begun.
+
+        Raises InputError when too few clients can take part.
+        """
+        federation = self._federation(phase, self._ledger(phase))
+
+        def on_round(report: RoundReport) -> None:
+            values = {
+                "phase": phase,
+                "round": report.round,
+                "rounds": self._job.rounds,
+                "admitted": len(report.admitted),
+                "dropped": len(report.dropped),
+                "loss": report.loss,
+                "down": report.bytes_down,
+                "up": report.bytes_up,
+            }
+            self.progress("round", values)
+
+        self.progress("phase", {"phase": phase, "clients": len(clients)})
+        start = (lambda: self._warm(clients)) if self._job.warm_start else None
+        return federation, federation.train(clients, on_round, start)
+
+    def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
+        """The group's directions over these clients, found once; None where the settings want none.
+
+        Raises InputError when too few clients are left.
+        """
+        if not self._job.directions:
+            return None
+        path = self.folder / f"{phase}.safetensors"
+        if not path.exists():
+            self.progress("phase", {"phase": phase, "clients": len(clients)})
+            search = GroupDirections(
+                Exchange(self.grid, self._fresh_ledger(phase), self.names, self._on_reply),
+                self._job.pairs(),
+                layers=self.card.layers,
+                hidden_size=self.card.hidden_size,
+                deadline=self._job.deadline_seconds,
+                phase=phase,
+            )
+            found = search.find(clients, edited=self._job.edited_layers, seed=self._job.seed)
+            write_atomic(path, found.to_bytes())
+        return Directions.from_bytes(path.read_bytes())
+
+    def personalize(
+        self,
+        phase: str,
+        clients: Sequence[str],
+        payload: bytes,
+        *,
+        slot: str = FULL,
+        items: int | None = None,
+    ) -> None:
+        """Have clients fit personal shifts; payload: a packed shift, or a release where edges want one."""
+        training = self._job.training(personal=True, max_items=items)
+        personal = self._job.personal(slot)
+        self._once(phase, clients, lambda f: f.personalize(clients, payload, personal, training, phase))
+
+    def evaluate(
+        self, phase: str, clients: Sequence[str], payload: bytes, stage: str, *, slot: str = FULL
+    ) -> None:
+        """Have clients answer their questions at one stage."""
+        evaluation = self._job.evaluation(stage, slot)
+        self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
+
+    @property
+    def stages(self) -> list[str]:
+        """Those the job can evaluate."""
+        return [stage for stage in STAGES if stage != "directions" or self._job.directions]
+
+    def packed(self, shift: Shift) -> bytes:
+        """A trained collective shift as it travels."""
+        return pack(shift, self.trained_header)
+
+    @property
+    def header(self) -> ShiftHeader:
+        """Of the collective shift before any round; raises InputError before `choose`, where it is needed."""
+        return ShiftHeader(
+            shape=self._job.shape(self.card),
+            task=self._job.task,
+            fingerprint=self.card.fingerprint,
+            round=0,
+            dtype=self._job.transport_dtype,
+        )
+
+    @property
+    def trained_header(self) -> ShiftHeader:
+        """Of the shift after all rounds."""
+        return replace(self.header, round=self._job.rounds)
+
+    def _warm(self, clients: Sequence[str]) -> Shift:
+        return warm_start(self._pulls(clients), self.header.shape, STEP, self._job.seed)
+
+    def _pulls(self, clients: Sequence[str]) -> list[Pull]:
+        """Of clients by name; those that were asked before are not asked again."""
+        asked = [client for client in clients if client not in self._told]
+        if asked:
+            self.progress("phase", {"phase": PULLS, "clients": len(asked)})
+            told = gather_pulls(
+                Exchange(self.grid, self._ledger(PULLS), self.names, self._on_reply),
+                self._job.pulls(),
+                self.card,
+                asked,
+                max_items=self._job.federation().max_items,
+                deadline=self._job.deadline_seconds,
+            )
+            self._told |= dict.fromkeys(asked) | told
+        known = [self._told[client] for client in sorted(set(clients))]
+        pulls = [pull for pull in known if pull is not None]
+        if len(pulls) < FEWEST_CLIENTS:
+            raise InputError(f"{PULLS}: {len(pulls)} clients told theirs, at least {FEWEST_CLIENTS} needed")
+        return pulls
+
+    def _once(self, phase: str, clients: Sequence[str], ask: Callable[[Federation], dict[str, Any]]) -> None:
+        path = self.folder / "results" / f"{phase}.json"
+        if path.exists():
+            return
+        self.progress("phase", {"phase": phase, "clients": len(clients)})
+        counts = ask(self._federation(phase, self._fresh_ledger(phase)))
+        result = {client: {"items": c.items, "metrics": c.metrics} for client, c in counts.items()}
+        write_json(path, result)
+        self.progress("result", {"phase": phase, "clients": len(result)})
+
+    def _federation(self, phase: str, ledger: Ledger) -> Federation:
+        return Federation(
+            exchange=Exchange(self.grid, ledger, self.names, self._on_reply),
+            checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
+            ledger=ledger,
+            header=self.header,
+            settings=self._job.federation(),
+            training=self._job.training(personal=False),
+        )
+
+    def _on_reply(self, phase: str, replies: int, clients: int) -> None:
+        self.progress("reply", {"phase": phase, "replies": replies, "clients": clients})
+
+    def _ledger(self, phase: str) -> Ledger:
+        return Ledger(self.folder / "ledger" / f"{phase}.jsonl")
+
+    def _fresh_ledger(self, phase: str) -> Ledger:
+        ledger = self._ledger(phase)
+        ledger.path.unlink(missing_ok=True)
+        return ledger

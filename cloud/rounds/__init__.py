@@ -1,0 +1,1 @@
+"""Rounds of stage 1: federation, aggregation, checkpoints."""

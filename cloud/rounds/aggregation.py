@@ -1,0 +1,61 @@
+"""The weighted mean of collective updates, with R brought back to orthonormal rows.
+
+An element-wise mean of (R, W, b) compares numbers that depend on each client's gauge: (Q R, Q W, Q b)
+is the same shift for every orthogonal Q. So only R is averaged as it is; the maps are averaged as maps:
+
+    R   <- polar factor of S = sum_i w_i R_i             (S S^T)^(-1/2) S
+    W   <- R + sum_i w_i (R R_i^T) (W_i - R_i)           the mean of R_i^T (W_i - R_i) on the rows of R
+    b   <- sum_i w_i (R R_i^T) b_i                       the mean of R_i^T b_i on the rows of R
+
+Exact when all R_i span the same rows.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from fedperfit.protocol.shift.shift import Shift
+
+
+@torch.no_grad()
+def aggregate(updates: Sequence[tuple[Shift, float]]) -> Shift:
+    """The mean of `updates`, pairs of a shift and its positive weight; only weight ratios matter.
+
+    Sums run in float64 in the order given, so the caller sorts for a result that does not depend on
+    who replied first. The result is fp32. Raises ValueError for no updates, a weight that is not
+    positive and finite, or shifts of different shapes.
+    """
+    if not updates:
+        raise ValueError("no updates to aggregate")
+    if not all(math.isfinite(weight) and weight > 0 for _, weight in updates):
+        raise ValueError("a weight is not positive and finite")
+    if len({shift.shape for shift, _ in updates}) > 1:
+        raise ValueError("the updates have different shapes")
+    total = math.fsum(weight for _, weight in updates)
+    parts = [
+        (weight / total, shift.R.double(), shift.W.double(), shift.b.double()) for shift, weight in updates
+    ]
+    mean = torch.zeros_like(parts[0][1])
+    for weight, R, _, _ in parts:
+        mean += weight * R
+    basis = polar(mean).float()
+    exact = basis.double()
+    delta = torch.zeros_like(mean)
+    bias = torch.zeros_like(parts[0][3])
+    for weight, R, W, b in parts:
+        turn = exact @ R.mT  # (layers, r, r)
+        delta += weight * (turn @ (W - R))
+        bias += weight * (turn @ b.unsqueeze(-1)).squeeze(-1)
+    return Shift(updates[0][0].shape, R=basis, W=(exact + delta).float(), b=bias.float())
+
+
+def polar(S: torch.Tensor) -> torch.Tensor:
+    """(S S^T)^(-1/2) S, the matrix with orthonormal rows nearest to S. S: (..., r, d), r <= d.
+
+    By the singular value decomposition U diag V^T -> U V^T, which still has orthonormal rows where S
+    has lost rank (two clients with opposite R), where the inverse root would be infinite.
+    """
+    U, _, Vt = torch.linalg.svd(S, full_matrices=False)
+    result: torch.Tensor = U @ Vt
+    return result

@@ -1,0 +1,101 @@
+"""Aggregation that a minority of liars cannot lead far.
+
+(Q R, Q W, Q b) is the same shift for every orthogonal Q, so medians and distances of raw tensors compare
+numbers that mean nothing. Here every update is first turned to the gauge nearest to the broadcast shift's,
+Q = polar(R_0 R_i^T); medians and trimmed means are then taken entry by entry of R, and of the maps
+R_i^T (W_i - R_i) and R_i^T b_i on the rows of the result. Krum needs distances only, and those of the maps
+follow from r x r products:
+
+    <M_i, M_j> = sum (R_i R_j^T) o ((W_i - R_i) (W_j - R_j)^T),    <v_i, v_j> = b_i^T R_i R_j^T b_j
+
+All rules give every client the same weight: with claimed counts a liar would weigh more.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, RecordDict
+from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
+from flwr.serverapp.strategy.multikrum import select_multikrum
+
+from fedperfit.cloud.rounds.aggregation import aggregate, polar
+from fedperfit.protocol.shift.shift import Shift
+
+RULES = ("mean", "trimmed-mean", "median", "krum", "multi-krum")
+"""`mean` is `cloud.rounds.aggregation`; the others are here."""
+
+
+class TooFew(Exception):
+    """So few updates that the rule could not tell liars from others; the text says how many it needs."""
+
+
+def assumed(updates: int, share: float) -> int:
+    """How many of the updates may lie."""
+    return math.ceil(round(share * updates, 6))
+
+
+def needed(rule: str, updates: int, share: float) -> int:
+    """How many updates there must be for a robust rule to tell liars from others, of `updates` in all."""
+    liars = assumed(updates, share)
+    return max(2 * liars + (3 if rule in ("krum", "multi-krum") else 1), 3)
+
+
+@torch.no_grad()
+def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -> Shift:
+    """The updates under a robust rule.
+
+    rule: one of RULES but the mean (Yin et al. 2018; Blanchard et al. 2017). share: of updates that may
+    lie, below one half. reference: the shift that was broadcast. Raises TooFew.
+    """
+    liars = assumed(len(shifts), share)
+    least = needed(rule, len(shifts), share)
+    if len(shifts) < least:
+        raise TooFew(f"{rule} against {liars} liars needs {least} updates")
+    turned = [_turned(shift, reference) for shift in shifts]
+    if rule == "krum":
+        return _krum(turned, liars, 1)
+    if rule == "multi-krum":
+        return _krum(turned, liars, len(turned) - liars)
+    if rule == "median":
+        return _entrywise(turned, lambda values: np.median(values, axis=0))
+    cut = (liars + 0.25) / len(turned)  # rounded down there, and refused at one half
+    return _entrywise(turned, lambda values: trim_mean(values, cut))
+
+
+def _turned(shift: Shift, reference: Shift) -> Shift:
+    turn = polar(reference.R.double() @ shift.R.double().mT)
+    R, W, b = (getattr(shift, name).double() for name in ("R", "W", "b"))
+    return Shift(shift.shape, R=turn @ R, W=turn @ W, b=(turn @ b.unsqueeze(-1)).squeeze(-1))
+
+
+def _entrywise(shifts: Sequence[Shift], rule: Callable[[np.ndarray], np.ndarray]) -> Shift:
+    def over(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.from_numpy(rule(torch.stack(list(tensors)).numpy()))
+
+    basis = polar(over([shift.R.detach() for shift in shifts])).float()
+    exact = basis.double()
+    turns = [exact @ shift.R.mT for shift in shifts]
+    delta = over([turn @ (s.W - s.R) for turn, s in zip(turns, shifts, strict=True)])
+    bias = over([(turn @ s.b.unsqueeze(-1)).squeeze(-1) for turn, s in zip(turns, shifts, strict=True)])
+    return Shift(shifts[0].shape, R=basis, W=(exact + delta).float(), b=bias.float())
+
+
+def _krum(shifts: Sequence[Shift], liars: int, chosen: int) -> Shift:
+    values, vectors = np.linalg.eigh(_inner_products(shifts))
+    points = vectors * np.sqrt(values.clip(min=0))  # (n, n), with the maps' own distances
+    contents = [RecordDict({"map": ArrayRecord({"x": Array(point)})}) for point in points]
+    best = {id(content) for content in select_multikrum(contents, liars, chosen)}
+    return aggregate([(shifts[n], 1.0) for n, content in enumerate(contents) if id(content) in best])
+
+
+def _inner_products(shifts: Sequence[Shift]) -> np.ndarray:
+    """(n, n) products of the maps, over all layers."""
+    R = torch.stack([shift.R.detach() for shift in shifts])  # (n, layers, r, d)
+    D = torch.stack([(shift.W - shift.R).detach() for shift in shifts])
+    b = torch.stack([shift.b.detach() for shift in shifts])
+    gram = torch.einsum("ilrd,jlsd->ijlrs", R, R)
+    maps = (gram * torch.einsum("ilrd,jlsd->ijlrs", D, D)).sum(dim=(2, 3, 4))
+    found: np.ndarray = (maps + torch.einsum("ilr,ijlrs,jls->ij", b, gram, b)).numpy()
+    return found

@@ -1,0 +1,1 @@
+"""One person's agent: their history, training and answers, choice and renewal of the personal shift."""

@@ -1,0 +1,80 @@
+"""A client's own folder: who they are, what they wrote, and their answered questions.
+
+client.json       {"name", "task", "shares_metrics"}; "history" and "questions" where those are elsewhere
+history.jsonl     one item per line, with the fields of its LaMP task, oldest first
+answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
+questions.jsonl   the same, held out for measuring and never trained on; may be absent
+vault/            sealed: personal shifts, learned items
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, read_json_lines, write_json, write_json_lines
+from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
+
+
+@dataclass(frozen=True)
+class History:
+    """What one person has on their machine."""
+
+    name: str
+    task: Task
+    shares_metrics: bool
+    items: list[dict[str, Any]]
+    answered: list[dict[str, Any]]
+    questions: list[dict[str, Any]]
+
+    def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
+        """The latest training pairs, oldest first: past questions, then items. 0 is all."""
+        pairs = [self.task.query_pair(past["input"], past["gold"], form) for past in self.answered]
+        pairs += [self.task.item_pair(item, form) for item in self.items]
+        return pairs[-latest:]
+
+    def asked(self, form: PromptForm) -> list[Pair]:
+        """Prompt and gold of each held-out question."""
+        return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
+
+
+def read_history(folder: Path) -> History:
+    """Read a client's folder; raises InputError naming the file that is missing or wrong."""
+    about = read_json(folder / "client.json")
+    try:
+        name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
+    except (KeyError, TypeError):
+        raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
+    return History(
+        name=str(name),
+        task=task,
+        shares_metrics=shares is True,
+        items=_objects(folder / about.get("history", "history.jsonl")),
+        answered=_questions(folder / "answered.jsonl"),
+        questions=_questions(folder / about.get("questions", "questions.jsonl")),
+    )
+
+
+def write_history(folder: Path, history: History) -> None:
+    """The inverse of `read_history`, for simulations."""
+    write_json_lines(folder / "history.jsonl", history.items)
+    write_json_lines(folder / "answered.jsonl", history.answered)
+    write_json_lines(folder / "questions.jsonl", history.questions)
+    about = {"name": history.name, "task": history.task.name, "shares_metrics": history.shares_metrics}
+    write_json(folder / "client.json", about)
+
+
+def _questions(path: Path) -> list[dict[str, Any]]:
+    questions = _objects(path) if path.exists() else []
+    for number, question in enumerate(questions, start=1):
+        if not all(isinstance(question.get(key), str) for key in ("input", "gold")):
+            raise InputError(f"{path}, entry {number}: a question needs input and gold")
+    return questions
+
+
+def _objects(path: Path) -> list[dict[str, Any]]:
+    values = read_json_lines(path)
+    for number, value in enumerate(values, start=1):
+        if not isinstance(value, dict):
+            raise InputError(f"{path}, entry {number}: expected a JSON object")
+    return values

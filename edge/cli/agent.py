@@ -1,0 +1,266 @@
+"""`fedperfit-edge` for a deployed edge: join a cloud, run the agent, ask it."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+Folder = Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")]
+_Stage = Annotated[
+    str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
+]
+
+
+def join(
+    bundle: Annotated[Path, typer.Argument(help="The enrolment you were given: NAME.bundle.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where everything of yours is kept; by default in your data folder.")
+    ] = None,
+    history: Annotated[
+        Path | None, typer.Option(help="Your history: one item of the task per line, as JSON. Only read.")
+    ] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Questions with answers to measure on, never trained on.")
+    ] = None,
+    base_model: Annotated[str, typer.Option(help="Where the base model is here, if not by its name.")] = "",
+    share_metrics: Annotated[bool, typer.Option(help="Send sums of losses and scores to the cloud.")] = False,
+    key: Annotated[
+        str, typer.Option(help="The vault's key is kept by: file, passphrase or keyring.")
+    ] = "file",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="Sentence encoder, a folder or hub name, that selects items for the group's directions; by "
+            "default the base model does."
+        ),
+    ] = "",
+    unconfined: Annotated[bool, typer.Option(help="Let code from the cloud read what you can.")] = False,
+) -> None:
+    """Join a cloud and take part until Ctrl-C; the same command goes on later.
+
+    Your history, personal shift and generated texts never leave this machine. What does is in `sent`.
+    """
+    import platformdirs
+
+    from fedperfit.edge.deployment.home import Home
+    from fedperfit.edge.deployment.joining import keep_running, settle
+    from fedperfit.protocol.system.processes import until_signal
+    from fedperfit.protocol.trust.bundle import read_bundle
+
+    read = read_bundle(bundle)
+    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / read.name).absolute())
+    settle(
+        *(read, home),
+        history=history,
+        questions=questions,
+        base_model=base_model,
+        shares_metrics=share_metrics,
+        key=key,
+        device=device,
+        encoder=encoder,
+    )
+    with until_signal() as stopping:
+        keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
+
+
+def agent(folder: Folder) -> None:
+    """Run the agent alone: load the base model, open the vault, serve both sockets until Ctrl-C."""
+    # Before torch is loaded. Its threads wait spinning, which made three agents on two cores five times
+    # slower than this; one alone is as fast.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    from fedperfit.edge.deployment.deployed import Deployed
+    from fedperfit.edge.deployment.home import Home, read_settings
+    from fedperfit.edge.deployment.server import serving, undumpable
+    from fedperfit.edge.engine.allocator import keep_freed_memory
+    from fedperfit.edge.vault.keys import keeper
+    from fedperfit.protocol.system.processes import until_signal, wait_until
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    undumpable()
+    keep_freed_memory()
+    with (
+        until_signal() as stopping,
+        Deployed.open(home, settings, keeper(settings.key)) as deployed,
+        serving(deployed, home),
+    ):
+        console().print(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
+        wait_until(stopping, float("inf"))
+
+
+def explain(folder: Folder) -> None:
+    """What the agent is, holds and does: release, personal shift, history, which stage answers and why."""
+    from rich.table import Table
+
+    from fedperfit.protocol.schema import owner_pb2
+
+    with _owner(folder) as owner:
+        told = owner.Explain(owner_pb2.ExplainRequest())
+    table = Table("", "", title=told.client, show_header=False)
+    for field, value in told.ListFields():
+        if field.message_type is not None:
+            for inner, part in value.ListFields():
+                table.add_row(f"{field.name} {inner.name}", _text(part))
+        else:
+            table.add_row(field.name.replace("_", " "), _text(value))
+    console().print(table)
+
+
+def sent(folder: Folder) -> None:
+    """Every message that left this machine: when, what for, each field and its bytes."""
+    from rich.table import Table
+
+    from fedperfit.protocol.schema import owner_pb2
+
+    with _owner(folder) as owner:
+        messages = list(owner.Sent(owner_pb2.SentRequest()))
+    table = Table("time", "call", "bytes", "fields")
+    for message in messages:
+        fields = "; ".join(f"{field.name}={field.value} ({field.bytes})" for field in message.fields)
+        table.add_row(message.time, message.call, str(message.bytes), fields)
+    out = console()
+    out.print(table)
+    out.print(f"{len(messages)} messages, {sum(message.bytes for message in messages):,} bytes in all")
+
+
+def learn(
+    folder: Folder,
+    items: Annotated[Path, typer.Argument(help="Items, one JSON object per line; - reads them here.")],
+) -> None:
+    """Add items to your history, encrypted, and update the personal shift at once."""
+    from fedperfit.protocol.schema import owner_pb2
+
+    try:
+        text = sys.stdin.read() if str(items) == "-" else items.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(f"{items}: not UTF-8 text") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    with _owner(folder) as owner:
+        done = owner.Learn(owner_pb2.LearnRequest(items=lines))
+    taught = f"; {done.steps} steps, loss {done.loss:.3f}" if done.steps else "; for the next release"
+    console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
+
+
+def generate(
+    folder: Folder,
+    prompt: Annotated[str, typer.Argument(help="A text to continue.")],
+    stage: _Stage = "",
+    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens; 0 is the agent's own.")] = 0,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+) -> None:
+    """Continue a text, piece by piece."""
+    from fedperfit.protocol.schema import owner_pb2
+
+    request = owner_pb2.GenerateRequest(
+        prompt=prompt, stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
+    )
+    with _owner(folder) as owner:
+        for piece in owner.Generate(request):
+            print(piece.text, end="", flush=True)
+    print()
+
+
+def ask(
+    folder: Folder,
+    question: Annotated[str, typer.Argument(help="A question of the task, in LaMP's form.")],
+    stage: _Stage = "",
+) -> None:
+    """The answer to a question of the task."""
+    from fedperfit.protocol.schema import owner_pb2
+
+    with _owner(folder) as owner:
+        print(owner.Answer(owner_pb2.AnswerRequest(question=question, stage=stage)).text)
+
+
+def forget(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the personal shift, the learned items and the key that protected them.
+
+    Your own history file is yours and stays. Works with and without a running agent.
+    """
+    from fedperfit.edge.agent.agent import VAULT
+    from fedperfit.edge.deployment.home import Home, read_settings
+    from fedperfit.edge.vault.keys import FileKey, KeyringKey
+    from fedperfit.edge.vault.vault import Vault
+    from fedperfit.protocol.schema import owner_pb2
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    if not yes:
+        typer.confirm(f"forget everything personal in {folder}?", abort=True)
+    if _running(folder):
+        with _owner(folder) as owner:
+            done = owner.Forget(owner_pb2.ForgetRequest())
+        shifts, learned = done.shifts, done.learned
+    else:
+        keeper = KeyringKey() if settings.key == KeyringKey.kind else FileKey()
+        shifts, learned = Vault(home.folder / VAULT, keeper).forget()
+    console().print(f"forgot {shifts} personal shifts and {learned} learned items; their key is destroyed")
+
+
+def rotate_key(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="How the new key is kept: file, passphrase or keyring.")] = "",
+) -> None:
+    """Seal the vault under a new key, kept as before or in another way; the agent must be stopped."""
+    from dataclasses import replace
+
+    from fedperfit.edge.agent.agent import VAULT
+    from fedperfit.edge.deployment.home import Home, read_settings
+    from fedperfit.edge.vault.keys import keeper
+    from fedperfit.edge.vault.vault import Vault
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+    new = keeper(to or settings.key)
+    vault = Vault(home.folder / VAULT, keeper(settings.key))
+    with vault.held():
+        vault.rotate(new)
+        replace(settings, key=new.kind).write(home)
+    console().print(f"sealed under a new key, kept by {new.kind}")
+
+
+def _running(folder: Path) -> bool:
+    from fedperfit.protocol.schema import owner_pb2
+
+    try:
+        with _owner(folder) as owner:
+            owner.Explain(owner_pb2.ExplainRequest(), timeout=5)
+        return True
+    except InputError:
+        return False
+
+
+@contextmanager
+def _owner(folder: Path) -> Iterator[Any]:
+    """The agent's owner service; its errors, and its absence, are one line."""
+    import grpc
+
+    from fedperfit.edge.deployment.endpoint import connect
+    from fedperfit.edge.deployment.home import Home
+    from fedperfit.protocol.schema import owner_pb2_grpc
+
+    try:
+        with connect(Home(folder).owner) as channel:
+            yield owner_pb2_grpc.OwnerStub(channel)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise InputError(f"{folder}: the agent is not running; see fedperfit-edge join") from None
+        raise InputError(str(error.details())) from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str | int | float):
+        return json.dumps(value) if isinstance(value, bool) else str(value)
+    return ", ".join(f"{one.stage} {one.loss:.3f}" if hasattr(one, "loss") else str(one) for one in value)

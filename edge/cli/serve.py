@@ -1,0 +1,53 @@
+"""`fedperfit-edge serve`: the personal model for any chat front end, and the owner's page."""
+
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")],
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
+    allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Listen beyond this machine.")] = False,
+) -> None:
+    """Serve an OpenAI-compatible endpoint, and at / a page for you alone, until Ctrl-C.
+
+    Any chat front end speaks with the personal model by the printed address and token. Listens on this
+    machine only, unless told otherwise.
+    """
+    import uvicorn
+
+    from fedperfit.edge.deployment.home import Home, read_settings
+    from fedperfit.edge.web.app import LOOPBACK, build
+    from fedperfit.protocol.system.flower import free
+
+    home = Home(folder.absolute())
+    read_settings(home)
+    remote = host not in ("127.0.0.1", "localhost", "::1")
+    if remote and not allow_remote:
+        raise InputError(f"--host {host} would serve beyond this machine; --allow-remote accepts that")
+    if not free(port):
+        raise InputError(f"--port {port} is in use; choose another")
+    token = _token(home.owner / "token")
+    app = build(home.folder, token, hosts=["*"] if remote else LOOPBACK)
+    name = f"[{host}]" if ":" in host else host
+    out = console()
+    out.print(f"your page: http://{name}:{port}/#token={token}", soft_wrap=True)
+    out.print(f"OpenAI endpoint: http://{name}:{port}/v1, API key: {token}", soft_wrap=True)
+    uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, server_header=False)
+
+
+def _token(path: Path) -> str:
+    """The token in `path`, made where there is none."""
+    from fedperfit.protocol.system.files import write_atomic
+
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(path, secrets.token_urlsafe(24).encode())
+    return path.read_text(encoding="ascii")

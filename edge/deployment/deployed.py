@@ -1,0 +1,309 @@
+"""A deployed edge: one person's agent with its releases, its record of what left, and turns at the model.
+
+Everything here may be called from many threads. One training runs at a time and gives way to answers
+between its steps.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from threading import Event
+from typing import Any
+
+from fedperfit.edge.agent.agent import Agent, Contribution, Opened, Outcome
+from fedperfit.edge.agent.renewal import Lesson, learn, renew
+from fedperfit.edge.agent.statistics import Statistics, tell_pull
+from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
+from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.edge.deployment.releases import ReleaseStore
+from fedperfit.edge.deployment.sent import Sent
+from fedperfit.edge.deployment.turns import Cancelled, Turns
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.slab import Slab, Stack
+from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
+from fedperfit.edge.engine.training import Watch
+from fedperfit.edge.vault.keys import KeyKeeper
+from fedperfit.edge.vault.vault import Kept
+from fedperfit.protocol.messages.settings import (
+    STAGES,
+    EvaluationSettings,
+    PairSettings,
+    PersonalSettings,
+    PullSettings,
+    TrainingSettings,
+)
+from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.release import Release
+
+SLOT = "full"
+_WAITING_TRAININGS = 4
+_WAITING_ANSWERS = 16
+
+
+@dataclass(frozen=True)
+class State:
+    """What an owner may want to know."""
+
+    release: Release | None
+    personal: Kept | None
+    stage: str
+    """That answers where none is asked for."""
+    busy: str
+    problem: str
+    """Why there is no personal answer; empty when there is."""
+
+
+class Deployed:
+    """The agent of a person's folder, for as long as `open` lasts."""
+
+    def __init__(
+        self, home: Home, settings: AgentSettings, agent: Agent, clock: Callable[[], datetime]
+    ) -> None:
+        self.home, self.settings, self.agent = home, settings, agent
+        self.sent = Sent(home.sent)
+        self.releases = ReleaseStore(
+            home.releases,
+            pinned=settings.release_key,
+            fingerprint=agent.base.card.fingerprint,
+            task=agent.history.task.name,
+            clock=clock,
+        )
+        self.stopping = Event()
+        self._trainings, self._model = Turns(_WAITING_TRAININGS), Turns(_WAITING_ANSWERS)
+        self._busy = ""
+        self._forgotten = 0
+        self._opened: tuple[str, Opened] | None = None
+        self._memory = Memory()
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        home: Home,
+        settings: AgentSettings,
+        keeper: KeyKeeper,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Iterator["Deployed"]:
+        """Load the base model and hold the vault; raises InputError for whatever is missing or in use."""
+        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        if settings.encoder:
+            sentence_encoder(settings.encoder, str(base.device))
+        budget = None if settings.cache_gib < 0 else int(settings.cache_gib * 2**30)
+        agent = Agent(home.folder, base, ItemCache(base, budget), keeper, settings.encoder)
+        with agent.vault.held():
+            yield cls(home, settings, agent, clock)
+
+    # What the cloud may ask.
+
+    def contribute(self, packed: bytes, training: TrainingSettings, alive: Alive) -> Contribution:
+        """One round of stage 1."""
+        with self._training("contribute", alive) as watch:
+            self.agent.read()
+            return self.agent.contribute(packed, training, watch)
+
+    def personalize(
+        self, data: bytes, personal: PersonalSettings, training: TrainingSettings, alive: Alive
+    ) -> Outcome:
+        """Verify a release, keep it, and renew the personal shift on it."""
+        personal = replace(personal, slot=SLOT)
+        with self._training("personalize", alive) as watch:
+            release = self.releases.accept(data)
+            self.agent.read()
+            outcome, _ = renew(self.agent, self._open(release), release.version, personal, training, watch)
+            return outcome
+
+    def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
+        """What is told of the preference pairs, which are made anew."""
+        with self._training("moments", alive):
+            self.agent.read()
+            return moments(self.agent, pairs, self._memory)
+
+    def probe(self, pairs: PairSettings, asked: Probing, alive: Alive) -> Statistics:
+        """Sums over those pairs."""
+        with self._training("probe", alive):
+            return probe(self.agent, pairs, asked, self._memory)
+
+    def pull(self, settings: PullSettings, alive: Alive) -> Statistics:
+        """The gradient of the mean loss on the latest pairs, at each layer."""
+        with self._training("pull", alive):
+            self.agent.read()
+            return tell_pull(self.agent, settings)
+
+    def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
+        """Answer the held-out questions at one stage of a release; metric sums."""
+        release = self.releases.accept(data)
+        with self._model.turn(self._wanted(alive)):
+            return self.agent.evaluate(release.to_bytes(), replace(settings, slot=SLOT))
+
+    # What the owner may ask.
+
+    def learn(self, items: list[dict[str, Any]], alive: Alive) -> Lesson:
+        """Keep items and take a few steps on them."""
+        with self._training("learn", alive) as watch:
+            release = self.releases.current()
+            opened = self._open(release) if release is not None else None
+            return learn(self.agent, items, opened, self._personal(), watch)
+
+    def generate(
+        self,
+        prompt: str,
+        turns: list[tuple[str, str]],
+        stage: str,
+        sampling: Sampling,
+        on_text: Callable[[str, str], None],
+        alive: Alive,
+    ) -> tuple[Finished, str]:
+        """Continue a prompt, or a conversation of (role, text); how it ended, and the stage that answered.
+
+        on_text: gets each piece, and the stage.
+        """
+        base = self.agent.base
+        tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
+        with self._model.turn(self._wanted(alive)):
+            stage = self._stage(stage)
+            with self._edited(stage):
+                stack, alive = self._stack(stage), self._wanted(alive)
+                finished = stream(base, stack, tokens, sampling, lambda text: on_text(text, stage), alive)
+            return finished, stage
+
+    def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
+        """The answer to a question of the task, and the stage that answered."""
+        with self._model.turn(self._wanted(alive)):
+            stage = self._stage(stage)
+            if stage == "base":
+                raise InputError("there is no release yet: generate answers from the base model alone")
+            settings = EvaluationSettings(
+                stage=stage,
+                slot=SLOT,
+                additive=self._personal().additive,
+                batch_size=1,
+                prompt_form=self._prompt_form(),
+            )
+            return self.agent.answer(self._open(self._current()), question, settings), stage
+
+    def forget(self) -> tuple[int, int]:
+        """Destroy the vault's key and all it sealed; how many shifts and learned items there were.
+
+        Waits for no training: one under way ends without storing anything.
+        """
+        with self._model.turn(self._wanted(lambda: True)):
+            self._forgotten += 1
+            forgotten = self.agent.vault.forget()
+            self.agent.items.clear()
+            self._memory.forget(self.agent.history.name)
+            self.agent.read()
+            return forgotten
+
+    def state(self) -> State:
+        """Release, personal shift, and what is being done; never waits for a turn."""
+        release, personal, stage, problem = None, None, "base", ""
+        try:
+            stage = self._stage("")
+            release = self.releases.current()
+            if SLOT in self.agent.vault.slots():
+                personal, _ = self.agent.vault.open(SLOT)
+            self._stage("personal")
+            if release is not None and self.releases.expired(release):
+                problem = (
+                    f"release {release.version} expired at {release.expires}: the cloud has not renewed it"
+                )
+        except InputError as error:
+            problem = str(error)
+        return State(release, personal, stage, self._busy, problem)
+
+    @contextmanager
+    def _training(self, name: str, alive: Alive) -> Iterator[Watch]:
+        alive = self._wanted(alive)
+        with self._trainings.turn(alive), self._model.turn(alive):
+            forgotten = self._forgotten
+
+            def watch(step: int, steps: int) -> None:
+                self._busy = f"{name}: step {step + 1} of {steps}"
+                self._model.give_way()
+                if not alive() or self._forgotten != forgotten:
+                    raise Cancelled
+
+            self._busy = name
+            try:
+                yield watch
+            finally:
+                self._busy = ""
+
+    def _wanted(self, alive: Alive) -> Alive:
+        return lambda: not self.stopping.is_set() and alive()
+
+    def _open(self, release: Release) -> Opened:
+        if self._opened is None or self._opened[0] != release.digest:
+            self._opened = (release.digest, Opened.of(release.to_bytes(), self.agent.base))
+        return self._opened[1]
+
+    def _current(self) -> Release:
+        release = self.releases.current()
+        if release is None:
+            raise InputError("there is no release yet: the cloud has not sent one")
+        return release
+
+    def _personal(self) -> PersonalSettings:
+        """Of the personal shift in use."""
+        rank, additive = 1, False
+        if SLOT in self.agent.vault.slots():
+            kept, _ = self.agent.vault.open(SLOT)
+            rank, additive = kept.shape.rank, kept.belonging.additive
+        return PersonalSettings(rank=rank, additive=additive, slot=SLOT)
+
+    def _prompt_form(self) -> str:
+        if SLOT not in self.agent.vault.slots():
+            return "lamp"
+        kept, _ = self.agent.vault.open(SLOT)
+        return str(kept.account.training["prompt-form"])
+
+    def _stage(self, asked: str) -> str:
+        """The stage asked for; raises InputError saying why it is not there.
+
+        Without one the furthest there is; where that is `personal`, the one that suits the person best.
+        """
+        if asked and asked not in STAGES:
+            raise InputError(f"stage={asked!r}: expected one of {', '.join(STAGES)}")
+        wanted = [asked] if asked else list(reversed(STAGES))
+        for stage in wanted:
+            try:
+                self._stack(stage)
+                return stage if asked else self._suiting(stage)
+            except InputError:
+                if stage == wanted[-1]:
+                    raise
+        raise AssertionError
+
+    def _suiting(self, furthest: str) -> str:
+        if furthest != "personal":
+            return furthest
+        kept, _ = self.agent.vault.open(SLOT)
+        stage = kept.account.stage
+        stale = stage == "directions" and kept.account.version != self._current().version
+        return furthest if stale else stage
+
+    def _edited(self, stage: str) -> AbstractContextManager[None]:
+        if stage == "base":
+            return nullcontext()
+        return self._open(self._current()).edited(self.agent.base, stage)
+
+    def _stack(self, stage: str) -> Stack:
+        if stage == "base":
+            return Stack([], None, False)
+        opened = self._open(self._current())
+        beneath = [opened.beneath(self.agent.base)]
+        opened.edit(stage)
+        if stage != "personal":
+            return Stack(beneath, None, False)
+        personal = self._personal()
+        shift = self.agent.vault.load(SLOT, opened.belonging(personal.additive))
+        return Stack(beneath, Slab.of([shift], self.agent.base.device), personal.additive)
+
+
+def finite(value: float) -> float | None:
+    """`value`, or nothing where it is not a number."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,94 @@
+"""Where one of the agent's services is reached: what stands in a folder that only its owner may enter.
+
+A Unix socket, or where the system has none (or the settings ask for it) a port of the loopback with mutual
+TLS, whose certificates are issued anew at each start by an authority of the folder's own: who can read one
+folder cannot call the other service.
+"""
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.trust.certificates import issue, new_authority
+
+BRIDGE_KEY = "bridge"
+"""In the node's configuration: the folder of the agent's endpoint for it."""
+SOCKET = "agent.sock"
+_TCP = "tcp.json"
+_NAME = "localhost"
+_LONGEST_SOCKET = 100
+"""Bytes; a Unix socket's path may have 107."""
+_LARGEST = 17 << 20
+LIMITS = [(f"grpc.max_{way}_message_length", _LARGEST) for way in ("receive", "send")]
+"""A little more than the largest release."""
+
+
+def listen(server: grpc.Server, folder: Path, *, tcp: bool) -> None:
+    """Have `server` listen for who can read `folder`; raises InputError when it cannot."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    for left in (SOCKET, _TCP):
+        (folder / left).unlink(missing_ok=True)
+    try:
+        if tcp or not hasattr(socket, "AF_UNIX"):
+            _listen_on_tcp(server, folder)
+        else:
+            path = _socket_path(folder)
+            server.add_insecure_port(f"unix:{path}")
+            path.chmod(0o600)
+    except RuntimeError:
+        raise InputError(f"{folder}: the agent cannot listen there") from None
+
+
+def connect(folder: Path) -> grpc.Channel:
+    """A channel to the service of `folder`; raises InputError when it never listened there."""
+    target, credentials, options = _target(folder)
+    if credentials is None:
+        return grpc.insecure_channel(target, options=options)
+    return grpc.secure_channel(target, credentials, options=options)
+
+
+def connect_async(folder: Path) -> grpc.aio.Channel:
+    """The same for asyncio."""
+    target, credentials, options = _target(folder)
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
+
+
+def _listen_on_tcp(server: grpc.Server, folder: Path) -> None:
+    authority = new_authority("fedperfit agent")
+    own, client = issue(authority, [_NAME]), issue(authority, [_NAME], client=True)
+    credentials = grpc.ssl_server_credentials(
+        [(own.key, own.certificate)], authority.certificate, require_client_auth=True
+    )
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    for name, content in (
+        ("ca.crt", authority.certificate),
+        ("client.crt", client.certificate),
+        ("client.key", client.key),
+    ):
+        write_atomic(folder / name, content)
+    write_json(folder / _TCP, {"address": f"127.0.0.1:{port}"})
+
+
+def _target(folder: Path) -> tuple[str, Any, list[tuple[str, Any]]]:
+    if not (folder / _TCP).exists():
+        return f"unix:{_socket_path(folder)}", None, LIMITS
+    authority, certificate, key = (
+        (folder / name).read_bytes() for name in ("ca.crt", "client.crt", "client.key")
+    )
+    credentials = grpc.ssl_channel_credentials(authority, key, certificate)
+    named = [*LIMITS, ("grpc.ssl_target_name_override", _NAME)]
+    return read_json(folder / _TCP)["address"], credentials, named
+
+
+def _socket_path(folder: Path) -> Path:
+    path = (folder / SOCKET).absolute()
+    if len(str(path).encode()) > _LONGEST_SOCKET:
+        raise InputError(f"{path}: too long for a socket; use a folder with a shorter path")
+    return path

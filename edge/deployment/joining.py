@@ -1,0 +1,164 @@
+"""Joins a cloud: makes a person's folder from an enrolment, then runs agent and SuperNode in it."""
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from fedperfit.edge.deployment.confinement import confined
+from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
+from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
+from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE, asked
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.system.flower import SUPEREXEC, environment, executable, free_ports
+from fedperfit.protocol.system.processes import Child, Children, wait_until
+from fedperfit.protocol.trust.bundle import Bundle
+
+_START_SECONDS = 600.0
+"""For the agent to load the base model."""
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
+"""Seconds before a program that died is started again: twice as long each time it dies young."""
+_OLD = 60.0
+"""Seconds after which it is not young any more."""
+
+
+def settle(
+    bundle: Bundle,
+    home: Home,
+    *,
+    history: Path | None,
+    questions: Path | None,
+    base_model: str,
+    shares_metrics: bool,
+    key: str,
+    device: str,
+    encoder: str = "",
+) -> AgentSettings:
+    """Make the person's folder, or find that it is there.
+
+    history: the owner's own file, which stays where it is; None: history.jsonl in the folder. base_model:
+    where this machine has the bundle's model; empty: by its name. Raises InputError when the model is
+    another one, the history is missing, or the folder belongs to another enrolment.
+    """
+    enrolment = home.node / "enrolment.sha256"
+    digest = hashlib.sha256(repr(sorted(vars(bundle).items())).encode()).hexdigest()
+    if enrolment.exists():
+        if enrolment.read_text() != digest:
+            raise InputError(f"{home.folder}: belongs to another enrolment; choose another --folder")
+        return read_settings(home)
+    name = base_model or bundle.base_model
+    if read_card(name).fingerprint != bundle.fingerprint:
+        raise InputError(f"{name} is not the base model this cloud trains for")
+    client: dict[str, object] = {"name": bundle.name, "task": bundle.task, "shares_metrics": shares_metrics}
+    for field, path in (("history", history), ("questions", questions)):
+        if path is not None:
+            if not path.is_file():
+                raise InputError(f"{path}: no such file")
+            client[field] = str(path.absolute())
+    if history is None and not (home.folder / "history.jsonl").is_file():
+        raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")
+    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(home.folder / "client.json", client)
+    settings = AgentSettings(
+        base_model=name, release_key=bundle.release_key, key=key, device=device, encoder=encoder
+    )
+    settings.write(home)
+    write_atomic(home.node / "ca.crt", bundle.authority.encode())
+    write_atomic(home.node / "node.key", bundle.node_key.encode())
+    write_json(home.node / "address.json", {"address": bundle.address})
+    write_atomic(enrolment, digest.encode())
+    return settings
+
+
+def keep_running(
+    home: Home, *, unconfined: bool, say: Callable[[str], None], stopping: Callable[[], bool]
+) -> None:
+    """Run agent and SuperNode until `stopping`, starting again what dies; at the end nothing is left.
+
+    Raises RunFailed when the agent does not come up at first, InputError when the system cannot confine
+    the SuperNode.
+    """
+    node = _supernode(home, unconfined)
+    agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
+    secret = asked(read_settings(home).key)
+    environments = {"agent": {**os.environ, **secret}, "supernode": environment(home.node / "flower")}
+    environments["supernode"].pop(PASSPHRASE_VARIABLE, None)
+    programs = {"agent": agent, "supernode": node}
+    logs = {"agent": home.folder / "agent.log", "supernode": home.node / "supernode.log"}
+    pauses = dict.fromkeys(programs, _SHORTEST_PAUSE)
+    born: dict[str, float] = {}
+    with Children() as children:
+
+        def launch(name: str) -> Child:
+            born[name] = time.monotonic()
+            return children.start(
+                *(name, programs[name]),
+                log=logs[name],
+                environment=environments[name],
+                needs=SUPEREXEC if name == "supernode" else "",
+            )
+
+        if not _agent_up(home, launch("agent"), stopping):
+            if stopping():
+                return
+            raise RunFailed(f"the agent did not start: {_last_line(logs['agent'])}")
+        launch("supernode")
+        say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {logs['supernode']}")
+        while not stopping():
+            dead = children.dead()
+            if dead is None:
+                time.sleep(0.2)
+                continue
+            if time.monotonic() - born[dead.name] > _OLD:
+                pauses[dead.name] = _SHORTEST_PAUSE
+            pause = pauses[dead.name]
+            pauses[dead.name] = min(2 * pause, _LONGEST_PAUSE)
+            say(f"the {dead.name} ended; starting it again in {pause:g} s (see {dead.log})")
+            children.stop(dead)
+            wait_until(stopping, pause)
+            if not stopping():
+                launch(dead.name)
+
+
+def _supernode(home: Home, unconfined: bool) -> list[str]:
+    home.bridge.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home.node / "flower").mkdir(parents=True, exist_ok=True)
+    node = home.node.absolute()
+    (port,) = free_ports(1)
+    command = [
+        *(executable("flower-supernode"), "--superlink", read_json(node / "address.json")["address"]),
+        *("--root-certificates", str(node / "ca.crt")),
+        *("--auth-supernode-private-key", str(node / "node.key")),
+        *("--node-config", f'{BRIDGE_KEY}="{home.bridge.absolute()}"'),
+        *("--host", "127.0.0.1", "--port", str(port), "--isolation", "subprocess"),
+    ]
+    if unconfined:
+        return command
+    return confined(command, writable=[home.node, home.bridge])
+
+
+def _agent_up(home: Home, agent: Child, stopping: Callable[[], bool]) -> bool:
+    def ready() -> bool:
+        return agent.process.poll() is not None or stopping() or _answers(home)
+
+    return wait_until(ready, _START_SECONDS) and agent.process.poll() is None and not stopping()
+
+
+def _answers(home: Home) -> bool:
+    try:
+        with connect(home.bridge) as channel:
+            grpc.channel_ready_future(channel).result(timeout=1)
+        return True
+    except grpc.FutureTimeoutError:
+        return False
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1].removeprefix("error: ") if lines else f"see {log}"

@@ -1,0 +1,51 @@
+"""Serves an agent to the cloud's bridge and to its owner, at endpoints of their own."""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from fedperfit.edge.deployment.deployed import Deployed
+from fedperfit.edge.deployment.endpoint import LIMITS, listen
+from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.deployment.services import BridgeService, OwnerService
+from fedperfit.protocol.schema import bridge_pb2_grpc, owner_pb2_grpc
+
+_THREADS = 32
+_GRACE_SECONDS = 5.0
+_PR_SET_DUMPABLE = 4
+
+
+@contextmanager
+def serving(deployed: Deployed, home: Home) -> Iterator[None]:
+    """Both services until the end of the block; calls under way are then given seconds to end."""
+    tcp = deployed.settings.tcp
+    bridge_service, owner_service = BridgeService(deployed), OwnerService(deployed)
+    bridge = _server(
+        home.bridge, tcp, lambda s: bridge_pb2_grpc.add_BridgeServicer_to_server(bridge_service, s)
+    )
+    owner = _server(home.owner, tcp, lambda s: owner_pb2_grpc.add_OwnerServicer_to_server(owner_service, s))
+    try:
+        yield
+    finally:
+        deployed.stopping.set()
+        for stopped in [server.stop(_GRACE_SECONDS) for server in (bridge, owner)]:
+            stopped.wait()
+
+
+def undumpable() -> None:
+    """Keep other processes of the same user, and core dumps, from this one's memory (Linux)."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "prctl"):
+        libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _server(folder: Path, tcp: bool, add: Callable[[grpc.Server], None]) -> grpc.Server:
+    server = grpc.server(ThreadPoolExecutor(_THREADS), options=LIMITS)
+    add(server)
+    listen(server, folder, tcp=tcp)
+    server.start()
+    return server

@@ -1,0 +1,112 @@
+"""Running training items through a frozen model once, for what `items.py` keeps of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedperfit.edge.engine.examples import Example, places
+from fedperfit.edge.engine.prefix import (
+    Beginning,
+    Prefix,
+    beginning_of,
+    recorder,
+    starting_with,
+    whole_layers,
+)
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.layers import changing, decoder_layers, running
+
+
+@dataclass(frozen=True)
+class Item:
+    """One example, prepared."""
+
+    start: int
+    """First token of its row that a step runs."""
+    hidden: torch.Tensor | None
+    """(tokens run, d) output of the entry layer, before any shift; None where steps begin with the tokens."""
+    context: torch.Tensor | None
+    """(2 * layers above, heads, tokens, head size): keys and values between the prefix and `start`."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory taken."""
+        return sum(tensor.nbytes for tensor in (self.hidden, self.context) if tensor is not None)
+
+
+@torch.no_grad()
+def build_items(
+    base: BaseModel, examples: Sequence[Example], starts: Sequence[int], entry: int, prefix: Prefix | None
+) -> list[Item]:
+    """The items of `examples`, whose rows begin with `prefix` and are run from `starts` in each step.
+
+    The context between the two goes through all layers, the rest as far as the entry layer, if there is one.
+    """
+    shared = len(prefix) if prefix else 0
+    beginning = beginning_of(prefix)
+    longest = max(starts) - shared
+    if longest:
+        contexts = [example.prompt[shared:start] for example, start in zip(examples, starts, strict=True)]
+        beginning = _run_contexts(base, _padded(contexts), beginning, shared + longest)
+    states: list[torch.Tensor | None] = [None] * len(examples)
+    if entry >= 0:
+        states = _run_rest(base, examples, starts, shared + longest, entry, beginning)
+    depth = len(decoder_layers(base.model))
+    above = [tensor for n in range(entry + 1, depth) for part in beginning.get(n, ()) for tensor in part]
+    items = []
+    for row, (start, hidden) in enumerate(zip(starts, states, strict=True)):
+        context = None
+        if longest and above:
+            context = torch.stack([tensor[row, :, shared:start] for tensor in above])
+        items.append(Item(start, hidden, context))
+    return items
+
+
+def _run_contexts(base: BaseModel, ids: torch.Tensor, beginning: Beginning, tokens: int) -> Beginning:
+    """Keys and values of the prefix and the contexts `ids` (rows, tokens) in every layer."""
+    run = base.model(
+        input_ids=ids.to(base.device),
+        past_key_values=starting_with(base, beginning),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    layers = whole_layers(run.past_key_values, range(len(decoder_layers(base.model))), tokens)
+    return {number: [part] for number, part in layers.items()}
+
+
+def _run_rest(
+    base: BaseModel,
+    examples: Sequence[Example],
+    starts: Sequence[int],
+    known: int,
+    entry: int,
+    beginning: Beginning,
+) -> list[torch.Tensor | None]:
+    """(tokens, d) output of the entry layer for each row from its start on.
+
+    known: places of keys and values before, filled up to each start.
+    """
+    rows = [(*e.prompt[start:], *e.target[:-1]) for e, start in zip(examples, starts, strict=True)]
+    lengths = torch.tensor([len(row) for row in rows])
+    before = torch.arange(known) < torch.tensor(starts)[:, None]
+    own = torch.arange(int(lengths.max())) < lengths[:, None]
+    mask = torch.cat([before, own], dim=1).to(base.device)
+    below = {number: parts for number, parts in beginning.items() if number <= entry}
+    outputs: list[torch.Tensor] = []
+    with running(base.model, range(entry + 1)), changing(base.model, [entry], recorder(outputs)):
+        base.model(
+            input_ids=_padded(rows).to(base.device),
+            attention_mask=mask.long(),
+            **places(base, mask, last=own.shape[1]),
+            past_key_values=starting_with(base, below),
+            use_cache=bool(below),
+            logits_to_keep=1,
+        )
+    return [hidden[:length].clone() for hidden, length in zip(outputs[0], lengths.tolist(), strict=True)]
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(rows, longest), padded on the right, where causality makes padding harmless."""
+    longest = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.long)

@@ -1,0 +1,49 @@
+"""Where and along what a model would have to move for one person, without training anything.
+
+The gradient of the loss on a person's pairs with respect to a constant added at the shifted positions
+after each decoder layer: one backward pass gives all layers. It is what a shift's b learns first.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from fedperfit.edge.engine.examples import Example, encode
+from fedperfit.edge.engine.rows import collate, row_losses
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.layers import changing, decoder_layers
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.tasks import Pair
+
+
+def pull(base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_size: int = 8) -> Pull:
+    """Of `pairs`, at `positions` of their prompts."""
+    examples = sorted(encode(base, pairs), key=lambda e: len(e.prompt) + len(e.target))
+    layers = range(len(decoder_layers(base.model)))
+    gradient = torch.zeros(len(layers), base.card.hidden_size, device=base.device)
+    length = torch.zeros(len(layers), device=base.device)
+    for start in range(0, len(examples), batch_size):
+        some = examples[start : start + batch_size]
+        offset = torch.zeros_like(gradient, requires_grad=True)
+        loss, lengths = _loss(base, some, positions, layers, offset)
+        (part,) = torch.autograd.grad(loss, offset)
+        gradient += part * len(some) / len(examples)
+        length += lengths * len(some) / len(examples)
+    return Pull(gradient.cpu(), length.cpu(), len(examples))
+
+
+def _loss(
+    base: BaseModel, examples: Sequence[Example], positions: Positions, layers: range, offset: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean over rows of each row's mean cross-entropy; mean length of the states at the positions."""
+    batch = collate(examples, base.device)
+    shifted = positions.mask(batch.prompt[:, :-1])
+    lengths = torch.zeros(len(layers), device=base.device)
+
+    def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
+        lengths[layer] = hidden.detach()[shifted].float().norm(dim=-1).mean()
+        return hidden + shifted[..., None] * offset[layer].to(hidden.dtype)
+
+    with torch.enable_grad(), changing(base.model, layers, change):
+        return row_losses(base.model, batch).mean(), lengths

@@ -1,0 +1,66 @@
+"""LaMP's metrics as sums over questions, so that they can be pooled without the answers.
+
+Definitions (reference: LaMP's evaluation): accuracy by exact match after stripping, an unknown
+label is wrong; macro F1 over the task's labels from per-label counts; an unparsable rating scores
+as the farther end of the scale; ROUGE F-measure without stemmer.
+"""
+
+from collections.abc import Sequence
+
+from rouge_score.rouge_scorer import RougeScorer
+
+from fedperfit.protocol.tasks import Kind, Task
+
+Sums = dict[str, float | list[int]]
+
+
+def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
+    """Metric sums of `answers` against `golds` of one task."""
+    if task.kind is Kind.CATEGORY:
+        return _category(task, answers, golds)
+    if task.kind is Kind.RATING:
+        return _rating(task, answers, golds)
+    return _text(answers, golds)
+
+
+def _category(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
+    hits, predicted, gold_counts = ([0] * len(task.labels) for _ in range(3))
+    for answer, gold in zip(answers, golds, strict=True):
+        label, true = task.parse(answer), task.parse(gold)
+        if label is not None:
+            predicted[task.labels.index(label)] += 1
+        if true is not None:
+            gold_counts[task.labels.index(true)] += 1
+            hits[task.labels.index(true)] += label == true
+    return {
+        "correct": float(sum(hits)),
+        "true-positives": hits,
+        "predicted": predicted,
+        "gold": gold_counts,
+    }
+
+
+def _rating(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
+    scale = [int(label) for label in task.labels]
+    errors = []
+    for answer, gold in zip(answers, golds, strict=True):
+        true = int(gold)
+        label = task.parse(answer)
+        worst = max(abs(end - true) for end in scale)
+        errors.append(worst if label is None else abs(true - int(label)))
+    return {
+        "correct": float(sum(error == 0 for error in errors)),
+        "absolute-error": float(sum(errors)),
+        "squared-error": float(sum(error**2 for error in errors)),
+    }
+
+
+def _text(answers: Sequence[str], golds: Sequence[str]) -> Sums:
+    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+    scores = [scorer.score(gold, answer) for answer, gold in zip(answers, golds, strict=True)]
+    matches = sum(a.strip() == g.strip() for a, g in zip(answers, golds, strict=True))
+    return {
+        "correct": float(matches),
+        "rouge-1": float(sum(s["rouge1"].fmeasure for s in scores)),
+        "rouge-L": float(sum(s["rougeL"].fmeasure for s in scores)),
+    }

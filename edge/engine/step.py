@@ -1,0 +1,154 @@
+"""One training step of several users: what is not prepared is run, and the loss of each user comes out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from fedperfit.edge.engine.building import Item
+from fedperfit.edge.engine.examples import Example, places
+from fedperfit.edge.engine.items import Prepared
+from fedperfit.edge.engine.prefix import (
+    Beginning,
+    KeysValues,
+    Prefix,
+    contexts_side_by_side,
+    starting_with,
+    whole_layers,
+)
+from fedperfit.edge.engine.slab import Places, Stack
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.layers import Change, changing, decoder_layers, running
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import widened
+
+_IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example of one user."""
+
+    user: int
+    example: Example
+    item: Item
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """What a step runs; the end token is predicted, never an input."""
+        return (*self.example.prompt[self.item.start :], *self.example.target[:-1])
+
+
+def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]) -> torch.Tensor:
+    """(users,) mean cross-entropy over each user's target tokens, in nats.
+
+    rows: of users 0, 1, … without gaps. Equal to running whole rows with the shifts injected, up to
+    rounding; which layers and tokens are really run is decided by what was prepared.
+    """
+    device = base.device
+    depth = len(decoder_layers(base.model))
+    owners = [row.user for row in rows]
+    lengths = [len(row.tokens) for row in rows]
+    width = max(lengths)
+    columns = torch.arange(width)
+    filled = columns >= width - torch.tensor(lengths)[:, None]
+    targets = torch.tensor([len(row.example.target) for row in rows])
+    shifted = _positions(prepared, filled & (columns < width + 1 - targets[:, None]))
+    hidden = _hidden(rows)
+    change = _change(stack, shifted, owners, device)
+    beginning, before = _beginning(base, stack, prepared, rows)
+    mask = torch.cat([before, filled], dim=1)
+    inputs = {
+        "attention_mask": mask.to(device).long(),
+        "past_key_values": starting_with(base, beginning),
+        "use_cache": bool(beginning),
+        "logits_to_keep": torch.arange(width - int(targets.max()), width, device=device),
+        **places(base, mask.to(device), last=width),
+    }
+    ran = range(prepared.kind.entry + 1 if hidden is not None else 0, depth)
+    with running(base.model, ran, hidden), changing(base.model, stack.layers, change):
+        if hidden is not None:
+            logits = base.model(inputs_embeds=hidden, **inputs).logits
+        else:
+            logits = base.model(input_ids=_left([row.tokens for row in rows]).to(device), **inputs).logits
+    labels = _left([row.example.target for row in rows], _IGNORED).to(device)
+    losses = F.cross_entropy(
+        widened(logits).flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="none"
+    )
+    return _by_user(losses.view(labels.shape), targets, owners)
+
+
+def _by_user(losses: torch.Tensor, targets: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
+    """(users,) means of losses (rows, tokens), of which each row has `targets` that count."""
+    owner = torch.tensor(owners)
+    users = int(owner.max()) + 1
+    counts = torch.zeros(users, dtype=torch.long).index_add(0, owner, targets)
+    sums = losses.new_zeros(users).index_add(0, owner.to(losses.device), losses.sum(1))
+    return sums / counts.to(losses.device)
+
+
+def _positions(prepared: Prepared, prompt: torch.Tensor) -> torch.Tensor:
+    """(rows, tokens) bool of what is shifted among the tokens run. prompt: their prompt tokens."""
+    positions = prepared.kind.positions
+    if prepared.prefix is None:
+        return positions.mask(prompt)
+    if positions.last == 0:
+        return torch.zeros_like(prompt)
+    return Positions(0, positions.last).mask(prompt)
+
+
+def _change(stack: Stack, shifted: torch.Tensor, owners: Sequence[int], device: torch.device) -> Change:
+    if not shifted.any():
+        return lambda layer, hidden: hidden
+    at = Places.of(shifted, owners, device)
+    return lambda layer, hidden: at.change(stack, layer, hidden)
+
+
+def _hidden(rows: Sequence[Row]) -> torch.Tensor | None:
+    """(rows, tokens, d) what enters above the entry layer; None when nothing was prepared."""
+    kept = [row.item.hidden for row in rows if row.item.hidden is not None]
+    return pad_sequence(kept, batch_first=True, padding_side="left") if kept else None
+
+
+def _left(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
+    width = max(map(len, rows))
+    return torch.tensor([[*[padding] * (width - len(row)), *row] for row in rows], dtype=torch.long)
+
+
+def _beginning(
+    base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]
+) -> tuple[Beginning, torch.Tensor]:
+    """Keys and values of what stands before the tokens run; and which places of it are filled."""
+    above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
+    parts: list[Mapping[int, KeysValues]] = []
+    filled = torch.ones(len(rows), 0, dtype=torch.bool)
+    prefix = prepared.prefix
+    if prefix is not None and above:
+        first = prepared.kind.positions.first
+        owners = [row.user for row in rows]
+        parts.append(_shifted_prefix(base, stack, prepared, prefix, owners) if first else prefix.layers)
+        filled = torch.ones(len(rows), len(prefix), dtype=torch.bool)
+    contexts, own = contexts_side_by_side([row.item.context for row in rows], above)
+    if contexts:
+        parts.append(contexts)
+    return {n: [part[n] for part in parts] for n in above if parts}, torch.cat([filled, own], dim=1)
+
+
+def _shifted_prefix(
+    base: BaseModel, stack: Stack, prepared: Prepared, prefix: Prefix, owners: Sequence[int]
+) -> dict[int, KeysValues]:
+    """The prefix once for each user, its first positions shifted; then repeated for the user's rows."""
+    users = max(owners) + 1
+    entering = prefix.hidden.expand(users, -1, -1)
+    shifted = Positions(prepared.kind.positions.first, 0).mask(torch.ones(users, len(prefix)))
+    cache = DynamicCache()
+    change = _change(stack, shifted, range(users), base.device)
+    above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
+    with running(base.model, above, entering), changing(base.model, stack.layers, change):
+        base.model(inputs_embeds=entering, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    index = torch.tensor(owners, device=base.device)
+    layers = whole_layers(cache, above, len(prefix))
+    return {n: (k.index_select(0, index), v.index_select(0, index)) for n, (k, v) in layers.items()}

@@ -1,0 +1,121 @@
+"""A text continued piece by piece, shifted in its prompt only."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
+
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, batches
+from fedperfit.edge.engine.slab import Stack
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.system.errors import InputError
+
+Alive = Callable[[], bool]
+"""Whether the caller still waits for an answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 0.0
+    """0 is greedy."""
+    top_p: float = 0.0
+    """0 is all."""
+    seed: int = 0
+    max_new_tokens: int = 0
+    """0 is as many as an answer of a task may have."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature <= 10:
+            raise InputError(f"temperature={self.temperature}: must be in 0..10")
+        if not 0 <= self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p}: must be in 0..1")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a text ended."""
+
+    reason: str
+    """`stop` at the end token, `length` at the limit."""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
+    """The tokens of a free text; raises InputError when they leave no room for an answer."""
+    start = [] if base.tokenizer.bos_token_id is None else [base.tokenizer.bos_token_id]
+    row = (*start, *base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if not row:
+        raise InputError("the prompt is empty")
+    if len(row) >= base.context:
+        raise InputError(f"the prompt has {len(row)} tokens; the base model reads {base.context - 1}")
+    return row
+
+
+def conversation(base: BaseModel, turns: list[tuple[str, str]]) -> str:
+    """The prompt of a conversation, by the model's chat template; one without has the texts by line.
+
+    turns: role and text.
+    """
+    tokenizer = base.tokenizer
+    if not tokenizer.chat_template:
+        return "\n".join(text for _, text in turns)
+    messages = [{"role": role, "content": text} for role, text in turns]
+    prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return prompt.removeprefix(tokenizer.bos_token or "")
+
+
+@torch.inference_mode()
+def stream(
+    base: BaseModel,
+    stack: Stack,
+    prompt: tuple[int, ...],
+    sampling: Sampling,
+    on_text: Callable[[str], None],
+    alive: Alive,
+) -> Finished:
+    """Continue `prompt`, calling `on_text` with each piece; ends early when the caller is gone."""
+    (batch,) = batches(base, stack, [Question(prompt)], 1, None)
+    most = min(sampling.max_new_tokens or MAX_NEW_TOKENS, base.context - len(prompt))
+    choice: dict[str, object] = {"do_sample": False, "num_beams": 1}
+    if sampling.temperature > 0:
+        torch.manual_seed(sampling.seed)
+        choice = {
+            **{"do_sample": True, "num_beams": 1, "top_k": 0},
+            **{"temperature": sampling.temperature, "top_p": sampling.top_p or 1.0},
+        }
+    with batch.shifted(base, stack, batch.mask[:, batch.known :]):
+        rows = base.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask.long(),
+            past_key_values=batch.cache,
+            max_new_tokens=most,
+            pad_token_id=base.tokenizer.eos_token_id,
+            streamer=_Pieces(base.tokenizer, on_text),
+            stopping_criteria=StoppingCriteriaList([_Gone(alive)]),
+            **choice,
+        )
+    completion = rows[0, len(prompt) :].tolist()
+    ended = bool(completion) and completion[-1] == base.tokenizer.eos_token_id
+    return Finished("stop" if ended else "length", len(prompt), len(completion))
+
+
+class _Pieces(TextStreamer):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._on_text = on_text
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if text:
+            self._on_text(text)
+
+
+class _Gone(StoppingCriteria):
+    def __init__(self, alive: Alive) -> None:
+        self._alive = alive
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **_: object) -> torch.Tensor:
+        return torch.full((len(input_ids),), not self._alive(), device=input_ids.device)

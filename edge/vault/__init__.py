@@ -1,0 +1,1 @@
+"""What is private, sealed at rest: personal shifts, learned items and the key that seals them."""

@@ -1,0 +1,35 @@
+"""The personal shift: a shift that cannot be written, copied or sent by generic code.
+
+Only `edge.vault.vault` reads its tensors. Pickling (and so `torch.save`, `copy.deepcopy`, Ray and
+multiprocessing), `state_dict` (and so safetensors and every checkpoint helper), packing and
+printing all refuse.
+"""
+
+from typing import Any, NoReturn
+
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+
+
+class PersonalShift(Shift):
+    """Stage 2 of PerFit for one person."""
+
+    @classmethod
+    def start(cls, shape: ShiftShape, *, seed: int) -> "PersonalShift":
+        """The identity (W = R, b = 0)."""
+        origin = Shift.identity(shape, seed=seed)
+        return cls(shape, R=origin.R.data, W=origin.W.data, b=origin.b.data)
+
+    def _refuse(self) -> NoReturn:
+        raise TypeError("a personal shift does not leave the edge")
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        self._refuse()
+
+    def __getstate__(self) -> NoReturn:
+        self._refuse()
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse()
+
+    def __repr__(self) -> str:
+        return "PersonalShift()"

@@ -1,0 +1,1 @@
+"""Base models: loading, fingerprints, and their decoder layers."""

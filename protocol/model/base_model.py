@@ -1,0 +1,211 @@
+"""The frozen base model: where it lies, what it is, how it is loaded.
+
+A base model is named by a local folder, a Hugging Face hub name, or `embedded`, the small model
+that ships with the package.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+
+
+@dataclass(frozen=True)
+class BaseModelCard:
+    """What the cloud must know of a base model without loading it."""
+
+    fingerprint: str
+    """SHA-256 over weights and tokenizer, whatever the sharding."""
+    hidden_size: int
+    layers: int
+    parameters: int
+    dtype: str
+    """Of the stored weights."""
+    lora_qv: int
+    """Parameters of LoRA r=8 on the query and value projections, OPPU's user stage."""
+
+
+def resolve(name: str) -> Path:
+    """The local folder of base model `name`. Raises InputError when there is none."""
+    if name == EMBEDDED:
+        return embedded_folder()
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder.resolve()
+    if not name or name.count("/") > 1 or name.startswith((".", "~", "/")):
+        raise InputError(f"base model {name!r}: no such folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, ignore_patterns=["consolidated*"]))
+    except Exception as error:
+        raise InputError(
+            f"base model {name!r}: neither a folder nor on the hub ({_one_line(error)})"
+        ) from None
+
+
+def embedded_folder() -> Path:
+    """The folder of the embedded model."""
+    folder = Path(__file__).resolve().parents[1] / "embedded"
+    if not (folder / "model.safetensors").is_file():
+        raise InputError("the embedded model is missing from this installation")
+    return folder
+
+
+def read_card(name: str) -> BaseModelCard:
+    """Describe base model `name` from its files; raises InputError when one is missing or broken."""
+    return _read_card(resolve(name))
+
+
+@lru_cache(maxsize=8)
+def _read_card(folder: Path) -> BaseModelCard:
+    from transformers import AutoConfig
+
+    files = _weight_files(folder)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        config = getattr(config, "text_config", config)
+        heads = config.num_attention_heads
+        if config.is_encoder_decoder:
+            raise ValueError("not a decoder-only model")
+    except Exception as error:  # transformers raises anything at a strange config.json
+        raise InputError(f"base model {folder}: {_one_line(error)}") from None
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    q_and_v = 2 * config.hidden_size + (heads + kv_heads) * head_size
+    fingerprint, parameters, dtype = _hash(folder, files)
+    return BaseModelCard(
+        fingerprint=fingerprint,
+        hidden_size=config.hidden_size,
+        layers=config.num_hidden_layers,
+        parameters=parameters,
+        dtype=dtype,
+        lora_qv=8 * config.num_hidden_layers * q_and_v,
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files transformers loads weights from; raises InputError when one of them is missing."""
+    index = folder / "model.safetensors.index.json"
+    files = [folder / "model.safetensors"]
+    if index.is_file() and not files[0].is_file():
+        shards = read_json(index)
+        if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
+            raise InputError(f"{index}: no weight_map")
+        files = [folder / str(name) for name in sorted(set(map(str, shards["weight_map"].values())))]
+    for file in (folder / "config.json", *files):
+        if not file.is_file():
+            raise InputError(f"base model {folder}: {file.name} is missing")
+    return files
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
+    """Fingerprint, number of parameters and dtype of the stored tensors."""
+    digests: dict[str, bytes] = {}
+    parameters = 0
+    dtype = ""
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                    tensor = tensors.get_tensor(name).contiguous()
+                    described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+                    content = tensor.reshape(-1).view(torch.uint8).numpy()
+                    digests[name] = hashlib.sha256(described + b"\0" + content.data).digest()
+                    parameters += tensor.numel()
+                    dtype = str(tensor.dtype).removeprefix("torch.")
+        except SafetensorError as error:
+            raise InputError(f"base model {file}: {_one_line(error)}") from None
+    total = hashlib.sha256()
+    for name in sorted(digests):
+        total.update(digests[name])
+    for tokenizer_file in _TOKENIZER_FILES:
+        path = folder / tokenizer_file
+        if path.is_file():
+            total.update(tokenizer_file.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest(), parameters, dtype
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A loaded base model: frozen weights, tokenizer, card."""
+
+    model: Any
+    """A transformers causal language model, frozen and in eval mode."""
+    tokenizer: "PreTrainedTokenizerBase"
+    card: BaseModelCard
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return torch.device(self.model.device)
+
+    @property
+    def context(self) -> int:
+        """Tokens the model can see at once."""
+        config = self.model.config
+        return int(getattr(config, "text_config", config).max_position_embeddings)
+
+
+def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
+    """Load base model `name`, frozen, in eval mode.
+
+    device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …
+    dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
+    Raises InputError when it cannot be found or is not a decoder-only model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise InputError(f"dtype={dtype!r}: expected auto, float32 or bfloat16")
+    folder = resolve(name)
+    card = _read_card(folder)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device.startswith("cuda") else "float32"
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its table of missing weights: our error is one line
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=getattr(torch, dtype), output_loading_info=True, ignore_mismatched_sizes=True
+        )
+        model, report = loaded
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = torch.nn.Module.to(model, device)
+    except Exception as error:  # transformers raises anything at strange files, torch at a strange device
+        raise InputError(f"base model {folder}: {_one_line(error)}") from None
+    finally:
+        logging.set_verbosity(verbosity)
+    absent = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if absent:  # transformers goes on with random values
+        raise InputError(
+            f"base model {folder}: {len(absent)} weights are missing or of another shape, first {absent[0]}"
+        )
+    decoder_layers(model)
+    model.requires_grad_(False)
+    return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)

@@ -1,0 +1,1 @@
+"""The gRPC schema of the edge agent, and the modules generated from it."""

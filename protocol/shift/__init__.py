@@ -1,0 +1,1 @@
+"""The shift and its mathematics: shapes, positions, injection, packing, files."""

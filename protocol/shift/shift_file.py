@@ -1,0 +1,91 @@
+"""A packed shift with JSON metadata in one safetensors file, written whole or not at all.
+
+Metadata: `kind` and `format` (what the file is, and its version), `sha256` of the packed shift, `directions`,
+the SHA-256 of the directions where there are some beside it, and the caller's own fields. Reading verifies
+all of them.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors import SafetensorError
+from safetensors.numpy import save
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+
+FORMAT = 1
+_TENSOR, _DIRECTIONS = "packed", "directions"
+_METADATA = "fedperfit"
+
+
+def shift_file(kind: str, packed: bytes, fields: dict[str, Any], directions: bytes = b"") -> bytes:
+    """The bytes of a file of this kind, e.g. `checkpoint`.
+
+    fields: JSON values. directions: as `protocol.shift.directions` has them, empty for none.
+    """
+    metadata = {**fields, "kind": kind, "format": FORMAT, "sha256": sha256(packed)}
+    tensors = {_TENSOR: np.frombuffer(packed, np.uint8)}
+    if directions:
+        metadata[_DIRECTIONS] = sha256(directions)
+        tensors[_DIRECTIONS] = np.frombuffer(directions, np.uint8)
+    encoded = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    data: bytes = save(tensors, metadata={_METADATA: encoded})
+    return data
+
+
+def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any]) -> None:
+    """Write `packed` and `fields` (JSON values) as a file of this kind."""
+    write_atomic(path, shift_file(kind, packed, fields))
+
+
+def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[bytes, dict[str, Any], bytes]:
+    """The packed shift, the fields, the directions; raises InputError naming the file if anything is off.
+
+    most: bytes; no more of a larger file is read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(-1 if most is None else most + 1)
+        if most is not None and len(data) > most:
+            raise InputError(f"larger than the {most} bytes a {kind} may have")
+        return parse_shift_file(data, kind)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], bytes]:
+    """The same from bytes."""
+    try:
+        tensors = dict(safetensors.deserialize(data))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        metadata = json.loads(header["__metadata__"][_METADATA])
+        packed = bytes(tensors[_TENSOR]["data"])
+        directions = bytes(tensors.pop(_DIRECTIONS, {"data": b""})["data"])
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:
+        reason = "".join(filter(str.isprintable, str(error))) or type(error).__name__
+        raise InputError(f"truncated, or not a {kind} ({reason})") from None
+    if not isinstance(metadata, dict) or metadata.get("kind") != kind:
+        raise InputError(f"not a {kind}")
+    if metadata.get("format") != FORMAT:
+        raise InputError(f"{kind} of format {metadata.get('format')!r}, expected {FORMAT}")
+    if set(tensors) != {_TENSOR} or set(header["__metadata__"]) != {_METADATA}:
+        raise InputError(f"a {kind} with something else in it")
+    if metadata.get("sha256") != sha256(packed):
+        raise InputError("the shift does not match its SHA-256")
+    if metadata.get(_DIRECTIONS) != (sha256(directions) if directions else None):
+        raise InputError("the directions do not match their SHA-256")
+    return packed, metadata, directions
+
+
+def sha256(data: bytes) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,109 @@
+"""Writes that are either whole or not there."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+
+_PART = ".part"
+"""Suffix of a file that is not whole yet."""
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data`, readable by its owner only, on disk when this returns.
+
+    A kill at any moment, or a full disk, leaves the old or the new content.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def mend_lines(path: Path) -> None:
+    """Cut what a killed writer left after the last whole line of a file that lines are appended to."""
+    if not path.exists():
+        return
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        with path.open("r+b") as file:
+            file.truncate(whole)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in `folder`; only for who knows that nobody is writing there."""
+    for left in folder.glob(f".*{_PART}"):
+        left.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that the new name survives a loss of power, where the system can say so."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of `value` as indented JSON."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`; raises InputError naming the file and, where broken, the line."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: JSON with a number too long or nested too deeply") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """One JSON value per line of `path`; raises InputError naming the file and the line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    values = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                values.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise InputError(f"{path}, line {number}: broken JSON ({error.msg})") from None
+            except (ValueError, RecursionError):
+                raise InputError(
+                    f"{path}, line {number}: JSON with a number too long or nested too deeply"
+                ) from None
+    return values
+
+
+def write_json_lines(path: Path, values: list[Any]) -> None:
+    """`write_atomic` of one compact JSON value per line."""
+    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    write_atomic(path, "".join(lines).encode())

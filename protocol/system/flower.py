@@ -1,0 +1,130 @@
+"""Running Flower's programs: where they are, the environment they need, and how a run ended."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.files import mend_lines
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+"""No telemetry, and no downloads in the middle of a run."""
+
+
+SUPEREXEC = "flower-superexec"
+"""What SuperLink and SuperNode start apps with; they do not start it again when it dies."""
+
+
+def executable(name: str) -> str:
+    """A console script of this environment, whether or not it is on the PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise RunFailed(f"{name} is not installed in this environment")
+    return found
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """This process's environment, for Flower's programs with their state in `home`."""
+    beside = str(Path(sys.executable).parent)  # they start one another by name
+    path = os.pathsep.join([beside, os.environ.get("PATH", "")])
+    return {**os.environ, **QUIET, "FLWR_HOME": str(home.absolute()), "PATH": path, **more}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def stream_run(
+    app: Path,
+    connection: str,
+    environment: Mapping[str, str],
+    *,
+    events: Path,
+    log: Path,
+    on_event: Callable[[dict[str, Any]], None],
+) -> None:
+    """`flwr run` of an app folder, its ServerApp's events handed on as they come.
+
+    Flower's command exits 0 even when the run failed: its status is asked for. Raises RunFailed unless the
+    run completed; interrupted, it stops the run.
+    """
+    mend_lines(events)
+    seen = events.stat().st_size if events.exists() else 0
+    with log.open("ab") as out:
+        flower = subprocess.Popen(
+            [executable("flwr"), "run", str(app), connection, "--stream"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=app,
+            start_new_session=True,
+        )
+    try:
+        done = False
+        while not done:
+            done = flower.poll() is not None
+            for event in _new_events(events, seen):
+                seen = event.pop("_end")
+                on_event(event)
+            time.sleep(0.2)
+    finally:
+        flower.terminate()
+        flower.wait()
+    status = latest_run(connection, environment)["status"]
+    if status != "finished:completed":
+        raise RunFailed(f"the run ended as {status!r}; see {log}")
+
+
+def latest_run(connection: str, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What `flwr list` says of the newest run; its status is `unknown` where it says nothing."""
+    command = [executable("flwr"), "list", connection, "--format", "json"]
+    listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        run: dict[str, Any] = json.loads(listed.stdout)["runs"][0]
+    except (ValueError, KeyError, IndexError):
+        return {"status": "unknown"}
+    return run
+
+
+def _new_events(path: Path, start: int) -> Iterator[dict[str, Any]]:
+    """Whole lines written after byte `start`, each with the byte after it as `_end`."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        file.seek(start)
+        for line in file:
+            start += len(line)
+            if line.endswith(b"\n"):
+                yield json.loads(line) | {"_end": start}

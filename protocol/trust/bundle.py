@@ -1,0 +1,65 @@
+"""An enrolment: all that a person's machine needs to join a cloud, as one JSON file for them alone."""
+
+import json
+import os
+import re
+import stat
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.trust.signing import is_public_key
+
+FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+"""A client's name."""
+_ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}")
+
+
+@dataclass(frozen=True, repr=False)
+class Bundle:
+    """One enrolment."""
+
+    name: str
+    """The client's."""
+    address: str
+    """host:port of the cloud."""
+    authority: str
+    """Certificate of the cloud's authority, PEM."""
+    node_key: str
+    """Private key that the node proves itself with, OpenSSH form."""
+    release_key: str
+    """Public key that signs releases: to be pinned."""
+    task: str
+    base_model: str
+    """Name of the base model; a machine may have it in a folder."""
+    fingerprint: str
+    """Of the base model."""
+
+    def write(self, path: Path) -> None:
+        """Write it, readable by its owner only."""
+        values = {"format": FORMAT, **asdict(self)}
+        write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The enrolment in `path`; raises InputError when it is malformed or others may read it."""
+    values = read_json(path)
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise InputError(f"{path}: others may read this enrolment; chmod 600 it")
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise InputError(f"{path}: not an enrolment of format {FORMAT}")
+    names = {field.name for field in fields(Bundle)}
+    if set(values) != names or not all(isinstance(value, str) for value in values.values()):
+        raise InputError(f"{path}: an enrolment has the texts {', '.join(sorted(names))}")
+    bundle = Bundle(**values)
+    if not NAME.fullmatch(bundle.name):
+        raise InputError(f"{path}: name={bundle.name!r} is not a client's name")
+    if not _ADDRESS.fullmatch(bundle.address):
+        raise InputError(f"{path}: address={bundle.address!r}: expected host:port")
+    if not is_public_key(bundle.release_key):
+        raise InputError(f"{path}: release_key is not a public key")
+    task_by_name(bundle.task)
+    return bundle

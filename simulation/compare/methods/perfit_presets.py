@@ -1,0 +1,58 @@
+"""PerFit without a search: by a preset, and with layers and ranks chosen from the others' pulls."""
+
+from collections.abc import Sequence
+
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.layer_gradients import pull
+from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.selection import PERSONAL_SHARE, Pull, places
+from fedperfit.simulation.compare.context import Bench, Values
+from fedperfit.simulation.compare.methods.perfit import PerFit
+
+PRESET = "small_model"
+
+
+class Preset(PerFit):
+    """The values of the preset for small models."""
+
+    name = "perfit-preset"
+    title = "PerFit, preset values"
+    builds_on = None
+    space = {}
+
+    def __init__(self, bench: Bench, values: Values) -> None:
+        preset = read_preset(PRESET)
+        depth = bench.base.card.layers
+        layers = sorted({round(layer * depth / preset["layers-of"]) for layer in preset["layers"]})
+        given = {
+            "layers": layers,
+            "positions": preset["positions"],
+            "rank": preset["collective-rank"],
+            "epochs": preset["rounds"],
+            "learning-rate": preset["collective-learning-rate"],
+            "personal-rank": preset["personal-rank"],
+            "personal-epochs": preset["personal-epochs"],
+            "personal-learning-rate": preset["personal-learning-rate"],
+        }
+        super().__init__(bench, given | dict(values))
+
+
+class Auto(Preset):
+    """The same, but for layers and ranks: those the others' pulls tell, one backward pass of each pair."""
+
+    name = "perfit-auto"
+    title = "PerFit, layers and ranks by pulls"
+
+    def learn(self, others: Sequence[History]) -> None:
+        pulls = self.pulls(others)
+        chosen, own = places(pulls), places(pulls, share=PERSONAL_SHARE)
+        where = {"layers": list(chosen.layers), "rank": chosen.rank, "personal-rank": own.rank}
+        self.values = {**self.values, **where}
+        super().learn(others)
+
+    def pulls(self, others: Sequence[History]) -> list[Pull]:
+        """Of each other user who has pairs."""
+        at = Positions.parse(self.values["positions"])
+        several = [self.bench.pairs(other) for other in self.bench.collective_histories(others)]
+        return [pull(self.bench.base, pairs, at, self.bench.batch_size) for pairs in several if pairs]

@@ -1,0 +1,173 @@
+"""`fedperfit data`: fetch real LaMP files, look at what a folder holds, hand histories out."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_json_lines
+from fedperfit.protocol.tasks import Kind, task_by_name
+from fedperfit.simulation.data.download import BASE_URL, LICENCE, download
+from fedperfit.simulation.data.lamp import LampData, User, open_lamp
+from fedperfit.simulation.data.lamp_files import GROUPS
+from fedperfit.simulation.world.build import WORLD, WorldSize, write_world
+
+data_app = typer.Typer(
+    no_args_is_help=True,
+    help="Real users' data: the LaMP benchmark, official files or OPPU's processed ones.\n\n"
+    f"LaMP's data are under {LICENCE}: not for commercial use, share alike, name the source "
+    "(Salemi et al., LaMP: When Large Language Models Meet Personalization).",
+)
+
+
+class Split(StrEnum):
+    """LaMP's two ways to split users."""
+
+    user = "user"
+    time = "time"
+
+
+TaskOption = Annotated[
+    str, typer.Option("--task", help="LaMP_2N, LaMP_2M, LaMP_3, LaMP_4, LaMP_5 or LaMP_7.")
+]
+
+
+@data_app.command("download")
+def download_command(
+    task: TaskOption,
+    to: Annotated[Path, typer.Option("--to", help="Folder for the files; one task and split per folder.")],
+    split: Annotated[
+        Split,
+        typer.Option(help="user: dev users are new (cold start). time: the same users, later items."),
+    ] = Split.user,
+    url: Annotated[
+        str, typer.Option("--url", help="Where LaMP's folders are, e.g. a mirror of the official server.")
+    ] = BASE_URL,
+) -> None:
+    """Fetch a task's official train and dev files.
+
+    Stopped half-way, the same command continues. The answers of LaMP's test split are not public, so
+    it is not fetched. Some files have gigabytes. Their licence is CC BY-NC-SA 4.0.
+
+    Example: fedperfit data download --task LaMP_3 --to data/LaMP_3
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console) as bars:
+        known: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in known:
+                known[name] = bars.add_task(name, total=total)
+            bars.update(known[name], completed=done, total=total)
+
+        download(task_by_name(task), to, split=split.value, base_url=url, progress=show)
+    console.print(f"{to}: {task}, {split} split, licence {LICENCE}", soft_wrap=True, markup=False)
+    console.print(f"Look at it: fedperfit data show {to} --task {task}", soft_wrap=True, markup=False)
+
+
+@data_app.command("people")
+def people_command(
+    task: TaskOption,
+    to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
+    names: Annotated[list[str], typer.Argument(help="What to call them.")],
+    data: Annotated[str, typer.Option(help="Folder with LaMP files, or `world`.")] = WORLD,
+    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+) -> None:
+    """Give users' histories out as files, as people have them: to try a deployment with.
+
+    Each gets TO/NAME/history.jsonl, and questions.jsonl that are only for measuring.
+
+    Example: fedperfit data people --task LaMP_2M --to people ada ben carl
+    """
+    with TemporaryDirectory() as folder:
+        root = Path(data).expanduser()
+        if data == WORLD:
+            size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=20)
+            root = write_world(Path(folder), task, size, seed)
+        source = open_lamp(root, task_by_name(task))
+        users = source.users("targets")
+        if len(users) < len(names):
+            raise InputError(f"{data} has {len(users)} users, not {len(names)}")
+        for name, user in zip(names, (source.user("targets", user) for user in users), strict=False):
+            write_json_lines(to / name / "history.jsonl", user.history)
+            write_json_lines(to / name / "questions.jsonl", [q for q in user.questions if q["gold"]])
+    Console().print(f"{to}: {', '.join(names)}", soft_wrap=True, markup=False)
+
+
+@dataclass
+class _Summary:
+    """What `show` prints of one group."""
+
+    histories: list[int] = field(default_factory=list)
+    questions: list[int] = field(default_factory=list)
+    item_labels: Counter[str] = field(default_factory=Counter)
+    gold_labels: Counter[str] = field(default_factory=Counter)
+
+    def add(self, user: User, answer: str) -> None:
+        self.histories.append(len(user.history))
+        self.questions.append(len(user.questions))
+        self.item_labels.update(item[answer].strip() for item in user.history)
+        self.gold_labels.update(question["gold"].strip() for question in user.questions)
+
+
+@data_app.command("show")
+def show_command(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with official LaMP files or OPPU's.", show_default=False)
+    ],
+    task: TaskOption,
+) -> None:
+    """Check a folder's files and print its layout, users, histories, questions and labels.
+
+    `others` are the users whose data train the collective shift, `targets` those who fit a personal
+    one. The first look converts the files to tables on disk; later ones are quick.
+    """
+    console = Console()
+    with console.status("reading …"):
+        data = open_lamp(folder, task_by_name(task))
+        summaries = {group: _summary(data, group) for group in GROUPS}
+    table = Table("", *GROUPS, title=escape(f"{folder}: {task}, {data.layout}"))
+    table.add_row("users", *(str(len(one.histories)) for one in summaries.values()))
+    table.add_row("history: min / median / max", *(_spread(one.histories) for one in summaries.values()))
+    table.add_row("questions: min / median / max", *(_spread(one.questions) for one in summaries.values()))
+    console.print(table)
+    if data.task.kind is not Kind.TEXT:
+        console.print(_labels(data, summaries))
+
+
+def _labels(data: LampData, summaries: dict[str, _Summary]) -> Table:
+    """Counts per label: the task's own first, then any the data add."""
+    table = Table("label", title="labels")
+    for group in summaries:
+        table.add_column(f"{group}: items", justify="right")
+        table.add_column(f"{group}: questions", justify="right")
+    counts = [count for one in summaries.values() for count in (one.item_labels, one.gold_labels)]
+    known = data.task.labels
+    strange = sorted({label for count in counts for label in count} - set(known))
+    for label in (*known, *strange):
+        mark = "" if label in known else " (not a label of the task)"
+        table.add_row(escape(f"{label}{mark}"), *(str(count[label]) for count in counts))
+    return table
+
+
+def _summary(data: LampData, group: str) -> _Summary:
+    summary = _Summary()
+    for name in data.users(group):
+        summary.add(data.user(group, name), data.task.answer)
+    return summary
+
+
+def _spread(counts: list[int]) -> str:
+    return f"{min(counts)} / {median(counts):g} / {max(counts)}"

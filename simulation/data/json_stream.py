@@ -1,0 +1,152 @@
+"""JSON files of any size, read one value at a time.
+
+Official LaMP files are single JSON arrays of up to several gigabytes; they pass through a 64 KiB buffer.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ijson
+
+from fedperfit.protocol.system.errors import InputError
+
+BUFFER = 1 << 16
+MAX_DEPTH = 32
+"""LaMP nests four deep; a file that nests deeper is garbage and could exhaust the memory."""
+
+
+def elements(path: Path) -> Iterator[Any]:
+    """The elements of the JSON list in `path`, one by one.
+
+    Raises InputError naming the file and the line of the first byte that is not JSON, also when the
+    file is an HTML page, is empty, or holds something other than a list.
+    """
+    found = first_byte(path)
+    if found != b"[":
+        kind = "an object" if found == b"{" else "something else"
+        raise InputError(f"{path}: expected a JSON list, found {kind}")
+    events = _events(path)
+    next(events)
+    yield from _values(path, events)
+
+
+def document(path: Path) -> dict[str, Any]:
+    """The JSON object that is all of `path`, for files that fit in memory; errors as `elements`."""
+    if first_byte(path) != b"{":
+        raise InputError(f"{path}: expected a JSON object")
+    value, *_ = list(_values(path, _events(path)))
+    return dict(value)
+
+
+def check(path: Path) -> None:
+    """Raises InputError, as `elements` does, unless all of `path` is one JSON list or object."""
+    found = first_byte(path)
+    if found not in (b"[", b"{"):
+        raise InputError(f"{path}: expected JSON, found {found!r} at its start")
+    for _ in _events(path):
+        pass
+
+
+def first_byte(path: Path) -> bytes:
+    """The first byte that is not blank; raises InputError for an HTML page or an empty file."""
+    try:
+        with path.open("rb") as file:
+            while (byte := file.read(1)).isspace():
+                pass
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if not byte:
+        raise InputError(f"{path}: an empty file")
+    if byte == b"<":
+        raise InputError(f"{path}: an HTML page, not JSON; a wrong download address answers with one")
+    return byte
+
+
+class _Reader:
+    """Reads of `file` that remember where the last one began; bytewise from `slow` on."""
+
+    def __init__(self, file: BinaryIO, slow: int | None = None) -> None:
+        self.file = file
+        self.slow = slow
+        self.begin = 0
+
+    def read(self, size: int) -> bytes:
+        if size:
+            self.begin = self.file.tell()
+        if self.slow is not None and self.begin >= self.slow:
+            size = min(size, 1)
+        return self.file.read(size)
+
+
+def _events(path: Path) -> Iterator[tuple[str, Any]]:
+    """The parser's events; raises InputError with the position of broken JSON."""
+    with path.open("rb") as file:
+        reader = _Reader(file)
+        try:
+            yield from ijson.basic_parse(reader, buf_size=BUFFER, use_float=True)
+        except (ijson.JSONError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}, {_where(path, reader.begin)}: broken JSON ({_why(error)})") from None
+
+
+def _where(path: Path, begin: int) -> str:
+    """Line and column of the error in the buffer that starts at `begin`: a second, bytewise pass."""
+    with path.open("rb") as file:
+        reader = _Reader(file, slow=begin)
+        try:
+            for _ in ijson.basic_parse(reader, buf_size=BUFFER, use_float=True):
+                pass
+        except (ijson.JSONError, UnicodeDecodeError):
+            pass
+        file.seek(0)
+        line = 1
+        left = reader.begin
+        last_break = -1
+        while left > 0 and (chunk := file.read(min(left, BUFFER))):
+            line += chunk.count(b"\n")
+            if b"\n" in chunk:
+                last_break = reader.begin - left + chunk.rindex(b"\n")
+            left -= len(chunk)
+    return f"line {line}, column {reader.begin - last_break}"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    return str(error).removeprefix("b'").replace("\\n", "\n").partition("\n")[0].rstrip(".")
+
+
+def _values(path: Path, events: Iterator[tuple[str, Any]]) -> Iterator[Any]:
+    """Build each top-level value from its events, to at most MAX_DEPTH levels."""
+    open_values: list[Any] = []
+    keys: list[str] = []
+    for event, value in events:
+        if event == "map_key":
+            keys[-1] = value
+            continue
+        if event in ("end_map", "end_array"):
+            if not open_values:
+                continue
+            value = open_values.pop()
+            keys.pop()
+            if not open_values:
+                yield value
+            continue
+        opens = event in ("start_map", "start_array")
+        if opens:
+            value = {} if event == "start_map" else []
+        if open_values:
+            parent = open_values[-1]
+            if type(parent) is dict:
+                parent[keys[-1]] = value
+            else:
+                parent.append(value)
+        elif not opens:
+            yield value
+        if opens:
+            if len(open_values) == MAX_DEPTH:
+                raise InputError(f"{path}: nested more than {MAX_DEPTH} levels deep")
+            open_values.append(value)
+            keys.append("")

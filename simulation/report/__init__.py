@@ -1,0 +1,1 @@
+"""Statistics and pages that the reports of all studies share."""

@@ -1,0 +1,134 @@
+"""LaMP's metrics from metric sums, with 95 % bootstrap intervals over users.
+
+Sums are pooled over questions; an interval resamples users, whole, with all their questions. Stages
+and points of a curve are compared on the same resamples, so that differences are paired.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedperfit.edge.engine.scoring import Sums
+from fedperfit.protocol.tasks import Kind, Task
+
+MAIN = {Kind.CATEGORY: "accuracy", Kind.RATING: "mae", Kind.TEXT: "rouge-1"}
+LOWER_IS_BETTER = frozenset({"mae", "rmse"})
+Array = NDArray[np.float64]
+Phase = dict[str, dict[str, Any]]
+"""Client to {"items", "metrics"}."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One phase: metric sums of each user who shares them, users sorted."""
+
+    task: Task
+    users: list[str]
+    sums: Array
+    """(users, columns): items, then the sums of the task's kind."""
+
+    @classmethod
+    def of(cls, task: Task, phase: Phase) -> "Sample":
+        """Users without metrics are left out."""
+        users = sorted(user for user, counts in phase.items() if counts["metrics"])
+        rows = [[phase[user]["items"], *_columns(task, phase[user]["metrics"])] for user in users]
+        return cls(task, users, np.array(rows, dtype=np.float64))
+
+    def metrics(self, weights: Array) -> dict[str, Array]:
+        """LaMP's metrics for each row of weights (draws, users), pooled over the weighted users."""
+        return _metrics(self.task, weights @ self.sums)
+
+
+def _columns(task: Task, metrics: Sums) -> list[float]:
+    names = {
+        Kind.CATEGORY: ("correct", "true-positives", "predicted", "gold"),
+        Kind.RATING: ("correct", "absolute-error", "squared-error"),
+        Kind.TEXT: ("correct", "rouge-1", "rouge-L"),
+    }[task.kind]
+    columns: list[float] = []
+    for name in names:
+        value = metrics[name]
+        columns += [float(entry) for entry in value] if isinstance(value, list) else [float(value)]
+    return columns
+
+
+def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
+    items, correct, rest = pooled[:, 0], pooled[:, 1], pooled[:, 2:]
+    if task.kind is Kind.CATEGORY:
+        hits, predicted, gold = np.split(rest, 3, axis=1)
+        both = predicted + gold
+        f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
+        return {"accuracy": correct / items, "f1": f1.mean(axis=1)}
+    if task.kind is Kind.RATING:
+        rmse = np.sqrt(rest[:, 1] / items)
+        return {"mae": rest[:, 0] / items, "rmse": rmse, "accuracy": correct / items}
+    return {"rouge-1": rest[:, 0] / items, "rouge-L": rest[:, 1] / items, "exact": correct / items}
+
+
+class Bootstrap:
+    """Resamples of users: the same draws for every phase with the same users."""
+
+    def __init__(self, seed: int, samples: int) -> None:
+        self.seed, self.samples = seed, samples
+
+    def weights(self, users: int) -> Array:
+        """(samples, users) how often each user is drawn."""
+        generator = np.random.default_rng(self.seed)
+        return generator.multinomial(users, np.full(users, 1 / users), self.samples).astype(np.float64)
+
+    def estimates(self, sample: Sample) -> dict[str, dict[str, float]]:
+        """Each metric: value, interval, and mean over users."""
+        users = len(sample.users)
+        point = sample.metrics(np.ones((1, users)))
+        drawn = sample.metrics(self.weights(users))
+        each = sample.metrics(np.eye(users))
+        return {
+            name: {
+                "value": float(point[name][0]),
+                **_interval(drawn[name]),
+                "user-mean": float(each[name].mean()),
+            }
+            for name in point
+        }
+
+    def difference(self, sample: Sample, other: Sample) -> dict[str, dict[str, Any]]:
+        """`sample` minus `other` over the users both have, paired."""
+        shared = [user for user in sample.users if user in set(other.users)]
+        first, second = (_only(one, shared) for one in (sample, other))
+        ones, weights = np.ones((1, len(shared))), self.weights(len(shared))
+        points = first.metrics(ones), second.metrics(ones)
+        draws = first.metrics(weights), second.metrics(weights)
+        result: dict[str, dict[str, Any]] = {}
+        for name in points[0]:
+            interval = _interval(draws[0][name] - draws[1][name])
+            beyond = interval["low"] > 0 or interval["high"] < 0
+            value = float(points[0][name][0] - points[1][name][0])
+            result[name] = {"value": value, **interval, "significant": beyond}
+        return result
+
+    def share(self, sample: Sample, unknown: Sample, bayes: Sample, metric: str) -> dict[str, float] | None:
+        """(score - best without the user) / (Bayes-optimal - best without the user), one metric.
+
+        None where knowing the user gains nothing.
+        """
+
+        def of(weights: Array) -> Array:
+            s, u, b = (one.metrics(weights)[metric] for one in (sample, unknown, bayes))
+            return np.asarray((s - u) / (b - u))
+
+        users = len(sample.users)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = float(of(np.ones((1, users)))[0])
+            return {"value": value, **_interval(of(self.weights(users)))} if np.isfinite(value) else None
+
+
+def _only(sample: Sample, users: list[str]) -> Sample:
+    rows = [sample.users.index(user) for user in users]
+    return Sample(sample.task, users, sample.sums[rows])
+
+
+def _interval(values: Array) -> dict[str, float]:
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return {"low": float(low), "high": float(high)}

@@ -1,0 +1,62 @@
+"""Plots as SVG text to stand inside a page."""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+BASE, COLLECTIVE, DIRECTIONS, PERSONAL, BOUND = "#8a8f98", "#3b6fb6", "#8d6bb0", "#d1495b", "#3a7d44"
+COLOURS = {"base": BASE, "collective": COLLECTIVE, "directions": DIRECTIONS, "personal": PERSONAL}
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e8eb",
+    "axes.edgecolor": "#9aa0a8",
+    "axes.axisbelow": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "fedperfit",
+    "legend.frameon": False,
+}
+
+
+def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> str:
+    """The picture `draw` makes, scaled to its container, with `title` as its text alternative."""
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=size, layout="constrained")
+        draw(axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+        plt.close(figure)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bool = True) -> None:
+    line(value, color=BOUND, lw=1.3, ls="--" if dashed else "-", label=label)
+
+
+def log_place(size: int) -> float:
+    return 0.0 if size == 0 else 1.0 + math.log2(size)
+
+
+def band(
+    axes: Axes, x: Sequence[float], values: Sequence[Mapping[str, float]], colour: str, label: str
+) -> None:
+    axes.fill_between(
+        x, [v["low"] for v in values], [v["high"] for v in values], color=colour, alpha=0.15, lw=0
+    )
+    axes.plot(x, [v["value"] for v in values], "o-", color=colour, ms=5, label=label)

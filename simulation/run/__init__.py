@@ -1,0 +1,1 @@
+"""One simulated federation: its settings, clients, phases and report."""

@@ -1,0 +1,109 @@
+"""Puts each user of a data set into a folder of their own: the clients of a simulation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fedperfit.edge.agent.history import History, write_history
+from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import Task, task_by_name
+from fedperfit.simulation.client_app import AGENT, CLIENTS
+from fedperfit.simulation.data.lamp import LampData, User, open_lamp
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.world.build import BOUNDS, NEW_USERS, WORLD, WorldSize, write_world
+
+ROSTER = Path(CLIENTS) / "roster.json"
+OTHERS, TARGETS, NEW = "others", "targets", "new"
+
+
+def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, str]]:
+    """Write `folder/clients/<partition>/` for every user of the run; returns the roster.
+
+    The roster names each client, its group and its user: {client: {group, user}}, in the order of
+    the partitions. A folder that is already prepared is left as it is.
+    Raises InputError for data that is missing or broken, a user without history, or an encoder that is none.
+    """
+    if (folder / ROSTER).exists():
+        roster: dict[str, dict[str, str]] = read_json(folder / ROSTER)
+        return roster
+    if settings.encoder:
+        sentence_encoder(settings.encoder, "cpu")
+    task = task_by_name(settings.task)
+    root = _data_folder(settings, folder)
+    data = open_lamp(root, task)
+    groups = [
+        (OTHERS, data, "others", settings.others),
+        (TARGETS, data, "targets", settings.targets),
+    ]
+    if (root / NEW_USERS).is_dir():
+        groups.append((NEW, open_lamp(root / NEW_USERS, task), "targets", settings.new))
+    roster = {}
+    bounds: dict[str, Any] = {}
+    for group, source, part, limit in groups:
+        known = _bounds(root / NEW_USERS if group == NEW else root)
+        for number, name in enumerate(source.users(part)[:limit]):
+            client = f"{group}-{number}"
+            user = _user(source, part, name)
+            write_history(folder / CLIENTS / str(len(roster)), _history(client, task, user, group, settings))
+            roster[client] = {"group": group, "user": name}
+            if name in known and group != OTHERS:
+                bounds[client] = known[name]
+    if bounds:
+        write_json(folder / BOUNDS, bounds)
+    agent = {
+        "base-model": settings.base_model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "cache-gib": settings.cache_gib,
+        "encoder": settings.encoder,
+    }
+    write_json(folder / CLIENTS / AGENT, agent)
+    write_json(folder / ROSTER, roster)
+    return roster
+
+
+def count_clients(settings: RunSettings) -> int:
+    """How many clients `prepare_clients` will make."""
+    if settings.data == WORLD:
+        return settings.others + settings.targets + settings.new
+    data = open_lamp(Path(settings.data).expanduser(), task_by_name(settings.task))
+    return min(settings.others, len(data.users("others"))) + min(settings.targets, len(data.users("targets")))
+
+
+def _data_folder(settings: RunSettings, folder: Path) -> Path:
+    if settings.data != WORLD:
+        return Path(settings.data).expanduser()
+    size = WorldSize(
+        others=settings.others,
+        targets=settings.targets,
+        new=settings.new,
+        history=settings.world_history,
+        questions=settings.world_questions,
+    )
+    return write_world(folder / "world", settings.task, size, settings.seed)
+
+
+def _user(source: LampData, part: str, name: str) -> User:
+    user = source.user(part, name)
+    if not user.history:
+        raise InputError(f"user {name!r} has an empty history")
+    return user
+
+
+def _history(client: str, task: Task, user: User, group: str, settings: RunSettings) -> History:
+    answered = [question for question in user.questions if question["gold"]]
+    return History(
+        name=client,
+        task=task,
+        shares_metrics=settings.share_metrics,
+        items=user.history,
+        answered=answered if group == OTHERS else [],
+        questions=[] if group == OTHERS else answered,
+    )
+
+
+def _bounds(root: Path) -> dict[str, Any]:
+    path = root / BOUNDS
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,0 +1,69 @@
+"""What a run sent, from its ledger, beside what other methods would have to send."""
+
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.run.settings import RunSettings
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Bytes per phase, round and client in both directions; {} when nothing was sent or chosen yet.
+
+    settings: of the run, by key, with what was chosen.
+    `alternatives` are bytes per client, round and direction at the same precision.
+    """
+    by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
+    job = RunSettings.from_flat(settings)
+    if not any(by_phase.values()) or not (folder / "card.json").exists() or job.open:
+        return {}
+    card = read_json(folder / "card.json")
+    training = by_phase.get("train", [])
+    own = job.personal("full").rank
+    width = BYTES[job.transport_dtype]
+    payloads = [entry.payload for entry in training if entry.payload]
+    return {
+        "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
+        "rounds": [
+            {"round": number, **_totals([entry for entry in training if entry.round == number])}
+            for number in sorted({entry.round for entry in training})
+        ],
+        "clients": _per_client(training),
+        "payload": median(payloads) if payloads else 0,
+        "alternatives": {
+            "LoRA r=8 on q, v": card["lora_qv"] * width,
+            "full model": card["parameters"] * width,
+        },
+        "personal-parameters": replace(job.shape(BaseModelCard(**card)), rank=own).parameters,
+        "personal-bytes-sent": 0,
+    }
+
+
+def _totals(entries: list[Entry]) -> dict[str, dict[str, int]]:
+    return {
+        direction: {
+            "messages": sum(entry.direction == direction for entry in entries),
+            "payload": sum(entry.payload for entry in entries if entry.direction == direction),
+            "message": sum(entry.message for entry in entries if entry.direction == direction),
+        }
+        for direction in ("down", "up")
+    }
+
+
+def _per_client(entries: list[Entry]) -> dict[str, dict[str, float]]:
+    """Smallest, median and largest total of whole messages over clients."""
+    totals: dict[str, dict[str, int]] = {"down": defaultdict(int), "up": defaultdict(int)}
+    for entry in entries:
+        totals[entry.direction][entry.client] += entry.message
+    return {
+        direction: {"min": min(sums.values()), "median": median(sums.values()), "max": max(sums.values())}
+        for direction, sums in totals.items()
+        if sums
+    }

@@ -1,0 +1,82 @@
+"""The whole job of a run folder over any grid: study, figures, report, with every event on file."""
+
+import logging
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from flwr.serverapp import Grid
+
+from fedperfit.cloud.job.job import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.edge.engine.allocator import keep_freed_memory
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.client_app import CLIENTS, items_of
+from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.cohort_grid import CohortGrid
+from fedperfit.simulation.run.faults import FaultyGrid
+from fedperfit.simulation.run.report import write_report
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.run.study import Study
+from fedperfit.simulation.run.summary import write_metrics
+
+logger = logging.getLogger("fedperfit.simulation")
+
+LOCK = ".lock"
+"""In the run folder: held while a process works on it."""
+
+
+def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -> None:
+    """Run or resume the study of `folder`, then write metrics.json and report.html.
+
+    on_event gets every event after it is appended to the folder's events.
+    """
+    progress = recorder(folder, on_event)
+    progress("start", {"run": str(folder)})
+    Study(grid, settings, folder, progress).run()
+    write_metrics(folder)
+    report = write_report(folder)
+    progress("done", {"report": str(report)})
+
+
+def _memory(items: ItemCache) -> dict[str, int]:
+    """Bytes of this process at most, and of the items it kept at most, with their number then."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if items.base.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(items.base.device)
+    return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
+
+
+def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]) -> Grid:
+    grid = CohortGrid(folder, len(roster))
+    if not (settings.dropout or settings.malicious):
+        return grid
+    groups = [about["group"] for about in roster.values()]
+    contributors = {node: n for n, node in enumerate(grid.get_node_ids()) if groups[n] == OTHERS}
+    return FaultyGrid(
+        *(grid, contributors),
+        dropout=settings.dropout,
+        malicious=settings.malicious,
+        attack=settings.attack,
+        seed=settings.seed,
+    )
+
+
+def run_in_process(folder: Path, on_event: OnEvent) -> None:
+    """Run or resume the study of `folder` here, its clients side by side.
+
+    Raises InputError when another process is running this folder.
+    """
+    keep_freed_memory()
+    settings = RunSettings.from_flat(read_json(folder / SETTINGS))
+    try:
+        with FileLock(folder / LOCK, timeout=0.2):
+            roster = prepare_clients(settings, folder)
+            do_job(_grid(settings, folder, roster), settings, folder, on_event)
+            on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this run") from None

@@ -1,0 +1,138 @@
+"""The plots of a run's report."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from fedperfit.simulation.report.svg import (
+    BASE,
+    COLLECTIVE,
+    COLOURS,
+    PERSONAL,
+    band,
+    bound_line,
+    log_place,
+    svg,
+)
+
+
+def stages_plot(summary: Mapping[str, Any]) -> str:
+    """Score of each stage with its interval, between the bounds."""
+    main = summary["main"]
+    rows = [(stage, about["metrics"][main], COLOURS[stage]) for stage, about in summary["stages"].items()]
+    bounds = summary.get("bounds", {}).get("targets")
+
+    def draw(axes: Axes) -> None:
+        for place, (_, about, colour) in enumerate(rows):
+            _dot(axes, about, place, colour)
+        axes.set_yticks(range(len(rows)), [_label(stage) for stage, _, _ in rows])
+        axes.invert_yaxis()
+        axes.margins(y=0.3)
+        if bounds:
+            bound_line(axes.axvline, bounds["unknown"][main]["value"], "best without knowing the user")
+            bound_line(axes.axvline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, fontsize=9)
+        axes.set_xlabel(_metric(summary))
+
+    return svg(f"{_metric(summary)} of base, collective and personal", draw, size=(5.6, 3.0))
+
+
+def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> None:
+    axes.plot([about["low"], about["high"]], [place, place], color=colour, lw=3, alpha=0.45)
+    axes.plot([about["value"]], [place], "o", color=colour, ms=8)
+
+
+def users_plot(summary: Mapping[str, Any]) -> str:
+    """One point per user: collective score against collective + personal."""
+    points = [scores for scores in summary["users"].values() if {"collective", "personal"} <= set(scores)]
+
+    def draw(axes: Axes) -> None:
+        x = [scores["collective"] for scores in points]
+        y = [scores["personal"] for scores in points]
+        axes.plot(x, y, "o", color=PERSONAL, alpha=0.55, ms=6, mec="white")
+        low, high = min(*x, *y), max(*x, *y)
+        axes.plot([low, high], [low, high], color=BASE, lw=1, ls=":")
+        axes.set_xlabel(f"collective only, {_metric(summary)}")
+        axes.set_ylabel("collective + personal")
+
+    return svg("Each user's score with and without the personal shift", draw, size=(4.6, 3.6))
+
+
+def history_plot(summary: Mapping[str, Any]) -> str:
+    """Score of newcomers by number of history items."""
+    points, main = summary["history"], summary["main"]
+
+    def draw(axes: Axes) -> None:
+        places = [log_place(point["size"]) for point in points]
+        band(axes, places, [point["metrics"][main] for point in points], PERSONAL, "collective + personal")
+        if points[0]["size"] == 0:
+            axes.axhline(
+                points[0]["metrics"][main]["value"], color=COLLECTIVE, lw=1.3, ls=":", label="collective only"
+            )
+        bounds = summary.get("bounds", {}).get("newcomers")
+        if bounds:
+            bound_line(axes.axhline, bounds["unknown"][main]["value"], "best without knowing the user")
+            bound_line(axes.axhline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
+        axes.set_xticks(places, [str(point["size"]) for point in points])
+        axes.set_xlabel("history items of a new user")
+        axes.set_ylabel(_metric(summary))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+
+    return svg("Cold start by history length", draw)
+
+
+def collective_plot(summary: Mapping[str, Any]) -> str:
+    """Score of newcomers by number of clients that trained the collective shift."""
+    points, main = summary["collective"], summary["main"]
+
+    def draw(axes: Axes) -> None:
+        sizes = [point["size"] for point in points]
+        band(axes, sizes, [point["metrics"][main] for point in points], COLLECTIVE, "collective only")
+        if all("personal" in point for point in points):
+            band(
+                axes, sizes, [point["personal"][main] for point in points], PERSONAL, "collective + personal"
+            )
+        axes.set_xticks(sizes)
+        axes.set_xlabel("clients that trained the collective shift")
+        axes.set_ylabel(_metric(summary))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+
+    return svg("Cold start by number of collective clients", draw)
+
+
+def loss_plot(summary: Mapping[str, Any]) -> str:
+    """Training loss of the collective shift per round."""
+    rounds = [report for report in summary["rounds"] if report["loss"] is not None]
+
+    def draw(axes: Axes) -> None:
+        axes.plot([r["round"] for r in rounds], [r["loss"] for r in rounds], "o-", color=COLLECTIVE)
+        axes.set_xticks([r["round"] for r in rounds])
+        axes.set_xlabel("round")
+        axes.set_ylabel("loss per target token (nats)")
+
+    return svg("Training loss per round", draw, size=(4.6, 3.0))
+
+
+def bytes_plot(summary: Mapping[str, Any]) -> str:
+    """Bytes per client, round and direction, on a log scale."""
+    about = summary["communication"]
+    rows = [("collective shift", about["payload"], COLLECTIVE)]
+    rows += [(name, size, BASE) for name, size in about["alternatives"].items()]
+
+    def draw(axes: Axes) -> None:
+        axes.barh([name for name, _, _ in rows], [size for _, size, _ in rows], color=[c for _, _, c in rows])
+        axes.set_xscale("log")
+        axes.invert_yaxis()
+        axes.set_xlabel("bytes per client, round and direction")
+
+    return svg("Bytes per client and round beside LoRA and the full model", draw, size=(5.6, 2.3))
+
+
+def _label(stage: str) -> str:
+    beside = {"directions": "collective\n+ directions", "personal": "collective\n+ personal"}
+    return {"base": "base model", "collective": "collective", **beside}[stage]
+
+
+def _metric(summary: Mapping[str, Any]) -> str:
+    return str(summary["main"]).upper() if summary["lower-is-better"] else str(summary["main"])

@@ -1,0 +1,139 @@
+"""Runs a Flower simulation as a child of this process, and leaves none of its processes behind."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+from filelock import FileLock, Timeout
+
+from fedperfit.cloud.job.job import EVENTS, OnEvent
+from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.flower import environment, executable, free_ports, stream_run
+from fedperfit.simulation.run.environment import RUN_MARK, variables, write_flower_home
+from fedperfit.simulation.run.job import LOCK
+
+_START_SECONDS = 60.0
+_APP = '''"""Names the installed apps for Flower, which wants them inside the folder it runs."""
+
+from fedperfit.simulation.client_app import app as client
+from fedperfit.simulation.server_app import app as server
+
+__all__ = ["client", "server"]
+'''
+_PROJECT = """[project]
+name = "fedperfit-run"
+version = "0.1.0"
+dependencies = []
+
+[tool.flwr.app]
+publisher = "fedperfit"
+
+[tool.flwr.app.components]
+serverapp = "apps:server"
+clientapp = "apps:client"
+
+[tool.flwr.app.config]
+run-dir = {folder}
+"""
+
+
+def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: OnEvent) -> None:
+    """Run or resume the study of `folder` on `clients` simulated nodes.
+
+    on_event gets every event of the ServerApp as it happens. Flower's own log is `folder/flower.log`.
+    Raises RunFailed when the run did not complete (Flower's command exits 0 even then), InputError
+    when another process is running this folder.
+    """
+    settings = read_json(folder / SETTINGS)
+    if settings["dropout"] or settings["malicious"]:
+        raise InputError("dropout and malicious are simulated by --backend cohorts only")
+    try:
+        with FileLock(folder / LOCK, timeout=0.2):
+            stop_run(folder)
+            with _superlink(folder, clients, client_gpus) as needed:
+                _stream(folder, needed, on_event)
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this run") from None
+
+
+def stop_run(folder: Path) -> None:
+    """Stop every process that carries this run's mark: a killed run leaves SuperLink and Ray behind."""
+    mark = str(folder.resolve())
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
+                processes.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    for process in alive:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5)
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+@contextmanager
+def _superlink(folder: Path, clients: int, client_gpus: float) -> Iterator[dict[str, str]]:
+    """A SuperLink in simulation mode on free ports; yields the environment of its run."""
+    home = folder / "flower"
+    port, control = free_ports(2)
+    write_flower_home(home, address=f"127.0.0.1:{port}", clients=clients, client_gpus=client_gpus)
+    needed = environment(home, **variables(home, str(folder.resolve()), client_gpus))
+    command = [
+        *(executable("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", str(port), "--control-api-address", f"127.0.0.1:{control}"),
+    ]
+    with (folder / "flower.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, env=needed, stdout=log, stderr=log, cwd=folder, start_new_session=True
+        )
+    try:
+        end = time.monotonic() + _START_SECONDS
+        while not _healthy(port):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RunFailed(f"Flower's SuperLink did not start; see {folder / 'flower.log'}")
+            time.sleep(0.1)
+        yield needed
+    finally:
+        stop_run(folder)
+        process.wait()
+
+
+def _stream(folder: Path, needed: dict[str, str], on_event: OnEvent) -> None:
+    app = folder / "app"
+    app.mkdir(exist_ok=True)
+    (app / "apps.py").write_text(_APP, encoding="utf-8")
+    (app / "pyproject.toml").write_text(
+        _PROJECT.format(folder=json.dumps(str(folder.resolve()))), encoding="utf-8"
+    )
+    stream_run(
+        *(app, "simulation", needed),
+        events=folder / EVENTS,
+        log=folder / "flower.log",
+        on_event=on_event,
+    )
+
+
+def _healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=0.5).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,82 @@
+"""One simulated run from the first round to the last figure, over a Flower grid."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedperfit.cloud.job.job import Job, Progress
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
+from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
+from fedperfit.simulation.run.settings import RunSettings
+
+CONNECT_SECONDS = 120.0
+
+
+class Study(Job):
+    """The main job of one run folder."""
+
+    def __init__(self, grid: Grid, settings: RunSettings, folder: Path, progress: Progress) -> None:
+        super().__init__(grid, settings, folder, progress)
+        self.settings = settings
+
+    def run(self) -> None:
+        """Train, release, personalize, evaluate, study cold start."""
+        settings = self.settings
+        groups = prepare_clients(settings, self.folder)
+        write_json(self.folder / "card.json", asdict(self.card))
+        others, targets, new = (
+            [client for client, about in groups.items() if about["group"] == group]
+            for group in (OTHERS, TARGETS, NEW)
+        )
+        self.connect(len(groups), CONNECT_SECONDS)
+        self.choose(others)
+        federation, shift = self.train("train", others)
+        write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
+        release = self._release(shift, self.directions("directions", others))
+        packed = self.packed(shift)
+        self.personalize("personalize", targets, packed)
+        for stage in self.stages:
+            payload = release if stage == "directions" else packed
+            self.evaluate(f"evaluate-{stage}", targets, payload, stage)
+        newcomers = new or targets
+        self._history_study(newcomers, packed)
+        self._collective_study(others, newcomers, shift)
+
+    def _release(self, shift: Shift, directions: Directions | None) -> bytes:
+        """Write release.safetensors once, signed with a key of the run's own; its bytes."""
+        path, key_path = self.folder / FILE_NAME, self.folder / "signing.pem"
+        if not path.exists():
+            if not key_path.exists():
+                SigningKey().write(key_path)
+            key = read_signing_key(key_path)
+            release = Release.first(shift, self.trained_header, key, directions=directions)
+            write_atomic(path, release.to_bytes())
+        return path.read_bytes()
+
+    def _history_study(self, clients: Sequence[str], packed: bytes) -> None:
+        """The newcomers' score with their latest 0, 1, 2, … items."""
+        for length in self.settings.history_lengths:
+            slot = f"history-{length}"
+            if length:
+                self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=length)
+            self.evaluate(slot, clients, packed, "personal" if length else "collective", slot=slot)
+
+    def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
+        """The newcomers' score with collective shifts trained by the first 10, 20, … and by all others."""
+        items = self.settings.collective_study_items
+        sizes = {size for size in self.settings.collective_sizes if size < len(others)}
+        for size in sorted(sizes | {len(others)}) if self.settings.collective_sizes else []:
+            slot = f"collective-{size}"
+            shift = all_others
+            if size < len(others):
+                _, shift = self.train(f"{slot}-train", others[:size])
+            packed = self.packed(shift)
+            self.evaluate(slot, clients, packed, "collective", slot=slot)
+            self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=items)
+            self.evaluate(f"{slot}-personal", clients, packed, "personal", slot=slot)

@@ -1,0 +1,125 @@
+"""All figures of a run folder: metrics with intervals, curves, bytes and bounds."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedperfit.cloud.job.settings import PLACES, read_settled
+from fedperfit.edge.engine.scoring import score
+from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import Task, task_by_name
+from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, MAIN, Bootstrap, Phase, Sample
+from fedperfit.simulation.run.communication import communication
+from fedperfit.simulation.world.build import BOUNDS
+
+METRICS = "metrics.json"
+
+
+def summarise(folder: Path) -> dict[str, Any]:
+    """All figures of a run folder, as JSON values. Phases that are missing are left out."""
+    settings = read_settled(folder)
+    task = task_by_name(settings["task"])
+    bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
+    main = MAIN[task.kind]
+    samples = {
+        path.stem: Sample.of(task, read_json(path))
+        for path in sorted((folder / "results").glob("*.json"))
+        if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
+    }
+    samples = {phase: sample for phase, sample in samples.items() if sample.users}
+    stages = {stage: samples[f"evaluate-{stage}"] for stage in STAGES if f"evaluate-{stage}" in samples}
+    summary: dict[str, Any] = {
+        "task": task.name,
+        "main": main,
+        "lower-is-better": main in LOWER_IS_BETTER,
+        "stages": {stage: _stage(bootstrap, sample) for stage, sample in stages.items()},
+        "differences": {
+            f"{a}-{b}": bootstrap.difference(stages[a], stages[b])
+            for a, b in (("personal", "collective"), ("collective", "base"), ("personal", "base"))
+            if a in stages and b in stages
+        },
+        "users": {
+            user: {
+                stage: float(s.metrics(np.eye(len(s.users)))[main][s.users.index(user)])
+                for stage, s in stages.items()
+            }
+            for user in (next(iter(stages.values())).users if stages else [])
+        },
+        "history": _curve(bootstrap, samples, "history-", "history-0"),
+        "collective": _collective_curve(bootstrap, samples),
+        "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
+        "communication": communication(folder, settings),
+        "places": read_json(folder / PLACES) if (folder / PLACES).exists() else {},
+    }
+    if (folder / BOUNDS).exists():
+        summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)
+    return summary
+
+
+def _stage(bootstrap: Bootstrap, sample: Sample) -> dict[str, Any]:
+    items = int(sample.sums[:, 0].sum())
+    return {"users": len(sample.users), "questions": items, "metrics": bootstrap.estimates(sample)}
+
+
+def _curve(
+    bootstrap: Bootstrap, samples: dict[str, Sample], prefix: str, origin: str
+) -> list[dict[str, Any]]:
+    points = []
+    for phase, sample in samples.items():
+        size = phase.removeprefix(prefix)
+        if phase.startswith(prefix) and size.isdigit():
+            point = {"size": int(size), "metrics": bootstrap.estimates(sample)}
+            if origin in samples:
+                point["difference"] = bootstrap.difference(sample, samples[origin])
+            points.append(point)
+    return sorted(points, key=lambda point: int(str(point["size"])))
+
+
+def _collective_curve(bootstrap: Bootstrap, samples: dict[str, Sample]) -> list[dict[str, Any]]:
+    points = _curve(bootstrap, samples, "collective-", "")
+    for point in points:
+        alone, above = (samples.get(f"collective-{point['size']}{end}") for end in ("", "-personal"))
+        if alone is not None and above is not None:
+            point["personal"] = bootstrap.estimates(above)
+            point["difference"] = bootstrap.difference(above, alone)
+    return points
+
+
+def _world(
+    bootstrap: Bootstrap,
+    task: Task,
+    bounds: dict[str, list[dict[str, str]]],
+    stages: dict[str, Sample],
+    samples: dict[str, Sample],
+    main: str,
+) -> dict[str, Any]:
+    """Bounds of the evaluated users, and the share of the possible gain that was recovered."""
+    result: dict[str, Any] = {"bounds": {}, "share": {}}
+    for name, sample in (*stages.items(), ("history", samples.get("history-0"))):
+        if sample is None:
+            continue
+        unknown, bayes = (_bound(task, bounds, sample.users, which) for which in ("unknown", "bayes"))
+        group = "newcomers" if name == "history" else "targets"
+        result["bounds"][group] = {
+            "unknown": bootstrap.estimates(unknown),
+            "bayes": bootstrap.estimates(bayes),
+        }
+        if group == "targets" and (share := bootstrap.share(sample, unknown, bayes, main)):
+            result["share"][name] = share
+    return result
+
+
+def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str], which: str) -> Sample:
+    phase: Phase = {}
+    for user in users:
+        answers = bounds[user]
+        sums = score(task, [a[which] for a in answers], [a["gold"] for a in answers])
+        phase[user] = {"items": len(answers), "metrics": sums}
+    return Sample.of(task, phase)
+
+
+def write_metrics(folder: Path) -> None:
+    """Write `metrics.json` of a run folder."""
+    write_json(folder / METRICS, summarise(folder))

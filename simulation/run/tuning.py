@@ -1,0 +1,92 @@
+"""Chooses a learning rate on validation data: histories of others, never a target's question.
+
+Each of a few others fits a personal shift on the older three quarters of its history and is scored
+on the rest; collective training plays no part, so a personal rate is chosen on the base model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from fedperfit.edge.agent.agent import Agent, Outcome, Result, evaluate, personalize
+from fedperfit.edge.agent.history import read_history, write_history
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.simulation.client_app import CLIENTS
+from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.settings import RunSettings
+
+VALIDATION_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One learning rate and epoch count, and what it reached."""
+
+    learning_rate: float
+    epochs: int
+    score: float
+    """Share of validation items answered right (categories, ratings), or mean ROUGE-1."""
+    without: float
+    """The same without a personal shift."""
+
+
+def tune(settings: RunSettings, rates: list[float], epochs: list[int], users: int) -> Iterator[Trial]:
+    """Try every rate with every number of epochs on the first `users` others of the run's data."""
+    base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+    shape = settings.shape(base.card)
+    header = ShiftHeader(shape, settings.task, base.card.fingerprint, 0)
+    packed = pack(Shift.identity(shape, seed=settings.seed), header)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        roster = prepare_clients(settings, folder)
+        others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS][:users]
+        items = ItemCache(base)
+        agents = []
+        for index in others:
+            _hold_out(folder / CLIENTS / str(index))
+            agents.append(Agent(folder / CLIENTS / str(index), base, items))
+        without = _score(agents, packed, settings, "collective")
+        for count in epochs:
+            for rate in rates:
+                training = replace(settings.training(personal=True), learning_rate=rate, epochs=count)
+                fits = personalize(agents, packed, settings.personal("tuning"), training, items)
+                _succeeded(fits)
+                yield Trial(rate, count, _score(agents, packed, settings, "personal"), without)
+
+
+def _hold_out(folder: Path) -> None:
+    """Turn the latest quarter of a client's items into its questions."""
+    history = read_history(folder)
+    count = max(1, round(len(history.items) * VALIDATION_SHARE))
+    held = [
+        {"id": str(number), "input": _question(history.task, item), "gold": str(item[history.task.answer])}
+        for number, item in enumerate(history.items[-count:])
+    ]
+    write_history(folder, replace(history, items=history.items[:-count], answered=[], questions=held))
+
+
+def _question(task: Task, item: dict[str, object]) -> str:
+    return task.instruction + str(item[task.field])
+
+
+def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str) -> float:
+    outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].items))
+    key = "rouge-1" if agents[0].history.task.kind is Kind.TEXT else "correct"
+    total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))
+    return total / sum(outcome.items for outcome in outcomes)
+
+
+def _succeeded(results: Iterator[Result]) -> list[Outcome]:
+    """The outcomes; raises the first error."""
+    outcomes = []
+    for _, result in results:
+        if isinstance(result, InputError):
+            raise result
+        outcomes.append(result)
+    return outcomes

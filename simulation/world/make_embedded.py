@@ -1,0 +1,176 @@
+"""Trains the embedded model on the world's population: `python -m fedperfit.simulation.world.make_embedded`.
+
+Llama architecture, its byte-level BPE trained on the same texts. The same seed gives the same
+files on one machine. Set the allocator as `simulation.run.environment` does, or it takes twice as long.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import typer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.world.build import KINDS, population_pairs
+
+SPECIAL = ("<pad>", "<s>", "</s>")
+VOCABULARY = 3072
+PROMPT_SHARE = 0.15
+"""Share of the prompt tokens, drawn at random, that are predicted beside all target tokens."""
+PROMPT_WEIGHT = 0.2
+
+
+def train_tokenizer(seed: int, *, pairs_per_task: int = 4000) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with single digits over the population's prompts and targets."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_texts(seed, pairs_per_task), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=SPECIAL[0], bos_token=SPECIAL[1], eos_token=SPECIAL[2]
+    )
+
+
+def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
+    for task in KINDS:
+        pairs = population_pairs(task, seed)
+        for _ in range(pairs_per_task):
+            pair, _ = next(pairs)
+            yield pair.prompt + pair.target
+
+
+def build_model(vocabulary: int) -> LlamaForCausalLM:
+    """8 layers, d = 192: 4 M parameters."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=192,
+            intermediate_size=512,
+            num_hidden_layers=8,
+            num_attention_heads=6,
+            num_key_value_heads=6,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
+    )
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows of one task without the tokens they all start with, padded on the right."""
+
+    shared: torch.Tensor
+    """(1, prefix) the instruction, run once."""
+    ids: torch.Tensor
+    """(batch, tokens)"""
+    target: torch.Tensor
+    """(batch, tokens) bool, true at target tokens."""
+
+
+def _collate(pairs: list[Pair], tokenizer: PreTrainedTokenizerFast) -> _Batch:
+    prompts = tokenizer([pair.prompt for pair in pairs])["input_ids"]
+    targets = tokenizer([pair.target for pair in pairs])["input_ids"]
+    rows = [([1, *p, *t, 2], len(p) + 1) for p, t in zip(prompts, targets, strict=True)]
+    shared = _common_prefix([row for row, _ in rows]) - 1
+    width = max(len(row) for row, _ in rows) - shared
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    target = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, (row, prompt) in enumerate(rows):
+        ids[index, : len(row) - shared] = torch.tensor(row[shared:])
+        target[index, prompt - shared : len(row) - shared] = True
+    return _Batch(torch.tensor([rows[0][0][:shared]]), ids, target)
+
+
+def _common_prefix(rows: list[list[int]]) -> int:
+    for index, tokens in enumerate(zip(*rows, strict=False)):
+        if len(set(tokens)) > 1:
+            return index
+    return min(len(row) for row in rows)
+
+
+def _loss(model: LlamaForCausalLM, batch: _Batch) -> tuple[torch.Tensor, float]:
+    """Training loss, and the mean loss of the target tokens."""
+    prompt = (batch.ids != 0) & ~batch.target & (torch.rand(batch.ids.shape) < PROMPT_SHARE)
+    predicted = (batch.target | prompt)[:, 1:]
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = model.model(input_ids=batch.shared, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(batch.ids))
+        hidden = model.model(input_ids=batch.ids, past_key_values=cache).last_hidden_state
+        logits = model.lm_head(hidden[:, :-1][predicted])
+    loss = F.cross_entropy(logits.float(), batch.ids[:, 1:][predicted], reduction="none")
+    of_target = loss[batch.target[:, 1:][predicted]]
+    return (of_target.sum() + PROMPT_WEIGHT * loss.sum()) / len(of_target), of_target.mean().item()
+
+
+def _optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    known = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in known]
+    return [
+        torch.optim.Muon(matrices, lr=peak, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=peak, betas=(0.9, 0.98), weight_decay=0.05),
+    ]
+
+
+def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """Train on `3 * batch` fresh pairs per step, bf16 autocast; prints a line every 25 steps."""
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(seed)
+    model = build_model(len(tokenizer))
+    model.train()
+    streams = {task: population_pairs(task, seed) for task in KINDS}
+    optimizers = _optimizers(model, peak)
+    started = time.monotonic()
+    for step in range(steps):
+        warm = min(1.0, (step + 1) / 100)
+        rate = peak * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        shown = []
+        for task, stream in streams.items():
+            rows = _collate([next(stream)[0] for _ in range(batch)], tokenizer)
+            loss, of_target = _loss(model, rows)
+            (loss / len(streams)).backward()
+            shown.append(f"{task} {of_target:.3f}")
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        if step % 25 == 0 or step == steps - 1:
+            print(f"step {step}/{steps} {time.monotonic() - started:.0f} s  {'  '.join(shown)}", flush=True)
+    return model.eval(), tokenizer
+
+
+def main(
+    to: Path = typer.Option(Path("protocol/embedded"), help="Folder to write the model to."),
+    seed: int = 1,
+    steps: int = typer.Option(1500, help="Optimizer steps."),
+    batch: int = typer.Option(32, help="Pairs of each task per step."),
+    peak: float = typer.Option(3e-3, help="Peak learning rate."),
+) -> None:
+    """Train the embedded model and write it in bf16."""
+    model, tokenizer = train(seed, steps, batch, peak)
+    model.bfloat16().save_pretrained(to)
+    tokenizer.save_pretrained(to)
+
+
+if __name__ == "__main__":
+    typer.run(main)

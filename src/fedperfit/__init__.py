@@ -1,0 +1,1 @@
+"""Federated personalization of language models: collective and personal shifts of a frozen model."""

@@ -1,0 +1,88 @@
+import sys
+from pathlib import Path
+
+import pytest
+from flwr.app import Message, RecordDict
+from tests.cloud.fake_grid import HEADER, SHAPE, FakeGrid, federation, honest, perturbed
+
+from fedperfit.cloud.cli import main as cli
+from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.shift.shift_file import sha256
+from fedperfit.protocol.trust.signing import SigningKey
+
+SHIFT = perturbed(Shift.identity(SHAPE, seed=0), "release")
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["fedperfit-cloud", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def test_the_life_of_a_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SigningKey().write(tmp_path / "signing.pem")
+    assert command(monkeypatch, "release", "list", tmp_path) == 2
+    assert "no release yet" in capsys.readouterr().err
+    first = CloudReleases(tmp_path).publish(SHIFT, HEADER)
+    assert command(monkeypatch, "release", "rotate", tmp_path) == 0
+    assert command(monkeypatch, "release", "list", tmp_path) == 0
+    capsys.readouterr()
+    assert command(monkeypatch, "release", "verify", tmp_path, "--key", first.key) == 0
+    assert "2 releases verified" in capsys.readouterr().out
+    assert command(monkeypatch, "release", "show", tmp_path) == 0
+    shown = capsys.readouterr().out
+    for text in (sha256(first.packed), first.digest, "LaMP_2M", "l7", "1, 2"):
+        assert text in shown
+    (tmp_path / "releases" / "00000001.safetensors").unlink()
+    assert command(monkeypatch, "release", "verify", tmp_path) == 2
+    assert "release 2 does not follow" in capsys.readouterr().err
+
+
+def test_show_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def answer(client: str, message: Message) -> list[Message]:
+        return [Message(RecordDict(), reply_to=message)] if client == "b[en]" else honest(client, message)
+
+    grid = FakeGrid({1: "anna", 2: "b[en]"}, answer)
+    federation(tmp_path, grid).train(["anna", "b[en]"], lambda report: None)
+    assert command(monkeypatch, "checkpoint", "show", tmp_path / "checkpoints") == 0
+    shown = capsys.readouterr().out
+    assert "LaMP_2M, 2 rounds" in shown
+    assert "round 1: dropped b[en]: the record" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["release", "show", "missing"], "missing: no such file"),
+        (["release", "show", "."], "error: "),
+        (["checkpoint", "show", "missing"], "missing: no such folder"),
+        (["checkpoint", "show", "."], ".: no checkpoint"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    reason: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(monkeypatch, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("error: ")
+    assert reason in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["release"], ["release", "show"], ["checkpoint", "show"]])
+def test_help_teaches(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, *arguments, "--help") == 0
+    assert "Usage: fedperfit-cloud" in capsys.readouterr().out

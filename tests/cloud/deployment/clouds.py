@@ -1,0 +1,65 @@
+"""A cloud on free ports of the loopback, up for as long as a test needs it."""
+
+import shutil
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, init
+from fedperfit.cloud.deployment.up import up
+from fedperfit.protocol.system.flower import free_ports
+
+needs_nginx = pytest.mark.skipif(
+    shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None, reason="nginx is not installed"
+)
+SMALL: dict[str, object] = {
+    "rounds": 3,
+    "personal-epochs": 2,
+    "collective-max-items": 8,
+    "clients": 3,
+    "connect-seconds": 120.0,
+    "deadline-seconds": 120.0,
+}
+
+
+def make_cloud(folder: Path, **changed: object) -> tuple[CloudHome, CloudSettings]:
+    port, superlink = free_ports(2)
+    home = CloudHome(folder)
+    places = {"host": "127.0.0.1", "port": port, "superlink-port": superlink}
+    return home, init(home, "quickstart", SMALL | places | changed)
+
+
+@contextmanager
+def running(home: CloudHome, patience: int = 15) -> Iterator[None]:
+    """The cloud up in a thread; its failure to start is raised here."""
+    ready, stop = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            up(home, lambda _: ready.set(), stop.is_set, patience=patience)
+        except BaseException as error:
+            failed.append(error)
+            ready.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        ready.wait()
+        if failed:
+            raise failed[0]
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def trusting(home: CloudHome) -> ssl.SSLContext:
+    """What an edge knows of the cloud: its authority's certificate."""
+    return ssl.create_default_context(cafile=str(home.tls / "ca.crt"))

@@ -1,0 +1,113 @@
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+import torch
+from tests.protocol.trust.chains import HEADER, shift
+
+from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.release import Release, check_chain
+from fedperfit.protocol.trust.signing import SigningKey
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> CloudReleases:
+    SigningKey().write(tmp_path / "signing.pem")
+    return CloudReleases(tmp_path)
+
+
+def test_publishing_makes_a_chain_and_again_is_no_news(cloud: CloudReleases):
+    first = cloud.publish(shift(1), HEADER)
+    assert cloud.publish(shift(1), HEADER) == first
+    second = cloud.publish(shift(2), HEADER, epsilon=2.0, lifetime=timedelta(days=1))
+    assert [release.version for release in cloud.verify()] == [1, 2]
+    assert (cloud.latest(), second.epsilon) == (second, 2.0)
+
+
+def test_the_same_shift_is_released_again_when_expired_or_of_another_privacy(cloud: CloudReleases):
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    expired = Release.first(shift(1), HEADER, cloud.key(), issued=past, lifetime=timedelta(days=1))
+    (cloud.folder / "releases").mkdir()
+    (cloud.folder / "releases" / "00000001.safetensors").write_bytes(expired.to_bytes())
+    renewed = cloud.publish(shift(1), HEADER)
+    assert (renewed.version, renewed.packed) == (2, expired.packed)
+    spent = cloud.publish(shift(1), HEADER, epsilon=2.0)
+    assert (spent.version, spent.epsilon) == (3, 2.0)
+    assert cloud.publish(shift(1), HEADER, epsilon=2.0) == spent
+
+
+def test_the_same_shift_with_directions_is_another_release(cloud: CloudReleases):
+    directions = Directions.of((0,), torch.ones(1, 2), torch.ones(1, 2))
+    bare = cloud.publish(shift(1), HEADER)
+    carrying = cloud.publish(shift(1), HEADER, directions=directions)
+    assert (bare.version, carrying.version) == (1, 2)
+    assert cloud.publish(shift(1), HEADER, directions=directions) == carrying
+    assert cloud.publish(shift(1), HEADER).version == 3
+    cloud.verify()
+
+
+def test_rotation(cloud: CloudReleases):
+    with pytest.raises(InputError, match="no release yet"):
+        cloud.rotate()
+    first = cloud.publish(shift(1), HEADER)
+    rotated = cloud.rotate()
+    assert rotated.packed == first.packed
+    third = cloud.publish(shift(2), HEADER)
+    assert third.key == rotated.key != first.key
+    check_chain(cloud.all(), first.key)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_killed_rotation_is_finished_or_undone(cloud: CloudReleases, monkeypatch, released: bool):
+    cloud.publish(shift(1), HEADER)
+    before = cloud.key().public
+
+    def die(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", die) if released else monkeypatch.setattr(Release, "rotated", die)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.rotate()
+    monkeypatch.undo()
+    assert (cloud.key().public == before) is not released
+    assert not (cloud.folder / "signing.next.pem").exists()
+    cloud.publish(shift(2), HEADER)
+    cloud.rotate()
+    assert len(cloud.verify()) == 3 + released
+
+
+def test_who_asks_for_the_key_during_a_rotation_does_not_undo_it(cloud: CloudReleases, monkeypatch):
+    cloud.publish(shift(1), HEADER)
+    keys: list[str] = []
+    asking = Thread(target=lambda: keys.append(CloudReleases(cloud.folder).key().public))
+    rotated = Release.rotated
+
+    def interrupted(*arguments: Any, **named: Any) -> Release:
+        asking.start()
+        asking.join(0.3)
+        return rotated(*arguments, **named)
+
+    monkeypatch.setattr(Release, "rotated", interrupted)
+    release = cloud.rotate()
+    asking.join()
+    assert keys == [release.key]
+    assert cloud.publish(shift(2), HEADER).key == release.key
+
+
+def test_a_folder_that_is_not_there_is_not_made(tmp_path: Path):
+    with pytest.raises(InputError, match="no such folder"):
+        CloudReleases(tmp_path / "missing").rotate()
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_release_that_was_exchanged_is_found(cloud: CloudReleases):
+    for number in range(3):
+        cloud.publish(shift(number), HEADER)
+    paths = sorted((cloud.folder / "releases").iterdir())
+    paths[1].write_bytes(paths[2].read_bytes())
+    with pytest.raises(InputError, match="release 3 does not follow from the 1 before"):
+        cloud.verify()

@@ -1,0 +1,131 @@
+"""The owner's commands against a running agent, and without one."""
+
+import json
+
+import pytest
+from tests.edge.deployment.deployments import CLOUD, PERSONAL, TRAINING, deployed, releases, served, settings
+from tests.edge.edge_clients import write_client
+
+from fedperfit.edge.cli import main as cli
+from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.joining import settle
+from fedperfit.edge.vault.vault import Vault
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.bundle import Bundle
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command; its exit code and what it said."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["fedperfit-edge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out + said.err
+
+    return run
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = Home(write_client(tmp_path / "ada", items=24, questions=8))
+    settings().write(home)
+    return home
+
+
+def test_the_life_of_an_edge(run, home, header, tmp_path):
+    question = json.loads((home.folder / "questions.jsonl").read_text().splitlines()[0])
+    with deployed(home.folder) as edge, served(edge):
+        assert run("ask", home.folder, question["input"])[1].startswith("error: there is no release yet")
+        edge.personalize(releases(header, 1)[0].to_bytes(), PERSONAL, TRAINING, lambda: True)
+        code, said = run("explain", home.folder)
+        assert code == 0
+        assert "personal origin" in said
+        items = tmp_path / "items.jsonl"
+        items.write_text('{"description": "a film about the sea", "tag": "classic"}\n\n')
+        code, said = run("learn", home.folder, items)
+        assert (code, "learned 1, 1 in the vault; 4 steps" in said) == (0, True)
+        code, said = run("ask", home.folder, question["input"], "--stage", "personal")
+        assert said.strip() in edge.agent.history.task.labels
+        assert run("generate", home.folder, "a film", "--max-new-tokens", 4)[0] == 0
+        assert run("sent", home.folder)[1].strip().endswith("0 messages, 0 bytes in all")
+        items.write_text("{}")
+        code, said = run("learn", home.folder, items)
+        assert (code, said.count("\n")) == (2, 1)
+        assert run("rotate-key", home.folder)[1].endswith("another process is using this vault\n")
+        assert "forgot 2 personal shifts and 1 learned items" in run("forget", home.folder, "--yes")[1]
+    assert run("explain", home.folder) == (
+        2,
+        f"error: {home.folder}: the agent is not running; see fedperfit-edge join\n",
+    )
+
+
+def test_keys_are_rotated_and_forgotten_without_an_agent(run, home, header, monkeypatch):
+    with deployed(home.folder) as edge:
+        edge.personalize(releases(header, 1)[0].to_bytes(), PERSONAL, TRAINING, lambda: True)
+    monkeypatch.setenv("FEDPERFIT_PASSPHRASE", "open sesame")
+    before = (home.folder / "vault" / "vault.key").read_bytes()
+    assert "kept by passphrase" in run("rotate-key", home.folder, "--to", "passphrase")[1]
+    assert (home.folder / "vault" / "vault.key").read_bytes() != before
+    assert read_settings(home).key == "passphrase"
+    with pytest.raises(InputError, match="kept by 'passphrase'"):
+        Vault(home.folder / "vault").open("full")
+    monkeypatch.delenv("FEDPERFIT_PASSPHRASE")
+    assert "forgot 2 personal shifts" in run("forget", home.folder, "--yes")[1]
+
+
+def bundle(**changed):
+    fingerprint = read_card("embedded").fingerprint
+    fields = {"name": "ada", "address": "127.0.0.1:1", "authority": "ca", "node_key": "key"}
+    fields |= {"release_key": CLOUD.public, "task": "LaMP_2M", "base_model": "embedded"}
+    return Bundle(**(fields | {"fingerprint": fingerprint} | changed))
+
+
+JOINING = {
+    "questions": None,
+    "base_model": "",
+    "shares_metrics": False,
+    "key": "file",
+    "device": "cpu",
+}
+
+
+def test_settling_makes_a_folder_once(tmp_path):
+    home = Home(tmp_path / "ada")
+    history = tmp_path / "mine.jsonl"
+    with pytest.raises(InputError, match="where is your history"):
+        settle(bundle(), home, history=None, **JOINING)
+    with pytest.raises(InputError, match=r"mine\.jsonl: no such file"):
+        settle(bundle(), home, history=history, **JOINING)
+    history.write_text('{"description": "a film", "tag": "classic"}\n')
+    with pytest.raises(InputError, match="not the base model"):
+        settle(bundle(fingerprint="0"), home, history=history, **JOINING)
+    assert not home.folder.exists()
+    made = settle(bundle(), home, history=history, **JOINING)
+    assert made == settle(bundle(), home, history=None, **JOINING)
+    with deployed(home.folder) as edge:
+        assert len(edge.agent.history.items) == 1
+        assert not edge.agent.history.shares_metrics
+    with pytest.raises(InputError, match="another enrolment"):
+        settle(bundle(node_key="other"), home, history=history, **JOINING)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["join", "missing.bundle"], "missing.bundle: no such file"),
+        (["agent", "."], "not a joined edge"),
+        (["serve", "."], "not a joined edge"),
+        (["serve", "HOME", "--host", "0.0.0.0"], "--allow-remote"),
+        (["forget", ".", "--yes"], "not a joined edge"),
+    ],
+)
+def test_a_mistake_is_one_line(run, home, monkeypatch, tmp_path, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    code, said = run(*(home.folder if part == "HOME" else part for part in arguments))
+    assert code == 2
+    assert reason in said
+    assert said.count("\n") == 1

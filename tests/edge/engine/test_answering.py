@@ -1,0 +1,112 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.edge.moved_shift import moved
+
+from fedperfit.edge.engine.answering import Question, generate, likeliest
+from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.slab import Slab, Stack
+from fedperfit.protocol.shift.injection import injected
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.tasks import MOVIE_TAGS, Pair
+
+PROMPTS = [
+    "Generate a headline for the following article: In Newfield, the mayor opened the bridge in May.\n",
+    "Generate a headline for the following article: The bridge was painted.\n",
+    "tweet:\n",
+]
+
+
+@pytest.fixture(scope="module")
+def prompts(base):
+    return [example.prompt for example in encode(base, [Pair(text, "") for text in PROMPTS])]
+
+
+def questions_of(prompts):
+    return [Question(prompt) for prompt in prompts]
+
+
+def slow_logits(base, shifts, prompt, continuation):
+    """Log-probabilities after each position, the whole row recomputed, no cache, no padding."""
+    ids = torch.tensor([[*prompt, *continuation]])
+    inside = torch.arange(ids.shape[1])[None] < len(prompt)
+    mask = shifts[0].shape.positions.mask(inside) if shifts else inside
+    with torch.no_grad(), injected(base.model, shifts, mask):
+        return base.model(input_ids=ids, use_cache=False).logits[0].log_softmax(-1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_greedy_text_equals_recomputing_every_token(base, shape, prompts, count):
+    shifts = [moved(shape, seed) for seed in range(count)]
+    answers = generate(base, Stack(shifts, None, False), questions_of(prompts), batch_size=2)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        produced: list[int] = []
+        while len(produced) < 64:
+            token = int(slow_logits(base, shifts, prompt, produced)[-1].argmax())
+            if token == base.tokenizer.eos_token_id:
+                break
+            produced.append(token)
+        assert answer == base.tokenizer.decode(produced, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count):
+    shifts = [moved(shape, seed) for seed in range(count)]
+    tokens = base.tokenizer(list(MOVIE_TAGS), add_special_tokens=False)["input_ids"]
+    labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
+    chosen = likeliest(base, Stack(shifts, None, False), questions_of(prompts), labels, batch_size=2)
+    for prompt, index in zip(prompts, chosen, strict=True):
+        scores = []
+        for label in labels:
+            logs = slow_logits(base, shifts, prompt, label)
+            places = range(len(prompt) - 1, len(prompt) - 1 + len(label))
+            scores.append(sum(logs[place, token].item() for place, token in zip(places, label, strict=True)))
+        assert scores[index] == pytest.approx(max(scores), abs=1e-4)
+
+
+def test_answers_keep_the_order_of_prompts(base, prompts):
+    stack, questions = Stack([], None, False), questions_of(prompts)
+    answers = generate(base, stack, questions, batch_size=3)
+    assert generate(base, stack, questions[::-1], batch_size=1) == answers[::-1]
+
+
+@pytest.mark.parametrize("positions", ["l7", "f7+l7"])
+@pytest.mark.parametrize("additive", [False, True])
+def test_users_side_by_side_answer_as_each_would_alone(base, shape, prompts, positions, additive):
+    shape = replace(shape, positions=Positions.parse(positions))
+    shared, own = [moved(shape, 9)], [moved(shape, seed) for seed in range(3)]
+    questions = [Question(prompt, user) for prompt in prompts for user in (2, 0, 1)]
+    labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
+    together = Stack(shared, Slab.of(own, base.device), additive)
+    items = ItemCache(base)
+    texts = generate(base, together, questions, batch_size=4, items=items)
+    chosen = likeliest(base, together, questions, labels, batch_size=4, items=items)
+    assert bool(items.bytes) is (positions == "l7")
+    assert generate(base, together, questions, batch_size=4) == texts
+    assert len(set(texts)) > len(prompts)
+    for index, question in enumerate(questions):
+        alone = Stack([*shared, own[question.user]], None, additive)
+        one = [Question(question.prompt)]
+        assert generate(base, alone, one, batch_size=1) == [texts[index]]
+        assert likeliest(base, alone, one, labels, batch_size=1) == [chosen[index]]
+
+
+@pytest.mark.parametrize("budget", [1 << 30, 1])
+def test_questions_asked_again_are_answered_from_what_was_kept(base, shape, prompts, budget):
+    """With too small a budget too; every stage against the answers without a cache."""
+    items = ItemCache(base, budget)
+    questions = questions_of(prompts)
+    labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
+    for seed in range(3):
+        stack = Stack([moved(shape, seed)], None, False)
+        kept = items.bytes
+        assert generate(base, stack, questions, batch_size=2, items=items) == generate(
+            base, stack, questions, batch_size=2
+        )
+        assert likeliest(base, stack, questions, labels, batch_size=3, items=items) == likeliest(
+            base, stack, questions, labels, batch_size=3
+        )
+        assert seed == 0 or items.bytes == kept
+    assert (items.bytes > 0) is (budget > 1)

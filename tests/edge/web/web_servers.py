@@ -1,0 +1,34 @@
+"""The owner's web server over a real agent, on a free port."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from fedperfit.edge.web.app import LOOPBACK, build
+from fedperfit.protocol.system.flower import free_ports
+
+TOKEN = "a-token-for-tests"
+
+
+@contextmanager
+def web(folder: Path) -> Iterator[str]:
+    """The server's address."""
+    (port,) = free_ports(1)
+    app = build(folder, TOKEN, hosts=LOOPBACK)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()

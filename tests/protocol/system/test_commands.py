@@ -1,0 +1,38 @@
+"""How command lines tell what is wrong."""
+
+import pytest
+import typer
+
+from fedperfit.protocol.system.commands import run
+from fedperfit.protocol.system.errors import InputError, RunFailed, printable
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("bad\x1b[2Jname\nsecond"), 2, "error: bad?[2Jname?second"),
+        (RunFailed("it\x07 ended"), 1, "error: it? ended"),
+        (FileNotFoundError(2, "No such file", "a\nb"), 2, "error: a?b: No such file"),
+    ],
+)
+def test_an_error_is_one_line_that_a_terminal_only_shows(capsys, error, code, said):
+    app = typer.Typer()
+
+    @app.command()
+    def fail() -> None:
+        raise error
+
+    @app.command()
+    def other() -> None:
+        """So that commands are named."""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["x", "fail"])
+        with pytest.raises(SystemExit) as caught:
+            run(app, "x")
+    assert caught.value.code == code
+    assert capsys.readouterr().err.strip() == said
+
+
+def test_letters_of_all_scripts_are_kept():
+    assert printable("Grüße 世界 🙂") == "Grüße 世界 🙂"

@@ -1,0 +1,142 @@
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import (
+    mend_lines,
+    read_json,
+    read_json_lines,
+    sweep,
+    write_atomic,
+    write_json,
+    write_json_lines,
+)
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_write_makes_folders_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b" / "file"
+    write_atomic(path, b"old")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_failed_write_keeps_the_old_content_and_leaves_no_litter(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_interrupt_keeps_the_old_content(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@given(values=st.lists(JSON, max_size=4))
+def test_json_round_trip(tmp_path_factory, values):
+    folder = tmp_path_factory.mktemp("json")
+    write_json(folder / "one.json", values)
+    write_json_lines(folder / "many.jsonl", values)
+    assert read_json(folder / "one.json") == values
+    assert read_json_lines(folder / "many.jsonl") == values
+
+
+def test_blank_lines_are_skipped(tmp_path):
+    path = tmp_path / "many.jsonl"
+    path.write_text('{"a": 1}\n\n  \n2', encoding="utf-8")
+    assert read_json_lines(path) == [{"a": 1}, 2]
+
+
+BROKEN = {
+    "cut off": b'{"a": [1, 2',
+    "not UTF-8": b'{"a": "\xff"}',
+    "no JSON": b"<html>",
+    "byte order mark": b"\xef\xbb\xbf{}",
+    "too deep": b"[" * 200_000,
+    "too long a number": b"1" * 5_000,
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize("read", [read_json, read_json_lines])
+def test_broken_files_are_one_line_naming_the_file(tmp_path, read, content):
+    path = tmp_path / "broken.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"broken\.json") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [read_json, read_json_lines])
+def test_missing_file_and_folder_are_told(tmp_path, read):
+    with pytest.raises(InputError, match=r"gone\.json: no such file"):
+        read(tmp_path / "gone.json")
+    with pytest.raises(InputError, match="directory"):
+        read(tmp_path)
+
+
+def test_broken_line_is_named(tmp_path):
+    lines, whole = tmp_path / "many.jsonl", tmp_path / "one.json"
+    lines.write_text("{}\n{}\n{oops}\n", encoding="utf-8")
+    whole.write_text('{\n"a": oops}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"many\.jsonl, line 3"):
+        read_json_lines(lines)
+    with pytest.raises(InputError, match=r"one\.json, line 2"):
+        read_json(whole)
+
+
+def test_text_stays_readable(tmp_path):
+    write_json(tmp_path / "one.json", {"name": "Zoë"})
+    assert "Zoë" in (tmp_path / "one.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "one.json").read_bytes()) == {"name": "Zoë"}
+
+
+@given(st.binary(), st.binary())
+def test_mending_keeps_whole_lines_only(tmp_path_factory, kept, torn):
+    path = tmp_path_factory.mktemp("mend") / "lines"
+    torn = torn.replace(b"\n", b"")
+    whole = kept + b"\n" if kept else b""
+    path.write_bytes(whole + torn)
+    mend_lines(path)
+    assert path.read_bytes() == whole
+    mend_lines(path.with_name("missing"))
+
+
+def test_sweeping_removes_what_killed_writers_left(tmp_path):
+    write_atomic(tmp_path / "kept", b"x")
+    (tmp_path / ".kept.abc.part").write_bytes(b"half")
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -1,0 +1,134 @@
+"""`fedperfit analyze`: delta-vectors against plain forward passes, texts of equal length, the command."""
+
+import csv
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.simulation.compare.small_comparison import begun, tiny_base
+
+from fedperfit.edge.agent.history import History
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, asked, delta_vectors
+from fedperfit.simulation.compare.prompts import PAIRS, SENTENCES, with_items
+from fedperfit.simulation.data.participants import Target
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    """A bench with the tiny model, and three users."""
+    shop = begun(tmp_path_factory.mktemp("analyze") / "run", methods=["base"])
+    return shop.bench("LaMP_2M", 0), shop.cast("LaMP_2M").targets
+
+
+def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
+    bench, targets = studied
+    users = asked(bench, targets, 2, SENTENCES)
+    found = delta_vectors(bench.base, users)
+    start = [bench.base.tokenizer.bos_token_id]
+
+    def last(ids):
+        out = bench.base.model(torch.tensor([[*start, *ids]]), output_hidden_states=True)
+        return torch.stack([hidden[0, -1] for hidden in out.hidden_states[1:-1]])  # the last is normed
+
+    for kind in (HISTORY, RANDOM, OTHER):
+        assert found[kind].shape == (3, 4, 32)
+        for user, v in zip(users, found[kind], strict=True):
+            with torch.no_grad():
+                each = [
+                    last((*text, *query)) - last(query)
+                    for text, query in zip(user.contexts[kind], user.queries, strict=True)
+                ]
+            torch.testing.assert_close(v[:-1], torch.stack(each).mean(0), atol=1e-4, rtol=1e-4)
+
+
+def test_no_text_moves_nothing(studied):
+    bench, targets = studied
+    users = [replace(user, contexts={HISTORY: ((), ())}) for user in asked(bench, targets, 2, PAIRS)]
+    assert torch.equal(delta_vectors(bench.base, users)[HISTORY], torch.zeros(3, 4, 32))
+
+
+@pytest.mark.parametrize("template", [PAIRS, SENTENCES])
+def test_controls_have_as_many_tokens_as_the_history(studied, template):
+    bench, targets = studied
+    users = asked(bench, targets, 3, template)
+    texts = [with_items(bench, target.history.items[::-1], "", template) for target in targets]
+    shown = [tuple(bench.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    vocabulary = {token for ids in shown for token in ids}
+    for user, following in zip(users, [*shown[1:], shown[0]], strict=True):
+        for own, drawn, other in zip(*user.contexts.values(), strict=True):
+            assert 0 < len(own) == len(drawn) == len(other)
+            assert len({own, drawn, other}) == 3
+            assert vocabulary >= {*drawn}
+            assert other[-10:] == following[-10:]
+    again = asked(bench, targets, 3, template)
+    assert [user.contexts for user in users] == [user.contexts for user in again]
+
+
+def test_latest_items_come_first_and_who_has_none_that_fits_is_left_out(studied):
+    bench, targets = studied
+    (user, *_) = asked(bench, targets, 1, SENTENCES)
+    text = bench.base.tokenizer.decode(user.contexts[HISTORY][0])
+    places = [text.index(item["description"][:12]) for item in user.target.history.items]
+    assert places == sorted(places, reverse=True)
+    empty = Target(
+        History("none", TASKS["LaMP_2M"], False, [], [], []), ("q",), targets[0].questions[:1], ("",)
+    )
+    long = replace(targets[0], questions=(targets[0].questions[0] + " word" * 600,))
+    assert [one.target for one in asked(bench, [empty, long, *targets], 2, SENTENCES)] == targets
+
+
+def analyze(monkeypatch, *arguments: str) -> int:
+    from fedperfit.simulation.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["fedperfit", "analyze", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    return int(caught.value.code or 0)
+
+
+def test_the_command_leaves_tables_and_a_report(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    fast = ("--users", "5", "--queries", "2", "--base-model", tiny_base(), "--device", "cpu")
+    assert analyze(monkeypatch, "--tasks", "LaMP_2M,LaMP_4", "--run-dir", str(folder), *fast) == 0
+    said = capsys.readouterr().out
+    about = read_json(folder / "metrics.json")["tasks"]["LaMP_2M"]
+    verdict = about["findings"]["collective-shift"]["verdict"]
+    assert f"random text of the same length: {verdict}." in said
+    assert (about["users"], about["queries"], about["middle"], len(about["layers"])) == (5, 10, 2, 4)
+    with (folder / "results.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["task"] == "LaMP_2M" and row["layer"] == "2"]
+    found = {(row["text"], row["quantity"]): row for row in rows}
+    middle = about["layers"][2]
+    assert float(found[RANDOM, "difference"]["low"]) == middle[RANDOM]["difference"]["low"]
+    assert float(found[HISTORY, "ranks 0.9"]["value"]) == middle[HISTORY]["ranks"]["0.9"]["value"]
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") == 2 * 5
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert analyze(monkeypatch, "--run-dir", str(folder)) == 2
+    assert "is not empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--tasks", "LaMP_9"], "unknown task"),
+        (["--tasks", ""], "name at least one"),
+        (["--tasks", "LaMP_2M,LaMP_2M"], "each once"),
+        (["--tasks", "LaMP_2N"], "the world has no task"),
+        (["--users", "3"], "users=3: must be at least 4"),
+        (["--queries", "0"], "queries=0"),
+        (["--template", "prose"], "expected pairs or sentences"),
+        (["--prompt-form", "other"], "expected lamp or oppu"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--base-model", "./nowhere"], "no such folder"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, arguments, reason, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert analyze(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert reason in error
+    assert "\n" not in error

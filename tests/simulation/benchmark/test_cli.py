@@ -1,0 +1,118 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.simulation.benchmark.benchmark_cases import TINY
+from typer.testing import CliRunner
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.benchmark import (
+    agent_part,
+    decoding_part,
+    orthonormal_part,
+    scaling_part,
+    training_part,
+)
+from fedperfit.simulation.benchmark.measure import Figures
+from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.cli import app
+
+SMALL = ["--layers", "4", "--hidden-size", "32", "--heads", "4", "--device", "cpu", "--threads", "1"]
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what was measured; every contender takes a second per epoch and user, ours a tenth."""
+    seen: list[str] = []
+
+    def measure(contender: str, model: Any, workload: Any, *, threads: int) -> Figures:
+        seen.append(contender)
+        if contender == "pyreft":
+            raise InputError("pyreft cannot be imported: pip install it")
+        return Figures(0.1 if contender == "engine" else 1.0, 5_000_000, 1000)
+
+    monkeypatch.setattr(training_part, "measure", measure)
+    monkeypatch.setattr(scaling_part, "measure", measure)
+    monkeypatch.setattr(orthonormal_part, "HIDDEN_SIZE", 64)
+    monkeypatch.setattr(decoding_part, "NEW_TOKENS", 2)
+    monkeypatch.setattr(agent_part, "ROUNDS", 1)
+    return seen
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["benchmark", *arguments])
+
+
+def test_every_part_prints_its_table_and_leaves_its_figures(tmp_path: Path, measured: list[str]) -> None:
+    out = tmp_path / "benchmark.json"
+    result = run(*SMALL, "--tasks", "LaMP_2M,LaMP_4", "--scaling-users", "10,100", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    for title in ("training a personal shift", "decoding", "scaling", "orthonormal rows"):
+        assert title in result.output
+    content = json.loads(out.read_text())
+    assert [(row["task"], row["positions"]) for row in content["training"]] == [
+        *(("LaMP_2M", "l7"), ("LaMP_2M", "f7+l7"), ("LaMP_4", "l7"), ("LaMP_4", "f7+l7"))
+    ]
+    row = content["training"][0]["contenders"]
+    assert row["plain"]["speed_up"] == pytest.approx(10)
+    assert row["plain"]["share_of_bound"] == pytest.approx(10 / row["plain"]["bound"])
+    assert row["lora-checkpointing"]["bound"] == pytest.approx(1.5 * row["lora"]["bound"])
+    assert "pip install" in row["pyreft"]["error"]
+    assert content["decoding"][0]["token_ms"] > 0
+    assert [entry["users"] for entry in content["scaling"]] == [10, 100]
+    assert len(content["orthonormal"]) == 2
+
+
+def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path: Path, measured: list[str]) -> None:
+    out = str(tmp_path / "benchmark.json")
+    arguments = [*SMALL, "--tasks", "LaMP_4", "--positions", "l7", "--parts", "training", "--out", out]
+    assert run(*arguments).exit_code == 0
+    assert measured == ["engine", "plain", "pyreft", "lora", "lora-checkpointing"]
+    assert run(*arguments).exit_code == 0
+    assert len(measured) == 5, "nothing is measured twice"
+    other = run(*arguments, "--items", "4")
+    assert isinstance(other.exception, InputError)
+    assert "other settings" in str(other.exception)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "LaMP_9"], "unknown 'LaMP_9'"),
+        (["--contenders", "adam"], "unknown 'adam'"),
+        (["--parts", "all"], "unknown 'all'"),
+        (["--threads", "0"], "threads=0"),
+        (["--scaling-users", "10,many"], "'many' is not a number"),
+        (["--positions", "m7"], "positions='m7'"),
+        (["--items", "0"], "items=0"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, measured: list[str], arguments: list[str], message: str
+) -> None:
+    result = run(*SMALL, *arguments, "--out", str(tmp_path / "benchmark.json"))
+    assert isinstance(result.exception, InputError), result.output
+    assert message in str(result.exception)
+    assert not measured
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "benchmark.json"
+    path.write_text("[1]")
+    with pytest.raises(InputError, match="not a file of benchmark measurements"):
+        Record(path, {}, lambda name, figures: None)
+
+
+def test_a_shift_costs_nothing_per_decoded_token_in_layers_run(tmp_path: Path) -> None:
+    """Timings are for the table; here: the same rows for both stages, from real generation."""
+    record = Record(tmp_path / "r.json", {}, lambda name, figures: None)
+    rows = decoding_part.run(replace(TINY, layers=2), "LaMP_4", 1, record)
+    assert [row["stage"] for row in rows] == ["base model alone", "personal shift"]
+    assert all(row["token_ms"] > 0 for row in rows)
+
+
+def test_our_retraction_is_what_is_timed() -> None:
+    assert orthonormal_part._ours(4, users=2) > 0
+    assert orthonormal_part._torch(2) > 0

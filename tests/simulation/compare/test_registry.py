@@ -1,0 +1,88 @@
+"""How methods are found, and how a reader adds one."""
+
+import re
+from pathlib import Path
+
+import pytest
+from tests.simulation.compare.small_comparison import ALL, begun, run_all
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json_lines
+from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.compare.cells import MAIN, Lot
+from fedperfit.simulation.compare.method import lineage, registry
+
+README = Path(__file__).parents[3] / "README.md"
+METHOD = "from fedperfit.simulation.compare.method import Method\n\n\n"
+
+
+def test_every_method_of_the_papers_has_a_row():
+    wanted = (
+        "base majority-global majority-user icl-random icl-full rag-1 rag-2 rag-4 pag lora-c lora-p oppu "
+        "oppu-as-released lofit style-vector loreft perfit-stage1 perfit-stage2-cp perfit-stage2-p perfit "
+        "perfit-rag oppu-rag perfit-small perfit-federated perfit-preset perfit-auto perfit-chameleon "
+        "chameleon chameleon-insights chameleon-personalized chameleon-neutral chameleon-group "
+        "chameleon-unseen"
+    ).split()
+    assert sorted(ALL) == sorted(wanted)
+    titles = [method.title for method in registry().values()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_floors_are_for_tasks_with_labels():
+    found = registry()
+    suiting = {name for name in ALL if not found[name].suits(TASKS["LaMP_4"])}
+    assert suiting == {"majority-global", "majority-user"}
+    assert all(found[name].suits(TASKS["LaMP_3"]) for name in ALL)
+
+
+def test_the_readmes_method_is_one_short_file_and_gives_a_row(tmp_path):
+    section = README.read_text().split("### A method of your own")[1].split("\n## ")[0]
+    code = re.search(r"```python\n(.*?)```", section, re.S)
+    assert code is not None
+    assert len(code[1].splitlines()) < 60
+    file = tmp_path / "latest.py"
+    file.write_text(code[1])
+    (name,) = set(registry([file])) - set(ALL)
+    assert f"--method-file {file.name}" in section
+    shop = begun(tmp_path / "run", methods=["base", name], method_files=[str(file)], draws=20)
+    run_all(shop)
+    lines = read_json_lines(shop.folder / Lot("LaMP_2M", name, MAIN, 0).file)
+    tags = {item["tag"] for target in shop.cast("LaMP_2M").targets for item in target.history.items}
+    assert len(lines) == 3
+    assert all(set(line["answers"]) <= tags for line in lines)
+
+
+def test_lineage_is_in_the_order_of_building():
+    assert lineage(registry(), "perfit-rag") == ["perfit-stage1", "perfit", "perfit-rag"]
+    assert lineage(registry(), "base") == ["base"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("x = 1\n", "holds no Method"),
+        ("import no_such_library\n", "ModuleNotFoundError"),
+        ("def (\n", "SyntaxError"),
+        (f"{METHOD}class A(Method):\n    name = 'base'\n    title = 'again'\n", "two methods are called"),
+        (
+            f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'b'\n",
+            "which cannot be",
+        ),
+        (
+            f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'a'\n",
+            "which cannot be",
+        ),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_in_one_line(tmp_path, text, reason):
+    file = tmp_path / "wrong.py"
+    file.write_text(text)
+    with pytest.raises(InputError, match=reason) as caught:
+        registry([file])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere\.py"):
+        registry([tmp_path / "nowhere.py"])

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from tests.simulation.small_run import prepare, small_settings
+
+from fedperfit.cloud.rounds.round_report import RoundReport
+from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.simulation import client_app
+from fedperfit.simulation.run.faults import ATTACKS, attacked
+from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.run.runner import run_simulation
+
+SHAPE = ShiftShape(layers=(1,), rank=2, hidden_size=4, positions=Positions.parse("l7"))
+HEADER = ShiftHeader(shape=SHAPE, task="LaMP_2M", fingerprint="f", round=0)
+
+
+def test_what_liars_send():
+    before, after = Shift.identity(SHAPE, seed=0), Shift.identity(SHAPE, seed=0)
+    with torch.no_grad():
+        before.W += 0.5
+        after.W += 0.6
+        after.b += 0.2
+    packed = [pack(shift, HEADER) for shift in (before, after)]
+    lies = {kind: unpack(attacked(kind, *packed))[0] for kind in ATTACKS[:-1]}
+    for kind, W, b in (("sign-flip", 0.4, -0.2), ("scale", 10.5, 20.0), ("constant", 1.0, 1.0)):
+        lie = lies[kind]
+        assert torch.allclose(lie.W - lie.R, torch.full_like(lie.W, W), atol=1e-5)
+        assert torch.allclose(lie.b, torch.full_like(lie.b, b), atol=1e-5)
+    assert lies["nans"].W.isnan().all()
+
+
+def reports(folder, **changes) -> tuple[list[RoundReport], bytes]:
+    settings = small_settings(
+        history_lengths=[], collective_sizes=[], others=6, clients_per_round=0, rounds=3, **changes
+    )
+    prepare(folder, settings)
+    client_app._loaded.cache_clear()
+    run_in_process(folder, lambda event: None)
+    rounds = [RoundReport.from_json(report) for report in read_json(folder / "rounds.json")]
+    return rounds, read_release(folder / FILE_NAME).packed
+
+
+def test_lost_clients_are_the_same_for_a_seed_and_others_each_round(tmp_path):
+    first, packed = reports(tmp_path / "a", dropout=0.4)
+    again, packed_again = reports(tmp_path / "b", dropout=0.4)
+    assert (first, packed) == (again, packed_again)
+    dropped = [set(report.dropped) for report in first]
+    assert any(dropped)
+    assert len(set(map(frozenset, dropped))) > 1
+    assert all("Node Unavailable" in why for report in first for why in report.dropped.values())
+
+
+def test_liars_are_refused_at_the_gate_or_outvoted(tmp_path):
+    honest, packed = reports(tmp_path / "honest", aggregation="median")
+    assert not any(report.dropped for report in honest)
+    nan, _ = reports(tmp_path / "nan", malicious=0.3, attack="nans")
+    assert [len(report.dropped) for report in nan] == [2, 2, 2]
+    assert all("contains NaN" in why for report in nan for why in report.dropped.values())
+    poisoned, lied = reports(tmp_path / "flip", malicious=0.3, attack="constant", aggregation="median")
+    assert not any(report.dropped for report in poisoned)
+    _, led = reports(tmp_path / "mean", malicious=0.3, attack="constant")
+
+    def far(other: bytes) -> float:
+        (one, _), (two, _) = unpack(packed), unpack(other)
+        return float((one.b - two.b).norm())
+
+    assert 10 * far(lied) < far(led)
+
+
+def test_liars_are_the_same_in_every_round_and_run_and_mix_their_lies(tmp_path):
+    runs = [
+        reports(tmp_path / name, malicious=0.67, attack="mixed", aggregation="median") for name in ("a", "b")
+    ]
+    assert runs[0] == runs[1]
+    nans = [
+        [client for client, why in report.dropped.items() if "contains NaN" in why] for report in runs[0][0]
+    ]
+    assert len(nans[0]) == 1  # of four liars
+    assert nans == [nans[0]] * 3
+
+
+def test_faults_need_the_backend_that_has_them(tmp_path):
+    prepare(tmp_path, small_settings(dropout=0.3))
+    with pytest.raises(InputError, match="--backend cohorts"):
+        run_simulation(tmp_path, clients=7, client_gpus=0.0, on_event=lambda event: None)
+    for wrong in (
+        {"dropout": 1.0},
+        {"attack": "other"},
+        {"aggregation": "other"},
+        {"assumed_malicious": 0.5},
+    ):
+        with pytest.raises(InputError):
+            small_settings(**wrong)

@@ -1,0 +1,112 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+from tests.simulation.run_folders import write_run
+
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.simulation.run.report import headline, summary_table, write_report
+from fedperfit.simulation.run.summary import write_metrics
+
+
+def report_of(folder) -> str:
+    write_metrics(folder)
+    return write_report(folder).read_text()
+
+
+@pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
+def test_every_figure_of_the_tables_is_on_the_page(tmp_path, task):
+    html = report_of(write_run(tmp_path, task))
+    summary = read_json(tmp_path / "metrics.json")
+    for stage in summary["stages"].values():
+        for about in stage["metrics"].values():
+            assert f"{about['value']:.3f} <small>[{about['low']:.3f}, {about['high']:.3f}]</small>" in html
+    for group in ("unknown", "bayes"):
+        for about in summary["bounds"]["targets"][group].values():
+            assert f"{about['value']:.3f} <small>" in html
+    for point in summary["history"]:
+        assert f"<td>{point['size']}</td>" in html
+    for one in summary["communication"]["rounds"]:
+        assert f"{one['up']['message']:,}" in html
+    assert "W contains NaN" in html
+    assert html.count("<svg") == 6
+
+
+def test_the_page_is_self_contained_and_well_formed(tmp_path):
+    html = report_of(write_run(tmp_path, "LaMP_2M"))
+    assert not re.search(r'(?:src|href)="(?!#)', html)
+    assert "<script" not in html
+    assert "@import" not in html
+    opened: list[str] = []
+
+    class Balance(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag not in {"meta", "path", "use", "rect", "image", "br", "stop"}:
+                opened.append(tag)
+
+        def handle_startendtag(self, tag, attrs):
+            pass
+
+        def handle_endtag(self, tag):
+            if tag not in {"path", "use", "rect", "image", "stop"}:
+                assert opened.pop() == tag
+
+    Balance().feed(html)
+    assert opened == []
+
+
+def test_hostile_strings_are_escaped(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    settings = read_json(folder / "settings.json")
+    write_json(folder / "settings.json", settings | {"base-model": "<script>alert(1)</script>"})
+    rounds = read_json(folder / "rounds.json")
+    rounds[0]["dropped"] = {"<b>client": "<img src=x>"}
+    write_json(folder / "rounds.json", rounds)
+    html = report_of(folder)
+    assert "<script>" not in html
+    assert "<b>client" not in html
+    assert "<img" not in html
+
+
+def test_sections_without_data_are_left_out(tmp_path):
+    folder = write_run(tmp_path, "LaMP_4")
+    for path in [*(folder / "results").glob("history*"), *(folder / "results").glob("collective*")]:
+        path.unlink()
+    (folder / "bounds.json").unlink()
+    (folder / "results" / "evaluate-personal.json").unlink()
+    html = report_of(folder)
+    assert "Cold start" not in html
+    assert "Bayes" not in html
+    assert "has not reached the personal shift" in html
+
+
+def test_same_folder_same_bytes(tmp_path):
+    folder = write_run(tmp_path, "LaMP_3")
+    assert report_of(folder) == report_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "significant", "lower", "said"),
+    [
+        (0.2, True, False, "improved"),
+        (-0.2, True, False, "worsened"),
+        (-0.2, True, True, "improved"),
+        (0.2, False, False, "no difference beyond chance"),
+    ],
+)
+def test_the_headline_says_what_the_interval_allows(value, significant, lower, said):
+    stages = {stage: {"metrics": {"m": {"value": 0.5}}} for stage in ("collective", "personal")}
+    difference = {"m": {"value": value, "significant": significant}}
+    summary = {"main": "m", "lower-is-better": lower, "stages": stages}
+    assert said in headline(summary | {"differences": {"personal-collective": difference}})
+
+
+def test_the_closing_table_has_stages_and_bounds(tmp_path):
+    report_of(write_run(tmp_path, "LaMP_2M"))
+    console = Console(width=140, record=True)
+    console.print(summary_table(read_json(tmp_path / "metrics.json")))
+    text = console.export_text()
+    for name in ("base model alone", "collective shift", "collective + personal", "Bayes-optimal"):
+        assert name in text
+    assert "0 B of personal shifts" in text

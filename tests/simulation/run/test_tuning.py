@@ -1,0 +1,52 @@
+import pytest
+from tests.simulation.small_run import small_settings
+
+from fedperfit.edge.agent.history import read_history
+from fedperfit.simulation.client_app import CLIENTS
+from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.tuning import _hold_out, tune
+
+
+def test_trials_score_held_out_items_of_others_only(monkeypatch):
+    """Targets' folders are never opened."""
+    opened = []
+    from fedperfit.simulation.run import tuning
+
+    original = tuning.Agent
+
+    def recording(folder, base, items):
+        opened.append(folder)
+        return original(folder, base, items)
+
+    monkeypatch.setattr(tuning, "Agent", recording)
+    trials = list(tune(small_settings(), [1e-6, 1e-2], [4], users=2))
+    assert [trial.learning_rate for trial in trials] == [1e-6, 1e-2]
+    assert trials[0].score == trials[0].without, "a rate of nothing changes nothing"
+    assert [folder.name for folder in opened] == ["0", "1"]
+
+
+def test_the_latest_quarter_is_held_out(tmp_path):
+    roster = prepare_clients(small_settings(), tmp_path)
+    index = [about["group"] for about in roster.values()].index(OTHERS)
+    folder = tmp_path / CLIENTS / str(index)
+    before = read_history(folder)
+    _hold_out(folder)
+    after = read_history(folder)
+    assert after.items == before.items[:6]
+    assert [question["gold"] for question in after.questions] == [item["tag"] for item in before.items[6:]]
+    assert after.answered == []
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_clients_of_a_world(tmp_path, share):
+    settings = small_settings(share_metrics=share)
+    roster = prepare_clients(settings, tmp_path)
+    assert len(roster) == settings.others + settings.targets + settings.new
+    histories = [read_history(tmp_path / CLIENTS / str(index)) for index in range(len(roster))]
+    assert [history.name for history in histories] == list(roster)
+    assert all(history.shares_metrics is share for history in histories)
+    for history, about in zip(histories, roster.values(), strict=True):
+        contributes = about["group"] == OTHERS
+        assert bool(history.answered) is contributes
+        assert bool(history.questions) is not contributes
+    assert prepare_clients(settings, tmp_path) == roster
