@@ -16,8 +16,8 @@ from google.protobuf.message import Message as Proto
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
 from fedperfit.edge.records import probe_request, refusal, reply, status_reply
 from fedperfit.protocol.messages.keys import (
+    LAYER_GRADIENT_KEY,
     MOMENTS_KEY,
-    PULL_KEY,
     ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
@@ -26,9 +26,9 @@ from fedperfit.protocol.messages.keys import (
 )
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
+    LayerGradientSettings,
     PairSettings,
     PersonalSettings,
-    PullSettings,
     TrainingSettings,
 )
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
@@ -118,13 +118,13 @@ def probe(message: Message, context: Context) -> Message:
 
 
 @app.train("pull")
-def pull(message: Message, context: Context) -> Message:
+def layer_gradient(message: Message, context: Context) -> Message:
     """The gradient of the person's mean loss at each layer."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        request = bridge_pb2.PullRequest(**vars(PullSettings.from_config(_config(message))))
+        request = bridge_pb2.PullRequest(**vars(LayerGradientSettings.from_config(_config(message))))
         answer = stub.Pull(request, timeout=timeout)
-        return reply(message, answer.pairs, statistics={PULL_KEY: answer.pull})
+        return reply(message, answer.pairs, statistics={LAYER_GRADIENT_KEY: answer.pull})
 
     return _asked(message, context, ask)
 

@@ -20,18 +20,18 @@ from fedperfit.edge.agent.agent import (
     evaluate,
     personalize,
 )
-from fedperfit.edge.agent.statistics import Statistics, tell_pull
+from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.records import probe_request, refusal, reply, status_reply
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
+    LAYER_GRADIENT_KEY,
+    LAYER_GRADIENT_TYPE,
     MOMENTS_KEY,
     MOMENTS_TYPE,
     PERSONALIZE_TYPE,
     PROBE_TYPE,
-    PULL_KEY,
-    PULL_TYPE,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
@@ -39,9 +39,9 @@ from fedperfit.protocol.messages.keys import (
 )
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
+    LayerGradientSettings,
     PairSettings,
     PersonalSettings,
-    PullSettings,
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import load
@@ -50,7 +50,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
 
 app = ClientApp()
-_STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, PULL_TYPE: PULL_KEY}
+_STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}
 """What is told of the pairs, by what was asked."""
 
 CLIENTS = "clients"
@@ -102,7 +102,7 @@ def on_probe(message: Message, context: Context) -> Message:
 
 
 @app.train("pull")
-def on_pull(message: Message, context: Context) -> Message:
+def on_layer_gradient(message: Message, context: Context) -> Message:
     """The gradient of the client's mean loss at each layer."""
     return next(respond([(message, context)]))
 
@@ -153,9 +153,9 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
             return _each(agents, lambda agent: moments(agent, settings, memory))
         asked = Probing(**probe_request(message))
         return _each(agents, lambda agent: probe(agent, settings, asked, memory))
-    if kind == PULL_TYPE:
-        wanted = PullSettings.from_config(config)
-        return _each(agents, lambda agent: tell_pull(agent, wanted))
+    if kind == LAYER_GRADIENT_TYPE:
+        wanted = LayerGradientSettings.from_config(config)
+        return _each(agents, lambda agent: report_layer_gradient(agent, wanted))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
         return contribute(agents, packed, TrainingSettings.from_config(config), items)

@@ -64,10 +64,10 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
 
 def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
     """Until the SuperLink answers; raises InputError when this cloud is neither up nor coming up."""
-    begun = time.monotonic()
+    started = time.monotonic()
 
     def given_up() -> bool:
-        return not _held(home) and time.monotonic() - begun > _COMING_SECONDS
+        return not _held(home) and time.monotonic() - started > _COMING_SECONDS
 
     wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
     if not superlink_ready(home, settings):

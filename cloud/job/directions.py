@@ -2,7 +2,8 @@
 
 First each client tells the moments of its pairs, which give the personalized direction and the frame of the
 probe; then the probe is searched, each evaluation one round of sums (`protocol/shift/probe.py`). The result
-is that of the pooled pairs. A client that is lost on the way is left out, and the search begins anew without it.
+is that of the pooled pairs. A client that is lost on the way is left out, and the search begins anew
+without it.
 """
 
 import hashlib

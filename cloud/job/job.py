@@ -16,9 +16,9 @@ from flwr.serverapp import Grid
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
 from fedperfit.cloud.job.directions import GroupDirections
-from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_pulls
-from fedperfit.cloud.job.layer_gradients import PHASE as PULLS
-from fedperfit.cloud.job.settings import PLACES, JobSettings
+from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
+from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
+from fedperfit.cloud.job.settings import SELECTION, JobSettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
@@ -27,7 +27,7 @@ from fedperfit.protocol.messages.settings import STAGES
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
-from fedperfit.protocol.shift.selection import STEP, Pull, relevance, warm_start
+from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
@@ -67,7 +67,7 @@ class Job:
         self.card = read_card(settings.base_model)
         settings.check(self.card)
         self._job = settings
-        self._told: dict[str, Pull | None] = {}
+        self._told: dict[str, LayerGradient | None] = {}
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for `expected` clients; the names of those that can take part (see `roster`)."""
@@ -92,15 +92,15 @@ class Job:
         """
         if not self._job.open:
             return
-        path = self.folder / PLACES
+        path = self.folder / SELECTION
         if not path.exists():
-            begun = time.monotonic()
-            pulls = self._pulls(clients)
+            started = time.monotonic()
+            layer_gradients = self._layer_gradients(clients)
             found = {
-                "settings": self._job.choose(pulls, self.card),
-                "relevance": relevance(pulls).tolist(),
-                "clients": len(pulls),
-                "seconds": time.monotonic() - begun,
+                "settings": self._job.choose(layer_gradients, self.card),
+                "relevance": relevance(layer_gradients).tolist(),
+                "clients": len(layer_gradients),
+                "seconds": time.monotonic() - started,
             }
             write_json(path, found)
         found = read_json(path)
@@ -200,16 +200,16 @@ class Job:
         return replace(self.header, round=self._job.rounds)
 
     def _warm(self, clients: Sequence[str]) -> Shift:
-        return warm_start(self._pulls(clients), self.header.shape, STEP, self._job.seed)
+        return warm_start(self._layer_gradients(clients), self.header.shape, STEP, self._job.seed)
 
-    def _pulls(self, clients: Sequence[str]) -> list[Pull]:
+    def _layer_gradients(self, clients: Sequence[str]) -> list[LayerGradient]:
         """Of clients by name; those that were asked before are not asked again."""
         asked = [client for client in clients if client not in self._told]
         if asked:
-            self.progress("phase", {"phase": PULLS, "clients": len(asked)})
-            told = gather_pulls(
-                Exchange(self.grid, self._ledger(PULLS), self.names, self._on_reply),
-                self._job.pulls(),
+            self.progress("phase", {"phase": LAYER_GRADIENTS, "clients": len(asked)})
+            told = gather_layer_gradients(
+                Exchange(self.grid, self._ledger(LAYER_GRADIENTS), self.names, self._on_reply),
+                self._job.layer_gradients(),
                 self.card,
                 asked,
                 max_items=self._job.federation().max_items,
@@ -217,10 +217,13 @@ class Job:
             )
             self._told |= dict.fromkeys(asked) | told
         known = [self._told[client] for client in sorted(set(clients))]
-        pulls = [pull for pull in known if pull is not None]
-        if len(pulls) < FEWEST_CLIENTS:
-            raise InputError(f"{PULLS}: {len(pulls)} clients told theirs, at least {FEWEST_CLIENTS} needed")
-        return pulls
+        layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
+        if len(layer_gradients) < FEWEST_CLIENTS:
+            raise InputError(
+                f"{LAYER_GRADIENTS}: {len(layer_gradients)} clients sent theirs, "
+                f"at least {FEWEST_CLIENTS} are needed"
+            )
+        return layer_gradients
 
     def _once(self, phase: str, clients: Sequence[str], ask: Callable[[Federation], dict[str, Any]]) -> None:
         path = self.folder / "results" / f"{phase}.json"

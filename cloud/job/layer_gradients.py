@@ -13,16 +13,16 @@ from fedperfit.cloud.clients.gathering import gather, statistics
 from fedperfit.cloud.clients.replies import Rejected, open_records, read_counts
 from fedperfit.protocol.messages.keys import (
     COUNTS_RECORD,
-    PULL_KEY,
-    PULL_TYPE,
+    LAYER_GRADIENT_KEY,
+    LAYER_GRADIENT_TYPE,
     ROUND_KEY,
     SETTINGS_RECORD,
     STATISTICS_RECORD,
 )
-from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PullSettings
-from fedperfit.protocol.messages.statistics import pull_from_bytes
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS, LayerGradientSettings
+from fedperfit.protocol.messages.statistics import layer_gradient_from_bytes
 from fedperfit.protocol.model.base_model import BaseModelCard
-from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.shift.selection import LayerGradient
 
 PHASE = "pulls"
 FEWEST_CLIENTS = 2
@@ -32,24 +32,24 @@ _GREATEST_GRADIENT = 1e4
 """Far above what models have, so that no client can make everyone's numbers overflow."""
 
 
-def gather_pulls(
+def gather_layer_gradients(
     exchange: Exchange,
-    settings: PullSettings,
+    settings: LayerGradientSettings,
     card: BaseModelCard,
     clients: Sequence[str],
     *,
     max_items: int,
     deadline: float,
-) -> dict[str, Pull]:
+) -> dict[str, LayerGradient]:
     """Of the clients that are admitted, sorted; none weighs more than `max_items` pairs."""
 
-    def admit(client: str, reply: Message) -> Pull:
+    def admit(client: str, reply: Message) -> LayerGradient:
         records = open_records(reply, required={COUNTS_RECORD: MetricRecord, STATISTICS_RECORD: ConfigRecord})
         pairs = read_counts(records[COUNTS_RECORD], round=0, least=FEWEST_PAIRS)
         if settings.max_items and pairs > settings.max_items:
             raise Rejected(f"{pairs} pairs of {settings.max_items} items")
-        data = statistics(records[STATISTICS_RECORD], PULL_KEY)
-        told = pull_from_bytes(data, min(pairs, max_items), card.layers, card.hidden_size)
+        data = statistics(records[STATISTICS_RECORD], LAYER_GRADIENT_KEY)
+        told = layer_gradient_from_bytes(data, min(pairs, max_items), card.layers, card.hidden_size)
         if float(told.gradient.norm(dim=1).max()) > _GREATEST_GRADIENT:
             raise Rejected(f"a gradient longer than {_GREATEST_GRADIENT:g}")
         if not bool(((told.length >= 0) & (told.length <= _GREATEST_LENGTH)).all()):
@@ -60,4 +60,4 @@ def gather_pulls(
     contents = {
         client: RecordDict({SETTINGS_RECORD: ConfigRecord({**config})}) for client in sorted(set(clients))
     }
-    return gather(exchange, contents, PULL_TYPE, admit, phase=PHASE, round=0, deadline=deadline)
+    return gather(exchange, contents, LAYER_GRADIENT_TYPE, admit, phase=PHASE, round=0, deadline=deadline)

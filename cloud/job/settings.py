@@ -8,15 +8,15 @@ from typing import Any, Literal, Self, get_args
 from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
+    LayerGradientSettings,
     PairSettings,
     PersonalSettings,
-    PullSettings,
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.selection import PERSONAL_SHARE, SHARE, Pull, least_rank, places
+from fedperfit.protocol.shift.selection import PERSONAL_SHARE, SHARE, LayerGradient, least_rank, select_layers
 from fedperfit.protocol.shift.shift import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
@@ -24,7 +24,7 @@ from fedperfit.protocol.tasks import task_by_name
 
 SETTINGS = "settings.json"
 """A run's settings, in its folder."""
-PLACES = "places.json"
+SELECTION = "places.json"
 """There too: what was chosen for those that are `auto`, once (see `cloud.job.job`)."""
 AUTO = "auto"
 Auto = Literal["auto"]
@@ -106,7 +106,7 @@ class JobSettings:
         if self.personal_rank != AUTO:
             self.personal("full")
         if self.open or self.warm_start:
-            self.pulls()
+            self.layer_gradients()
         self.evaluation("personal", "full")
         self.pairs()
         if self.edited_layers < 1:
@@ -144,7 +144,7 @@ class JobSettings:
         """Whether something is chosen in the run."""
         return AUTO in (self.layers, self.collective_rank, self.personal_rank)
 
-    def choose(self, pulls: Sequence[Pull], card: BaseModelCard) -> dict[str, Any]:
+    def choose(self, layer_gradients: Sequence[LayerGradient], card: BaseModelCard) -> dict[str, Any]:
         """What the clients' pulls tell for the settings that are `auto`, by key.
 
         Raises InputError when layers are given that do not fit the model.
@@ -152,14 +152,14 @@ class JobSettings:
         chosen: dict[str, Any] = {}
         layers = self._layers(card.layers)
         if self.layers == AUTO:
-            layers = list(places(pulls).layers)
+            layers = list(select_layers(layer_gradients).layers)
             chosen |= {"layers": layers, "layers-of": card.layers}
         for key, value, share in (
             ("collective-rank", self.collective_rank, SHARE),
             ("personal-rank", self.personal_rank, PERSONAL_SHARE),
         ):
             if value == AUTO:
-                chosen[key] = least_rank(pulls, layers, share)
+                chosen[key] = least_rank(layer_gradients, layers, share)
         return chosen
 
     def settled(self, chosen: Mapping[str, Any]) -> Self:
@@ -232,9 +232,9 @@ class JobSettings:
         """The personal shift a client keeps in `slot`."""
         return PersonalSettings(rank=self._rank("personal_rank"), additive=self.additive, slot=slot)
 
-    def pulls(self) -> PullSettings:
+    def layer_gradients(self) -> LayerGradientSettings:
         """What the clients' pulls are taken of."""
-        return PullSettings(
+        return LayerGradientSettings(
             positions=self.positions,
             max_items=self.collective_max_items,
             batch_size=self.batch_size,
@@ -264,7 +264,7 @@ class JobSettings:
 def read_settled(folder: Path) -> dict[str, Any]:
     """The settings of a run folder by key, with what was chosen for those that are `auto`."""
     values: dict[str, Any] = read_json(folder / SETTINGS)
-    path = folder / PLACES
+    path = folder / SELECTION
     return values | read_json(path)["settings"] if path.exists() else values
 
 

@@ -27,7 +27,7 @@ from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import Fit, Job, Watch, cohorts, fit
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import Account, Belonging, Vault
+from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.directions import Directions, editing
@@ -62,7 +62,7 @@ class Contribution(Outcome):
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRelease:
     """A collective shift as the cloud sent it, checked."""
 
     shift: Shift
@@ -73,7 +73,7 @@ class Opened:
     """The group's, where a release carries them."""
 
     @classmethod
-    def of(cls, packed: bytes, base: BaseModel) -> "Opened":
+    def of(cls, packed: bytes, base: BaseModel) -> "OpenedRelease":
         """Unpack a shift, or the release that holds it, whose signature is for the caller to check.
 
         Raises InputError when it is broken, not finite, or for another base model.
@@ -94,7 +94,7 @@ class Opened:
         R, W, b = (tensor.detach().clone() for tensor in (self.shift.R, self.shift.W, self.shift.b))
         return Shift(self.shift.shape, R=R, W=W, b=b)
 
-    def beneath(self, base: BaseModel) -> Shift:
+    def frozen(self, base: BaseModel) -> Shift:
         """The shift as what personal shifts are fitted and answer on."""
         return self.shift.requires_grad_(False).to(base.device)
 
@@ -111,9 +111,9 @@ class Opened:
         directions = self.edit(stage)
         return nullcontext() if directions is None else editing(base.model, directions.to(base.device))
 
-    def belonging(self, additive: bool) -> Belonging:
+    def belonging(self, additive: bool) -> ShiftKey:
         """What a personal shift on top of this one belongs to."""
-        return Belonging(self.header.task, self.header.fingerprint, self.digest, additive)
+        return ShiftKey(self.header.task, self.header.fingerprint, self.digest, additive)
 
 
 class Agent:
@@ -159,14 +159,14 @@ class Agent:
         """Answer the client's questions at one stage; metric sums against their golds."""
         return _only(evaluate([self], packed, settings, self.items))
 
-    def answer(self, release: Opened, question: str, settings: EvaluationSettings) -> str:
+    def answer(self, release: OpenedRelease, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
         own = self.shift_for(release, settings)
         prompt = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form)).prompt
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
-    def job(self, shift: Shift, release: Opened, order: str, settings: TrainingSettings) -> Job:
+    def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> Job:
         """Training `shift` on the history; raises InputError without one, or for another task's release."""
         self._check_task(release)
         pairs = self.history.pairs(PromptForm(settings.prompt_form), settings.max_items)
@@ -174,13 +174,15 @@ class Agent:
             raise InputError("there is no history to train on")
         return Job(shift, encode(self.base, pairs), order)
 
-    def personal_job(self, release: Opened, personal: PersonalSettings, training: TrainingSettings) -> Job:
+    def personal_job(
+        self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
+    ) -> Job:
         """Fitting a new personal shift on top of `release`."""
         order = f"{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
         return self.job(PersonalShift.start(shape, seed=_number(order)), release, order, training)
 
-    def shift_for(self, release: Opened, settings: EvaluationSettings) -> PersonalShift | None:
+    def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
         if settings.stage != "base":
             self._check_task(release)
@@ -189,7 +191,7 @@ class Agent:
             return None
         return self.vault.load(settings.slot, release.belonging(settings.additive))
 
-    def _check_task(self, release: Opened) -> None:
+    def _check_task(self, release: OpenedRelease) -> None:
         if release.header.task != self.history.task.name:
             raise InputError(f"the collective shift is for task {release.header.task}")
 
@@ -206,7 +208,7 @@ def contribute(
     watch: Watch | None = None,
 ) -> Iterator[Result]:
     """`Agent.contribute` of each of `agents`, which share the model of `items`; results as they come."""
-    release = Opened.of(packed, items.base)
+    release = OpenedRelease.of(packed, items.base)
 
     def job(agent: Agent) -> Job:
         order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
@@ -226,7 +228,7 @@ def personalize(
     items: ItemCache,
 ) -> Iterator[Result]:
     """`Agent.personalize` of each of `agents`, which share the model of `items`; results as they come."""
-    release = Opened.of(packed, items.base)
+    release = OpenedRelease.of(packed, items.base)
 
     def job(agent: Agent) -> Job:
         return agent.personal_job(release, personal, training)
@@ -235,13 +237,13 @@ def personalize(
         assert isinstance(job.shift, PersonalShift)
         belonging = release.belonging(personal.additive)
         agent.vault.store(
-            personal.slot, job.shift, belonging, Account(done.items, training=training.to_config())
+            personal.slot, job.shift, belonging, FitRecord(done.items, training=training.to_config())
         )
         return Outcome(done.items, done.metrics)
 
     yield from _trained(
         *(agents, job, conclude, training, items),
-        beneath=[release.beneath(items.base)],
+        frozen=[release.frozen(items.base)],
         additive=personal.additive,
         decay_rate=True,
     )
@@ -251,7 +253,7 @@ def evaluate(
     agents: Iterable[Agent], packed: bytes, settings: EvaluationSettings, items: ItemCache
 ) -> Iterator[Result]:
     """`Agent.evaluate` of each of `agents`, which share a task and the model of `items`."""
-    release = Opened.of(packed, items.base)
+    release = OpenedRelease.of(packed, items.base)
     agents = iter(agents)
     while company := list(islice(agents, _EVALUATED_TOGETHER)):
         asking = []
@@ -289,12 +291,12 @@ def _trained(
                 owners.append(agent)
                 yield job
 
-    begun: Sequence[int] | None = None
+    prefix: Sequence[int] | None = None
     for cohort in cohorts(jobs(), settings, items):
-        if begun is None:
-            begun = beginning(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
+        if prefix is None:
+            prefix = shared_prefix(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
-        fits = fit(cohort, settings, items, beginning=begun, **how)
+        fits = fit(cohort, settings, items, prefix=prefix, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
             if math.isfinite(done.loss):
                 yield agent, conclude(agent, job, done)
@@ -303,7 +305,7 @@ def _trained(
     yield from refused
 
 
-def beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
+def shared_prefix(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
     """The tokens every training prompt of a task begins with, whatever its items are."""
     unlike = [task.item_pair({task.field: text, task.answer: "1"}, form) for text in ("a", "Zz", "9")]
     prompts = [example.prompt for example in encode(base, unlike)]
@@ -312,7 +314,7 @@ def beginning(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
 
 def _answers(
     items: ItemCache,
-    release: Opened,
+    release: OpenedRelease,
     asking: Sequence[tuple[Agent, PersonalShift | None, list[str]]],
     settings: EvaluationSettings,
 ) -> list[list[str]]:
@@ -320,7 +322,7 @@ def _answers(
     if not asking:
         return []
     base, task = items.base, asking[0][0].history.task
-    shared = [] if settings.stage == "base" else [release.beneath(base)]
+    shared = [] if settings.stage == "base" else [release.frozen(base)]
     personal = [own for _, own, _ in asking if own is not None]
     stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
     questions = [

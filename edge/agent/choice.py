@@ -28,7 +28,7 @@ Examples = Sequence[Example]
 
 
 @dataclass(frozen=True)
-class Acting:
+class Intervention:
     """What acts in the frozen model: shifts in their order, and an edit."""
 
     shifts: Sequence[Shift] = ()
@@ -38,34 +38,34 @@ class Acting:
 
 
 @dataclass(frozen=True)
-class Way:
+class Candidate:
     """One way to answer a person."""
 
-    fit: Callable[[Sequence[Examples]], Sequence[Acting]]
-    """What acts after each of several lots of examples."""
+    fit: Callable[[Sequence[Examples]], Sequence[Intervention]]
+    """What acts after each of several parts of examples."""
     learns: bool
     """Whether it depends on them; then it is judged on examples it was not given."""
 
     @classmethod
-    def fixed(cls, acting: Acting) -> "Way":
+    def fixed(cls, intervention: Intervention) -> "Candidate":
         """One that learns nothing."""
-        return cls(lambda lots: [acting] * len(lots), learns=False)
+        return cls(lambda parts: [intervention] * len(parts), learns=False)
 
 
 @torch.no_grad()
-def losses(base: BaseModel, examples: Examples, acting: Acting) -> torch.Tensor:
+def losses(base: BaseModel, examples: Examples, intervention: Intervention) -> torch.Tensor:
     """(examples,): each one's mean cross-entropy over its target tokens, in nats."""
     parts = []
     with ExitStack() as stack:
-        if acting.directions is not None:
-            stack.enter_context(editing(base.model, acting.directions.to(base.device)))
+        if intervention.directions is not None:
+            stack.enter_context(editing(base.model, intervention.directions.to(base.device)))
         for start in range(0, len(examples), _ROWS):
             batch = collate(examples[start : start + _ROWS], base.device)
             with ExitStack() as inner:
-                if acting.shifts:
-                    mask = acting.shifts[0].shape.positions.mask(batch.prompt[:, :-1])
-                    shifts = [shift.to(base.device) for shift in acting.shifts]
-                    inner.enter_context(injected(base.model, shifts, mask, additive=acting.additive))
+                if intervention.shifts:
+                    mask = intervention.shifts[0].shape.positions.mask(batch.prompt[:, :-1])
+                    shifts = [shift.to(base.device) for shift in intervention.shifts]
+                    inner.enter_context(injected(base.model, shifts, mask, additive=intervention.additive))
                 parts.append(row_losses(base.model, batch).cpu())
     return torch.cat(parts) if parts else torch.empty(0)
 
@@ -92,7 +92,11 @@ class Choice:
 
 
 def choose(
-    base: BaseModel, examples: Examples, ways: Mapping[str, Way], usual: str, watch: Watch | None = None
+    base: BaseModel,
+    examples: Examples,
+    candidates: Mapping[str, Candidate],
+    usual: str,
+    watch: Watch | None = None,
 ) -> Choice:
     """The `usual` way, unless another one's held-out loss is lower by more than `_CLEARLY` standard errors.
 
@@ -100,7 +104,7 @@ def choose(
     not finite is out of the question. Without an example nothing can be judged, and with a single one no way
     that learns. watch: called before each way.
     """
-    judged = _judged(base, examples, ways, watch)
+    judged = _judged(base, examples, candidates, watch)
     means = {name: float(each.mean()) for name, each in judged.items()}
     sound = {name: mean for name, mean in means.items() if math.isfinite(mean)}
     rivals = [name for name in sound if name != usual]
@@ -117,19 +121,19 @@ def _clearly_lower(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _judged(
-    base: BaseModel, examples: Examples, ways: Mapping[str, Way], watch: Watch | None
+    base: BaseModel, examples: Examples, candidates: Mapping[str, Candidate], watch: Watch | None
 ) -> dict[str, torch.Tensor]:
     """Each way's losses on examples it was not given, the same ones in the same order."""
     parts = _parts(examples)
     rests = [rest for _, rest in parts]
     found = {}
-    for number, (name, way) in enumerate(ways.items()):
+    for number, (name, candidate) in enumerate(candidates.items()):
         if watch is not None:
-            watch(number, len(ways))
-        if parts and (all(rests) or not way.learns):
-            acting = way.fit(rests)
+            watch(number, len(candidates))
+        if parts and (all(rests) or not candidate.learns):
+            intervention = candidate.fit(rests)
             found[name] = torch.cat(
-                [losses(base, held, one) for (held, _), one in zip(parts, acting, strict=True)]
+                [losses(base, held, one) for (held, _), one in zip(parts, intervention, strict=True)]
             )
     return found
 
@@ -140,8 +144,8 @@ def _parts(examples: Examples) -> list[tuple[Examples, Examples]]:
         held, rest = held_out(examples)
         return [(held[-_JUDGED:], rest)]
     unlike = list(dict.fromkeys(examples))
-    lots = [unlike[n::_FOLDS] for n in range(min(_FOLDS, len(unlike)))]
-    return [(held, [e for e in unlike if e not in held]) for held in lots]
+    parts = [unlike[n::_FOLDS] for n in range(min(_FOLDS, len(unlike)))]
+    return [(held, [e for e in unlike if e not in held]) for held in parts]
 
 
 def _number(example: Example) -> int:

@@ -15,12 +15,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedperfit.edge.agent.agent import Agent, Opened, Outcome, beginning
-from fedperfit.edge.agent.choice import Acting, Choice, Examples, Way, choose, few, held_out
+from fedperfit.edge.agent.agent import Agent, OpenedRelease, Outcome, shared_prefix
+from fedperfit.edge.agent.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, Job, Watch, fit, mean_losses
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import Account
+from fedperfit.edge.vault.vault import FitRecord
 from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
@@ -46,7 +46,7 @@ class Lesson:
 
 def renew(
     agent: Agent,
-    release: Opened,
+    release: OpenedRelease,
     version: int,
     personal: PersonalSettings,
     training: TrainingSettings,
@@ -69,14 +69,14 @@ def renew(
         candidates = [old[1], shifts[1]]
         carried, fitted = mean_losses(
             *(candidates, held, training, agent.items),
-            beneath=[release.beneath(agent.base)],
+            frozen=[release.frozen(agent.base)],
             additive=personal.additive,
-            beginning=_begun(agent, training),
+            prefix=_prefix(agent, training),
         )
         if carried <= fitted:
             shifts, origin = list(old), CARRIED
     chosen = _chosen(agent, release, personal, training, job.examples, shifts[1:], watch)
-    account = Account(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
+    account = FitRecord(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
     _store(agent, release, personal, shifts, account)
     return Outcome(fits[0].items, fits[0].metrics), origin
 
@@ -84,7 +84,7 @@ def renew(
 def learn(
     agent: Agent,
     items: list[dict[str, object]],
-    release: Opened | None,
+    release: OpenedRelease | None,
     personal: PersonalSettings,
     watch: Watch | None = None,
 ) -> Lesson:
@@ -132,18 +132,18 @@ def _lesson(
     rng = random.Random(f"{training.seed}/{number}")
     known = range(len(examples) - new)
     fresh = list(range(len(examples) - new, len(examples)))
-    lots = [fresh[n : n + training.batch_size] for n in range(0, len(fresh), training.batch_size)] or [[]]
+    groups = [fresh[n : n + training.batch_size] for n in range(0, len(fresh), training.batch_size)] or [[]]
     batches = []
     for _ in range(_STEPS):
-        for lot in lots:
-            replayed = rng.sample(known, min(len(known), max(training.batch_size - len(lot), 0)))
-            batches.append([*lot, *replayed])
+        for group in groups:
+            replayed = rng.sample(known, min(len(known), max(training.batch_size - len(group), 0)))
+            batches.append([*group, *replayed])
     return Job(shift, examples, "", batches)
 
 
 def _fit(
     agent: Agent,
-    release: Opened,
+    release: OpenedRelease,
     personal: PersonalSettings,
     training: TrainingSettings,
     jobs: Sequence[Job],
@@ -151,10 +151,10 @@ def _fit(
 ) -> list[Fit]:
     return fit(
         *(jobs, training, agent.items),
-        beneath=[release.beneath(agent.base)],
+        frozen=[release.frozen(agent.base)],
         additive=personal.additive,
         decay_rate=True,
-        beginning=_begun(agent, training),
+        prefix=_prefix(agent, training),
         watch=watch,
     )
 
@@ -167,7 +167,7 @@ def _finite(fits: list[Fit]) -> list[Fit]:
 
 def _chosen(
     agent: Agent,
-    release: Opened,
+    release: OpenedRelease,
     personal: PersonalSettings,
     training: TrainingSettings,
     examples: Examples,
@@ -175,25 +175,25 @@ def _chosen(
     watch: Watch | None,
 ) -> Choice:
     """The stage that answers. sibling: none, or the one there is."""
-    beneath = release.beneath(agent.base)
+    frozen = release.frozen(agent.base)
 
-    def learn(lots: Sequence[Examples]) -> list[Acting]:
+    def learn(parts: Sequence[Examples]) -> list[Intervention]:
         shifts = sibling
         if not sibling:
-            jobs = [replace(agent.personal_job(release, personal, training), examples=lot) for lot in lots]
+            jobs = [replace(agent.personal_job(release, personal, training), examples=part) for part in parts]
             _fit(agent, release, personal, training, jobs, watch)
             shifts = [job.shift for job in jobs]
-        return [Acting([beneath, shift], additive=personal.additive) for shift in shifts]
+        return [Intervention([frozen, shift], additive=personal.additive) for shift in shifts]
 
-    ways = {"collective": Way.fixed(Acting([beneath]))}
+    candidates = {"collective": Candidate.fixed(Intervention([frozen]))}
     if release.directions is not None:
-        ways["directions"] = Way.fixed(Acting([beneath], release.directions))
-    ways["personal"] = Way(learn, learns=True)
-    return choose(agent.base, examples, ways, "personal", watch)
+        candidates["directions"] = Candidate.fixed(Intervention([frozen], release.directions))
+    candidates["personal"] = Candidate(learn, learns=True)
+    return choose(agent.base, examples, candidates, "personal", watch)
 
 
-def _begun(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:
-    return beginning(agent.base, agent.history.task, PromptForm(training.prompt_form))
+def _prefix(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:
+    return shared_prefix(agent.base, agent.history.task, PromptForm(training.prompt_form))
 
 
 def _sibling(personal: PersonalSettings) -> str:
@@ -215,7 +215,7 @@ def _old(
     return None
 
 
-def _sibling_of(agent: Agent, release: Opened, personal: PersonalSettings) -> PersonalShift | None:
+def _sibling_of(agent: Agent, release: OpenedRelease, personal: PersonalSettings) -> PersonalShift | None:
     """The sibling on this release; none where there were too few items, or a kill came between the two."""
     if _sibling(personal) not in agent.vault.slots():
         return None
@@ -225,10 +225,10 @@ def _sibling_of(agent: Agent, release: Opened, personal: PersonalSettings) -> Pe
 
 def _store(
     agent: Agent,
-    release: Opened,
+    release: OpenedRelease,
     personal: PersonalSettings,
     shifts: Sequence[Shift],
-    account: Account,
+    account: FitRecord,
 ) -> None:
     belonging = release.belonging(personal.additive)
     for slot, shift in zip((personal.slot, _sibling(personal)), shifts, strict=False):

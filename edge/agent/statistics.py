@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from fedperfit.edge.agent.agent import Agent, Outcome
-from fedperfit.edge.engine.layer_gradients import pull
-from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PullSettings
-from fedperfit.protocol.messages.statistics import pull_to_bytes
+from fedperfit.edge.engine.layer_gradients import layer_gradient
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS, LayerGradientSettings
+from fedperfit.protocol.messages.statistics import layer_gradient_to_bytes
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
@@ -29,9 +29,9 @@ def check_enough(pairs: int, what: str) -> None:
         raise TooFewPairs(f"{pairs} {what}, at least {FEWEST_PAIRS} are needed")
 
 
-def tell_pull(agent: Agent, settings: PullSettings) -> Statistics:
+def report_layer_gradient(agent: Agent, settings: LayerGradientSettings) -> Statistics:
     """Of the latest pairs of the history; raises TooFewPairs."""
     pairs = agent.history.pairs(PromptForm(settings.prompt_form), settings.max_items)
     check_enough(len(pairs), "training pairs")
-    told = pull(agent.base, pairs, Positions.parse(settings.positions), settings.batch_size)
-    return Statistics(told.pairs, {}, pull_to_bytes(told))
+    told = layer_gradient(agent.base, pairs, Positions.parse(settings.positions), settings.batch_size)
+    return Statistics(told.pairs, {}, layer_gradient_to_bytes(told))

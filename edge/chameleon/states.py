@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from fedperfit.edge.engine.examples import places
+from fedperfit.edge.engine.examples import position_arguments
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
 
@@ -69,7 +69,9 @@ def _pooled(
             return hidden
 
         with changing(base.model, layers, keep):
-            base.model(input_ids=ids, attention_mask=mask.long(), logits_to_keep=1, **places(base, mask))
+            base.model(
+                input_ids=ids, attention_mask=mask.long(), logits_to_keep=1, **position_arguments(base, mask)
+            )
         for place, layer in enumerate(layers):
             out[place, some] = kept[layer]
     return out

@@ -93,14 +93,14 @@ def answer(
     prompt_form: Annotated[str, typer.Option(help="As in `personalize`.")] = "lamp",
 ) -> None:
     """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
-    from fedperfit.edge.agent.agent import Agent, Opened
+    from fedperfit.edge.agent.agent import Agent, OpenedRelease
     from fedperfit.protocol.messages.settings import STAGES, EvaluationSettings
     from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.trust.release import read_release
 
     found = read_release(release)
     agent = Agent(folder, load(base_model))
-    opened = Opened.of(found.to_bytes(), agent.base)
+    opened = OpenedRelease.of(found.to_bytes(), agent.base)
     for stage in STAGES:
         if stage == "directions" and opened.directions is None:
             continue

@@ -12,27 +12,27 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
-from fedperfit.edge.agent.agent import Agent, Contribution, Opened, Outcome
+from fedperfit.edge.agent.agent import Agent, Contribution, OpenedRelease, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
-from fedperfit.edge.agent.statistics import Statistics, tell_pull
+from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.releases import ReleaseStore
 from fedperfit.edge.deployment.sent import Sent
-from fedperfit.edge.deployment.turns import Cancelled, Turns
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import Kept
+from fedperfit.edge.vault.vault import StoredShift
 from fedperfit.protocol.messages.settings import (
     STAGES,
     EvaluationSettings,
+    LayerGradientSettings,
     PairSettings,
     PersonalSettings,
-    PullSettings,
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import load
@@ -49,7 +49,7 @@ class State:
     """What an owner may want to know."""
 
     release: Release | None
-    personal: Kept | None
+    personal: StoredShift | None
     stage: str
     """That answers where none is asked for."""
     busy: str
@@ -73,10 +73,10 @@ class Deployed:
             clock=clock,
         )
         self.stopping = Event()
-        self._trainings, self._model = Turns(_WAITING_TRAININGS), Turns(_WAITING_ANSWERS)
+        self._trainings, self._model = FairLock(_WAITING_TRAININGS), FairLock(_WAITING_ANSWERS)
         self._busy = ""
         self._forgotten = 0
-        self._opened: tuple[str, Opened] | None = None
+        self._opened: tuple[str, OpenedRelease] | None = None
         self._memory = Memory()
 
     @classmethod
@@ -127,11 +127,11 @@ class Deployed:
         with self._training("probe", alive):
             return probe(self.agent, pairs, asked, self._memory)
 
-    def pull(self, settings: PullSettings, alive: Alive) -> Statistics:
+    def layer_gradient(self, settings: LayerGradientSettings, alive: Alive) -> Statistics:
         """The gradient of the mean loss on the latest pairs, at each layer."""
         with self._training("pull", alive):
             self.agent.read()
-            return tell_pull(self.agent, settings)
+            return report_layer_gradient(self.agent, settings)
 
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
         """Answer the held-out questions at one stage of a release; metric sums."""
@@ -236,9 +236,9 @@ class Deployed:
     def _wanted(self, alive: Alive) -> Alive:
         return lambda: not self.stopping.is_set() and alive()
 
-    def _open(self, release: Release) -> Opened:
+    def _open(self, release: Release) -> OpenedRelease:
         if self._opened is None or self._opened[0] != release.digest:
-            self._opened = (release.digest, Opened.of(release.to_bytes(), self.agent.base))
+            self._opened = (release.digest, OpenedRelease.of(release.to_bytes(), self.agent.base))
         return self._opened[1]
 
     def _current(self) -> Release:
@@ -295,13 +295,13 @@ class Deployed:
         if stage == "base":
             return Stack([], None, False)
         opened = self._open(self._current())
-        beneath = [opened.beneath(self.agent.base)]
+        frozen = [opened.frozen(self.agent.base)]
         opened.edit(stage)
         if stage != "personal":
-            return Stack(beneath, None, False)
+            return Stack(frozen, None, False)
         personal = self._personal()
         shift = self.agent.vault.load(SLOT, opened.belonging(personal.additive))
-        return Stack(beneath, Slab.of([shift], self.agent.base.device), personal.additive)
+        return Stack(frozen, Slab.of([shift], self.agent.base.device), personal.additive)
 
 
 def finite(value: float) -> float | None:

@@ -17,13 +17,13 @@ from google.protobuf.message import Message
 from fedperfit.edge.agent.agent import Outcome
 from fedperfit.edge.chameleon.contribution import Probing
 from fedperfit.edge.deployment.deployed import Deployed, State, finite
-from fedperfit.edge.deployment.turns import Busy, Cancelled
+from fedperfit.edge.deployment.fair_lock import Busy, Cancelled
 from fedperfit.edge.engine.streaming import Finished, Sampling
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
+    LayerGradientSettings,
     PairSettings,
     PersonalSettings,
-    PullSettings,
     TrainingSettings,
 )
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
@@ -112,7 +112,7 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
         """The gradient of the person's mean loss at each layer."""
 
         def act() -> Message:
-            done = self._deployed.pull(PullSettings(**_fields(request)), context.is_active)
+            done = self._deployed.layer_gradient(LayerGradientSettings(**_fields(request)), context.is_active)
             return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
 
         return self._answer("pull", act, context)

@@ -12,7 +12,7 @@ import torch
 from transformers import DynamicCache
 
 from fedperfit.edge.engine.building import Item
-from fedperfit.edge.engine.examples import Example, pad_left, places
+from fedperfit.edge.engine.examples import Example, pad_left, position_arguments
 from fedperfit.edge.engine.items import EMBEDDINGS, ItemCache, context_length
 from fedperfit.edge.engine.prefix import (
     Prefix,
@@ -23,7 +23,7 @@ from fedperfit.edge.engine.prefix import (
     starting_with,
     whole_layers,
 )
-from fedperfit.edge.engine.slab import Places, Stack
+from fedperfit.edge.engine.slab import BatchPositions, Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
 from fedperfit.protocol.tasks import Kind, PromptForm, Task
@@ -120,7 +120,7 @@ def likeliest(
             prefill = base.model(
                 input_ids=rest,
                 attention_mask=mask.long(),
-                **places(base, mask, last=rest.shape[1]),
+                **position_arguments(base, mask, last=rest.shape[1]),
                 past_key_values=batch.cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -133,7 +133,7 @@ def likeliest(
             scores = _recomputed_scores(base, stack, batch, labels)
         elif tree.inputs.numel():
             position = {}
-            if places(base, mask):
+            if position_arguments(base, mask):
                 position = {"position_ids": mask.sum(1, keepdim=True) + tree.depth}
             logits = base.model(
                 input_ids=tree.inputs.expand(len(mask), -1),
@@ -200,7 +200,7 @@ def _recomputed_scores(
             logits = base.model(
                 input_ids=torch.cat([batch.ids, tokens], dim=1),
                 attention_mask=mask.long(),
-                **places(base, mask),
+                **position_arguments(base, mask),
                 use_cache=False,
             ).logits
         logs = logits[:, prompt - 1 : -1].float().log_softmax(-1)
@@ -235,7 +235,7 @@ class _Batch:
         at = None
         if chosen.layers:
             mask = chosen.parts[0].shape.positions.mask(prompt.cpu())
-            at = Places.of(mask, [users.index(owner) for owner in self.owners], base.device)
+            at = BatchPositions.of(mask, [users.index(owner) for owner in self.owners], base.device)
 
         def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
             if layer in done or at is None:
@@ -267,12 +267,12 @@ def batches(
         before, _ = pad_left([half for half, _ in halves], base.device)
         rest, own = pad_left([half for _, half in halves], base.device)
         first = torch.tensor(shared, dtype=torch.long, device=base.device).expand(len(rows), -1)
-        begun = torch.ones_like(first, dtype=torch.bool)
+        started = torch.ones_like(first, dtype=torch.bool)
         yield _Batch(
             indices=indices,
             owners=[questions[index].user for index in indices],
             ids=torch.cat([first, before, rest], dim=1),
-            mask=torch.cat([begun, filled.to(base.device), own], dim=1),
+            mask=torch.cat([started, filled.to(base.device), own], dim=1),
             known=len(shared) + filled.shape[1],
             cache=starting_with(base, {n: [part[n] for part in parts] for n in layers if parts}),
         )

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from fedperfit.edge.engine.examples import Example, places
+from fedperfit.edge.engine.examples import Example, position_arguments
 from fedperfit.edge.engine.prefix import (
-    Beginning,
     Prefix,
-    beginning_of,
+    PrefixParts,
+    prefix_parts_of,
     recorder,
     starting_with,
     whole_layers,
@@ -44,16 +44,16 @@ def build_items(
     The context between the two goes through all layers, the rest as far as the entry layer, if there is one.
     """
     shared = len(prefix) if prefix else 0
-    beginning = beginning_of(prefix)
+    prefix_parts = prefix_parts_of(prefix)
     longest = max(starts) - shared
     if longest:
         contexts = [example.prompt[shared:start] for example, start in zip(examples, starts, strict=True)]
-        beginning = _run_contexts(base, _padded(contexts), beginning, shared + longest)
+        prefix_parts = _run_contexts(base, _padded(contexts), prefix_parts, shared + longest)
     states: list[torch.Tensor | None] = [None] * len(examples)
     if entry >= 0:
-        states = _run_rest(base, examples, starts, shared + longest, entry, beginning)
+        states = _run_rest(base, examples, starts, shared + longest, entry, prefix_parts)
     depth = len(decoder_layers(base.model))
-    above = [tensor for n in range(entry + 1, depth) for part in beginning.get(n, ()) for tensor in part]
+    above = [tensor for n in range(entry + 1, depth) for part in prefix_parts.get(n, ()) for tensor in part]
     items = []
     for row, (start, hidden) in enumerate(zip(starts, states, strict=True)):
         context = None
@@ -63,11 +63,11 @@ def build_items(
     return items
 
 
-def _run_contexts(base: BaseModel, ids: torch.Tensor, beginning: Beginning, tokens: int) -> Beginning:
+def _run_contexts(base: BaseModel, ids: torch.Tensor, prefix_parts: PrefixParts, tokens: int) -> PrefixParts:
     """Keys and values of the prefix and the contexts `ids` (rows, tokens) in every layer."""
     run = base.model(
         input_ids=ids.to(base.device),
-        past_key_values=starting_with(base, beginning),
+        past_key_values=starting_with(base, prefix_parts),
         use_cache=True,
         logits_to_keep=1,
     )
@@ -81,7 +81,7 @@ def _run_rest(
     starts: Sequence[int],
     known: int,
     entry: int,
-    beginning: Beginning,
+    prefix_parts: PrefixParts,
 ) -> list[torch.Tensor | None]:
     """(tokens, d) output of the entry layer for each row from its start on.
 
@@ -92,13 +92,13 @@ def _run_rest(
     before = torch.arange(known) < torch.tensor(starts)[:, None]
     own = torch.arange(int(lengths.max())) < lengths[:, None]
     mask = torch.cat([before, own], dim=1).to(base.device)
-    below = {number: parts for number, parts in beginning.items() if number <= entry}
+    below = {number: parts for number, parts in prefix_parts.items() if number <= entry}
     outputs: list[torch.Tensor] = []
     with running(base.model, range(entry + 1)), changing(base.model, [entry], recorder(outputs)):
         base.model(
             input_ids=_padded(rows).to(base.device),
             attention_mask=mask.long(),
-            **places(base, mask, last=own.shape[1]),
+            **position_arguments(base, mask, last=own.shape[1]),
             past_key_values=starting_with(base, below),
             use_cache=bool(below),
             logits_to_keep=1,

@@ -59,7 +59,7 @@ def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[
     return ids.to(device), mask.to(device)
 
 
-def places(base: BaseModel, mask: torch.Tensor, last: int = 0) -> dict[str, torch.Tensor]:
+def position_arguments(base: BaseModel, mask: torch.Tensor, last: int = 0) -> dict[str, torch.Tensor]:
     """`position_ids` of the `last` columns (0: all) that do not count padding, for models that take them.
 
     mask: (batch, tokens) bool, true at tokens.

@@ -57,14 +57,14 @@ class Kind:
     """The first shifted decoder layer, or `EMBEDDINGS`."""
     positions: Positions
     plan: Plan
-    beginning: tuple[int, ...]
+    prefix: tuple[int, ...]
     """What all their rows begin with, run apart."""
 
     def start(self, example: Example) -> int:
         """The first token of an example's row that a step runs."""
         if self.plan is Plan.CONTEXTS:
             return context_length(example.prompt, self.positions.last)
-        return len(self.beginning)
+        return len(self.prefix)
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class ItemCache:
         users: Sequence[Sequence[Example]],
         entry: int,
         positions: Positions,
-        beginning: Sequence[int] | None = None,
+        prefix: Sequence[int] | None = None,
     ) -> Prepared:
         """The items of all users' examples; what is kept of each is decided by what the budget allows.
 
@@ -118,12 +118,12 @@ class ItemCache:
             Known, it does not depend on the company an item is built in, nor do the item's bits.
         """
         wanted = list(dict.fromkeys(example for user in users for example in user))
-        kind = self._choose(wanted, entry, positions, beginning)
+        kind = self._choose(wanted, entry, positions, prefix)
         if kind.plan is Plan.NOTHING:
             return Prepared(kind, None, {example: Item(0, None, None) for example in wanted})
         if kind not in self._prefixes:
             depth = entry + 1 if positions.first else len(decoder_layers(self.base.model))
-            self._prefixes[kind] = run_prefix(self.base, kind.beginning, entry, range(depth))
+            self._prefixes[kind] = run_prefix(self.base, kind.prefix, entry, range(depth))
         self._make_room(kind, wanted)
         for examples in users:
             self._build(kind, [e for e in dict.fromkeys(examples) if (kind, e) not in self._items])
@@ -150,7 +150,7 @@ class ItemCache:
         keys = getattr(config, "num_key_value_heads", None) or heads
         keys *= getattr(config, "head_dim", None) or config.hidden_size // heads
         above = len(decoder_layers(self.base.model)) - 1 - kind.entry
-        context = 2 * above * keys * (start - len(kind.beginning))
+        context = 2 * above * keys * (start - len(kind.prefix))
         return int(self.base.model.dtype.itemsize * (config.hidden_size * run + context))
 
     def _choose(
@@ -158,16 +158,16 @@ class ItemCache:
         wanted: Sequence[Example],
         entry: int,
         positions: Positions,
-        beginning: Sequence[int] | None,
+        prefix: Sequence[int] | None,
     ) -> Kind:
         """The kind that keeps the most within the budget; one already there wherever it will do."""
         longest = max(len(example.prompt) + len(example.target) for example in wanted)
         rigid = not self._keeps_keys or forgets(self.base, longest)
         contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in wanted]
-        shared = common_prefix([*contexts, *([] if beginning is None else [beginning])])
+        shared = common_prefix([*contexts, *([] if prefix is None else [prefix])])
         if rigid or shared < positions.first:
             shared = 0
-        begun = contexts[0][:shared]
+        shared_prefix = contexts[0][:shared]
         for plan in (Plan.CONTEXTS, Plan.STATES):
             if plan is Plan.CONTEXTS and (rigid or positions.first):
                 continue
@@ -175,11 +175,11 @@ class ItemCache:
                 kind
                 for kind in self._prefixes
                 if (kind.entry, kind.positions, kind.plan) == (entry, positions, plan)
-                and kind.beginning == begun[: len(kind.beginning)]
-                and len(kind.beginning) >= positions.first
+                and kind.prefix == shared_prefix[: len(kind.prefix)]
+                and len(kind.prefix) >= positions.first
             ]
-            kind = max(there, key=lambda known: len(known.beginning), default=None) or Kind(
-                entry, positions, plan, begun
+            kind = max(there, key=lambda known: len(known.prefix), default=None) or Kind(
+                entry, positions, plan, shared_prefix
             )
             if self.budget and sum(self.size(example, kind) for example in wanted) <= self.budget:
                 return kind

@@ -13,11 +13,13 @@ from fedperfit.edge.engine.rows import collate, row_losses
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.tasks import Pair
 
 
-def pull(base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_size: int = 8) -> Pull:
+def layer_gradient(
+    base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_size: int = 8
+) -> LayerGradient:
     """Of `pairs`, at `positions` of their prompts."""
     examples = sorted(encode(base, pairs), key=lambda e: len(e.prompt) + len(e.target))
     layers = range(len(decoder_layers(base.model)))
@@ -30,7 +32,7 @@ def pull(base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_siz
         (part,) = torch.autograd.grad(loss, offset)
         gradient += part * len(some) / len(examples)
         length += lengths * len(some) / len(examples)
-    return Pull(gradient.cpu(), length.cpu(), len(examples))
+    return LayerGradient(gradient.cpu(), length.cpu(), len(examples))
 
 
 def _loss(

@@ -65,30 +65,30 @@ def whole_layers(cache: DynamicCache, layers: range, tokens: int) -> dict[int, K
     return kept if len(kept) == len(layers) else {}
 
 
-Beginning = Mapping[int, Sequence[KeysValues]]
+PrefixParts = Mapping[int, Sequence[KeysValues]]
 """By decoder layer the parts that stand before the tokens to be run, each with all rows or one for all."""
 
 
-def beginning_of(prefix: Prefix | None) -> Beginning:
+def prefix_parts_of(prefix: Prefix | None) -> PrefixParts:
     """The prefix as the only part."""
     return {} if prefix is None else {number: [part] for number, part in prefix.layers.items()}
 
 
-def starting_with(base: BaseModel, beginning: Beginning) -> DynamicCache | None:
+def starting_with(base: BaseModel, prefix_parts: PrefixParts) -> DynamicCache | None:
     """A cache whose layers begin with `beginning`; None for none of them.
 
     The other layers get places that take no memory: the model asks the first layer for the length.
     """
-    if not beginning:
+    if not prefix_parts:
         return None
-    parts = next(iter(beginning.values()))
+    parts = next(iter(prefix_parts.values()))
     place = [(keys.new_zeros(()).expand(keys.shape),) * 2 for keys, _ in parts]
     cache = DynamicCache()
-    cache.layers = [_Begun(beginning.get(n, place)) for n in range(len(decoder_layers(base.model)))]
+    cache.layers = [_StartedLayer(prefix_parts.get(n, place)) for n in range(len(decoder_layers(base.model)))]
     return cache
 
 
-class _Begun(DynamicLayer):
+class _StartedLayer(DynamicLayer):
     """Joins its parts only when the layer's own keys and values come, so that all are copied once."""
 
     def __init__(self, parts: Sequence[KeysValues]) -> None:

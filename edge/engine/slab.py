@@ -89,7 +89,7 @@ class Stack:
 
 
 @dataclass(frozen=True)
-class Places:
+class BatchPositions:
     """The shifted positions of a batch, gathered by user so that slabs apply to them in one product."""
 
     index: torch.Tensor
@@ -98,7 +98,7 @@ class Places:
     """Which of the flattened (users * positions) are not repetitions; None is all."""
 
     @classmethod
-    def of(cls, mask: torch.Tensor, owners: Sequence[int], device: torch.device) -> "Places":
+    def of(cls, mask: torch.Tensor, owners: Sequence[int], device: torch.device) -> "BatchPositions":
         """mask: (rows, tokens) bool on the CPU, true at shifted positions; owners: user of each row."""
         width = mask.shape[1]
         found: list[list[int]] = [[] for _ in range(max(owners) + 1)]

@@ -9,17 +9,17 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
 from fedperfit.edge.engine.building import Item
-from fedperfit.edge.engine.examples import Example, places
+from fedperfit.edge.engine.examples import Example, position_arguments
 from fedperfit.edge.engine.items import Prepared
 from fedperfit.edge.engine.prefix import (
-    Beginning,
     KeysValues,
     Prefix,
+    PrefixParts,
     contexts_side_by_side,
     starting_with,
     whole_layers,
 )
-from fedperfit.edge.engine.slab import Places, Stack
+from fedperfit.edge.engine.slab import BatchPositions, Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import Change, changing, decoder_layers, running
 from fedperfit.protocol.shift.positions import Positions
@@ -59,14 +59,14 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
     shifted = _positions(prepared, filled & (columns < width + 1 - targets[:, None]))
     hidden = _hidden(rows)
     change = _change(stack, shifted, owners, device)
-    beginning, before = _beginning(base, stack, prepared, rows)
+    prefix_parts, before = _prefix_parts(base, stack, prepared, rows)
     mask = torch.cat([before, filled], dim=1)
     inputs = {
         "attention_mask": mask.to(device).long(),
-        "past_key_values": starting_with(base, beginning),
-        "use_cache": bool(beginning),
+        "past_key_values": starting_with(base, prefix_parts),
+        "use_cache": bool(prefix_parts),
         "logits_to_keep": torch.arange(width - int(targets.max()), width, device=device),
-        **places(base, mask.to(device), last=width),
+        **position_arguments(base, mask.to(device), last=width),
     }
     ran = range(prepared.kind.entry + 1 if hidden is not None else 0, depth)
     with running(base.model, ran, hidden), changing(base.model, stack.layers, change):
@@ -103,7 +103,7 @@ def _positions(prepared: Prepared, prompt: torch.Tensor) -> torch.Tensor:
 def _change(stack: Stack, shifted: torch.Tensor, owners: Sequence[int], device: torch.device) -> Change:
     if not shifted.any():
         return lambda layer, hidden: hidden
-    at = Places.of(shifted, owners, device)
+    at = BatchPositions.of(shifted, owners, device)
     return lambda layer, hidden: at.change(stack, layer, hidden)
 
 
@@ -118,9 +118,9 @@ def _left(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
     return torch.tensor([[*[padding] * (width - len(row)), *row] for row in rows], dtype=torch.long)
 
 
-def _beginning(
+def _prefix_parts(
     base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]
-) -> tuple[Beginning, torch.Tensor]:
+) -> tuple[PrefixParts, torch.Tensor]:
     """Keys and values of what stands before the tokens run; and which places of it are filled."""
     above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
     parts: list[Mapping[int, KeysValues]] = []

@@ -59,10 +59,10 @@ def fit(
     settings: TrainingSettings,
     cache: ItemCache,
     *,
-    beneath: Sequence[Shift] = (),
+    frozen: Sequence[Shift] = (),
     additive: bool = False,
     decay_rate: bool = False,
-    beginning: Sequence[int] | None = None,
+    prefix: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> list[Fit]:
     """Train the jobs' shifts in place, side by side, on top of the frozen shifts `beneath`.
@@ -85,10 +85,10 @@ def fit(
     batches = [list(_batches(job, settings)) for job in ranked]
     totals = torch.tensor([len(steps) for steps in batches], device=base.device)
     slab = Slab.of([job.shift for job in ranked], base.device, train=True)
-    stack = Stack(beneath, slab, additive)
+    stack = Stack(frozen, slab, additive)
     shape = slab.shape
     users = [job.examples for job in jobs]
-    prepared = cache.prepare(users, stack.layers[0], shape.positions, beginning)
+    prepared = cache.prepare(users, stack.layers[0], shape.positions, prefix)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
     last_epoch, counted = torch.zeros(2, len(jobs), device=base.device)
     last_starts = torch.tensor(
@@ -136,13 +136,13 @@ def mean_losses(
     settings: TrainingSettings,
     cache: ItemCache,
     *,
-    beneath: Sequence[Shift],
+    frozen: Sequence[Shift],
     additive: bool,
-    beginning: Sequence[int] | None = None,
+    prefix: Sequence[int] | None = None,
 ) -> list[float]:
     """Mean loss per example under each of `shifts`, in nats per target token; nothing is trained."""
-    stack = Stack(beneath, Slab.of(shifts, cache.base.device), additive)
-    prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, beginning)
+    stack = Stack(frozen, Slab.of(shifts, cache.base.device), additive)
+    prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, prefix)
     total = torch.zeros(len(shifts), device=cache.base.device)
     for start in range(0, len(examples), settings.batch_size):
         batch = examples[start : start + settings.batch_size]
@@ -163,7 +163,7 @@ def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -
         run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
         run *= min(settings.batch_size, len(job.examples))
         if kind.positions.first:  # the shared beginning runs once per user and step
-            run += len(kind.beginning)
+            run += len(kind.prefix)
         if cohort and (tokens + run > room or bytes + needed > cache.budget):
             yield cohort
             cohort, tokens, bytes = [], 0, 0

@@ -35,7 +35,7 @@ _LARGEST = 1 << 30
 
 
 @dataclass(frozen=True)
-class Belonging:
+class ShiftKey:
     """What a personal shift fits: it is refused on top of anything else."""
 
     task: str
@@ -47,7 +47,7 @@ class Belonging:
 
 
 @dataclass(frozen=True)
-class Account:
+class FitRecord:
     """How a personal shift came to be."""
 
     items: int = 0
@@ -67,12 +67,12 @@ class Account:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredShift:
     """What a stored shift says of itself."""
 
     shape: ShiftShape
-    belonging: Belonging
-    account: Account
+    belonging: ShiftKey
+    account: FitRecord
     writes: int
     """How often its slot was written."""
 
@@ -101,7 +101,7 @@ class Vault:
                 self._finish_rotation()
             yield
 
-    def store(self, slot: str, shift: PersonalShift, belonging: Belonging, account: Account) -> None:
+    def store(self, slot: str, shift: PersonalShift, belonging: ShiftKey, account: FitRecord) -> None:
         """Replace slot `slot` atomically.
 
         Raises InputError when what it holds is broken, or of another task or base model.
@@ -124,7 +124,7 @@ class Vault:
             )
             self._write(self._path(slot), "shift", header, content)
 
-    def _writes(self, slot: str, belonging: Belonging) -> int:
+    def _writes(self, slot: str, belonging: ShiftKey) -> int:
         """How often the slot was written; raises InputError when it holds what must not be replaced."""
         if not self._path(slot).is_file():
             return 0
@@ -133,14 +133,14 @@ class Vault:
             raise InputError(f"slot {slot!r} holds a shift of another task or base model: forget it first")
         return kept.writes
 
-    def load(self, slot: str, belonging: Belonging) -> PersonalShift:
+    def load(self, slot: str, belonging: ShiftKey) -> PersonalShift:
         """The shift in `slot`; raises InputError when missing, changed, or made for something else."""
         kept, shift = self.open(slot)
         if kept.belonging != belonging:
             raise InputError(f"the personal shift in slot {slot!r} belongs to another release or base model")
         return shift
 
-    def open(self, slot: str) -> tuple[Kept, PersonalShift]:
+    def open(self, slot: str) -> tuple[StoredShift, PersonalShift]:
         """What `slot` holds, whatever it belongs to; raises InputError when missing or changed."""
         path = self._path(slot)
         if not path.is_file():
@@ -265,14 +265,14 @@ class Vault:
         return self._shifts / f"{slot}.sealed"
 
 
-def _kept(header: dict[str, Any]) -> Kept:
-    belonging = Belonging(**{name: header[name] for name in Belonging.__dataclass_fields__})
+def _kept(header: dict[str, Any]) -> StoredShift:
+    belonging = ShiftKey(**{name: header[name] for name in ShiftKey.__dataclass_fields__})
     header = {"stage": "personal", "judged": {}, **header}  # which shifts stored by earlier versions lack
-    account = Account(**{name: header[name] for name in Account.__dataclass_fields__})
+    account = FitRecord(**{name: header[name] for name in FitRecord.__dataclass_fields__})
     shape = ShiftShape(
         layers=tuple(header["layers"]),
         rank=header["rank"],
         hidden_size=header["hidden_size"],
         positions=Positions.parse(header["positions"]),
     )
-    return Kept(shape, belonging, account, header["writes"])
+    return StoredShift(shape, belonging, account, header["writes"])

@@ -119,7 +119,7 @@ class PairSettings(_Flat):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PullSettings(_Flat):
+class LayerGradientSettings(_Flat):
     """What a client's pull is taken of."""
 
     positions: str

@@ -15,7 +15,7 @@ import torch
 
 from fedperfit.protocol.messages.settings import ROWS
 from fedperfit.protocol.shift.probe import Frame, Moments
-from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.system.errors import InputError
 
 _HALF = 2
@@ -100,15 +100,15 @@ def probes_from_bytes(data: bytes, layers: int, rank: int) -> torch.Tensor:
     return probes.double()
 
 
-def pull_to_bytes(pull: Pull) -> bytes:
+def layer_gradient_to_bytes(layer_gradient: LayerGradient) -> bytes:
     """All but the number of pairs, which is the reply's count."""
-    return to_bytes(pull.gradient, pull.length)
+    return to_bytes(layer_gradient.gradient, layer_gradient.length)
 
 
-def pull_from_bytes(data: bytes, pairs: int, layers: int, hidden_size: int) -> Pull:
+def layer_gradient_from_bytes(data: bytes, pairs: int, layers: int, hidden_size: int) -> LayerGradient:
     """The inverse; raises InputError for another length, or values that are not finite."""
     gradient, length = from_bytes(data, (layers, hidden_size), (layers,))
-    return Pull(gradient, length, pairs)
+    return LayerGradient(gradient, length, pairs)
 
 
 def to_bytes(*tensors: torch.Tensor, dtype: str = "<f4") -> bytes:

@@ -1,9 +1,9 @@
-"""Which layers a shift should act on, of what rank, and from where to start: from people's pulls.
+"""Which layers a shift should act on, of what rank, and from where to start: from people's layer gradients.
 
-A pull is the gradient of one person's loss with respect to a constant added at the shifted positions after
-each layer (`edge.engine.layer_gradients`). A layer matters as far as people pull on it, measured in lengths of
-its own hidden states: a small step in a short state is as much as a large one in a long state. The directions they
-pull along, and how many are needed, are those of their gradients' singular value decomposition.
+A layer gradient is the gradient of one person's mean loss with respect to a constant added at the shifted
+positions after each layer (`edge/engine/layer_gradients.py`). A layer matters as much as these gradients are
+large, measured in lengths of its own hidden states: a small step in a short state is as much as a large one in
+a long state. Their directions, and how many are needed, come from their singular value decomposition.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ STEP = 0.05
 
 
 @dataclass(frozen=True)
-class Pull:
+class LayerGradient:
     """One person's."""
 
     gradient: torch.Tensor
@@ -38,40 +38,47 @@ class Pull:
 
 
 @dataclass(frozen=True)
-class Places:
+class LayerSelection:
     """What is chosen."""
 
     layers: tuple[int, ...]
     rank: int
 
 
-def relevance(pulls: Sequence[Pull]) -> torch.Tensor:
+def relevance(layer_gradients: Sequence[LayerGradient]) -> torch.Tensor:
     """(layers,): root mean square over people of the gradient's length times the states' length."""
-    weights = torch.tensor([float(pull.pairs) for pull in pulls])
-    energy = torch.stack([(pull.gradient.norm(dim=1) * pull.length) ** 2 for pull in pulls])
+    weights = torch.tensor([float(layer_gradient.pairs) for layer_gradient in layer_gradients])
+    energy = torch.stack(
+        [
+            (layer_gradient.gradient.norm(dim=1) * layer_gradient.length) ** 2
+            for layer_gradient in layer_gradients
+        ]
+    )
     return ((weights[:, None] * energy).sum(0) / weights.sum()).sqrt()
 
 
-def places(pulls: Sequence[Pull], layers: int = LAYERS, share: float = SHARE) -> Places:
-    """The `layers` people pull on hardest, and the least rank that holds `share` of their gradients there.
+def select_layers(
+    layer_gradients: Sequence[LayerGradient], layers: int = LAYERS, share: float = SHARE
+) -> LayerSelection:
+    """The `layers` with the largest gradients, and the least rank that holds `share` of their gradients there.
 
     Raises InputError without people, or for more layers than there are.
     """
-    if not pulls:
+    if not layer_gradients:
         raise InputError("layers and rank cannot be chosen: nobody has pairs")
-    matters = relevance(pulls)
+    matters = relevance(layer_gradients)
     if not 1 <= layers <= len(matters):
         raise InputError(f"layers={layers}: a model of {len(matters)} layers has 1..{len(matters)} to choose")
     chosen = sorted(matters.argsort(descending=True, stable=True)[:layers].tolist())
-    return Places(tuple(chosen), least_rank(pulls, chosen, share))
+    return LayerSelection(tuple(chosen), least_rank(layer_gradients, chosen, share))
 
 
-def least_rank(pulls: Sequence[Pull], layers: Sequence[int], share: float) -> int:
+def least_rank(layer_gradients: Sequence[LayerGradient], layers: Sequence[int], share: float) -> int:
     """The least rank, up to MOST, that holds `share` of the energy of people's gradients in each layer."""
-    return min(MOST, max(_rank(_rows(pulls, layer), share) for layer in layers))
+    return min(MOST, max(_rank(_rows(layer_gradients, layer), share) for layer in layers))
 
 
-def warm_start(pulls: Sequence[Pull], shape: ShiftShape, step: float, seed: int) -> Shift:
+def warm_start(layer_gradients: Sequence[LayerGradient], shape: ShiftShape, step: float, seed: int) -> Shift:
     """R along people's leading gradients, W = R, b a step of `step` state lengths down their mean gradient.
 
     The length is people's median, so that nobody's word alone can make the step long. Where there are fewer
@@ -80,22 +87,26 @@ def warm_start(pulls: Sequence[Pull], shape: ShiftShape, step: float, seed: int)
     R, b = [], []
     drawn = Shift.identity(shape, seed=seed)
     for index, layer in enumerate(shape.layers):
-        rows = _rows(pulls, layer)
-        mean = rows.sum(0) / sum(pull.pairs for pull in pulls) ** 0.5
+        rows = _rows(layer_gradients, layer)
+        mean = rows.sum(0) / sum(layer_gradient.pairs for layer_gradient in layer_gradients) ** 0.5
         found = torch.linalg.svd(rows.double(), full_matrices=False).Vh[: shape.rank].float()
         whole = torch.cat([found, drawn.R[index].detach()])
         axes = torch.linalg.qr(whole.double().T).Q.T[: shape.rank].float()
         R.append(axes)
-        length = float(torch.stack([pull.length[layer] for pull in pulls]).median())
+        length = float(
+            torch.stack([layer_gradient.length[layer] for layer_gradient in layer_gradients]).median()
+        )
         along = axes @ torch.nn.functional.normalize(mean, dim=0)
         b.append(-step * length * along)
     axes = torch.stack(R)
     return Shift(shape, R=axes, W=axes.clone(), b=torch.stack(b))
 
 
-def _rows(pulls: Sequence[Pull], layer: int) -> torch.Tensor:
+def _rows(layer_gradients: Sequence[LayerGradient], layer: int) -> torch.Tensor:
     """(people, d): each person's gradient, weighted by the root of their pairs."""
-    return torch.stack([pull.gradient[layer] * pull.pairs**0.5 for pull in pulls])
+    return torch.stack(
+        [layer_gradient.gradient[layer] * layer_gradient.pairs**0.5 for layer_gradient in layer_gradients]
+    )
 
 
 def _rank(rows: torch.Tensor, share: float) -> int:

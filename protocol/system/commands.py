@@ -1,5 +1,6 @@
 """What the three console scripts share."""
 
+import os
 import sys
 
 import typer
@@ -13,6 +14,7 @@ def run(app: typer.Typer, name: str) -> None:
 
     A run that fails is one line and exit code 1.
     """
+    os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what lies in the current folder
     try:
         app(prog_name=name)
     except InputError as error:

@@ -54,12 +54,12 @@ def analyze(
     )
     console = wide_console()
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-    begun = shown = time.monotonic()
+    started = shown = time.monotonic()
     with console.status("reading users and model …") as status:
 
         def change(task: str, done: int, of: int) -> None:
             nonlocal shown
-            line = f"{task}: {done} of {of} users after {time.monotonic() - begun:.0f} s"
+            line = f"{task}: {done} of {of} users after {time.monotonic() - started:.0f} s"
             status.update(line if done < of else f"{line}; figures …")
             if not console.is_terminal and time.monotonic() - shown > 60:
                 shown = time.monotonic()

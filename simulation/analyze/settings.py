@@ -6,7 +6,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm, task_by_name
 from fedperfit.simulation.compare.prompts import SENTENCES, TEMPLATES
-from fedperfit.simulation.data.participants import CastSize
+from fedperfit.simulation.data.participants import ParticipantCounts
 
 LEAST_USERS = 4
 """Two in each half."""
@@ -46,9 +46,9 @@ class AnalyzeSettings:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least {least}")
 
     @property
-    def size(self) -> CastSize:
+    def size(self) -> ParticipantCounts:
         """Of the data; others take no part."""
-        return CastSize(
+        return ParticipantCounts(
             others=1, targets=self.users, world_history=self.world_history, world_questions=self.queries
         )
 

@@ -15,8 +15,8 @@ from fedperfit.simulation.analyze.findings import describe
 from fedperfit.simulation.analyze.page import write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
 from fedperfit.simulation.analyze.vectors import asked, delta_vectors
-from fedperfit.simulation.compare.context import Bench
-from fedperfit.simulation.data.participants import cast
+from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.data.participants import participants
 
 SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
 _SEED = 0
@@ -34,12 +34,15 @@ def run_study(
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder")
     read_card(settings.base_model)
-    people = {name: cast(task_by_name(name), settings.data, settings.size, folder) for name in settings.tasks}
+    people = {
+        name: participants(task_by_name(name), settings.data, settings.size, folder)
+        for name in settings.tasks
+    }
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
     summary: dict[str, Any] = {"tasks": {}}
     for name, found in people.items():
-        bench = Bench(
+        context = Context(
             base=base,
             task=found.task,
             form=PromptForm(settings.prompt_form),
@@ -47,7 +50,7 @@ def run_study(
             items=ItemCache(base, 0),
             folder=folder,
         )
-        users = asked(bench, found.targets, settings.queries, settings.template)
+        users = asked(context, found.targets, settings.queries, settings.template)
         if len(users) < LEAST_USERS:
             raise InputError(
                 f"{name}: {len(users)} of {len(found.targets)} users have a question and an item that fit "

@@ -12,7 +12,7 @@ from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.context import Context
 from fedperfit.simulation.compare.prompts import with_items
 from fedperfit.simulation.data.participants import Target
 
@@ -60,7 +60,7 @@ def delta_vectors(
     return {kind: torch.stack(vectors) for kind, vectors in found.items()}
 
 
-def asked(bench: Bench, targets: Sequence[Target], queries: int, template: str) -> list[Asked]:
+def asked(context: Context, targets: Sequence[Target], queries: int, template: str) -> list[Asked]:
     """Each target's first questions after their latest items, as many as fit, and after the controls.
 
     Random text: tokens drawn from all these users' items as they are shown. Another's history: of the next
@@ -68,13 +68,13 @@ def asked(bench: Bench, targets: Sequence[Target], queries: int, template: str) 
     question gets the last tokens, as many as its history has.
     Questions that leave no room for an item are left out, and users who have none left.
     """
-    seen = [(target, rows) for target in targets if (rows := _rows(bench, target, queries, template))]
-    shown = [_ids(bench, with_items(bench, _latest(target), "", template)) for target, _ in seen]
+    seen = [(target, rows) for target in targets if (rows := _rows(context, target, queries, template))]
+    shown = [_ids(context, with_items(context, _latest(target), "", template)) for target, _ in seen]
     corpus = list(chain(*shown))
     users = []
     for place, (target, rows) in enumerate(seen):
         lengths = [len(context) for _, context in rows]
-        drawn = random.Random(f"{bench.seed}/{target.history.name}").choices(corpus, k=max(lengths))
+        drawn = random.Random(f"{context.seed}/{target.history.name}").choices(corpus, k=max(lengths))
         others = _others(shown, place, max(lengths))
         contexts = {
             HISTORY: tuple(context for _, context in rows),
@@ -85,16 +85,16 @@ def asked(bench: Bench, targets: Sequence[Target], queries: int, template: str) 
     return users
 
 
-def _rows(bench: Bench, target: Target, queries: int, template: str) -> list[tuple[Ids, Ids]]:
+def _rows(context: Context, target: Target, queries: int, template: str) -> list[tuple[Ids, Ids]]:
     """Query and history of each question that leaves room for an item."""
     rows = []
     for question in target.questions[:queries]:
-        prompt = bench.prompt(question)
-        context = _ids(bench, with_items(bench, _latest(target), prompt, template)[: -len(prompt)])
-        if context:
-            (row,) = encode(bench.base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
-            start = bench.base.tokenizer.bos_token_id is not None
-            rows.append((row.prompt[start:], context))
+        prompt = context.prompt(question)
+        shown = _ids(context, with_items(context, _latest(target), prompt, template)[: -len(prompt)])
+        if shown:
+            (row,) = encode(context.base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
+            start = context.base.tokenizer.bos_token_id is not None
+            rows.append((row.prompt[start:], shown))
     return rows
 
 
@@ -111,5 +111,5 @@ def _latest(target: Target) -> list[dict[str, object]]:
     return target.history.items[::-1]
 
 
-def _ids(bench: Bench, text: str) -> Ids:
-    return tuple(bench.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _ids(context: Context, text: str) -> Ids:
+    return tuple(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])

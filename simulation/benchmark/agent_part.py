@@ -121,9 +121,9 @@ def _round(bridge: bridge_pb2_grpc.BridgeStub, packed: bytes, training: Training
 
 
 def _seconds(act: Any) -> float:
-    begun = time.perf_counter()
+    started = time.perf_counter()
     act()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -59,7 +59,7 @@ def _generate(base: BaseModel, prompt: torch.Tensor, shifts: list[Shift], tokens
     """Seconds for exactly `tokens` new tokens."""
     inside = torch.ones_like(prompt, dtype=torch.bool)
     mask = shifts[0].shape.positions.mask(inside) if shifts else inside
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with injected(base.model, shifts, mask, prefill_only=True):
         base.model.generate(
             input_ids=prompt,
@@ -71,7 +71,7 @@ def _generate(base: BaseModel, prompt: torch.Tensor, shifts: list[Shift], tokens
         )
     if base.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:

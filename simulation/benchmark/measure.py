@@ -110,17 +110,17 @@ def _run(order: dict[str, Any]) -> Figures:
     cuda = base.device.type == "cuda"
     gc.collect()
     loaded = reset_peak(cuda)
-    begun = time.perf_counter()
-    while time.perf_counter() - begun < _LEAST_SECONDS:
+    started = time.perf_counter()
+    while time.perf_counter() - started < _LEAST_SECONDS:
         contender(base, make_examples(base, short), short)
     peak = torch.cuda.max_memory_allocated() if cuda else bytes_of("VmHWM")
     passes, seconds = 0, 0.0
-    begun = time.perf_counter()
+    started = time.perf_counter()
     while seconds < _LEAST_SECONDS:
         state = contender(base, make_examples(base, workload), workload)
         if cuda:
             torch.cuda.synchronize()
-        passes, seconds = passes + 1, time.perf_counter() - begun
+        passes, seconds = passes + 1, time.perf_counter() - started
     above = None if loaded is None or peak is None else max(0, peak - loaded)
     return Figures(seconds / passes / workload.users, above, state)
 

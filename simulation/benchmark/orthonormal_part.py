@@ -66,9 +66,9 @@ def _ours(rank: int, *, users: int) -> float:
 def _milliseconds(step: Callable[[], None]) -> float:
     times = []
     for _ in range(_REPEATS + 1):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         step()
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     return 1e3 * median(times[1:])
 
 

@@ -27,7 +27,7 @@ def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
     )
     collective = _collective(base, workload)
     for cohort in cohorts(jobs, training, cache):
-        fit(cohort, training, cache, beneath=[collective], additive=settings.additive, decay_rate=True)
+        fit(cohort, training, cache, frozen=[collective], additive=settings.additive, decay_rate=True)
         cache.clear()  # each user is fitted once
     return _bytes(base, workload)
 

@@ -14,7 +14,7 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.baseline_training import train
-from fedperfit.simulation.compare.context import Bench, Values, people_digest
+from fedperfit.simulation.compare.context import Context, Values, people_digest
 from fedperfit.simulation.optional import required
 
 RANKS = (4, 8, 16)
@@ -67,7 +67,7 @@ def _wrapped(base: BaseModel, rank: int, modules: Sequence[str]) -> Iterator[Any
 
 
 def fit_adapter(
-    bench: Bench,
+    context: Context,
     pairs: Sequence[Pair],
     *,
     rank: int,
@@ -79,37 +79,37 @@ def fit_adapter(
     """A LoRA fitted to `pairs`; `name` seeds its start, dropout and the order of items."""
     peft = required("peft")
     with torch.random.fork_rng():
-        torch.manual_seed(bench.number(name, "lora"))
-        with _wrapped(bench.base, rank, modules) as model:
+        torch.manual_seed(context.number(name, "lora"))
+        with _wrapped(context.base, rank, modules) as model:
             model.train()
             train(
-                bench.base,
+                context.base,
                 [parameter for parameter in model.parameters() if parameter.requires_grad],
-                bench.encode(pairs),
+                context.encode(pairs),
                 epochs=epochs,
                 learning_rate=learning_rate,
-                batch_size=bench.batch_size,
-                order=f"{bench.seed}/{name}",
+                batch_size=context.batch_size,
+                order=f"{context.seed}/{name}",
             )
             tensors: Adapter = peft.get_peft_model_state_dict(model)
             return {key: tensor.detach().clone() for key, tensor in tensors.items()}
 
 
 def answer(
-    bench: Bench, adapter: Adapter | None, prompts: Sequence[str], *, rank: int, modules: Sequence[str]
+    context: Context, adapter: Adapter | None, prompts: Sequence[str], *, rank: int, modules: Sequence[str]
 ) -> list[str]:
     """Answers of the model with `adapter`, or of the bare one."""
     if adapter is None:
-        return bench.answer(prompts)
-    with _wrapped(bench.base, rank, modules) as model:
+        return context.answer(prompts)
+    with _wrapped(context.base, rank, modules) as model:
         required("peft").set_peft_model_state_dict(model, adapter)
         model.eval()
-        return bench.answer(prompts)
+        return context.answer(prompts)
 
 
-def merged(bench: Bench, adapter: Adapter, *, rank: int, modules: Sequence[str]) -> Bench:
+def merged(context: Context, adapter: Adapter, *, rank: int, modules: Sequence[str]) -> Context:
     """A bench whose base model has `adapter` in its weights; the bench's own stays as it is."""
-    base = bench.base
+    base = context.base
     copied = BaseModel(model=copy.deepcopy(base.model), tokenizer=base.tokenizer, card=base.card)
     peft = required("peft")
     config = peft.LoraConfig(
@@ -121,21 +121,21 @@ def merged(bench: Bench, adapter: Adapter, *, rank: int, modules: Sequence[str])
     peft.set_peft_model_state_dict(model, adapter)
     whole = model.merge_and_unload()
     whole.requires_grad_(False)
-    return bench.on(BaseModel(model=whole.eval(), tokenizer=base.tokenizer, card=base.card))
+    return context.on(BaseModel(model=whole.eval(), tokenizer=base.tokenizer, card=base.card))
 
 
 def collective_adapter(
-    bench: Bench, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
+    context: Context, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
 ) -> tuple[Adapter, int]:
     """The task's LoRA trained on the others' `pairs`, made once for all that share it; and its bytes."""
-    modules = targets(bench.base, collective=True)
-    key = [dict(values), people_digest(others), len(pairs), bench.seed, about]
+    modules = targets(context.base, collective=True)
+    key = [dict(values), people_digest(others), len(pairs), context.seed, about]
 
     def make() -> bytes:
         return save(
             fit_adapter(
-                bench,
-                bench.sampled(pairs),
+                context,
+                context.sampled(pairs),
                 rank=values["rank"],
                 modules=modules,
                 epochs=values["epochs"],
@@ -144,5 +144,5 @@ def collective_adapter(
             )
         )
 
-    data = bench.keep("collective/lora", key, make)
+    data = context.keep("collective/lora", key, make)
     return load(data), len(data)

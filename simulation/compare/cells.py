@@ -1,4 +1,4 @@
-"""The work of a comparison, cut into lots that processes do side by side; each line they write is final."""
+"""The work of a comparison, cut into units that processes do side by side; each line they write is final."""
 
 import json
 import os
@@ -16,19 +16,19 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.files import mend_lines, read_json_lines
 from fedperfit.protocol.tasks import PromptForm, task_by_name
-from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.context import Context
 from fedperfit.simulation.compare.method import Method, lineage, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.data.participants import Cast, Target, cast
+from fedperfit.simulation.data.participants import Participants, Target, participants
 from fedperfit.simulation.memory import Peak
 
 SEARCH, MAIN, HISTORY, COLLECTIVE = "search", "main", "history", "collective"
-"""What a lot finds out: hyper-parameters, scores, cold start by history, by number of other users."""
+"""What a unit finds out: hyper-parameters, scores, cold start by history, by number of other users."""
 
 
 @dataclass(frozen=True)
-class Lot:
+class WorkUnit:
     """What one process does in one go, for one method, task and seed."""
 
     task: str
@@ -50,32 +50,32 @@ class Lot:
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of a lot."""
+    """One line of a unit."""
 
     user: str
     size: int
     """History items, or other users; -1 for all there are."""
 
 
-class Workshop:
+class WorkerState:
     """What one process needs: model, people and methods, each loaded once."""
 
     def __init__(self, folder: Path, settings: CompareSettings) -> None:
         self.folder, self.settings = folder, settings
         self.methods = registry([Path(file) for file in settings.method_files])
-        self.cast = cache(self._cast)
+        self.participants = cache(self._cast)
         self._items: ItemCache | None = None
 
-    def _cast(self, task: str) -> Cast:
-        return cast(task_by_name(task), self.settings.data, self.settings.size, self.folder)
+    def _cast(self, task: str) -> Participants:
+        return participants(task_by_name(task), self.settings.data, self.settings.size, self.folder)
 
-    def bench(self, task: str, seed: int) -> Bench:
+    def context(self, task: str, seed: int) -> Context:
         """The base model is loaded on first use."""
         settings = self.settings
         if self._items is None:
             base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
             self._items = ItemCache(base)
-        return Bench(
+        return Context(
             base=self._items.base,
             task=task_by_name(task),
             form=PromptForm(settings.prompt_form),
@@ -93,48 +93,48 @@ class Workshop:
         values: dict[str, Any] = {}
         for link in lineage(self.methods, name):
             if self.methods[link].space:
-                values |= best(read_json_lines(self.folder / Lot(task, link, SEARCH, 0).file))
+                values |= best(read_json_lines(self.folder / WorkUnit(task, link, SEARCH, 0).file))
         return values
 
-    def left(self, lot: Lot) -> list[Any]:
-        """Draws or cells of the lot that are not on file."""
-        path = self.folder / lot.file
+    def left(self, unit: WorkUnit) -> list[Any]:
+        """Draws or cells of the unit that are not on file."""
+        path = self.folder / unit.file
         mend_lines(path)
         there = read_json_lines(path) if path.exists() else []
-        if lot.kind == SEARCH:
+        if unit.kind == SEARCH:
             done = {line["draw"] for line in there}
-            tries = drawn(self.methods[lot.method], self.settings.draws)
+            tries = drawn(self.methods[unit.method], self.settings.draws)
             return [(n, values) for n, values in enumerate(tries) if n not in done]
         found = {(line["user"], line["size"]) for line in there}
-        return [cell for cell in self.cells(lot) if (cell.user, cell.size) not in found]
+        return [cell for cell in self.cells(unit) if (cell.user, cell.size) not in found]
 
-    def cells(self, lot: Lot) -> list[Cell]:
-        """All cells of a lot that is no search, in the order of the targets."""
-        settings, method = self.settings, self.methods[lot.method]
-        people = self.cast(lot.task)
+    def cells(self, unit: WorkUnit) -> list[Cell]:
+        """All cells of a unit that is no search, in the order of the targets."""
+        settings, method = self.settings, self.methods[unit.method]
+        people = self.participants(unit.task)
         targets = people.targets[: method.most_users]
-        if lot.kind == MAIN:
+        if unit.kind == MAIN:
             return [Cell(target.history.name, -1) for target in targets]
         targets = targets[: settings.curve_users]
         sizes = settings.history_lengths
-        if lot.kind == COLLECTIVE:
+        if unit.kind == COLLECTIVE:
             sizes = [size for size in settings.collective_sizes if size < len(people.others)] + [-1]
         return [Cell(target.history.name, size) for size in sizes for target in targets]
 
-    def do(self, lot: Lot, left: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        """The lines of what is `left` of a lot."""
-        return self._search(lot, left) if lot.kind == SEARCH else self._answers(lot, left)
+    def do(self, unit: WorkUnit, left: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        """The lines of what is `left` of a unit."""
+        return self._search(unit, left) if unit.kind == SEARCH else self._answers(unit, left)
 
-    def _search(self, lot: Lot, left: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-        settings, people = self.settings, self.cast(lot.task)
+    def _search(self, unit: WorkUnit, left: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        settings, people = self.settings, self.participants(unit.task)
         others, targets = people.validation(settings.validation_users, settings.validation_questions)
-        bench = replace(self.bench(lot.task, lot.seed), most_pairs=settings.search_pairs)
-        below = self.methods[lot.method].builds_on
-        inherited = self.chosen(lot.task, below) if below else {}
+        context = replace(self.context(unit.task, unit.seed), most_pairs=settings.search_pairs)
+        below = self.methods[unit.method].builds_on
+        inherited = self.chosen(unit.task, below) if below else {}
         for draw, values in left:
-            bench.items.clear()  # so that no bit depends on what was done before
-            begun = time.perf_counter()
-            method = self.methods[lot.method](bench, inherited | values)
+            context.items.clear()  # so that no bit depends on what was done before
+            started = time.perf_counter()
+            method = self.methods[unit.method](context, inherited | values)
             method.learn(others)
             total, count = 0.0, 0
             for target in targets:
@@ -147,29 +147,29 @@ class Workshop:
                 "values": values,
                 "score": total / count,
                 "questions": count,
-                "seconds": time.perf_counter() - begun,
+                "seconds": time.perf_counter() - started,
             }
 
-    def _answers(self, lot: Lot, left: Sequence[Cell]) -> Iterator[dict[str, Any]]:
-        people, settings = self.cast(lot.task), self.settings
-        bench = self.bench(lot.task, lot.seed)
-        values = self.chosen(lot.task, lot.method)
+    def _answers(self, unit: WorkUnit, left: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+        people, settings = self.participants(unit.task), self.settings
+        context = self.context(unit.task, unit.seed)
+        values = self.chosen(unit.task, unit.method)
         places = {target.history.name: n for n, target in enumerate(people.targets)}
         learned: tuple[int, Method] | None = None
         for cell in left:
-            bench.items.clear()  # so that no bit, and no time, depends on what was done before
+            context.items.clear()  # so that no bit, and no time, depends on what was done before
             others = people.others
-            if lot.kind == COLLECTIVE and cell.size > 0:
+            if unit.kind == COLLECTIVE and cell.size > 0:
                 others = others[: cell.size]
             if learned is None or learned[0] != len(others):
-                method = self.methods[lot.method](bench, values)
+                method = self.methods[unit.method](context, values)
                 method.learn(others)
                 learned = len(others), method
             place = places[cell.user]
             seen = people.targets[place].history
-            if lot.kind == HISTORY:
+            if unit.kind == HISTORY:
                 seen = _latest(seen, cell.size)
-            elif lot.kind == COLLECTIVE:
+            elif unit.kind == COLLECTIVE:
                 seen = _latest(seen, settings.curve_items)
             before = [target.history for target in people.targets[:place]]
             yield {"user": cell.user, "size": cell.size} | _one(
@@ -181,12 +181,12 @@ def _one(method: Method, seen: History, target: Target, before: Sequence[History
     """Fit and answer for one person. Of `target` the method gets the questions, and nothing else."""
     if method.sees_targets_before:
         method.before = before
-    with Peak(method.bench.base.device) as peak:
-        begun = time.perf_counter()
+    with Peak(method.context.base.device) as peak:
+        started = time.perf_counter()
         fitted = method.fit(seen)
-        fit_seconds = time.perf_counter() - begun
+        fit_seconds = time.perf_counter() - started
         answers = method.answer(fitted, target.questions)
-        answer_seconds = time.perf_counter() - begun - fit_seconds
+        answer_seconds = time.perf_counter() - started - fit_seconds
     return {
         "answers": answers,
         "items": len(seen.items),
@@ -203,16 +203,16 @@ def _latest(history: History, items: int) -> History:
     return replace(history, items=history.items[-items:] if items else [])
 
 
-def work(shop: Workshop, lot: Lot, done: Callable[[float], None]) -> None:
-    """Do what is left of `lot`, line by line; `done` hears of each line's seconds."""
-    path = shop.folder / lot.file
+def work(state: WorkerState, unit: WorkUnit, done: Callable[[float], None]) -> None:
+    """Do what is left of `unit`, line by line; `done` hears of each line's seconds."""
+    path = state.folder / unit.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
-        begun = time.perf_counter()
-        for line in shop.do(lot, shop.left(lot)):
+        started = time.perf_counter()
+        for line in state.do(unit, state.left(unit)):
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            done(time.perf_counter() - begun)
-            begun = time.perf_counter()
+            done(time.perf_counter() - started)
+            started = time.perf_counter()

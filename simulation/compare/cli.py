@@ -151,7 +151,7 @@ def compare(
 def _line(progress: "Progress") -> str:
     left = progress.seconds_left
     about = "" if left is None else f", about {left / 60:.0f} min left"
-    passed = (time.monotonic() - progress.begun) / 60
+    passed = (time.monotonic() - progress.started) / 60
     return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"
 
 

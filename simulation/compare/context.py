@@ -29,7 +29,7 @@ NOTHING = Stack([], None, False)
 
 
 @dataclass(frozen=True)
-class Bench:
+class Context:
     """One task on one base model, with one seed."""
 
     base: BaseModel
@@ -50,7 +50,7 @@ class Bench:
     most_pairs: int = 0
     """At most this many pairs of all others together, drawn at random; 0 is all."""
 
-    def on(self, base: BaseModel) -> "Bench":
+    def on(self, base: BaseModel) -> "Context":
         """The same with other weights, of which nothing is kept."""
         return replace(self, base=base, items=ItemCache(base, 0))
 

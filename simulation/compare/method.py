@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
-from fedperfit.simulation.compare.context import Bench, Values
+from fedperfit.simulation.compare.context import Context, Values
 
 
 class Family(IntEnum):
@@ -72,9 +72,9 @@ class Method(ABC):
     sees_targets_before: ClassVar[bool] = False
     """Is given `before`, the targets before the current one: a published bug, on record."""
 
-    def __init__(self, bench: Bench, values: Values) -> None:
+    def __init__(self, context: Context, values: Values) -> None:
         """values: of `space`, and of the method it builds on."""
-        self.bench, self.values = bench, values
+        self.context, self.values = context, values
         self.before: Sequence[History] = ()
 
     @classmethod

@@ -9,7 +9,7 @@ import bm25s
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.tasks import Pair, Task
-from fedperfit.simulation.compare.context import Bench, Values
+from fedperfit.simulation.compare.context import Context, Values
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
 
@@ -32,19 +32,19 @@ TEMPLATES = (PAIRS, SENTENCES)
 """How items are shown: as solved questions in the prompt's own form, or in LaMP's sentences."""
 
 
-def with_items(bench: Bench, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
+def with_items(context: Context, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
     """`prompt` after as many of `items`, the first ones first, as leave it whole."""
-    free = bench.room - _tokens(bench, prompt)
+    free = context.room - _tokens(context, prompt)
     shown: list[str] = []
     for item in items:
-        text = _show(bench, item, template)
-        free -= _tokens(bench, text)
+        text = _show(context, item, template)
+        free -= _tokens(context, text)
         if free < 0:
             break
         shown.append(text)
-    while shown and _tokens(bench, _joined(bench.task, shown, template) + prompt) > bench.room:
+    while shown and _tokens(context, _joined(context.task, shown, template) + prompt) > context.room:
         shown.pop()
-    return _joined(bench.task, shown, template) + prompt
+    return _joined(context.task, shown, template) + prompt
 
 
 def _joined(task: Task, shown: Sequence[str], template: str) -> str:
@@ -53,15 +53,15 @@ def _joined(task: Task, shown: Sequence[str], template: str) -> str:
     return ", and ".join(shown) + _JOINTS.get(task.name, ". ")
 
 
-def _show(bench: Bench, item: dict[str, Any], template: str) -> str:
+def _show(context: Context, item: dict[str, Any], template: str) -> str:
     if template == PAIRS:
-        pair = bench.task.item_pair(item, bench.form)
+        pair = context.task.item_pair(item, context.form)
         return f"{pair.prompt}{pair.target}\n"
-    return _SENTENCES[bench.task.name].format(**item)
+    return _SENTENCES[context.task.name].format(**item)
 
 
-def _tokens(bench: Bench, text: str) -> int:
-    return len(bench.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _tokens(context: Context, text: str) -> int:
+    return len(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 class Index:
@@ -81,23 +81,23 @@ class Index:
         return sorted(range(len(texts)), key=lambda n: (-scores[n], -n))[:k]
 
 
-def retrieving_prompt(bench: Bench, history: History, question: str, k: int, template: str) -> str:
+def retrieving_prompt(context: Context, history: History, question: str, k: int, template: str) -> str:
     """A question's prompt after the `k` items nearest to it, best first."""
-    prompt = bench.prompt(question)
-    best = Index(bench.task, history.items).best(prompt, len(history.items), k)
-    return with_items(bench, [history.items[n] for n in best], prompt, template)
+    prompt = context.prompt(question)
+    best = Index(context.task, history.items).best(prompt, len(history.items), k)
+    return with_items(context, [history.items[n] for n in best], prompt, template)
 
 
-def retrieving_pairs(bench: Bench, history: History, k: int, template: str) -> list[Pair]:
+def retrieving_pairs(context: Context, history: History, k: int, template: str) -> list[Pair]:
     """Training pairs whose prompts show what retrieval finds among *earlier* items; answered ones see all."""
-    index = Index(bench.task, history.items)
+    index = Index(context.task, history.items)
 
     def shown(pair: Pair, earlier: int) -> Pair:
         items = [history.items[n] for n in index.best(pair.prompt, earlier, k)]
-        return replace(pair, prompt=with_items(bench, items, pair.prompt, template))
+        return replace(pair, prompt=with_items(context, items, pair.prompt, template))
 
-    answered = bench.pairs(replace(history, items=[]))
-    own = bench.pairs(replace(history, answered=[]))
+    answered = context.pairs(replace(history, items=[]))
+    own = context.pairs(replace(history, answered=[]))
     return [
         *(shown(pair, len(history.items)) for pair in answered),
         *(shown(pair, n) for n, pair in enumerate(own)),
@@ -107,16 +107,16 @@ def retrieving_pairs(bench: Bench, history: History, k: int, template: str) -> l
 class Retrieving:
     """Stands before a trained method: prompts show `k` retrieved items, in training earlier ones only."""
 
-    bench: Bench
+    context: Context
     values: Values
 
     def pairs(self, history: History) -> list[Pair]:
         """What is trained on."""
-        return retrieving_pairs(self.bench, history, self.values["k"], PAIRS)
+        return retrieving_pairs(self.context, history, self.values["k"], PAIRS)
 
     def prompt(self, history: History, question: str) -> str:
         """How a question is asked."""
-        return retrieving_prompt(self.bench, history, question, self.values["k"], PAIRS)
+        return retrieving_prompt(self.context, history, question, self.values["k"], PAIRS)
 
     def shown(self) -> Any:
         """What of the values decides the prompts."""

@@ -13,11 +13,11 @@ import numpy as np
 from fedperfit.edge.engine.scoring import Sums, score
 from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
 from fedperfit.protocol.tasks import Task
-from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import Method
 from fedperfit.simulation.compare.search import best
 from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
-from fedperfit.simulation.data.participants import Cast
+from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.report.bootstrap import MAIN as MAIN_METRIC
 
@@ -37,36 +37,36 @@ PATTERN = (
 Line = Mapping[str, Any]
 
 
-def write_results(shop: Workshop) -> dict[str, Any]:
+def write_results(state: WorkerState) -> dict[str, Any]:
     """Write all result files of a run folder from the cells that are there; returns the metrics."""
-    settings = shop.settings
+    settings = state.settings
     summary: dict[str, Any] = {"tasks": {}}
     rows: list[dict[str, Any]] = []
     for name in settings.tasks:
-        people = shop.cast(name)
-        found = _Found(shop, people)
+        people = state.participants(name)
+        found = _Found(state, people)
         if found.lines:
-            summary["tasks"][name] = _task(shop, found)
+            summary["tasks"][name] = _task(state, found)
             rows += found.tidy()
-            _write_predictions(shop.folder / PREDICTIONS / name, found)
-    write_json(shop.folder / METRICS, summary)
-    write_atomic(shop.folder / TABLE, _csv(rows).encode())
+            _write_predictions(state.folder / PREDICTIONS / name, found)
+    write_json(state.folder / METRICS, summary)
+    write_atomic(state.folder / TABLE, _csv(rows).encode())
     return summary
 
 
 class _Found:
     """The cells of one task that are on file."""
 
-    def __init__(self, shop: Workshop, people: Cast) -> None:
+    def __init__(self, state: WorkerState, people: Participants) -> None:
         self.people = people
         self.task: Task = people.task
         self.golds = {target.history.name: target.golds for target in people.targets}
         self.lines: dict[tuple[str, str, int], list[Line]] = {}
         """By method, kind and seed."""
-        for name in rows_of(shop, self.task):
+        for name in rows_of(state, self.task):
             for kind in (MAIN, HISTORY, COLLECTIVE):
-                for seed in shop.settings.seeds:
-                    path = shop.folder / Lot(self.task.name, name, kind, seed).file
+                for seed in state.settings.seeds:
+                    path = state.folder / WorkUnit(self.task.name, name, kind, seed).file
                     if path.exists():
                         lines = [line for line in read_json_lines(path) if line["user"] in self.golds]
                         self.lines[name, kind, seed] = lines
@@ -119,10 +119,10 @@ _COSTS = (
 )
 
 
-def rows_of(shop: Workshop, task: Task) -> list[str]:
+def rows_of(state: WorkerState, task: Task) -> list[str]:
     """The methods asked for that suit the task, in the order of the table."""
-    asked = set(shop.settings.methods)
-    return [name for name, method in shop.methods.items() if name in asked and method.suits(task)]
+    asked = set(state.settings.methods)
+    return [name for name, method in state.methods.items() if name in asked and method.suits(task)]
 
 
 def _added(a: Sums, b: Sums) -> Sums:
@@ -136,11 +136,13 @@ def _added(a: Sums, b: Sums) -> Sums:
     return total
 
 
-def _task(shop: Workshop, found: _Found) -> dict[str, Any]:
+def _task(state: WorkerState, found: _Found) -> dict[str, Any]:
     bootstrap = Bootstrap(0, BOOTSTRAP_SAMPLES)
     main = MAIN_METRIC[found.task.kind]
     samples = {
-        name: found.sample(found.of(name, MAIN)) for name in rows_of(shop, found.task) if found.of(name, MAIN)
+        name: found.sample(found.of(name, MAIN))
+        for name in rows_of(state, found.task)
+        if found.of(name, MAIN)
     }
     result: dict[str, Any] = {
         "main": main,
@@ -149,7 +151,7 @@ def _task(shop: Workshop, found: _Found) -> dict[str, Any]:
         "questions": sum(map(len, found.golds.values())),
         "others": len(found.people.others),
         "rows": [
-            _row(shop.methods[name], found, bootstrap, sample, samples.get(REFERENCE), main)
+            _row(state.methods[name], found, bootstrap, sample, samples.get(REFERENCE), main)
             for name, sample in samples.items()
         ],
         "pattern": [
@@ -157,9 +159,9 @@ def _task(shop: Workshop, found: _Found) -> dict[str, Any]:
             for a, b in PATTERN
             if a in samples and b in samples
         ],
-        HISTORY: _curves(shop, found, bootstrap, HISTORY),
-        COLLECTIVE: _curves(shop, found, bootstrap, COLLECTIVE),
-        SEARCH: _searches(shop, found.task),
+        HISTORY: _curves(state, found, bootstrap, HISTORY),
+        COLLECTIVE: _curves(state, found, bootstrap, COLLECTIVE),
+        SEARCH: _searches(state, found.task),
     }
     if found.people.bounds:
         users = list(found.golds)
@@ -211,10 +213,10 @@ def _bound(found: _Found, users: Sequence[str], which: str) -> Sample:
     return Sample.of(found.task, phase)
 
 
-def _curves(shop: Workshop, found: _Found, bootstrap: Bootstrap, kind: str) -> dict[str, list[Any]]:
+def _curves(state: WorkerState, found: _Found, bootstrap: Bootstrap, kind: str) -> dict[str, list[Any]]:
     """Per method the points of a curve; the size of `all others` is their number."""
     curves: dict[str, list[Any]] = {}
-    for name in rows_of(shop, found.task):
+    for name in rows_of(state, found.task):
         sizes = {line["size"] for line in found.of(name, kind)}
         points = [
             {
@@ -228,10 +230,10 @@ def _curves(shop: Workshop, found: _Found, bootstrap: Bootstrap, kind: str) -> d
     return curves
 
 
-def _searches(shop: Workshop, task: Task) -> dict[str, Any]:
+def _searches(state: WorkerState, task: Task) -> dict[str, Any]:
     searches = {}
-    for name in shop.methods:
-        path = shop.folder / Lot(task.name, name, SEARCH, 0).file
+    for name in state.methods:
+        path = state.folder / WorkUnit(task.name, name, SEARCH, 0).file
         if path.exists() and (log := read_json_lines(path)):
             chosen = best(log)
             searches[name] = {

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm, task_by_name
-from fedperfit.simulation.data.participants import CastSize
+from fedperfit.simulation.data.participants import ParticipantCounts
 
 BOOTSTRAP_SAMPLES = 2000
 
@@ -77,9 +77,9 @@ class CompareSettings:
             _at_least(name, getattr(self, name), least)
 
     @property
-    def size(self) -> CastSize:
+    def size(self) -> ParticipantCounts:
         """Of the data."""
-        return CastSize(
+        return ParticipantCounts(
             others=self.others,
             targets=self.users,
             world_history=self.world_history,

@@ -14,7 +14,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift, ShiftShape
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.baseline_training import CLIP_NORM, WEIGHT_DECAY
-from fedperfit.simulation.compare.context import Bench, Values, people_digest
+from fedperfit.simulation.compare.context import Context, Values, people_digest
 from fedperfit.simulation.compare.method import LogUniform
 
 DEPTHS = {
@@ -34,9 +34,9 @@ RANKS = (2, 4, 8)
 COLLECTIVE_RANKS = (4, 8, 16)
 
 
-def shape(bench: Bench, layers: str | Sequence[int], rank: int, positions: str) -> ShiftShape:
+def shape(context: Context, layers: str | Sequence[int], rank: int, positions: str) -> ShiftShape:
     """A shift of this base model. layers: numbers, a key of `DEPTHS`, or `all`."""
-    depth = bench.base.card.layers
+    depth = context.base.card.layers
     if layers == "all":
         layers = range(depth)
     elif isinstance(layers, str):
@@ -44,74 +44,74 @@ def shape(bench: Bench, layers: str | Sequence[int], rank: int, positions: str) 
     return ShiftShape(
         layers=tuple(layers),
         rank=rank,
-        hidden_size=bench.base.card.hidden_size,
+        hidden_size=context.base.card.hidden_size,
         positions=Positions.parse(positions),
     )
 
 
-def settings(bench: Bench, epochs: int, learning_rate: float) -> TrainingSettings:
+def settings(context: Context, epochs: int, learning_rate: float) -> TrainingSettings:
     """How a shift is trained here."""
     return TrainingSettings(
-        seed=bench.seed,
+        seed=context.seed,
         epochs=epochs,
-        batch_size=bench.batch_size,
+        batch_size=context.batch_size,
         learning_rate=learning_rate,
         weight_decay=WEIGHT_DECAY,
         clip_norm=CLIP_NORM,
         max_items=0,
-        prompt_form=bench.form,
+        prompt_form=context.form,
     )
 
 
 def fitted(
-    bench: Bench,
+    context: Context,
     examples: Sequence[Example],
     where: ShiftShape,
     training: TrainingSettings,
     name: str,
-    beneath: Sequence[Shift] = (),
+    frozen: Sequence[Shift] = (),
 ) -> Shift:
     """A shift fitted to `examples` on top of `beneath`; `name` seeds its start and the order of items."""
-    shift = Shift.identity(where, seed=bench.number(name, "start")).to(bench.base.device)
-    job = Job(shift, examples, f"{bench.seed}/{name}")
-    fit([job], training, bench.items, beneath=beneath, decay_rate=True)
+    shift = Shift.identity(where, seed=context.number(name, "start")).to(context.base.device)
+    job = Job(shift, examples, f"{context.seed}/{name}")
+    fit([job], training, context.items, frozen=frozen, decay_rate=True)
     return shift.requires_grad_(False)
 
 
-def stack(bench: Bench, shared: Sequence[Shift], own: Shift | None) -> Stack:
+def stack(context: Context, shared: Sequence[Shift], own: Shift | None) -> Stack:
     """What acts when one person's questions are answered."""
-    return Stack(shared, Slab.of([own], bench.base.device) if own is not None else None, False)
+    return Stack(shared, Slab.of([own], context.base.device) if own is not None else None, False)
 
 
 def federated(
-    bench: Bench, others: Sequence[History], values: Values, rounds: int, learning_rate: float
+    context: Context, others: Sequence[History], values: Values, rounds: int, learning_rate: float
 ) -> tuple[Shift, int]:
     """The shift of a federation of the others: in each round all train one epoch and are averaged.
 
     By the cloud's own aggregation; one client after another, so that nothing depends on the company.
     """
-    where = shape(bench, values["layers"], values["rank"], values["positions"])
-    training = settings(bench, 1, learning_rate)
-    header = ShiftHeader(where, bench.task.name, bench.base.card.fingerprint, rounds)
-    each = -(-bench.most_pairs // len(others))
-    clients = [(other.name, bench.pairs(other)[-each:]) for other in others]
+    where = shape(context, values["layers"], values["rank"], values["positions"])
+    training = settings(context, 1, learning_rate)
+    header = ShiftHeader(where, context.task.name, context.base.card.fingerprint, rounds)
+    each = -(-context.most_pairs // len(others))
+    clients = [(other.name, context.pairs(other)[-each:]) for other in others]
 
     def make() -> bytes:
-        encoded = [(name, bench.encode(pairs)) for name, pairs in clients if pairs]
-        shift = Shift.identity(where, seed=bench.number("collective", "start")).to(bench.base.device)
+        encoded = [(name, context.encode(pairs)) for name, pairs in clients if pairs]
+        shift = Shift.identity(where, seed=context.number("collective", "start")).to(context.base.device)
         for number in range(rounds):
             updates = []
             for name, examples in encoded:
                 own = _copy(shift)
-                fit([Job(own, examples, f"{bench.seed}/{name}/{number}")], training, bench.items)
+                fit([Job(own, examples, f"{context.seed}/{name}/{number}")], training, context.items)
                 updates.append((own, float(len(examples))))
-            shift = aggregate(updates).to(bench.base.device)
+            shift = aggregate(updates).to(context.base.device)
         return pack(shift, header)
 
-    key = [dict(values), rounds, learning_rate, people_digest(others), each, bench.seed]
-    packed = bench.keep("collective/federated", key, make)
+    key = [dict(values), rounds, learning_rate, people_digest(others), each, context.seed]
+    packed = context.keep("collective/federated", key, make)
     shift, _ = unpack(packed)
-    return shift.requires_grad_(False).to(bench.base.device), len(packed)
+    return shift.requires_grad_(False).to(context.base.device), len(packed)
 
 
 def _copy(shift: Shift) -> Shift:
@@ -120,21 +120,21 @@ def _copy(shift: Shift) -> Shift:
 
 
 def collective(
-    bench: Bench, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
+    context: Context, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
 ) -> tuple[Shift, int]:
     """The shift trained on the others' `pairs`, made once for all methods that share it; and its bytes.
 
     about: what else than values and people the pairs depend on.
     """
-    where = shape(bench, values["layers"], values["rank"], values["positions"])
-    training = settings(bench, values["epochs"], values["learning-rate"])
-    header = ShiftHeader(where, bench.task.name, bench.base.card.fingerprint, 1)
-    key = [dict(values), people_digest(others), len(pairs), bench.seed, about]
+    where = shape(context, values["layers"], values["rank"], values["positions"])
+    training = settings(context, values["epochs"], values["learning-rate"])
+    header = ShiftHeader(where, context.task.name, context.base.card.fingerprint, 1)
+    key = [dict(values), people_digest(others), len(pairs), context.seed, about]
 
     def make() -> bytes:
-        examples = bench.encode(bench.sampled(pairs))
-        return pack(fitted(bench, examples, where, training, "collective"), header)
+        examples = context.encode(context.sampled(pairs))
+        return pack(fitted(context, examples, where, training, "collective"), header)
 
-    packed = bench.keep("collective/shift", key, make)
+    packed = context.keep("collective/shift", key, make)
     shift, _ = unpack(packed)
-    return shift.requires_grad_(False).to(bench.base.device), len(packed)
+    return shift.requires_grad_(False).to(context.base.device), len(packed)

@@ -13,12 +13,12 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.page import write_page
 from fedperfit.simulation.compare.results import rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.compare.workers import default_workers, do_lots
+from fedperfit.simulation.compare.workers import default_workers, do_units
 from fedperfit.simulation.world.build import WORLD
 
 SETTINGS = "settings.json"
@@ -28,20 +28,22 @@ LOCK = ".lock"
 class Progress:
     """How much is done and left, and how long that will take; shown by `on_change`."""
 
-    def __init__(self, left: dict[Lot, int], workers: int, on_change: Callable[["Progress"], None]) -> None:
+    def __init__(
+        self, left: dict[WorkUnit, int], workers: int, on_change: Callable[["Progress"], None]
+    ) -> None:
         self.left, self.workers, self._on_change = dict(left), workers, on_change
         self.total = sum(left.values())
         self.done = 0
         self.last = ""
-        self.begun = time.monotonic()
+        self.started = time.monotonic()
         self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
-    def line(self, lot: Lot, seconds: float) -> None:
-        """A draw or cell of `lot` is on file."""
-        self.left[lot] -= 1
+    def line(self, unit: WorkUnit, seconds: float) -> None:
+        """A draw or cell of `unit` is on file."""
+        self.left[unit] -= 1
         self.done += 1
-        self.last = str(lot)
-        self._seconds[lot.method, lot.kind].append(seconds)
+        self.last = str(unit)
+        self._seconds[unit.method, unit.kind].append(seconds)
         self._on_change(self)
 
     @property
@@ -51,37 +53,41 @@ class Progress:
         if not known:
             return None
         typical = sum(known.values()) / len(known)
-        needed = sum(count * known.get((lot.method, lot.kind), typical) for lot, count in self.left.items())
+        needed = sum(
+            count * known.get((unit.method, unit.kind), typical) for unit, count in self.left.items()
+        )
         return needed / self.workers
 
 
-def plan(shop: Workshop) -> list[Lot]:
-    """All lots of a comparison: searches first, then scores, then cold start, task by task."""
-    settings, lots = shop.settings, []
+def plan(state: WorkerState) -> list[WorkUnit]:
+    """All units of a comparison: searches first, then scores, then cold start, task by task."""
+    settings, units = state.settings, []
     for task in settings.tasks:
-        rows = rows_of(shop, task_by_name(task))
+        rows = rows_of(state, task_by_name(task))
         if not rows:
             raise InputError(f"{task}: none of the methods {', '.join(settings.methods)} suits it")
-        chains = [lineage(shop.methods, name) for name in rows]
+        chains = [lineage(state.methods, name) for name in rows]
         searched = dict.fromkeys(
-            link for chain in sorted(chains, key=len) for link in chain if shop.methods[link].space
+            link for chain in sorted(chains, key=len) for link in chain if state.methods[link].space
         )
-        lots += [Lot(task, name, SEARCH, 0) for name in searched]
-        lots += [Lot(task, name, MAIN, seed) for seed in settings.seeds for name in rows]
+        units += [WorkUnit(task, name, SEARCH, 0) for name in searched]
+        units += [WorkUnit(task, name, MAIN, seed) for seed in settings.seeds for name in rows]
         first = settings.seeds[0]
-        sound = [name for name in rows if not shop.methods[name].sees_targets_before]
+        sound = [name for name in rows if not state.methods[name].sees_targets_before]
         if settings.history_lengths:
-            lots += [Lot(task, name, HISTORY, first) for name in sound]
+            units += [WorkUnit(task, name, HISTORY, first) for name in sound]
         if settings.collective_sizes:
-            lots += [Lot(task, name, COLLECTIVE, first) for name in sound if shop.methods[name].collective]
-    return lots
+            units += [
+                WorkUnit(task, name, COLLECTIVE, first) for name in sound if state.methods[name].collective
+            ]
+    return units
 
 
-def needs(shop: Workshop, lot: Lot) -> list[Lot]:
-    """The searches a lot waits for."""
-    chain = lineage(shop.methods, lot.method)
-    links = chain[:-1] if lot.kind == SEARCH else chain
-    return [Lot(lot.task, link, SEARCH, 0) for link in links if shop.methods[link].space]
+def needs(state: WorkerState, unit: WorkUnit) -> list[WorkUnit]:
+    """The searches a unit waits for."""
+    chain = lineage(state.methods, unit.method)
+    links = chain[:-1] if unit.kind == SEARCH else chain
+    return [WorkUnit(unit.task, link, SEARCH, 0) for link in links if state.methods[link].space]
 
 
 def run_comparison(
@@ -94,15 +100,17 @@ def run_comparison(
     settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
     try:
         with FileLock(folder / LOCK, timeout=0.2):
-            shop = Workshop(folder, settings)
+            state = WorkerState(folder, settings)
             for made in (folder / "made").glob("*"):
                 sweep(made)
-            left = {lot: len(shop.left(lot)) for lot in plan(shop)}
-            lots = [lot for lot, count in left.items() if count]
+            left = {unit: len(state.left(unit)) for unit in plan(state)}
+            units = [unit for unit, count in left.items() if count]
             workers = workers or default_workers(settings)
-            progress = Progress(left, max(1, min(workers, len(lots))), on_change)
+            progress = Progress(left, max(1, min(workers, len(units))), on_change)
             on_start(progress)
-            do_lots(folder, settings, lots, lambda lot: needs(shop, lot), progress.workers, progress.line)
+            do_units(
+                folder, settings, units, lambda unit: needs(state, unit), progress.workers, progress.line
+            )
             return conclude(folder)
     except Timeout:
         raise InputError(f"{folder}: another process is running this comparison") from None
@@ -110,9 +118,9 @@ def run_comparison(
 
 def conclude(folder: Path) -> dict[str, Any]:
     """Write every result file from what is there; returns the metrics."""
-    shop = Workshop(folder, CompareSettings.from_flat(read_json(folder / SETTINGS)))
-    summary = write_results(shop)
-    write_page(folder, summary, shop.settings)
+    state = WorkerState(folder, CompareSettings.from_flat(read_json(folder / SETTINGS)))
+    summary = write_results(state)
+    write_page(folder, summary, state.settings)
     return summary
 
 
@@ -125,15 +133,15 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    shop = Workshop(folder, settings)
-    _check_methods(shop)
+    state = WorkerState(folder, settings)
+    _check_methods(state)
     for task in settings.tasks:
-        people = shop.cast(task)
+        people = state.participants(task)
         people.validation(settings.validation_users, settings.validation_questions)
     if settings.encoder:
         sentence_encoder(settings.encoder, "cpu")
     if settings.values_of:
-        _take_values(shop, Path(settings.values_of))
+        _take_values(state, Path(settings.values_of))
     write_json(folder / SETTINGS, settings.to_flat())
 
 
@@ -148,27 +156,27 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
         methods=list(dict.fromkeys([*settings.methods, *methods])),
         seeds=list(dict.fromkeys([*settings.seeds, *seeds])),
     )
-    _check_methods(Workshop(folder, more))
+    _check_methods(WorkerState(folder, more))
     write_json(folder / SETTINGS, more.to_flat())
 
 
-def _take_values(shop: Workshop, source: Path) -> None:
+def _take_values(state: WorkerState, source: Path) -> None:
     """Copy the finished searches of another comparison; what it has not searched will be searched here."""
     if not (source / SETTINGS).is_file():
         raise InputError(f"{source}: no comparison")
-    theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), shop.settings
+    theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), state.settings
     for name in ("base_model", "data", "draws", "prompt_form", "encoder"):
         if getattr(theirs, name) != getattr(ours, name):
             raise InputError(f"{source}: its {name.replace('_', '-')} is {getattr(theirs, name)!r}")
-    there = Workshop(source, theirs)
-    taken = [lot for lot in plan(shop) if lot.kind == SEARCH and not there.left(lot)]
+    there = WorkerState(source, theirs)
+    taken = [unit for unit in plan(state) if unit.kind == SEARCH and not there.left(unit)]
     if not taken:
         raise InputError(f"{source}: has finished no search that is wanted here")
-    for lot in taken:
-        write_atomic(shop.folder / lot.file, (source / lot.file).read_bytes())
+    for unit in taken:
+        write_atomic(state.folder / unit.file, (source / unit.file).read_bytes())
 
 
-def _check_methods(shop: Workshop) -> None:
-    unknown = [name for name in shop.settings.methods if name not in shop.methods]
+def _check_methods(state: WorkerState) -> None:
+    unknown = [name for name in state.settings.methods if name not in state.methods]
     if unknown:
-        raise InputError(f"unknown method {unknown[0]!r}: expected some of {', '.join(shop.methods)}")
+        raise InputError(f"unknown method {unknown[0]!r}: expected some of {', '.join(state.methods)}")

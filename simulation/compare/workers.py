@@ -1,4 +1,4 @@
-"""Worker processes that do lots side by side and tell of every line; a death ends the others."""
+"""Worker processes that do units side by side and tell of every line; a death ends the others."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from fedperfit.edge.engine.allocator import ALLOCATOR
 from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.simulation.compare.cells import Lot, Workshop, work
+from fedperfit.simulation.compare.cells import WorkerState, WorkUnit, work
 from fedperfit.simulation.compare.settings import CompareSettings
 
 _LEAVE = 10.0
@@ -25,8 +25,8 @@ _LEAVE = 10.0
 _COPIES = 4
 """Of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
 
-OnLine = Callable[[Lot, float], None]
-"""Called with a lot and the seconds of its line that was just written."""
+OnLine = Callable[[WorkUnit, float], None]
+"""Called with a unit and the seconds of its line that was just written."""
 
 
 def cores() -> int:
@@ -46,90 +46,90 @@ def default_workers(settings: CompareSettings) -> int:
     return max(1, min(cores(), int(room)))
 
 
-def do_lots(
+def do_units(
     folder: Path,
     settings: CompareSettings,
-    lots: Sequence[Lot],
-    needs: Callable[[Lot], list[Lot]],
-    workers: int,
+    units: Sequence[WorkUnit],
+    needs: Callable[[WorkUnit], list[WorkUnit]],
+    processes: int,
     on_line: OnLine,
 ) -> None:
-    """Do all `lots`, each after those it `needs`; with one worker in this process.
+    """Do all `units`, each after those it `needs`; with one process, in this one.
 
-    Raises InputError or RunFailed of the first lot that fails; the others' lines stay.
+    Raises InputError or RunFailed of the first unit that fails; the others' lines stay.
     """
-    left = list(lots)
-    if workers == 1:
-        shop = Workshop(folder, settings)
+    left = list(units)
+    if processes == 1:
+        state = WorkerState(folder, settings)
         while left:
-            lot = left.pop(next(n for n, lot in enumerate(left) if not set(needs(lot)) & set(left)))
-            work(shop, lot, lambda seconds, lot=lot: on_line(lot, seconds))  # type: ignore[misc]
+            unit = left.pop(next(n for n, unit in enumerate(left) if not set(needs(unit)) & set(left)))
+            work(state, unit, lambda seconds, unit=unit: on_line(unit, seconds))  # type: ignore[misc]
         return
-    with _crew(folder, settings, workers) as crew:
-        busy: dict[Connection, Lot] = {}
+    with _started(folder, settings, processes) as workers:
+        busy: dict[Connection, WorkUnit] = {}
         while left or busy:
-            for line in crew:
+            for line in workers:
                 unfinished = {*left, *busy.values()}
-                ready = next((lot for lot in left if not set(needs(lot)) & unfinished), None)
+                ready = next((unit for unit in left if not set(needs(unit)) & unfinished), None)
                 if ready is not None and line not in busy:
                     left.remove(ready)
                     busy[line] = ready
                     line.send(ready)
             for line in [line for line in wait([*busy]) if isinstance(line, Connection)]:
-                lot = busy[line]
+                unit = busy[line]
                 try:
                     said, about = line.recv()
                 except EOFError:
-                    crew[line].join(_LEAVE)
-                    code = crew[line].exitcode
-                    raise RunFailed(f"{lot}: its process ended with {code}; --resume goes on") from None
+                    workers[line].join(_LEAVE)
+                    code = workers[line].exitcode
+                    raise RunFailed(f"{unit}: its process ended with {code}; --resume goes on") from None
                 if said == "line":
-                    on_line(lot, about)
+                    on_line(unit, about)
                 elif said == "done":
                     del busy[line]
                 else:
-                    raise (InputError if said == "input" else RunFailed)(f"{lot}: {about}")
+                    raise (InputError if said == "input" else RunFailed)(f"{unit}: {about}")
 
 
 @contextmanager
-def _crew(folder: Path, settings: CompareSettings, workers: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Started processes by their lines; ended when the block ends, however it does."""
+def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
+    """The worker processes by their connections; ended when the block ends, however it does."""
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
     os.environ |= ALLOCATOR | {
-        PROCESSES_VARIABLE: str(workers),
-        "OMP_NUM_THREADS": str(max(1, cores() // workers)),
+        PROCESSES_VARIABLE: str(count),
+        "OMP_NUM_THREADS": str(max(1, cores() // count)),
         "GOMP_SPINCOUNT": "1000",
     }
-    crew: dict[Connection, SpawnProcess] = {}
+    workers: dict[Connection, SpawnProcess] = {}
     try:
-        for _ in range(workers):
+        for _ in range(count):
             ours, theirs = spawn.Pipe()
             process = spawn.Process(target=_serve, args=(theirs, folder, settings), daemon=True)
             process.start()
             theirs.close()
-            crew[ours] = process
-        yield crew
-        for line, process in crew.items():
+            workers[ours] = process
+        yield workers
+        for line, process in workers.items():
             line.close()  # the worker ends when it sees that
             process.join(_LEAVE)
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ |= before
-        for line, process in crew.items():
+        for line, process in workers.items():
             line.close()
             process.terminate()
-        for process in crew.values():
+        for process in workers.values():
             process.join()
 
 
 def _serve(line: Connection, folder: Path, settings: CompareSettings) -> None:
-    """A worker: does the lots it is sent until the line is closed."""
+    """A worker: does the units it is sent until the line is closed."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    shop = Workshop(folder, settings)
+    state = WorkerState(folder, settings)
 
     def tell(*what: Any) -> None:
         try:
@@ -139,11 +139,11 @@ def _serve(line: Connection, folder: Path, settings: CompareSettings) -> None:
 
     while True:
         try:
-            lot = line.recv()
+            unit = line.recv()
         except EOFError:
             return
         try:
-            work(shop, lot, lambda seconds: tell("line", seconds))
+            work(state, unit, lambda seconds: tell("line", seconds))
         except InputError as error:
             tell("input", str(error))
         except Exception as error:  # told in one line; the parent ends us

@@ -32,7 +32,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Cast:
+class Participants:
     """Everyone in one task's comparison."""
 
     task: Task
@@ -62,7 +62,7 @@ class Cast:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CastSize:
+class ParticipantCounts:
     """How many users take part, and of the world how many items each has."""
 
     others: int
@@ -71,7 +71,7 @@ class CastSize:
     world_questions: int
 
 
-def cast(task: Task, data: str, size: CastSize, folder: Path) -> Cast:
+def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -> Participants:
     """The people of `data`, `world` or a folder with the task's LaMP files (or one such folder per task).
 
     folder: where the world is written. The world's users are the same for every seed of a comparison.
@@ -97,7 +97,7 @@ def cast(task: Task, data: str, size: CastSize, folder: Path) -> Cast:
     others = [found.user("others", name) for name in found.users("others")[: size.others]]
     targets = [found.user("targets", name) for name in found.users("targets")[: size.targets]]
     bounds = json.loads((root / BOUNDS).read_text()) if (root / BOUNDS).exists() else {}
-    return Cast(
+    return Participants(
         task,
         [_other(task, user) for user in others],
         [target for user in targets if (target := _target(task, user)).questions],

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedperfit.cloud.job.settings import PLACES, read_settled
+from fedperfit.cloud.job.settings import SELECTION, read_settled
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import STAGES
 from fedperfit.protocol.system.files import read_json, write_json
@@ -51,7 +51,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         "collective": _collective_curve(bootstrap, samples),
         "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
         "communication": communication(folder, settings),
-        "places": read_json(folder / PLACES) if (folder / PLACES).exists() else {},
+        "places": read_json(folder / SELECTION) if (folder / SELECTION).exists() else {},
     }
     if (folder / BOUNDS).exists():
         summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)

@@ -14,4 +14,4 @@ class Base(Method):
     family = Family.FLOOR
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        return self.bench.answer([self.bench.prompt(question) for question in questions])
+        return self.context.answer([self.context.prompt(question) for question in questions])

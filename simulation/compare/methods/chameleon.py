@@ -38,11 +38,11 @@ class Chameleon(Method):
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         shown, found = fitted
-        prompts = [with_items(self.bench, shown, self.bench.prompt(q), SENTENCES) for q in questions]
+        prompts = [with_items(self.context, shown, self.context.prompt(q), SENTENCES) for q in questions]
         if found is None:
-            return self.bench.answer(prompts)
-        with editing(self.bench.base.model, found.to(self.bench.base.device)):
-            return self.bench.answer(prompts)
+            return self.context.answer(prompts)
+        with editing(self.context.base.model, found.to(self.context.base.device)):
+            return self.context.answer(prompts)
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted[1] is None else int(fitted[1].parameters)
@@ -50,8 +50,8 @@ class Chameleon(Method):
     @property
     def reader(self) -> Reader:
         """The bench's model."""
-        bench = self.bench
-        return Reader(bench.base, bench.task, bench.form, bench.answer_batch, bench.encoder)
+        context = self.context
+        return Reader(context.base, context.task, context.form, context.answer_batch, context.encoder)
 
     def states(self, history: History) -> States:
         """Of one person's preference pairs; while values are searched, each person's are made once."""
@@ -60,10 +60,10 @@ class Chameleon(Method):
         def make() -> bytes:
             return _saved([preference_states(self.reader, history, items, source)])
 
-        if not self.bench.searching:
+        if not self.context.searching:
             return _loaded(make())[0]
-        about = [history.items, history.answered, items, source, self.bench.encoder]
-        return _loaded(self.bench.keep("chameleon/pairs", about, make))[0]
+        about = [history.items, history.answered, items, source, self.context.encoder]
+        return _loaded(self.context.keep("chameleon/pairs", about, make))[0]
 
     def shown_items(self, history: History) -> list[dict[str, Any]]:
         """The selected items, where prompts are to show them."""
@@ -77,7 +77,7 @@ class Chameleon(Method):
             probe=ProbeKind(self.values["probe"]),
             edit=self.edit,
             edited=self.values["edited"],
-            seed=self.bench.number(about, "probe"),
+            seed=self.context.number(about, "probe"),
         )
 
 
@@ -119,13 +119,13 @@ class Group(Chameleon):
     space = {"identify": tuple(Identify), "probe": tuple(ProbeKind), "edited": _EDITED}
 
     def learn(self, others: Sequence[History]) -> None:
-        others = self.bench.collective_histories(others)
-        about = [self.values["items"], people_digest(others), self.bench.encoder]
+        others = self.context.collective_histories(others)
+        about = [self.values["items"], people_digest(others), self.context.encoder]
 
         def make() -> bytes:
             return _saved([self.states(other) for other in others])
 
-        self._others = _loaded(self.bench.keep("collective/pairs", about, make))
+        self._others = _loaded(self.context.keep("collective/pairs", about, make))
         self.directions_of_group = self.directions(self._others, "group")
         """Of the others alone."""
 

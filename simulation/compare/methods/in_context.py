@@ -18,11 +18,11 @@ class FullHistory(Method):
     space = {"template": TEMPLATES}
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        return self.bench.answer([self._prompt(fitted, question) for question in questions])
+        return self.context.answer([self._prompt(fitted, question) for question in questions])
 
     def _prompt(self, history: History, question: str) -> str:
         items = history.items[::-1]
-        return with_items(self.bench, items, self.bench.prompt(question), self.values["template"])
+        return with_items(self.context, items, self.context.prompt(question), self.values["template"])
 
 
 class RandomHistory(FullHistory):
@@ -33,6 +33,6 @@ class RandomHistory(FullHistory):
     space = {"template": TEMPLATES, "k": (1, 2, 4)}
 
     def _prompt(self, history: History, question: str) -> str:
-        rng = random.Random(self.bench.number(history.name, question))
+        rng = random.Random(self.context.number(history.name, question))
         items = rng.sample(history.items, min(self.values["k"], len(history.items)))
-        return with_items(self.bench, items, self.bench.prompt(question), self.values["template"])
+        return with_items(self.context, items, self.context.prompt(question), self.values["template"])

@@ -43,60 +43,60 @@ class LoFiT(Method):
     }
 
     def learn(self, others: Sequence[History]) -> None:
-        bench, values = self.bench, self.values
-        others = bench.collective_histories(others)
-        pairs = bench.sampled([pair for other in others for pair in bench.pairs(other)])
+        context, values = self.context, self.values
+        others = context.collective_histories(others)
+        pairs = context.sampled([pair for other in others for pair in context.pairs(other)])
         rate, epochs = values["learning-rate"], values["epochs"]
 
         def make() -> bytes:
-            scales = nn.Parameter(torch.zeros(self._shape, device=bench.base.device))
+            scales = nn.Parameter(torch.zeros(self._shape, device=context.base.device))
             with self._acting(lambda layer, z: z * (1 + scales[layer])):
                 train(
-                    bench.base,
+                    context.base,
                     [scales],
-                    bench.encode(pairs),
+                    context.encode(pairs),
                     epochs=epochs,
                     learning_rate=rate,
-                    batch_size=bench.batch_size,
-                    order=f"{bench.seed}/collective",
+                    batch_size=context.batch_size,
+                    order=f"{context.seed}/collective",
                     penalty=PENALTY,
                 )
             return save({"norms": scales.detach().norm(dim=-1)})
 
-        about = [rate, epochs, people_digest(others), len(pairs), bench.seed]
-        norms = load(bench.keep("collective/heads", about, make))["norms"]
+        about = [rate, epochs, people_digest(others), len(pairs), context.seed]
+        norms = load(context.keep("collective/heads", about, make))["norms"]
         count = max(1, round(values["share"] * norms.numel()))
         chosen = norms.flatten().topk(count).indices
         self._chosen = torch.zeros(norms.numel(), dtype=torch.bool).index_fill(0, chosen, True)
-        self._chosen = self._chosen.view(norms.shape).to(bench.base.device)
+        self._chosen = self._chosen.view(norms.shape).to(context.base.device)
 
     def fit(self, history: History) -> Any:
-        bench, values = self.bench, self.values
-        pairs = bench.pairs(history)
+        context, values = self.context, self.values
+        pairs = context.pairs(history)
         if not pairs:
             return None
-        start = torch.Generator().manual_seed(bench.number(history.name, "offsets"))
+        start = torch.Generator().manual_seed(context.number(history.name, "offsets"))
         offsets = torch.randn(int(self._chosen.sum()), self._shape[-1], generator=start) * 1e-3
-        v = nn.Parameter(offsets.to(bench.base.device))
+        v = nn.Parameter(offsets.to(context.base.device))
         with self._acting(lambda layer, z: z + self._spread(v)[layer]):
             train(
-                bench.base,
+                context.base,
                 [v],
-                bench.encode(pairs),
+                context.encode(pairs),
                 epochs=values["personal-epochs"],
                 learning_rate=values["personal-learning-rate"],
-                batch_size=bench.batch_size,
-                order=f"{bench.seed}/{history.name}",
+                batch_size=context.batch_size,
+                order=f"{context.seed}/{history.name}",
             )
         return v.detach()
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        prompts = [self.bench.prompt(question) for question in questions]
+        prompts = [self.context.prompt(question) for question in questions]
         if fitted is None:
-            return self.bench.answer(prompts)
+            return self.context.answer(prompts)
         offsets = self._spread(fitted)
         with self._acting(lambda layer, z: z + offsets[layer]):
-            return self.bench.answer(prompts)
+            return self.context.answer(prompts)
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else int(fitted.numel())
@@ -108,11 +108,11 @@ class LoFiT(Method):
     @property
     def _shape(self) -> tuple[int, int, int]:
         """Layers, heads, head size."""
-        config = self.bench.base.model.config
+        config = self.context.base.model.config
         config = getattr(config, "text_config", config)
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return len(decoder_layers(self.bench.base.model)), heads, size
+        return len(decoder_layers(self.context.base.model)), heads, size
 
     def _spread(self, v: torch.Tensor) -> torch.Tensor:
         """(layers, heads, head size): v at the chosen heads, zero at others."""
@@ -131,7 +131,7 @@ class LoFiT(Method):
 
             return before
 
-        layers = decoder_layers(self.bench.base.model)
+        layers = decoder_layers(self.context.base.model)
         handles = [
             _output(layer).register_forward_pre_hook(hook(number)) for number, layer in enumerate(layers)
         ]

@@ -14,7 +14,7 @@ from fedperfit.simulation.compare.adapters import (
     merged,
     targets,
 )
-from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.context import Context
 from fedperfit.simulation.compare.method import Family, Method
 from fedperfit.simulation.compare.prompts import Retrieving
 from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
@@ -33,10 +33,10 @@ class LoraP(Method):
         if not pairs:
             return history, None
         return history, fit_adapter(
-            self.beneath(),
+            self.frozen(),
             pairs,
             rank=self.values["personal-rank"],
-            modules=targets(self.bench.base, collective=False),
+            modules=targets(self.context.base, collective=False),
             epochs=self.values["personal-epochs"],
             learning_rate=self.values["personal-learning-rate"],
             name=history.name,
@@ -44,25 +44,25 @@ class LoraP(Method):
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         history, adapter = fitted
-        modules = targets(self.bench.base, collective=False)
+        modules = targets(self.context.base, collective=False)
         prompts = [self.prompt(history, question) for question in questions]
-        return answer(self.beneath(), adapter, prompts, rank=self.values["personal-rank"], modules=modules)
+        return answer(self.frozen(), adapter, prompts, rank=self.values["personal-rank"], modules=modules)
 
     def parameters(self, fitted: Any) -> int:
         adapter: Adapter | None = fitted[1]
         return sum(tensor.numel() for tensor in (adapter or {}).values())
 
-    def beneath(self) -> Bench:
+    def frozen(self) -> Context:
         """What the user's LoRA is trained on."""
-        return self.bench
+        return self.context
 
     def pairs(self, history: History) -> list[Pair]:
         """What is trained on."""
-        return self.bench.pairs(history)
+        return self.context.pairs(history)
 
     def prompt(self, history: History, question: str) -> str:
         """How a question is asked."""
-        return self.bench.prompt(question)
+        return self.context.prompt(question)
 
 
 class LoraC(LoraP):
@@ -74,12 +74,12 @@ class LoraC(LoraP):
     space = {"rank": RANKS, "epochs": COLLECTIVE_EPOCHS, "learning-rate": RATES}
 
     def learn(self, others: Sequence[History]) -> None:
-        others = self.bench.collective_histories(others)
+        others = self.context.collective_histories(others)
         pairs = [pair for other in others for pair in self.pairs(other)]
         values = {name: self.values[name] for name in LoraC.space}
-        adapter, self._bytes = collective_adapter(self.bench, others, values, pairs, self.shown())
-        modules = targets(self.bench.base, collective=True)
-        self._merged = merged(self.bench, adapter, rank=values["rank"], modules=modules)
+        adapter, self._bytes = collective_adapter(self.context, others, values, pairs, self.shown())
+        modules = targets(self.context.base, collective=True)
+        self._merged = merged(self.context, adapter, rank=values["rank"], modules=modules)
 
     def fit(self, history: History) -> Any:
         return history, None
@@ -87,7 +87,7 @@ class LoraC(LoraP):
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         return self._merged.answer([self.prompt(fitted[0], question) for question in questions])
 
-    def beneath(self) -> Bench:
+    def frozen(self) -> Context:
         return self._merged
 
     def bytes_down(self) -> int:
@@ -121,7 +121,7 @@ class OppuAsReleased(Oppu):
 
     def pairs(self, history: History) -> list[Pair]:
         before = self.before if history.items else ()
-        return [pair for one in (*before, history) for pair in self.bench.pairs(one)]
+        return [pair for one in (*before, history) for pair in self.context.pairs(one)]
 
 
 class OppuRag(Retrieving, Oppu):

@@ -23,7 +23,7 @@ class GlobalMajority(Method):
 
     def learn(self, others: Sequence[History]) -> None:
         labels = [label for other in others for label in self._labels(other)]
-        self._overall = _most_frequent(labels, self.bench.task)
+        self._overall = _most_frequent(labels, self.context.task)
 
     def fit(self, history: History) -> Any:
         return self._overall
@@ -32,7 +32,7 @@ class GlobalMajority(Method):
         return [str(fitted)] * len(questions)
 
     def _labels(self, history: History) -> list[str]:
-        return [pair.target.strip() for pair in self.bench.pairs(history)]
+        return [pair.target.strip() for pair in self.context.pairs(history)]
 
 
 class UserMajority(GlobalMajority):
@@ -43,7 +43,7 @@ class UserMajority(GlobalMajority):
 
     def fit(self, history: History) -> Any:
         labels = self._labels(history)
-        return _most_frequent(labels[::-1], self.bench.task) if labels else self._overall
+        return _most_frequent(labels[::-1], self.context.task) if labels else self._overall
 
 
 def _most_frequent(labels: Sequence[str], task: Task) -> str:

@@ -41,15 +41,15 @@ class Pag(Method):
         items = history.items[: -self.values["items"] - 1 : -1]
         if not items:
             return ""
-        asked = with_items(self.bench, items, f"{_ASKED[self.bench.task.name]}\n", SENTENCES)
-        return self.bench.keep("profiles/profile", asked, lambda: self._write(asked).encode()).decode()
+        asked = with_items(self.context, items, f"{_ASKED[self.context.task.name]}\n", SENTENCES)
+        return self.context.keep("profiles/profile", asked, lambda: self._write(asked).encode()).decode()
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         profile = f"{fitted}\n" if fitted else ""
-        return self.bench.answer([profile + self.bench.prompt(question) for question in questions])
+        return self.context.answer([profile + self.context.prompt(question) for question in questions])
 
     def _write(self, asked: str) -> str:
-        base = self.bench.base
+        base = self.context.base
         (row,) = encode(base, [Pair(asked, "")], reserve=MAX_NEW_TOKENS)
         (text,) = generate(base, NOTHING, [Question(row.prompt)], batch_size=1)
         return text

@@ -41,29 +41,29 @@ class Stage1(Method):
     }
 
     def learn(self, others: Sequence[History]) -> None:
-        others = self.bench.collective_histories(others)
+        others = self.context.collective_histories(others)
         pairs = [pair for other in others for pair in self.pairs(other)]
         values = {name: self.values[name] for name in Stage1.space}
-        self.shared, self._bytes = collective(self.bench, others, values, pairs, self.shown())
+        self.shared, self._bytes = collective(self.context, others, values, pairs, self.shown())
 
     def fit(self, history: History) -> Any:
         return history, None
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         history, own = fitted
-        acting = stack(self.bench, [self.shared], own)
-        return self.bench.answer([self.prompt(history, q) for q in questions], acting)
+        acting = stack(self.context, [self.shared], own)
+        return self.context.answer([self.prompt(history, q) for q in questions], acting)
 
     def bytes_down(self) -> int:
         return self._bytes
 
     def pairs(self, history: History) -> list[Pair]:
         """What is trained on."""
-        return self.bench.pairs(history)
+        return self.context.pairs(history)
 
     def prompt(self, history: History, question: str) -> str:
         """How a question is asked."""
-        return self.bench.prompt(question)
+        return self.context.prompt(question)
 
     def shown(self) -> Any:
         """What of the values decides the prompts."""
@@ -79,18 +79,20 @@ class PerFit(Stage1):
     space = {"personal-rank": RANKS, "personal-epochs": PERSONAL_EPOCHS, "personal-learning-rate": RATES}
 
     def fit(self, history: History) -> Any:
-        examples = self.bench.encode(self.pairs(history))
+        examples = self.context.encode(self.pairs(history))
         return history, self.personal(examples, history.name) if examples else None
 
     def personal(self, examples: Sequence[Example], name: str) -> Shift:
         """The personal shift fitted to `examples` on top of the collective one."""
         return fitted(
-            self.bench,
+            self.context,
             examples,
-            shape(self.bench, self.values["layers"], self.values["personal-rank"], self.values["positions"]),
-            settings(self.bench, self.values["personal-epochs"], self.values["personal-learning-rate"]),
+            shape(
+                self.context, self.values["layers"], self.values["personal-rank"], self.values["positions"]
+            ),
+            settings(self.context, self.values["personal-epochs"], self.values["personal-learning-rate"]),
             name,
-            beneath=[self.shared],
+            frozen=[self.shared],
         )
 
     def parameters(self, fitted: Any) -> int:
@@ -115,10 +117,10 @@ class PerFitFederated(PerFit):
     space = {"rounds": (4, 8), "federated-learning-rate": RATES}
 
     def learn(self, others: Sequence[History]) -> None:
-        others = self.bench.collective_histories(others)
+        others = self.context.collective_histories(others)
         values = {name: self.values[name] for name in ("layers", "positions", "rank")}
         rounds, rate = self.values["rounds"], self.values["federated-learning-rate"]
-        self.shared, self._bytes = federated(self.bench, others, values, rounds, rate)
+        self.shared, self._bytes = federated(self.context, others, values, rounds, rate)
 
 
 class PerFitRag(Retrieving, PerFit):
@@ -136,16 +138,16 @@ class _Alone(Method):
     family = Family.SHIFT
 
     def fit(self, history: History) -> Any:
-        examples = self.bench.encode(self.bench.pairs(history))
+        examples = self.context.encode(self.context.pairs(history))
         if not examples:
             return None
-        where = shape(self.bench, self.values["layers"], self.rank(), self.values["positions"])
-        training = settings(self.bench, self.values["own-epochs"], self.values["own-learning-rate"])
-        return fitted(self.bench, examples, where, training, history.name)
+        where = shape(self.context, self.values["layers"], self.rank(), self.values["positions"])
+        training = settings(self.context, self.values["own-epochs"], self.values["own-learning-rate"])
+        return fitted(self.context, examples, where, training, history.name)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        prompts = [self.bench.prompt(question) for question in questions]
-        return self.bench.answer(prompts, stack(self.bench, [], fitted))
+        prompts = [self.context.prompt(question) for question in questions]
+        return self.context.answer(prompts, stack(self.context, [], fitted))
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else fitted.shape.parameters

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.layer_gradients import pull
+from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.selection import PERSONAL_SHARE, Pull, places
-from fedperfit.simulation.compare.context import Bench, Values
+from fedperfit.protocol.shift.selection import PERSONAL_SHARE, LayerGradient, select_layers
+from fedperfit.simulation.compare.context import Context, Values
 from fedperfit.simulation.compare.methods.perfit import PerFit
 
 PRESET = "small_model"
@@ -21,9 +21,9 @@ class Preset(PerFit):
     builds_on = None
     space = {}
 
-    def __init__(self, bench: Bench, values: Values) -> None:
+    def __init__(self, context: Context, values: Values) -> None:
         preset = read_preset(PRESET)
-        depth = bench.base.card.layers
+        depth = context.base.card.layers
         layers = sorted({round(layer * depth / preset["layers-of"]) for layer in preset["layers"]})
         given = {
             "layers": layers,
@@ -35,7 +35,7 @@ class Preset(PerFit):
             "personal-epochs": preset["personal-epochs"],
             "personal-learning-rate": preset["personal-learning-rate"],
         }
-        super().__init__(bench, given | dict(values))
+        super().__init__(context, given | dict(values))
 
 
 class Auto(Preset):
@@ -45,14 +45,18 @@ class Auto(Preset):
     title = "PerFit, layers and ranks by pulls"
 
     def learn(self, others: Sequence[History]) -> None:
-        pulls = self.pulls(others)
-        chosen, own = places(pulls), places(pulls, share=PERSONAL_SHARE)
+        layer_gradients = self.layer_gradients(others)
+        chosen, own = select_layers(layer_gradients), select_layers(layer_gradients, share=PERSONAL_SHARE)
         where = {"layers": list(chosen.layers), "rank": chosen.rank, "personal-rank": own.rank}
         self.values = {**self.values, **where}
         super().learn(others)
 
-    def pulls(self, others: Sequence[History]) -> list[Pull]:
+    def layer_gradients(self, others: Sequence[History]) -> list[LayerGradient]:
         """Of each other user who has pairs."""
         at = Positions.parse(self.values["positions"])
-        several = [self.bench.pairs(other) for other in self.bench.collective_histories(others)]
-        return [pull(self.bench.base, pairs, at, self.bench.batch_size) for pairs in several if pairs]
+        several = [self.context.pairs(other) for other in self.context.collective_histories(others)]
+        return [
+            layer_gradient(self.context.base, pairs, at, self.context.batch_size)
+            for pairs in several
+            if pairs
+        ]

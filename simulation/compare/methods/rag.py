@@ -14,7 +14,9 @@ class _Rag(Method):
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         k, template = self.values["k"], self.values["template"]
-        return self.bench.answer([retrieving_prompt(self.bench, fitted, q, k, template) for q in questions])
+        return self.context.answer(
+            [retrieving_prompt(self.context, fitted, q, k, template) for q in questions]
+        )
 
 
 class Rag1(_Rag):

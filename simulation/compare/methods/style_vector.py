@@ -12,7 +12,7 @@ import torch
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, label_tokens
 from fedperfit.edge.engine.examples import Example, encode, pad_left
-from fedperfit.edge.engine.prefix import beginning_of, forgets, run_prefix, starting_with
+from fedperfit.edge.engine.prefix import forgets, prefix_parts_of, run_prefix, starting_with
 from fedperfit.edge.engine.rows import collate
 from fedperfit.protocol.model.layers import changing, decoder_layers
 from fedperfit.protocol.tasks import Kind, Pair
@@ -32,41 +32,41 @@ class StyleVector(Method):
     space = {"layer": _LAYERS, "alpha": (0.25, 0.5, 1.0, 2.0, 4.0), "items": (8, 16, 64)}
 
     def fit(self, history: History) -> Any:
-        pairs = self.bench.pairs(history)[-self.values["items"] :]
+        pairs = self.context.pairs(history)[-self.values["items"] :]
         if not pairs:
             return None
         told = self._last([Pair(pair.prompt, pair.target.rstrip()) for pair in pairs])
-        answers = self.bench.answer([pair.prompt for pair in pairs])
-        form = self.bench.form
-        own = [Pair(p.prompt, self.bench.task.target(a, form)) for p, a in zip(pairs, answers, strict=True)]
+        answers = self.context.answer([pair.prompt for pair in pairs])
+        form = self.context.form
+        own = [Pair(p.prompt, self.context.task.target(a, form)) for p, a in zip(pairs, answers, strict=True)]
         return self.values["alpha"] * (told - self._last(own)).mean(0)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        prompts = [self.bench.prompt(question) for question in questions]
+        prompts = [self.context.prompt(question) for question in questions]
         if fitted is None:
-            return self.bench.answer(prompts)
-        rows = encode(self.bench.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
-        if self.bench.task.kind is Kind.TEXT:
+            return self.context.answer(prompts)
+        rows = encode(self.context.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+        if self.context.task.kind is Kind.TEXT:
             return [text for row in rows for text in self._texts(fitted, row.prompt)]
-        return [self.bench.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
+        return [self.context.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else int(fitted.numel())
 
     @property
     def _layer(self) -> int:
-        return int(self.values["layer"] * len(decoder_layers(self.bench.base.model)))
+        return int(self.values["layer"] * len(decoder_layers(self.context.base.model)))
 
     @torch.no_grad()
     def _last(self, pairs: Sequence[Pair]) -> torch.Tensor:
         """(pairs, d) after the layer, at each row's last token."""
-        examples = self.bench.encode(pairs)
+        examples = self.context.encode(pairs)
         states = []
         for start in range(0, len(examples), _ROWS):
-            batch = collate(examples[start : start + _ROWS], self.bench.base.device)
+            batch = collate(examples[start : start + _ROWS], self.context.base.device)
             kept: list[torch.Tensor] = []
-            with changing(self.bench.base.model, [self._layer], _keeping(kept)):
-                self.bench.base.model(
+            with changing(self.context.base.model, [self._layer], _keeping(kept)):
+                self.context.base.model(
                     input_ids=batch.ids, attention_mask=batch.attention.long(), logits_to_keep=1
                 )
             ends = batch.attention.sum(1) - 2  # the end token closes each row
@@ -75,7 +75,7 @@ class StyleVector(Method):
 
     @torch.inference_mode()
     def _texts(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> list[str]:
-        base = self.bench.base
+        base = self.context.base
         ids, mask = pad_left([prompt], base.device)
 
         def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -98,8 +98,8 @@ class StyleVector(Method):
     @torch.inference_mode()
     def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
         """The label with the highest log-likelihood; what no label can change of the prompt is run once."""
-        base, start = self.bench.base, len(prompt) - 1
-        labels = label_tokens(base, self.bench.task, self.bench.form)
+        base, start = self.context.base, len(prompt) - 1
+        labels = label_tokens(base, self.context.task, self.context.form)
         layers = range(len(decoder_layers(base.model)))
         known = (
             None
@@ -120,7 +120,7 @@ class StyleVector(Method):
             logits = base.model(
                 input_ids=batch.ids,
                 attention_mask=torch.cat([before, batch.attention.long()], dim=1),
-                past_key_values=starting_with(base, beginning_of(known)),
+                past_key_values=starting_with(base, prefix_parts_of(known)),
                 use_cache=known is not None,
             ).logits
         logs = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:, None])[:, :, 0]

@@ -319,13 +319,13 @@ def test_a_reply_flower_cannot_decode(
 ) -> None:
     original = FakeGrid.pull_messages
 
-    def pull(self: FakeGrid, message_ids: list[str]) -> list[Message]:
+    def layer_gradient(self: FakeGrid, message_ids: list[str]) -> list[Message]:
         replies = list(original(self, message_ids))
         if any(r.metadata.src_node_id == 4 for r in replies):
             raise error
         return replies
 
-    monkeypatch.setattr(FakeGrid, "pull_messages", pull)
+    monkeypatch.setattr(FakeGrid, "pull_messages", layer_gradient)
     shift, _, _ = run(tmp_path, lambda m: honest(HOSTILE, m), position)
     assert flat(shift) == without_mallory
     assert any("round 1: dropped mallory: error reply" in line for line in caplog.messages)

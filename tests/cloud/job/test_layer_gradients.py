@@ -11,30 +11,30 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from tests.cloud.fake_grid import FakeGrid
 
 from fedperfit.cloud.clients.exchange import Exchange
-from fedperfit.cloud.job.layer_gradients import gather_pulls
+from fedperfit.cloud.job.layer_gradients import gather_layer_gradients
 from fedperfit.protocol.messages.keys import (
     COUNTS_RECORD,
     ITEMS_KEY,
-    PULL_KEY,
-    PULL_TYPE,
+    LAYER_GRADIENT_KEY,
+    LAYER_GRADIENT_TYPE,
     ROUND_KEY,
     STATISTICS_RECORD,
 )
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.messages.settings import PullSettings
-from fedperfit.protocol.messages.statistics import pull_to_bytes
+from fedperfit.protocol.messages.settings import LayerGradientSettings
+from fedperfit.protocol.messages.statistics import layer_gradient_to_bytes
 from fedperfit.protocol.model.base_model import BaseModelCard
-from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.shift.selection import LayerGradient
 
 CARD = BaseModelCard("f", hidden_size=16, layers=3, parameters=1, dtype="float32", lora_qv=1)
-SETTINGS = PullSettings(positions="l7", max_items=10, batch_size=8, prompt_form="lamp")
+SETTINGS = LayerGradientSettings(positions="l7", max_items=10, batch_size=8, prompt_form="lamp")
 CLIENTS = {number: f"c{number}" for number in range(1, 5)}
 Twist = Callable[[RecordDict], None]
 
 
-def honest(client: str) -> Pull:
+def honest(client: str) -> LayerGradient:
     start = torch.Generator().manual_seed(sum(client.encode()))
-    return Pull(torch.randn(3, 16, generator=start), torch.rand(3, generator=start), 7)
+    return LayerGradient(torch.randn(3, 16, generator=start), torch.rand(3, generator=start), 7)
 
 
 def content(client: str) -> RecordDict:
@@ -42,16 +42,16 @@ def content(client: str) -> RecordDict:
     return RecordDict(
         {
             COUNTS_RECORD: MetricRecord({ITEMS_KEY: told.pairs, ROUND_KEY: 0}),
-            STATISTICS_RECORD: ConfigRecord({PULL_KEY: pull_to_bytes(told)}),
+            STATISTICS_RECORD: ConfigRecord({LAYER_GRADIENT_KEY: layer_gradient_to_bytes(told)}),
         }
     )
 
 
-def gathered(folder: Path, twist: Twist | None = None, max_items: int = 1024) -> dict[str, Pull]:
+def gathered(folder: Path, twist: Twist | None = None, max_items: int = 1024) -> dict[str, LayerGradient]:
     """Of four clients, the last of which may be hostile."""
 
     def answer(client: str, message: Message) -> list[Message]:
-        assert message.metadata.message_type == PULL_TYPE
+        assert message.metadata.message_type == LAYER_GRADIENT_TYPE
         replied = content(client)
         if client == "c4" and twist is not None:
             twist(replied)
@@ -59,7 +59,9 @@ def gathered(folder: Path, twist: Twist | None = None, max_items: int = 1024) ->
 
     grid = FakeGrid(CLIENTS, answer)
     exchange = Exchange(grid, Ledger(folder / "pulls.jsonl"), grid.clients)
-    return gather_pulls(exchange, SETTINGS, CARD, list(CLIENTS.values()), max_items=max_items, deadline=5.0)
+    return gather_layer_gradients(
+        exchange, SETTINGS, CARD, list(CLIENTS.values()), max_items=max_items, deadline=5.0
+    )
 
 
 def test_all_are_heard_and_none_outweighs_the_limit(tmp_path):
@@ -74,9 +76,9 @@ def test_all_are_heard_and_none_outweighs_the_limit(tmp_path):
     assert [entry.payload for entry in entries if entry.direction == "up"] == [3 * 17 * 4] * 4
 
 
-def data(change: Callable[[bytes], object], key: str = PULL_KEY) -> Twist:
+def data(change: Callable[[bytes], object], key: str = LAYER_GRADIENT_KEY) -> Twist:
     def twist(replied: RecordDict) -> None:
-        replied[STATISTICS_RECORD] = ConfigRecord({key: change(pull_to_bytes(honest("c4")))})  # type: ignore[dict-item]
+        replied[STATISTICS_RECORD] = ConfigRecord({key: change(layer_gradient_to_bytes(honest("c4")))})  # type: ignore[dict-item]
 
     return twist
 

@@ -9,8 +9,8 @@ import torch
 from tests.edge.deployment.deployments import PERSONAL, TRAINING, group
 from tests.edge.edge_clients import evaluation, write_client
 
-from fedperfit.edge.agent.agent import Agent, Opened
-from fedperfit.edge.agent.choice import Acting, few, held_out, losses
+from fedperfit.edge.agent.agent import Agent, OpenedRelease
+from fedperfit.edge.agent.choice import Intervention, few, held_out, losses
 from fedperfit.edge.agent.renewal import learn, renew
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.shift.packing import pack
@@ -26,7 +26,7 @@ def opened(base, header, seed=0, strength=0.0):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         shift.b += strength * torch.randn(shift.b.shape, generator=generator)
-    return Opened.of(pack(shift, header), base)
+    return OpenedRelease.of(pack(shift, header), base)
 
 
 @pytest.fixture
@@ -173,8 +173,8 @@ def test_the_stages_are_judged_on_what_the_sibling_never_saw(agent, base, header
         assert len(held) + len(rest) == len(agent.history.items)
         assert not few(held + rest)
         expected = {
-            "collective": losses(base, held, Acting([release.shift])),
-            "personal": losses(base, held, Acting([release.shift, sibling])),
+            "collective": losses(base, held, Intervention([release.shift])),
+            "personal": losses(base, held, Intervention([release.shift, sibling])),
         }
         assert kept.account.judged == {
             stage: pytest.approx(float(each.mean()), rel=1e-4) for stage, each in expected.items()
@@ -190,7 +190,7 @@ def test_of_few_items_each_is_held_out_in_turn(tmp_path, base, header):
         judged = agent.vault.open("full")[0].account.judged
         assert sorted(judged) == stages
         examples = encode(base, agent.history.pairs(PromptForm.LAMP, 0))
-        edited = losses(base, examples, Acting([release.shift], release.directions))
+        edited = losses(base, examples, Intervention([release.shift], release.directions))
         assert judged["directions"] == pytest.approx(float(edited.mean()), rel=1e-4)
 
 

@@ -9,17 +9,17 @@ from tests.edge.deployment.deployments import deployed, served
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.agent import Agent
-from fedperfit.edge.agent.statistics import TooFewPairs, tell_pull
-from fedperfit.edge.engine.layer_gradients import pull
-from fedperfit.protocol.messages.settings import PullSettings
-from fedperfit.protocol.messages.statistics import pull_from_bytes
+from fedperfit.edge.agent.statistics import TooFewPairs, report_layer_gradient
+from fedperfit.edge.engine.layer_gradients import layer_gradient
+from fedperfit.protocol.messages.settings import LayerGradientSettings
+from fedperfit.protocol.messages.statistics import layer_gradient_from_bytes
 from fedperfit.protocol.model.base_model import EMBEDDED, load
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
 
-SETTINGS = PullSettings(positions="l7", max_items=5, batch_size=4, prompt_form="lamp")
+SETTINGS = LayerGradientSettings(positions="l7", max_items=5, batch_size=4, prompt_form="lamp")
 
 
 def test_a_deployed_edge_tells_the_pull_of_its_latest_pairs(tmp_path):
@@ -30,8 +30,8 @@ def test_a_deployed_edge_tells_the_pull_of_its_latest_pairs(tmp_path):
             edge.agent.base,
             edge.agent.history.pairs(PromptForm.LAMP, 5),
         )
-        found = pull_from_bytes(told.pull, told.pairs, base.card.layers, base.card.hidden_size)
-        expected = pull(base, pairs, Positions.parse("l7"))
+        found = layer_gradient_from_bytes(told.pull, told.pairs, base.card.layers, base.card.hidden_size)
+        expected = layer_gradient(base, pairs, Positions.parse("l7"))
         assert found.pairs == 5
         torch.testing.assert_close(found.gradient, expected.gradient, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(found.length, expected.length, rtol=1e-4, atol=1e-4)
@@ -51,7 +51,7 @@ def test_a_deployed_edge_tells_the_pull_of_its_latest_pairs(tmp_path):
 def test_few_pairs_are_not_told_of(tmp_path):
     agent = Agent(write_client(tmp_path / "ada", items=3, questions=1), load(EMBEDDED, device="cpu"))
     with pytest.raises(TooFewPairs, match="3 training pairs, at least 4 are needed"):
-        tell_pull(agent, SETTINGS)
+        report_layer_gradient(agent, SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from tests.edge.deployment.deployments import PERSONAL, TRAINING, deployed, grou
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.deployment.deployed import Deployed
+from fedperfit.edge.deployment.fair_lock import Busy
 from fedperfit.edge.deployment.home import Home, read_settings
-from fedperfit.edge.deployment.turns import Busy
 from fedperfit.edge.engine.slab import Slab
 from fedperfit.protocol.messages.settings import STAGES
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
@@ -187,8 +187,8 @@ def test_forget_is_bit_for_bit_the_collective_shift(stubs, edge, header, release
     assert before.stage == "personal"
     forgotten = owner.Forget(owner_pb2.ForgetRequest())
     assert (forgotten.shifts, forgotten.learned) == (2, 1)
-    (beneath,) = edge._stack(edge._stage("")).parts
-    assert torch.equal(beneath.W, collective.W[0])
+    (frozen,) = edge._stack(edge._stage("")).parts
+    assert torch.equal(frozen.W, collective.W[0])
     assert not list((edge.home.folder / "vault").rglob("*.sealed"))
     assert not (edge.home.folder / "vault" / "vault.key").exists()
     explained = owner.Explain(owner_pb2.ExplainRequest())

@@ -14,7 +14,7 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.edge import client_app as bridge
-from fedperfit.edge.agent.agent import Opened
+from fedperfit.edge.agent.agent import OpenedRelease
 from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states
 from fedperfit.edge.chameleon.states import tokenize
 from fedperfit.edge.deployment.server import serving
@@ -148,7 +148,7 @@ def test_a_person_without_a_personal_shift_is_served_by_the_groups_directions(st
 
 def test_the_stage_answers_as_the_edited_model_does_whatever_was_kept_of_it_before(edge, header):
     agent = edge.agent
-    opened = Opened.of(releases(header, 1, felt(agent.base))[0].to_bytes(), agent.base)
+    opened = OpenedRelease.of(releases(header, 1, felt(agent.base))[0].to_bytes(), agent.base)
     asked = [question["input"] for question in agent.history.questions]
 
     def answers(stage: str) -> list[str]:

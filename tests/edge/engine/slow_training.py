@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional as F
 
-from fedperfit.edge.engine.examples import Example, places
+from fedperfit.edge.engine.examples import Example, position_arguments
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected
@@ -25,7 +25,10 @@ def slow_loss(
     prompt = columns < torch.tensor([len(example.prompt) for example in examples])[:, None]
     with injected(base.model, shifts, shifts[0].shape.positions.mask(prompt), additive=additive):
         logits = base.model(
-            input_ids=ids, attention_mask=attention.long(), **places(base, attention), use_cache=False
+            input_ids=ids,
+            attention_mask=attention.long(),
+            **position_arguments(base, attention),
+            use_cache=False,
         ).logits
     predicted = (attention & ~prompt)[:, 1:]
     return F.cross_entropy(logits[:, :-1][predicted], ids[:, 1:][predicted])
@@ -37,7 +40,7 @@ def slow_fit(
     examples: Sequence[Example],
     settings: TrainingSettings,
     *,
-    beneath: Sequence[Shift] = (),
+    frozen: Sequence[Shift] = (),
     additive: bool = False,
     decay_rate: bool = False,
     order: str,
@@ -60,7 +63,7 @@ def slow_fit(
             batch = shuffled[start : start + settings.batch_size]
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - 0.9 * steps / total * decay_rate)
-            loss = slow_loss(base, [*beneath, shift], batch, additive=additive)
+            loss = slow_loss(base, [*frozen, shift], batch, additive=additive)
             optimizer.zero_grad()
             loss.backward()
             shift.project_gradient()

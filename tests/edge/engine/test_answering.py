@@ -61,8 +61,10 @@ def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count
         scores = []
         for label in labels:
             logs = slow_logits(base, shifts, prompt, label)
-            places = range(len(prompt) - 1, len(prompt) - 1 + len(label))
-            scores.append(sum(logs[place, token].item() for place, token in zip(places, label, strict=True)))
+            position_arguments = range(len(prompt) - 1, len(prompt) - 1 + len(label))
+            scores.append(
+                sum(logs[place, token].item() for place, token in zip(position_arguments, label, strict=True))
+            )
         assert scores[index] == pytest.approx(max(scores), abs=1e-4)
 
 

@@ -66,14 +66,14 @@ def test_a_step_equals_recomputing(small, positions, budget):
 def check_step(small, positions, budget):
     shape = replace(SHAPE, positions=positions)
     examples = examples_of(6, prefix=9)
-    beneath, own = moved(shape, 1).requires_grad_(False), [moved(shape, 2), moved(shape, 3)]
+    frozen, own = moved(shape, 1).requires_grad_(False), [moved(shape, 2), moved(shape, 3)]
     prepared = ItemCache(small, budget).prepare([examples], 1, positions)
     slab = Slab.of(own, small.device, train=True)
     rows = [Row(n // 4, example, prepared.items[example]) for n, example in enumerate(examples)]
-    losses = step_losses(small, Stack([beneath], slab, False), prepared, rows)
+    losses = step_losses(small, Stack([frozen], slab, False), prepared, rows)
     gradients = torch.autograd.grad(losses.sum(), slab.tensors)
     for user, chosen in enumerate((examples[:4], examples[4:])):
-        slow = slow_loss(small, [beneath, own[user]], chosen)
+        slow = slow_loss(small, [frozen, own[user]], chosen)
         assert losses[user].item() == pytest.approx(slow.item(), rel=1e-5)
         parameters = [own[user].R, own[user].W, own[user].b]
         for fast, alone in zip(gradients, torch.autograd.grad(slow, parameters), strict=True):

@@ -2,9 +2,9 @@
 
 import torch
 
-from fedperfit.edge.agent.choice import Acting, losses
+from fedperfit.edge.agent.choice import Intervention, losses
 from fedperfit.edge.engine.examples import encode
-from fedperfit.edge.engine.layer_gradients import pull
+from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift, ShiftShape
 from fedperfit.protocol.tasks import Pair
@@ -14,7 +14,7 @@ PAIRS = [Pair(f"A tale of {n} kings and {'a storm ' * n}\n", "fantasy") for n in
 
 def test_it_is_the_slope_of_the_loss(precise):
     """Against a shift that adds a small constant: W = R, b = c."""
-    found = pull(precise, PAIRS, Positions.parse("l7"), batch_size=2)
+    found = layer_gradient(precise, PAIRS, Positions.parse("l7"), batch_size=2)
     assert found.pairs == 3
     examples = encode(precise, PAIRS)
     for layer in (1, 5):
@@ -24,7 +24,7 @@ def test_it_is_the_slope_of_the_loss(precise):
             shift = Shift.identity(shape, seed=0).double()
             with torch.no_grad():
                 shift.b += size
-            acting = Acting([shift.requires_grad_(False)])
+            acting = Intervention([shift.requires_grad_(False)])
             values.append(float(losses(precise, examples, acting).mean()))
         slope = (values[0] - values[1]) / 0.04
         expected = float(found.gradient[layer] @ shift.R[0, 0].float())
@@ -33,7 +33,10 @@ def test_it_is_the_slope_of_the_loss(precise):
 
 def test_it_depends_neither_on_batches_nor_on_order(precise):
     at = Positions.parse("f2+l3")
-    whole, singly = pull(precise, PAIRS, at, batch_size=8), pull(precise, PAIRS[::-1], at, batch_size=1)
+    whole, singly = (
+        layer_gradient(precise, PAIRS, at, batch_size=8),
+        layer_gradient(precise, PAIRS[::-1], at, batch_size=1),
+    )
     torch.testing.assert_close(whole.gradient, singly.gradient, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(whole.length, singly.length, rtol=1e-4, atol=1e-4)
     assert whole.gradient.shape == (8, 192)

@@ -42,21 +42,21 @@ def test_losses_and_gradients_are_those_of_each_user_alone(
     """In fp64 to 1e-6 (transformers keeps norms in fp32); in fp32 to what two batchings differ by."""
     assume(positions != "f3" or layers != (7,))
     shape = replace(shape, layers=layers, positions=Positions.parse(positions))
-    beneath = [moved(shape, seed + 100 + n).requires_grad_(False) for n in range(shared)]
+    frozen = [moved(shape, seed + 100 + n).requires_grad_(False) for n in range(shared)]
     shifts = [moved(shape, seed + user) for user in range(users)]
     draw = random.Random(seed)
     examples = [examples_of(draw.randint(1, 4), seed + user, prefix=prefix) for user in range(users)]
     for model, dtype, tolerance in ((base, torch.float32, 1e-4), (precise, torch.float64, 1e-6)):
-        for shift in [*beneath, *shifts]:
+        for shift in [*frozen, *shifts]:
             shift.to(dtype)
         slab = Slab.of(shifts, model.device, train=True)
         cache = ItemCache(model, BUDGETS[plan])
         prepared = cache.prepare(examples, layers[0], shape.positions)
         rows = [Row(user, e, prepared.items[e]) for user, own in enumerate(examples) for e in own]
-        losses = step_losses(model, Stack(beneath, slab, additive), prepared, rows)
+        losses = step_losses(model, Stack(frozen, slab, additive), prepared, rows)
         gradients = torch.autograd.grad(losses.sum(), slab.tensors)
         for user, shift in enumerate(shifts):
-            loss = slow_loss(model, [*beneath, shift], examples[user], additive=additive)
+            loss = slow_loss(model, [*frozen, shift], examples[user], additive=additive)
             alone = torch.autograd.grad(loss, [shift.R, shift.W, shift.b])
             assert losses[user].item() == pytest.approx(loss.item(), rel=tolerance / 10)
             assert distance([gradient[user] for gradient in gradients], alone) < tolerance

@@ -56,10 +56,10 @@ def test_users_side_by_side_end_where_each_would_alone(
     draw = random.Random(seed)
     sizes = [draw.randint(1, 8) for _ in range(draw.randint(1, 4))]
     together, alone = (jobs_of(shape, sizes, positions=positions) for _ in range(2))
-    beneath = [moved(together[0].shift.shape, seed).requires_grad_(False).double()]
+    frozen = [moved(together[0].shift.shape, seed).requires_grad_(False).double()]
     for job in together + alone:
         job.shift.double()
-    how = {"beneath": beneath, "additive": additive, "decay_rate": decay}
+    how = {"frozen": frozen, "additive": additive, "decay_rate": decay}
     fits = fit(together, training, ItemCache(base, None if keep else 0), **how)
     for ours, theirs, done in zip(together, alone, fits, strict=True):
         loss = slow_fit(base, theirs.shift, theirs.examples, training, order=theirs.order, **how)
@@ -100,12 +100,12 @@ def test_fit_is_deterministic_and_depends_on_the_order_seed(shape, training, cac
 
 
 def test_shifts_beneath_are_frozen_and_count(base, shape, training, cache):
-    beneath = moved(shape, 3).requires_grad_(False)
-    kept = [tensor.clone() for tensor in beneath.parameters()]
+    frozen = moved(shape, 3).requires_grad_(False)
+    kept = [tensor.clone() for tensor in frozen.parameters()]
     (alone,), (above,) = jobs_of(shape, [8]), jobs_of(shape, [8])
     fit([alone], training, cache)
-    fit([above], training, cache, beneath=[beneath])
-    assert all(torch.equal(now, then) for now, then in zip(beneath.parameters(), kept, strict=True))
+    fit([above], training, cache, frozen=[frozen])
+    assert all(torch.equal(now, then) for now, then in zip(frozen.parameters(), kept, strict=True))
     assert not torch.equal(alone.shift.b, above.shift.b)
     assert all(parameter.grad is None for parameter in base.model.parameters())
 

@@ -19,14 +19,14 @@ from tests.fuzzing import FUZZED
 from fedperfit.edge.vault.keys import FileKey, KeyringKey, PassphraseKey
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.sealed import seal, unseal
-from fedperfit.edge.vault.vault import Account, Belonging, Vault
+from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 
-BELONGING = Belonging(task="LaMP_2M", fingerprint="f", release="r", additive=False)
+BELONGING = ShiftKey(task="LaMP_2M", fingerprint="f", release="r", additive=False)
 SHAPE = ShiftShape(layers=(1,), rank=1, hidden_size=3, positions=Positions.parse("l7"))
-ACCOUNT = Account(items=3)
+ACCOUNT = FitRecord(items=3)
 
 
 def small(seed: int = 1) -> PersonalShift:
@@ -123,10 +123,10 @@ def test_what_is_sealed_is_unsealed(header, content):
 @pytest.mark.parametrize(
     "other",
     [
-        Belonging("LaMP_3", "f", "r", False),
-        Belonging("LaMP_2M", "g", "r", False),
-        Belonging("LaMP_2M", "f", "s", False),
-        Belonging("LaMP_2M", "f", "r", True),
+        ShiftKey("LaMP_3", "f", "r", False),
+        ShiftKey("LaMP_2M", "g", "r", False),
+        ShiftKey("LaMP_2M", "f", "s", False),
+        ShiftKey("LaMP_2M", "f", "r", True),
     ],
 )
 def test_a_shift_made_for_something_else_is_refused(vault, other):
@@ -134,9 +134,7 @@ def test_a_shift_made_for_something_else_is_refused(vault, other):
         vault.load("full", other)
 
 
-@pytest.mark.parametrize(
-    "other", [Belonging("LaMP_3", "f", "r", False), Belonging("LaMP_2M", "g", "r", False)]
-)
+@pytest.mark.parametrize("other", [ShiftKey("LaMP_3", "f", "r", False), ShiftKey("LaMP_2M", "g", "r", False)])
 def test_a_shift_of_another_task_or_model_is_not_overwritten(vault, other):
     before = files(vault)
     with pytest.raises(InputError, match="forget it first"):

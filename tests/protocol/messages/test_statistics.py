@@ -11,17 +11,17 @@ from tests.fuzzing import FUZZED
 from fedperfit.protocol.messages.settings import ROWS
 from fedperfit.protocol.messages.statistics import (
     View,
+    layer_gradient_from_bytes,
+    layer_gradient_to_bytes,
     moments_from_bytes,
     moments_to_bytes,
     probes_from_bytes,
-    pull_from_bytes,
-    pull_to_bytes,
     sums_from_bytes,
     sums_to_bytes,
     to_bytes,
 )
 from fedperfit.protocol.shift.probe import Frame, Moments, evaluate
-from fedperfit.protocol.shift.selection import Pull
+from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.system.errors import InputError
 
 LAYERS, SIZE = 3, 16
@@ -50,10 +50,10 @@ def test_moments_round_trip():
 
 
 def test_a_pull_round_trips():
-    told = Pull(torch.randn(LAYERS, SIZE), torch.rand(LAYERS), 7)
-    data = pull_to_bytes(told)
+    told = LayerGradient(torch.randn(LAYERS, SIZE), torch.rand(LAYERS), 7)
+    data = layer_gradient_to_bytes(told)
     assert len(data) == LAYERS * (SIZE + 1) * 4
-    found = pull_from_bytes(data, 7, LAYERS, SIZE)
+    found = layer_gradient_from_bytes(data, 7, LAYERS, SIZE)
     assert found.pairs == 7
     assert torch.equal(found.gradient, told.gradient)
     assert torch.equal(found.length, told.length)

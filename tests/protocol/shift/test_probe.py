@@ -113,8 +113,8 @@ def test_the_search_ends_lower_than_it_began_and_does_not_depend_on_the_axes_bas
             return loss / 100, gradient / 100
 
         found.append((minimise(everyone, one, 0), minimise(everyone, one, 0, evaluations=1)))
-    (best, begun), (other, _) = found
-    assert (best.loss < begun.loss).all()
+    (best, started), (other, _) = found
+    assert (best.loss < started.loss).all()
     assert min(cosines(best.theta, other.theta)) > 0.999
 
 

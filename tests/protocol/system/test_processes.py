@@ -72,9 +72,9 @@ def test_a_child_that_ended_is_dead(tmp_path: Path):
 
 
 def test_waiting_ends_in_time():
-    begun = time.monotonic()
+    started = time.monotonic()
     assert not wait_until(lambda: False, 0.2)
-    assert time.monotonic() - begun >= 0.2
+    assert time.monotonic() - started >= 0.2
     assert wait_until(lambda: True, 0)
 
 

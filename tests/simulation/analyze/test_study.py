@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.simulation.compare.small_comparison import begun, tiny_base
+from tests.simulation.compare.small_comparison import started, tiny_base
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.files import read_json
@@ -19,18 +19,18 @@ from fedperfit.simulation.data.participants import Target
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
     """A bench with the tiny model, and three users."""
-    shop = begun(tmp_path_factory.mktemp("analyze") / "run", methods=["base"])
-    return shop.bench("LaMP_2M", 0), shop.cast("LaMP_2M").targets
+    state = started(tmp_path_factory.mktemp("analyze") / "run", methods=["base"])
+    return state.context("LaMP_2M", 0), state.participants("LaMP_2M").targets
 
 
 def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
-    bench, targets = studied
-    users = asked(bench, targets, 2, SENTENCES)
-    found = delta_vectors(bench.base, users)
-    start = [bench.base.tokenizer.bos_token_id]
+    context, targets = studied
+    users = asked(context, targets, 2, SENTENCES)
+    found = delta_vectors(context.base, users)
+    start = [context.base.tokenizer.bos_token_id]
 
     def last(ids):
-        out = bench.base.model(torch.tensor([[*start, *ids]]), output_hidden_states=True)
+        out = context.base.model(torch.tensor([[*start, *ids]]), output_hidden_states=True)
         return torch.stack([hidden[0, -1] for hidden in out.hidden_states[1:-1]])  # the last is normed
 
     for kind in (HISTORY, RANDOM, OTHER):
@@ -45,17 +45,17 @@ def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
 
 
 def test_no_text_moves_nothing(studied):
-    bench, targets = studied
-    users = [replace(user, contexts={HISTORY: ((), ())}) for user in asked(bench, targets, 2, PAIRS)]
-    assert torch.equal(delta_vectors(bench.base, users)[HISTORY], torch.zeros(3, 4, 32))
+    context, targets = studied
+    users = [replace(user, contexts={HISTORY: ((), ())}) for user in asked(context, targets, 2, PAIRS)]
+    assert torch.equal(delta_vectors(context.base, users)[HISTORY], torch.zeros(3, 4, 32))
 
 
 @pytest.mark.parametrize("template", [PAIRS, SENTENCES])
 def test_controls_have_as_many_tokens_as_the_history(studied, template):
-    bench, targets = studied
-    users = asked(bench, targets, 3, template)
-    texts = [with_items(bench, target.history.items[::-1], "", template) for target in targets]
-    shown = [tuple(bench.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+    context, targets = studied
+    users = asked(context, targets, 3, template)
+    texts = [with_items(context, target.history.items[::-1], "", template) for target in targets]
+    shown = [tuple(context.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     vocabulary = {token for ids in shown for token in ids}
     for user, following in zip(users, [*shown[1:], shown[0]], strict=True):
         for own, drawn, other in zip(*user.contexts.values(), strict=True):
@@ -63,21 +63,21 @@ def test_controls_have_as_many_tokens_as_the_history(studied, template):
             assert len({own, drawn, other}) == 3
             assert vocabulary >= {*drawn}
             assert other[-10:] == following[-10:]
-    again = asked(bench, targets, 3, template)
+    again = asked(context, targets, 3, template)
     assert [user.contexts for user in users] == [user.contexts for user in again]
 
 
 def test_latest_items_come_first_and_who_has_none_that_fits_is_left_out(studied):
-    bench, targets = studied
-    (user, *_) = asked(bench, targets, 1, SENTENCES)
-    text = bench.base.tokenizer.decode(user.contexts[HISTORY][0])
+    context, targets = studied
+    (user, *_) = asked(context, targets, 1, SENTENCES)
+    text = context.base.tokenizer.decode(user.contexts[HISTORY][0])
     places = [text.index(item["description"][:12]) for item in user.target.history.items]
     assert places == sorted(places, reverse=True)
     empty = Target(
         History("none", TASKS["LaMP_2M"], False, [], [], []), ("q",), targets[0].questions[:1], ("",)
     )
     long = replace(targets[0], questions=(targets[0].questions[0] + " word" * 600,))
-    assert [one.target for one in asked(bench, [empty, long, *targets], 2, SENTENCES)] == targets
+    assert [one.target for one in asked(context, [empty, long, *targets], 2, SENTENCES)] == targets
 
 
 def analyze(monkeypatch, *arguments: str) -> int:

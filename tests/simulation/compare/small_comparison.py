@@ -13,11 +13,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from fedperfit.protocol.model.base_model import embedded_folder
 from fedperfit.protocol.system.files import read_json_lines
-from fedperfit.simulation.compare.cells import Lot, Workshop
+from fedperfit.simulation.compare.cells import WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import begin, needs, plan
-from fedperfit.simulation.compare.workers import do_lots
+from fedperfit.simulation.compare.workers import do_units
 
 ALL = list(registry())
 
@@ -74,26 +74,26 @@ def small_settings(**changes: Any) -> CompareSettings:
     return CompareSettings(**({"base_model": tiny_base()} | SMALL | changes))
 
 
-def begun(folder: Path, **changes: Any) -> Workshop:
+def started(folder: Path, **changes: Any) -> WorkerState:
     """A new comparison's folder and what one process needs for it."""
     settings = small_settings(**changes)
     begin(folder, settings)
-    return Workshop(folder, settings)
+    return WorkerState(folder, settings)
 
 
-def run_all(shop: Workshop, on_line: Any = lambda lot, seconds: None) -> None:
+def run_all(state: WorkerState, on_line: Any = lambda unit, seconds: None) -> None:
     """Everything that is left, in this process."""
-    lots = [lot for lot in plan(shop) if shop.left(lot)]
-    do_lots(shop.folder, shop.settings, lots, lambda lot: needs(shop, lot), 1, on_line)
+    units = [unit for unit in plan(state) if state.left(unit)]
+    do_units(state.folder, state.settings, units, lambda unit: needs(state, unit), 1, on_line)
 
 
-def answers(folder: Path, shop: Workshop) -> dict[tuple[Lot, str, int], list[str]]:
+def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int], list[str]]:
     """Every cell's answers."""
     found = {}
-    for lot in plan(shop):
-        if lot.kind != "search":
-            for line in read_json_lines(folder / lot.file):
-                found[lot, line["user"], line["size"]] = line["answers"]
+    for unit in plan(state):
+        if unit.kind != "search":
+            for line in read_json_lines(folder / unit.file):
+                found[unit, line["user"], line["size"]] = line["answers"]
     return found
 
 

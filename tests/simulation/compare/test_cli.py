@@ -9,14 +9,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.simulation.compare.small_comparison import begun, small_settings, tiny_base
+from tests.simulation.compare.small_comparison import small_settings, started, tiny_base
 
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json, read_json_lines
-from fedperfit.simulation.compare.cells import MAIN, Lot
+from fedperfit.simulation.compare.cells import MAIN, WorkUnit
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import Progress, begin, run_comparison
-from fedperfit.simulation.data.participants import CastSize, cast
+from fedperfit.simulation.data.participants import ParticipantCounts, participants
 
 FAST = (
     *("--methods", "base,majority-user,perfit-stage1", "--users", "2", "--others", "7", "--draws", "2"),
@@ -158,9 +158,9 @@ class Deadly(Method):
 def test_a_worker_that_dies_is_told_and_others_are_ended(tmp_path, act, said):
     file = tmp_path / "deadly.py"
     file.write_text(_DEADLY.format(act=act))
-    shop = begun(tmp_path / "run", methods=["base", "deadly"], method_files=[str(file)])
+    state = started(tmp_path / "run", methods=["base", "deadly"], method_files=[str(file)])
     with pytest.raises(RunFailed, match=said) as caught:
-        run_comparison(shop.folder, 2, lambda progress: None, lambda progress: None)
+        run_comparison(state.folder, 2, lambda progress: None, lambda progress: None)
     assert "\n" not in str(caught.value)
     assert psutil.Process(os.getpid()).children(recursive=True) == [] or all(
         "spawn_main" not in " ".join(child.cmdline())
@@ -172,34 +172,34 @@ def test_a_worker_that_dies_is_told_and_others_are_ended(tmp_path, act, said):
 def test_two_at_once_are_refused(tmp_path):
     from filelock import FileLock
 
-    shop = begun(tmp_path / "run", methods=["base"])
+    state = started(tmp_path / "run", methods=["base"])
     with (
-        FileLock(shop.folder / ".lock"),
+        FileLock(state.folder / ".lock"),
         pytest.raises(InputError, match="another process is running this comparison"),
     ):
-        run_comparison(shop.folder, 1, lambda progress: None, lambda progress: None)
+        run_comparison(state.folder, 1, lambda progress: None, lambda progress: None)
 
 
 def test_as_many_workers_as_have_room(monkeypatch):
     from types import SimpleNamespace
 
-    from fedperfit.simulation.compare import workers as crew
+    from fedperfit.simulation.compare import workers as workers
 
     settings = small_settings(device="auto")
-    monkeypatch.setattr(crew, "cores", lambda: 16)
-    monkeypatch.setattr(crew.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(workers, "cores", lambda: 16)
+    monkeypatch.setattr(workers.torch.cuda, "is_available", lambda: False)
     for parameters, expected in ((4_000_000, 16), (500_000_000, 3), (7_000_000_000, 1)):
-        monkeypatch.setattr(crew, "read_card", lambda name, n=parameters: SimpleNamespace(parameters=n))
+        monkeypatch.setattr(workers, "read_card", lambda name, n=parameters: SimpleNamespace(parameters=n))
         memory = SimpleNamespace(total=24 * 2**30)
-        monkeypatch.setattr(crew.psutil, "virtual_memory", lambda memory=memory: memory)
-        assert crew.default_workers(settings) == expected
-    monkeypatch.setattr(crew.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(crew, "read_card", lambda name: SimpleNamespace(parameters=1))
-    assert crew.default_workers(settings) == 1
+        monkeypatch.setattr(workers.psutil, "virtual_memory", lambda memory=memory: memory)
+        assert workers.default_workers(settings) == expected
+    monkeypatch.setattr(workers.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(workers, "read_card", lambda name: SimpleNamespace(parameters=1))
+    assert workers.default_workers(settings) == 1
 
 
 def test_time_left_follows_each_methods_own_pace():
-    slow, fast = Lot("LaMP_2M", "oppu", MAIN, 0), Lot("LaMP_2M", "base", MAIN, 0)
+    slow, fast = WorkUnit("LaMP_2M", "oppu", MAIN, 0), WorkUnit("LaMP_2M", "base", MAIN, 0)
     progress = Progress({slow: 4, fast: 10}, 2, lambda progress: None)
     assert progress.seconds_left is None
     progress.line(slow, 30.0)
@@ -214,24 +214,24 @@ def test_real_data_may_be_a_folder_per_task(tmp_path):
     from fedperfit.protocol.tasks import TASKS
 
     write(tmp_path / "data" / "LaMP_3", oppu())
-    size = CastSize(others=9, targets=9, world_history=1, world_questions=1)
+    size = ParticipantCounts(others=9, targets=9, world_history=1, world_questions=1)
     for data in (tmp_path / "data", tmp_path / "data" / "LaMP_3"):
-        people = cast(TASKS["LaMP_3"], str(data), size, tmp_path)
+        people = participants(TASKS["LaMP_3"], str(data), size, tmp_path)
         assert (len(people.others), len(people.targets)) == (3, 4)
         assert people.bounds == {}
 
 
 def test_settings_go_to_a_file_and_back(tmp_path):
-    shop = begun(tmp_path / "run", methods=["base"])
-    assert CompareSettings.from_flat(read_json(shop.folder / "settings.json")) == shop.settings
+    state = started(tmp_path / "run", methods=["base"])
+    assert CompareSettings.from_flat(read_json(state.folder / "settings.json")) == state.settings
     with pytest.raises(InputError, match="another version"):
         CompareSettings.from_flat({"surprise": 1})
 
 
 def test_each_cell_says_what_it_cost(tmp_path):
-    shop = begun(tmp_path / "run", methods=["perfit-stage2-p"], users=1)
-    run_comparison(shop.folder, 1, lambda progress: None, lambda progress: None)
-    (line,) = read_json_lines(shop.folder / Lot("LaMP_2M", "perfit-stage2-p", MAIN, 0).file)
+    state = started(tmp_path / "run", methods=["perfit-stage2-p"], users=1)
+    run_comparison(state.folder, 1, lambda progress: None, lambda progress: None)
+    (line,) = read_json_lines(state.folder / WorkUnit("LaMP_2M", "perfit-stage2-p", MAIN, 0).file)
     assert line["fit-seconds"] > 0
     assert line["answer-seconds"] > 0
     assert line["parameters"] > 0

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from tests.simulation.compare.small_comparison import ALL, answers, begun, run_all, with_batch
+from tests.simulation.compare.small_comparison import ALL, answers, run_all, started, with_batch
 
 from fedperfit.protocol.system.files import read_json_lines
-from fedperfit.simulation.compare.cells import MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.cells import MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.study import plan
 
 SOME = ["majority-user", "rag-1", "lora-c", "lofit", "perfit"]
@@ -19,57 +19,57 @@ class Killed(Exception):
 
 def test_stopped_anywhere_and_resumed_it_ends_the_same(tmp_path):
     """Every seventh line ends the process; the half line that a kill leaves is cut."""
-    whole = begun(tmp_path / "whole", **CURVES)
+    whole = started(tmp_path / "whole", **CURVES)
     run_all(whole)
-    shop = begun(tmp_path / "run", **CURVES)
+    state = started(tmp_path / "run", **CURVES)
     lines = stops = 0
 
-    def on_line(lot: Lot, seconds: float) -> None:
+    def on_line(unit: WorkUnit, seconds: float) -> None:
         nonlocal lines
         lines += 1
         if lines % 7 == 0:
-            with (shop.folder / lot.file).open("a") as file:
+            with (state.folder / unit.file).open("a") as file:
                 file.write('{"half": "a line')
             raise Killed
 
     while True:
         try:
-            run_all(Workshop(shop.folder, shop.settings), on_line)
+            run_all(WorkerState(state.folder, state.settings), on_line)
             break
         except Killed:
             stops += 1
     assert stops > 2
-    assert answers(shop.folder, shop) == answers(whole.folder, whole)
-    assert all(not shop.left(lot) for lot in plan(shop))
+    assert answers(state.folder, state) == answers(whole.folder, whole)
+    assert all(not state.left(unit) for unit in plan(state))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_order_and_batch_size_change_no_answer(every_method, name):
-    lot = Lot("LaMP_2M", name, MAIN, 0)
+    unit = WorkUnit("LaMP_2M", name, MAIN, 0)
     whole = every_method
-    cells = whole.cells(lot)
-    expected = {line["user"]: line["answers"] for line in read_json_lines(whole.folder / lot.file)}
-    other = Workshop(whole.folder, with_batch(whole.settings, 3))
-    found = {line["user"]: line["answers"] for line in other.do(lot, cells[::-1])}
+    cells = whole.cells(unit)
+    expected = {line["user"]: line["answers"] for line in read_json_lines(whole.folder / unit.file)}
+    other = WorkerState(whole.folder, with_batch(whole.settings, 3))
+    found = {line["user"]: line["answers"] for line in other.do(unit, cells[::-1])}
     assert found == expected
 
 
 @pytest.mark.parametrize("name", ["perfit", "oppu", "lofit"])
 def test_seeds_differ(every_method, name):
-    bench = every_method.bench("LaMP_2M", 0)
-    history = every_method.cast("LaMP_2M").targets[0].history
+    context = every_method.context("LaMP_2M", 0)
+    history = every_method.participants("LaMP_2M").targets[0].history
     starts = set()
     for seed in (0, 1):
-        starts.add(replace(bench, seed=seed).number(history.name, name))
+        starts.add(replace(context, seed=seed).number(history.name, name))
     assert len(starts) == 2
 
 
 def test_searches_are_the_same_in_every_run(every_method, tmp_path):
-    shop = begun(tmp_path / "run", methods=["perfit"])
-    run_all(shop)
+    state = started(tmp_path / "run", methods=["perfit"])
+    run_all(state)
     for name in ("perfit-stage1", "perfit"):
-        lot = Lot("LaMP_2M", name, SEARCH, 0)
-        logs = [read_json_lines(one.folder / lot.file) for one in (every_method, shop)]
+        unit = WorkUnit("LaMP_2M", name, SEARCH, 0)
+        logs = [read_json_lines(one.folder / unit.file) for one in (every_method, state)]
         assert [[line["values"], line["score"]] for line in logs[0]] == [
             [line["values"], line["score"]] for line in logs[1]
         ]

@@ -11,7 +11,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.tasks import TASKS, PromptForm
-from fedperfit.simulation.compare.context import Bench
+from fedperfit.simulation.compare.context import Context
 from fedperfit.simulation.compare.prompts import (
     PAIRS,
     SENTENCES,
@@ -26,8 +26,8 @@ WORDS = "storm harbour queen robot laughter museum forest banker violin desert".
 BASE = load("embedded", device="cpu", dtype="float32")
 
 
-def bench(task: str, folder) -> Bench:
-    return Bench(BASE, TASKS[task], PromptForm.LAMP, 0, ItemCache(BASE), folder)
+def context(task: str, folder) -> Context:
+    return Context(BASE, TASKS[task], PromptForm.LAMP, 0, ItemCache(BASE), folder)
 
 
 def item(task: str, rng: random.Random, words: int = 6) -> dict[str, str]:
@@ -63,7 +63,7 @@ def test_later_items_never_reach_a_training_prompt(tmp_path):
     rng = random.Random(1)
     items = [item("LaMP_2M", rng) | {"description": f"mark{n}end storm harbour"} for n in range(8)]
     history = History("ada", TASKS["LaMP_2M"], False, items, [], [])
-    pairs = retrieving_pairs(bench("LaMP_2M", tmp_path), history, 4, PAIRS)
+    pairs = retrieving_pairs(context("LaMP_2M", tmp_path), history, 4, PAIRS)
     for n, pair in enumerate(pairs):
         assert f"mark{n}end" in pair.prompt
         assert [m for m in range(8) if m > n and f"mark{m}end" in pair.prompt] == []
@@ -75,7 +75,7 @@ def test_later_items_never_reach_a_training_prompt(tmp_path):
 def test_a_prompt_ends_with_its_question_and_fits(tmp_path, task, template):
     """Items that do not fit are left out; the question never is."""
     rng = random.Random(2)
-    place = bench(task, tmp_path)
+    place = context(task, tmp_path)
     question = place.prompt(TASKS[task].instruction + "a quiet story by the sea")
     items = [item(task, rng, words=30) for _ in range(40)]
     shown = with_items(place, items, question, template)
@@ -87,7 +87,7 @@ def test_a_prompt_ends_with_its_question_and_fits(tmp_path, task, template):
 
 
 def test_how_items_look(tmp_path):
-    place = bench("LaMP_2M", tmp_path)
+    place = context("LaMP_2M", tmp_path)
     items = [{"description": "a storm", "tag": "action"}, {"description": "a queen", "tag": "classic"}]
     assert with_items(place, items, "Q", SENTENCES) == (
         'the tag for the movie: "a storm" is "action", and the tag for the movie: "a queen" is "classic". Q'
@@ -97,7 +97,7 @@ def test_how_items_look(tmp_path):
 
 
 def test_the_nearest_item_is_shown_first(tmp_path):
-    place = bench("LaMP_2M", tmp_path)
+    place = context("LaMP_2M", tmp_path)
     items = [
         {"description": "banker banker", "tag": "action"},
         {"description": "violin in the desert", "tag": "classic"},

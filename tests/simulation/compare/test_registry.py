@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.simulation.compare.small_comparison import ALL, begun, run_all
+from tests.simulation.compare.small_comparison import ALL, run_all, started
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.compare.cells import MAIN, Lot
+from fedperfit.simulation.compare.cells import MAIN, WorkUnit
 from fedperfit.simulation.compare.method import lineage, registry
 
 README = Path(__file__).parents[3] / "README.md"
@@ -45,10 +45,10 @@ def test_the_readmes_method_is_one_short_file_and_gives_a_row(tmp_path):
     file.write_text(code[1])
     (name,) = set(registry([file])) - set(ALL)
     assert f"--method-file {file.name}" in section
-    shop = begun(tmp_path / "run", methods=["base", name], method_files=[str(file)], draws=20)
-    run_all(shop)
-    lines = read_json_lines(shop.folder / Lot("LaMP_2M", name, MAIN, 0).file)
-    tags = {item["tag"] for target in shop.cast("LaMP_2M").targets for item in target.history.items}
+    state = started(tmp_path / "run", methods=["base", name], method_files=[str(file)], draws=20)
+    run_all(state)
+    lines = read_json_lines(state.folder / WorkUnit("LaMP_2M", name, MAIN, 0).file)
+    tags = {item["tag"] for target in state.participants("LaMP_2M").targets for item in target.history.items}
     assert len(lines) == 3
     assert all(set(line["answers"]) <= tags for line in lines)
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, f1_score, mean_absolute_error, root_mean_squared_error
-from tests.simulation.compare.small_comparison import begun
+from tests.simulation.compare.small_comparison import started
 
 from fedperfit.protocol.system.files import read_json, write_json_lines
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Lot, Workshop
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.page import terminal_table, verdict, write_page
 from fedperfit.simulation.compare.results import METRICS, PREDICTIONS, TABLE, write_results
 
@@ -28,13 +28,13 @@ COSTS = {
 }
 
 
-def shop_with_answers(folder: Path, task: str, *, seeds: tuple[int, ...] = (0, 1)) -> Workshop:
+def shop_with_answers(folder: Path, task: str, *, seeds: tuple[int, ...] = (0, 1)) -> WorkerState:
     """Cells with random answers, some of them invalid; `perfit` is right more often."""
     names = [name for name in NAMES if name != "majority-user" or TASKS[task].labels]
-    shop = begun(folder, tasks=[task], methods=names, seeds=list(seeds), world_questions=8, users=8)
+    state = started(folder, tasks=[task], methods=names, seeds=list(seeds), world_questions=8, users=8)
     rng = random.Random(0)
     labels = [*TASKS[task].labels, "nonsense", "", " 7 "] if TASKS[task].labels else ["a bridge", "Why?", ""]
-    people = shop.cast(task)
+    people = state.participants(task)
 
     def line(target: Any, name: str, size: int = -1) -> dict[str, Any]:
         right = 0.8 if name == "perfit" else 0.3
@@ -47,16 +47,16 @@ def shop_with_answers(folder: Path, task: str, *, seeds: tuple[int, ...] = (0, 1
         } | COSTS
 
     for name in names:
-        targets = people.targets[: shop.methods[name].most_users]
+        targets = people.targets[: state.methods[name].most_users]
         for seed in seeds:
-            path = folder / Lot(task, name, MAIN, seed).file
+            path = folder / WorkUnit(task, name, MAIN, seed).file
             write_json_lines(path, [line(target, name) for target in targets])
         for kind, sizes in ((HISTORY, (0, 4)), (COLLECTIVE, (2, -1))):
-            path = folder / Lot(task, name, kind, 0).file
+            path = folder / WorkUnit(task, name, kind, 0).file
             write_json_lines(path, [line(target, name, size) for size in sizes for target in targets[:2]])
         log = [{"draw": 0, "values": {"x": 1}, "score": 0.5, "questions": 4, "seconds": 1.0}]
-        write_json_lines(folder / Lot(task, name, SEARCH, 0).file, log)
-    return shop
+        write_json_lines(folder / WorkUnit(task, name, SEARCH, 0).file, log)
+    return state
 
 
 def outputs(path: Path) -> dict[str, str]:
@@ -97,9 +97,9 @@ def lamp_evaluation(folder: Path, name: str, task: str) -> dict[str, float]:
 
 @pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
 def test_the_table_is_what_lamps_evaluation_makes_of_the_files(tmp_path, task):
-    shop = shop_with_answers(tmp_path / "run", task)
-    about = write_results(shop)["tasks"][task]
-    folder = shop.folder / PREDICTIONS / task
+    state = shop_with_answers(tmp_path / "run", task)
+    about = write_results(state)["tasks"][task]
+    folder = state.folder / PREDICTIONS / task
     for row in about["rows"]:
         files = sorted(folder.glob(f"{row['method']}-seed-*.json"))
         assert len(files) == row["seeds"] == 2
@@ -153,22 +153,22 @@ def test_verdicts(value, low, high, lower, said):
 
 
 def test_the_table_of_cells_is_tidy(tmp_path):
-    shop = shop_with_answers(tmp_path / "run", "LaMP_3")
-    write_results(shop)
-    with (shop.folder / TABLE).open() as file:
+    state = shop_with_answers(tmp_path / "run", "LaMP_3")
+    write_results(state)
+    with (state.folder / TABLE).open() as file:
         rows = list(csv.DictReader(file))
     keys = [(r["method"], r["kind"], r["seed"], r["size"], r["user"]) for r in rows]
     assert len(set(keys)) == len(keys) == (5 * 8 + 6) * 2 + 6 * 8
     assert all(0 <= float(row["mae"]) <= 4 for row in rows)
-    assert read_json(shop.folder / METRICS)["tasks"]["LaMP_3"]["main"] == "mae"
+    assert read_json(state.folder / METRICS)["tasks"]["LaMP_3"]["main"] == "mae"
 
 
 @pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
 def test_the_page_shows_every_row_and_curve(tmp_path, task):
-    shop = shop_with_answers(tmp_path / "run", task)
-    summary = write_results(shop)
-    write_page(shop.folder, summary, shop.settings)
-    text = (shop.folder / "report.html").read_text()
+    state = shop_with_answers(tmp_path / "run", task)
+    summary = write_results(state)
+    write_page(state.folder, summary, state.settings)
+    text = (state.folder / "report.html").read_text()
     about = summary["tasks"][task]
     for row in about["rows"]:
         assert row["title"] in text
@@ -180,7 +180,7 @@ def test_the_page_shows_every_row_and_curve(tmp_path, task):
 
 
 def test_results_of_a_run_that_has_just_begun(tmp_path):
-    shop = begun(tmp_path / "run")
-    summary = write_results(shop)
-    write_page(shop.folder, summary, shop.settings)
+    state = started(tmp_path / "run")
+    summary = write_results(state)
+    write_page(state.folder, summary, state.settings)
     assert summary == {"tasks": {}}

@@ -5,17 +5,17 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.simulation.compare.small_comparison import begun, run_all
+from tests.simulation.compare.small_comparison import run_all, started
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.compare.cells import SEARCH, Lot
+from fedperfit.simulation.compare.cells import SEARCH, WorkUnit
 from fedperfit.simulation.compare.method import LogUniform, Method, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
 from fedperfit.simulation.compare.shifts import RATES
 from fedperfit.simulation.compare.study import plan
-from fedperfit.simulation.data.participants import ENOUGH_QUESTIONS, Cast
+from fedperfit.simulation.data.participants import ENOUGH_QUESTIONS, Participants
 
 SEARCHED = [method for method in registry().values() if method.space]
 
@@ -65,27 +65,27 @@ def test_goodness_is_larger_for_better_answers():
 
 
 def test_values_of_another_comparison_are_taken_over(tmp_path):
-    first = begun(tmp_path / "first", methods=["perfit-stage2-p"], draws=2)
+    first = started(tmp_path / "first", methods=["perfit-stage2-p"], draws=2)
     run_all(first)
     taken = {"methods": ["perfit-stage2-p", "loreft"], "draws": 2, "users": 2, "history_lengths": [1]}
-    second = begun(tmp_path / "second", **taken, values_of=str(first.folder))
-    left = {str(lot): len(second.left(lot)) for lot in plan(second) if lot.kind == SEARCH}
+    second = started(tmp_path / "second", **taken, values_of=str(first.folder))
+    left = {str(unit): len(second.left(unit)) for unit in plan(second) if unit.kind == SEARCH}
     assert left.pop("LaMP_2M loreft search") == 2
     assert set(left.values()) == {0}
     assert second.chosen("LaMP_2M", "perfit-stage2-p") == first.chosen("LaMP_2M", "perfit-stage2-p")
-    log = first.folder / Lot("LaMP_2M", "perfit-stage2-p", SEARCH, 0).file
+    log = first.folder / WorkUnit("LaMP_2M", "perfit-stage2-p", SEARCH, 0).file
     log.write_text(log.read_text().splitlines(keepends=True)[0])
-    third = begun(tmp_path / "third", **taken, values_of=str(first.folder))
-    assert {len(third.left(lot)) for lot in plan(third) if "stage2-p search" in str(lot)} == {2}
+    third = started(tmp_path / "third", **taken, values_of=str(first.folder))
+    assert {len(third.left(unit)) for unit in plan(third) if "stage2-p search" in str(unit)} == {2}
     for changed, reason in (
         ({"draws": 3}, "its draws is 2"),
         ({"prompt_form": "oppu"}, "its prompt-form"),
         ({"methods": ["lora-p"]}, "no search that is wanted"),
     ):
         with pytest.raises(InputError, match=reason):
-            begun(tmp_path / "other", **taken | changed, values_of=str(first.folder))
+            started(tmp_path / "other", **taken | changed, values_of=str(first.folder))
     with pytest.raises(InputError, match="no comparison"):
-        begun(tmp_path / "other", **taken, values_of=str(tmp_path / "nowhere"))
+        started(tmp_path / "other", **taken, values_of=str(tmp_path / "nowhere"))
     assert not (tmp_path / "other" / "settings.json").exists()
 
 
@@ -98,10 +98,10 @@ def test_where_users_have_few_questions_more_of_them_validate(task, items, answe
     past = [{"id": str(n), "input": f"{about.instruction}{n}", "gold": "1"} for n in range(answered)]
     own = [{about.field: str(n), about.answer: "1"} for n in range(items)]
     others = [History(f"u{n}", about, False, own, past, []) for n in range(40)]
-    rest, held = Cast(about, others, [], {}).validation(0, 16)
+    rest, held = Participants(about, others, [], {}).validation(0, 16)
     assert (len(held), len(rest)) == (expected, 40 - expected)
     asked = sum(len(target.questions) for target in held)
     assert asked >= ENOUGH_QUESTIONS or len(held) == 20
     assert asked - len(held[-1].questions) < ENOUGH_QUESTIONS
     with pytest.raises(InputError, match="too few to validate"):
-        Cast(about, others[:1], [], {}).validation(0, 16)
+        Participants(about, others[:1], [], {}).validation(0, 16)

@@ -7,10 +7,10 @@ import pytest
 from tests.simulation.compare.small_comparison import ALL
 
 from fedperfit.edge.agent.history import History
-from fedperfit.simulation.compare.cells import MAIN, SEARCH, Cell, Lot, Workshop
+from fedperfit.simulation.compare.cells import MAIN, SEARCH, Cell, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.search import drawn
-from fedperfit.simulation.data.participants import Cast, Target
+from fedperfit.simulation.data.participants import Participants, Target
 
 TASK = "LaMP_2M"
 
@@ -42,44 +42,44 @@ def trapped(target: Target, *, whole: bool) -> Target:
 
 
 @pytest.fixture
-def shop(every_method: Workshop) -> Workshop:
+def state(every_method: WorkerState) -> WorkerState:
     """A whole comparison, whose people a test may change."""
-    return Workshop(every_method.folder, every_method.settings)
+    return WorkerState(every_method.folder, every_method.settings)
 
 
-def armed(shop: Workshop, current: int | None) -> Cast:
+def armed(state: WorkerState, current: int | None) -> Participants:
     """The people as they are but for traps; `current` keeps history and questions."""
-    people = shop.cast(TASK)
+    people = state.participants(TASK)
     targets = [trapped(target, whole=n != current) for n, target in enumerate(people.targets)]
     return replace(people, targets=targets, bounds=Trap())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_fitting_and_answering_see_one_person_and_the_others(shop, monkeypatch, name):
-    people = armed(shop, 2)
-    monkeypatch.setattr(shop, "cast", lambda task: people)
+def test_fitting_and_answering_see_one_person_and_the_others(state, monkeypatch, name):
+    people = armed(state, 2)
+    monkeypatch.setattr(state, "participants", lambda task: people)
     cell = Cell(people.targets[2].history.name, -1)
-    before = shop.methods[name].sees_targets_before
+    before = state.methods[name].sees_targets_before
     if before:
         with pytest.raises(Sprung):
-            list(shop.do(Lot(TASK, name, MAIN, 0), [cell]))
+            list(state.do(WorkUnit(TASK, name, MAIN, 0), [cell]))
         return
-    (line,) = shop.do(Lot(TASK, name, MAIN, 0), [cell])
+    (line,) = state.do(WorkUnit(TASK, name, MAIN, 0), [cell])
     assert len(line["answers"]) == 3
 
 
 @pytest.mark.parametrize("name", [name for name, method in registry().items() if method.space])
-def test_the_search_sees_no_target(shop, monkeypatch, name):
-    values = list(enumerate(drawn(shop.methods[name], shop.settings.draws)))
-    people = armed(shop, None)
-    monkeypatch.setattr(shop, "cast", lambda task: people)
-    lines = list(shop.do(Lot(TASK, name, SEARCH, 0), values))
+def test_the_search_sees_no_target(state, monkeypatch, name):
+    values = list(enumerate(drawn(state.methods[name], state.settings.draws)))
+    people = armed(state, None)
+    monkeypatch.setattr(state, "participants", lambda task: people)
+    lines = list(state.do(WorkUnit(TASK, name, SEARCH, 0), values))
     assert len(lines) == len(values)
     assert {line["questions"] for line in lines} == {1}
 
 
-def test_validating_users_are_no_training_users(shop):
-    people = shop.cast(TASK)
+def test_validating_users_are_no_training_users(state):
+    people = state.participants(TASK)
     rest, validating = people.validation(2, 3)
     assert not {r.name for r in rest} & {v.history.name for v in validating}
     for one in validating:
@@ -93,19 +93,19 @@ def test_validating_users_are_no_training_users(shop):
         assert one.history.answered == []
 
 
-def test_the_published_bug_is_what_makes_the_difference(shop):
+def test_the_published_bug_is_what_makes_the_difference(state):
     """`oppu-as-released` is OPPU for the first target, and trains on that one's items for the second."""
-    lots = {name: Lot(TASK, name, MAIN, 0) for name in ("oppu", "oppu-as-released")}
-    first, second = (Cell(target.history.name, -1) for target in shop.cast(TASK).targets[:2])
-    bench = shop.bench(TASK, 0)
-    assert bench.task.name == TASK
+    units = {name: WorkUnit(TASK, name, MAIN, 0) for name in ("oppu", "oppu-as-released")}
+    first, second = (Cell(target.history.name, -1) for target in state.participants(TASK).targets[:2])
+    context = state.context(TASK, 0)
+    assert context.task.name == TASK
     seen = {}
-    for name, lot in lots.items():
-        method = shop.methods[name](bench, shop.chosen(TASK, name))
-        targets = [target.history for target in shop.cast(TASK).targets]
+    for name, unit in units.items():
+        method = state.methods[name](context, state.chosen(TASK, name))
+        targets = [target.history for target in state.participants(TASK).targets]
         if name == "oppu-as-released":
             method.before = targets[:1]
         seen[name] = len(method.pairs(targets[1]))  # type: ignore[attr-defined]
-        assert [line["user"] for line in shop.do(lot, [first])] == [first.user]
+        assert [line["user"] for line in state.do(unit, [first])] == [first.user]
     assert seen == {"oppu": 4, "oppu-as-released": 8}
     assert second.user != first.user

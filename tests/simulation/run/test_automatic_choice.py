@@ -11,14 +11,21 @@ from tests.simulation.small_run import prepare, small_settings
 from tests.simulation.watched_grid import Watched
 
 from fedperfit.cloud.job.job import Job
-from fedperfit.cloud.job.settings import PLACES, read_settled
+from fedperfit.cloud.job.settings import SELECTION, read_settled
 from fedperfit.edge.agent.history import read_history
-from fedperfit.edge.engine.layer_gradients import pull
+from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.model.base_model import EMBEDDED, load
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.selection import PERSONAL_SHARE, STEP, Pull, places, relevance, warm_start
+from fedperfit.protocol.shift.selection import (
+    PERSONAL_SHARE,
+    STEP,
+    LayerGradient,
+    relevance,
+    select_layers,
+    warm_start,
+)
 from fedperfit.protocol.shift.shift_file import read_shift_file
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
@@ -73,7 +80,7 @@ class Chosen:
         self.job.choose(names)
         self.job.train("train", names)
         self.base = load(EMBEDDED, device="cpu", dtype="float32")
-        self.pulls = [pull(self.base, some, AT, batch_size=1) for some in pairs(folder)]
+        self.layer_gradients = [layer_gradient(self.base, some, AT, batch_size=1) for some in pairs(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +89,11 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Chosen:
 
 
 def test_the_choice_is_that_of_the_pairs_in_one_place(chosen):
-    found = read_json(chosen.folder / PLACES)
-    expected, own = places(chosen.pulls), places(chosen.pulls, share=PERSONAL_SHARE)
+    found = read_json(chosen.folder / SELECTION)
+    expected, own = (
+        select_layers(chosen.layer_gradients),
+        select_layers(chosen.layer_gradients, share=PERSONAL_SHARE),
+    )
     assert found["settings"] == {
         "layers": list(expected.layers),
         "layers-of": 8,
@@ -91,7 +101,7 @@ def test_the_choice_is_that_of_the_pairs_in_one_place(chosen):
         "personal-rank": own.rank,
     }
     torch.testing.assert_close(
-        torch.tensor(found["relevance"]), relevance(chosen.pulls), rtol=1e-5, atol=1e-5
+        torch.tensor(found["relevance"]), relevance(chosen.layer_gradients), rtol=1e-5, atol=1e-5
     )
     assert found["clients"] == OTHERS
     shape = chosen.job.header.shape
@@ -103,14 +113,14 @@ def test_the_start_is_that_of_the_pairs_in_one_place(chosen):
         chosen.folder / "checkpoints" / "train" / "round-0000.safetensors", "checkpoint"
     )
     start, header = unpack(packed)
-    expected = warm_start(chosen.pulls, header.shape, STEP, seed=0)
+    expected = warm_start(chosen.layer_gradients, header.shape, STEP, seed=0)
     for name in ("R", "W", "b"):
         torch.testing.assert_close(getattr(start, name), getattr(expected, name), rtol=1e-5, atol=1e-5)
 
 
 def test_the_clients_gradients_are_together_that_of_all_pairs(chosen):
-    whole = pull(chosen.base, [pair for some in pairs(chosen.folder) for pair in some], AT)
-    told: list[Pull] = chosen.job._pulls([f"others-{number}" for number in range(OTHERS)])
+    whole = layer_gradient(chosen.base, [pair for some in pairs(chosen.folder) for pair in some], AT)
+    told: list[LayerGradient] = chosen.job._layer_gradients([f"others-{number}" for number in range(OTHERS)])
     weights = torch.tensor([float(one.pairs) for one in told])
     mean = (weights[:, None, None] * torch.stack([one.gradient for one in told])).sum(0) / weights.sum()
     torch.testing.assert_close(mean, whole.gradient, rtol=1e-4, atol=1e-6)
@@ -123,10 +133,10 @@ def test_clients_are_asked_once_and_tell_of_no_single_pair(chosen):
     secret = {}
     for client, some in enumerate(pairs(chosen.folder)):
         for number, pair in enumerate(some):
-            secret |= rows_coded(f"{client} {number}", pull(chosen.base, [pair], AT).gradient)
+            secret |= rows_coded(f"{client} {number}", layer_gradient(chosen.base, [pair], AT).gradient)
             secret[f"{client} {number} text"] = pair.prompt[-48:].encode()
     assert found_in(recorded, secret) == set()
-    leak = rows_coded("", [pull(chosen.base, pairs(chosen.folder)[1][2:3], AT).gradient[6]])
+    leak = rows_coded("", [layer_gradient(chosen.base, pairs(chosen.folder)[1][2:3], AT).gradient[6]])
     assert found_in(recorded + leak[" 0 fp32"], secret) == {"1 2 6 fp32"}
 
 
@@ -160,11 +170,11 @@ def test_a_killed_run_resumes_to_the_same_places_and_shift(after, tmp_path, monk
         patched.setattr(client_app, "_agent", dying)
         with pytest.raises(Killed):
             run(killed)
-    was = (killed / PLACES).read_bytes() if (killed / PLACES).exists() else None
+    was = (killed / SELECTION).read_bytes() if (killed / SELECTION).exists() else None
     assert (was is None) == (after <= OTHERS)
     run(killed)
-    assert was in (None, (killed / PLACES).read_bytes())
-    assert read_json(killed / PLACES)["settings"] == read_json(whole / PLACES)["settings"]
+    assert was in (None, (killed / SELECTION).read_bytes())
+    assert read_json(killed / SELECTION)["settings"] == read_json(whole / SELECTION)["settings"]
     assert read_release(killed / FILE_NAME).packed == read_release(whole / FILE_NAME).packed
 
 
@@ -174,7 +184,7 @@ def test_the_report_says_what_was_chosen(tmp_path):
     events: list[dict[str, object]] = []
     run_in_process(tmp_path, events.append)
     (told,) = [event for event in events if event["event"] == "chosen"]
-    found = read_json(tmp_path / PLACES)
+    found = read_json(tmp_path / SELECTION)
     assert told["settings"] == found["settings"]
     assert set(found["settings"]) == {"collective-rank", "personal-rank"}
     settled = RunSettings.from_flat(read_settled(tmp_path))
@@ -200,4 +210,4 @@ def test_one_client_is_no_group(tmp_path, caplog):
     with pytest.raises(InputError, match="pulls: 1 clients told theirs, at least 2 needed"):
         Study(CohortGrid(tmp_path, clients), made, tmp_path, quiet).run()
     assert any("dropped others-0: error reply" in m and "(TooFewPairs)" in m for m in caplog.messages)
-    assert not (tmp_path / PLACES).exists()
+    assert not (tmp_path / SELECTION).exists()

@@ -5,7 +5,7 @@ import torch
 
 from fedperfit.protocol.model.base_model import EMBEDDED, BaseModelCard, read_card
 from fedperfit.protocol.presets import parse_overrides, preset_names
-from fedperfit.protocol.shift.selection import SHARE, Pull, least_rank
+from fedperfit.protocol.shift.selection import SHARE, LayerGradient, least_rank
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -114,16 +114,20 @@ def test_what_is_given_is_checked_whatever_will_be_chosen(key, value):
 @pytest.mark.parametrize("given", [{}, {"layers": [3, 4]}, {"collective-rank": 8}, {"personal-rank": 2}])
 def test_only_what_is_open_is_chosen(given):
     start = torch.Generator().manual_seed(0)
-    pulls = [
-        Pull(torch.randn(32, 8, generator=start) * torch.arange(1.0, 33.0)[:, None], torch.ones(32), 4)
+    layer_gradients = [
+        LayerGradient(
+            torch.randn(32, 8, generator=start) * torch.arange(1.0, 33.0)[:, None], torch.ones(32), 4
+        )
         for _ in range(9)
     ]
     settings = RunSettings.read("quickstart", OPEN | given)
-    chosen = settings.choose(pulls, CARD)
+    chosen = settings.choose(layer_gradients, CARD)
     assert not set(given) & set(chosen)
     settled = settings.settled(chosen)
     assert not settled.open
     assert settled.shape(CARD).layers == ((12, 16) if "layers" in given else (30, 31))
-    assert settled.shape(CARD).rank == given.get("collective-rank", least_rank(pulls, (30, 31), SHARE))
+    assert settled.shape(CARD).rank == given.get(
+        "collective-rank", least_rank(layer_gradients, (30, 31), SHARE)
+    )
     assert settled.personal("full").rank <= settled.shape(CARD).rank
     assert RunSettings.from_flat(settled.to_flat()) == settled

@@ -19,7 +19,7 @@ class Busy(Exception):
     """Too many are waiting already."""
 
 
-class Turns:
+class FairLock:
     """A line; its head has the turn."""
 
     def __init__(self, most: int) -> None:
