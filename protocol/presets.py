@@ -16,7 +16,7 @@ def read_preset(preset: str) -> dict[str, Any]:
         names = preset_names()
         if preset not in names:
             raise InputError(f"unknown preset {preset!r}: expected a .toml file or one of {', '.join(names)}")
-        path = Path(str(resources.files("configs") / f"{preset}.toml"))
+        path = Path(str(resources.files("fedperfit.configs") / f"{preset}.toml"))
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -28,7 +28,9 @@ def read_preset(preset: str) -> dict[str, Any]:
 def preset_names() -> list[str]:
     """The presets that ship."""
     return sorted(
-        Path(entry.name).stem for entry in resources.files("configs").iterdir() if ".toml" in entry.name
+        Path(entry.name).stem
+        for entry in resources.files("fedperfit.configs").iterdir()
+        if ".toml" in entry.name
     )
 
 

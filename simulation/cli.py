@@ -245,7 +245,7 @@ def presets() -> None:
 
     console = Console()
     for name in preset_names():
-        text = (resources.files("configs") / f"{name}.toml").read_text(encoding="utf-8")
+        text = (resources.files("fedperfit.configs") / f"{name}.toml").read_text(encoding="utf-8")
         about = " ".join(line.lstrip("# ") for line in text.splitlines()[1:] if line.startswith("#"))
         console.print(f"[bold]{name}[/bold]  {about}", highlight=False)
 

@@ -1,9 +1,9 @@
 """Which layers a shift should act on, of what rank, and from where to start: from people's layer gradients.
 
 A layer gradient is the gradient of one person's mean loss with respect to a constant added at the shifted
-positions after each layer (`edge/engine/layer_gradients.py`). A layer matters as much as these gradients are
-large, measured in lengths of its own hidden states: a small step in a short state is as much as a large one in
-a long state. Their directions, and how many are needed, come from their singular value decomposition.
+positions after each layer (`edge/engine/layer_gradients.py`). A layer matters as much as these gradients
+are large, measured in lengths of its own hidden states: a small step in a short state is as much as a large
+one in a long state. Their directions, and how many are needed, come from their singular value decomposition.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ def relevance(layer_gradients: Sequence[LayerGradient]) -> torch.Tensor:
 def select_layers(
     layer_gradients: Sequence[LayerGradient], layers: int = LAYERS, share: float = SHARE
 ) -> LayerSelection:
-    """The `layers` with the largest gradients, and the least rank that holds `share` of their gradients there.
+    """The `layers` with the largest gradients, and the least rank that holds `share` of them there.
 
     Raises InputError without people, or for more layers than there are.
     """

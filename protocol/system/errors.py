@@ -1,4 +1,4 @@
-"""The errors of fedperfit: what is wrong with the input, what went wrong with a run, and how both are told."""
+"""What is wrong with the input, what went wrong with a run, and how both are told."""
 
 
 class FedperfitError(Exception):

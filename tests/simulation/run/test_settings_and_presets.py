@@ -23,7 +23,7 @@ PAPER = {
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_loads_and_its_first_line_runs_it(name):
     settings = RunSettings.read(name)
-    first = (resources.files("configs") / f"{name}.toml").read_text().splitlines()[0]
+    first = (resources.files("fedperfit.configs") / f"{name}.toml").read_text().splitlines()[0]
     assert first.startswith(f"# fedperfit simulate --preset {name}")
     assert RunSettings.from_flat(settings.to_flat()) == settings
 
