@@ -1,7 +1,7 @@
-"""The Flower ClientApp: a thin bridge between messages and the agent.
+"""Flower ClientApp of a simulation: a thin layer between messages and agents.
 
-It decides nothing and holds nothing. This one holds its agents in process, for simulations; a deployed
-edge has `edge.client_app`.
+It decides nothing and holds nothing. Its agents live in the same process; a deployed edge has
+`edge.client_app`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -51,16 +51,22 @@ from fedperfit.protocol.system.run_folder import run_folder
 
 app = ClientApp()
 _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}
-"""What is told of the pairs, by what was asked."""
+"""Key of the statistics in a reply, by the type of the request."""
 
 CLIENTS = "clients"
-"""Folder of a run: one folder per client, named by partition, and `agent.json` for all of them."""
+"""Folder of a run with one folder per client, named by partition, and `agent.json` for all of them."""
 AGENT = "agent.json"
+"""File in `CLIENTS` that says which model the agents load, and how."""
 
 
 @app.query("status")
 def status(message: Message, context: Context) -> Message:
-    """Who this client is and what it could do."""
+    """Answer who this client is and what it can do.
+
+    Args:
+        message: The request.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     try:
         agent = _agent(context)
     except Exception as error:
@@ -79,45 +85,79 @@ def status(message: Message, context: Context) -> Message:
 
 @app.train("contribute")
 def on_contribute(message: Message, context: Context) -> Message:
-    """One round of stage 1."""
+    """Train the collective shift for one round of stage 1.
+
+    Args:
+        message: The request, with the packed shift and the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 @app.train("personalize")
 def on_personalize(message: Message, context: Context) -> Message:
-    """Stage 2: the personal shift stays with the agent."""
+    """Fit the personal shift of stage 2, which stays with the agent.
+
+    Args:
+        message: The request, with the packed shift and the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 @app.train("moments")
 def on_moments(message: Message, context: Context) -> Message:
-    """What the client tells of its preference pairs."""
+    """Answer with moments of the hidden states of the client's preference pairs.
+
+    Args:
+        message: The request, with the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 @app.train("probe")
 def on_probe(message: Message, context: Context) -> Message:
-    """Sums of a probe's loss and gradient over the client's pairs."""
+    """Answer with sums of a probe's loss and gradient over the client's pairs.
+
+    Args:
+        message: The request, with the probe and the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 @app.train("pull")
 def on_layer_gradient(message: Message, context: Context) -> Message:
-    """The gradient of the client's mean loss at each layer."""
+    """Answer with the gradient of the client's mean loss at each layer.
+
+    Args:
+        message: The request, with the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 @app.evaluate("stage")
 def on_evaluate(message: Message, context: Context) -> Message:
-    """Metric sums of one stage on the client's own questions."""
+    """Answer with metric sums of one stage on the client's own questions.
+
+    Args:
+        message: The request, with the packed shift and the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
     return next(respond([(message, context)]))
 
 
 def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
-    """A reply to each of `requests`, which differ in their client only; the clients act side by side."""
-    left = {id(message): message for message, _ in requests}
+    """Yield a reply to each request; the clients act side by side, and replies come as they are ready.
+
+    Args:
+        requests: Messages that differ in their client only, each with the context of its node.
+    """
+    unanswered = {id(message): message for message, _ in requests}
     errors: dict[int, Exception] = {}
-    asked: dict[Agent, Message] = {}
+    message_of: dict[Agent, Message] = {}
 
     def agents() -> Iterator[Agent]:
         for message, context in requests:
@@ -126,20 +166,20 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
             except Exception as error:
                 errors[id(message)] = error
             else:
-                asked[agent] = message
+                message_of[agent] = message
                 yield agent
 
     try:
         for agent, result in _act(agents(), *requests[0]):
-            message = asked.pop(agent)
+            message = message_of.pop(agent)
             if isinstance(result, InputError):
                 errors[id(message)] = result
             else:
-                del left[id(message)]
+                del unanswered[id(message)]
                 yield _reply(message, result, agent.history.shares_metrics)
     except Exception as error:
-        errors = {key: errors.get(key, error) for key in left}
-    for key, message in left.items():
+        errors = {key: errors.get(key, error) for key in unanswered}
+    for key, message in unanswered.items():
         yield refusal(message, type(errors[key]).__name__)
 
 
@@ -151,11 +191,11 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
         settings, memory = PairSettings.from_config(config), _memory(_clients(context))
         if kind == MOMENTS_TYPE:
             return _each(agents, lambda agent: moments(agent, settings, memory))
-        asked = Probing(**probe_request(message))
-        return _each(agents, lambda agent: probe(agent, settings, asked, memory))
+        probing = Probing(**probe_request(message))
+        return _each(agents, lambda agent: probe(agent, settings, probing, memory))
     if kind == LAYER_GRADIENT_TYPE:
-        wanted = LayerGradientSettings.from_config(config)
-        return _each(agents, lambda agent: report_layer_gradient(agent, wanted))
+        gradient = LayerGradientSettings.from_config(config)
+        return _each(agents, lambda agent: report_layer_gradient(agent, gradient))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
         return contribute(agents, packed, TrainingSettings.from_config(config), items)
@@ -182,7 +222,7 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
 
 
 def _agent(context: Context) -> Agent:
-    """The agent of this node, in process: the folder its partition names in the run's folder."""
+    """Make the agent of this node from the folder that its partition names in the run folder."""
     folder = _clients(context) / str(context.node_config["partition-id"])
     items = items_of(_clients(context))
     encoder = read_json(_clients(context) / AGENT).get("encoder", "")
@@ -190,9 +230,12 @@ def _agent(context: Context) -> Agent:
 
 
 def items_of(clients: Path) -> ItemCache:
-    """The model that `agent.json` in the run's client folders names, and its items.
+    """Return the model that `agent.json` in `clients` names, with the items prepared for it.
 
-    Loaded once per process; Flower's simulation keeps its processes between messages.
+    The model is loaded once per process; Flower's simulation keeps its processes between messages.
+
+    Args:
+        clients: Folder of the clients of a run.
     """
     about = read_json(clients / AGENT)
     return _loaded(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
@@ -204,7 +247,7 @@ def _clients(context: Context) -> Path:
 
 @lru_cache(maxsize=1)
 def _memory(clients: Path) -> Memory:
-    """Of the agents of one run, which are made anew for each message."""
+    """Return what the agents of one run remember between messages, as agents are made anew for each."""
     return Memory()
 
 

@@ -1,4 +1,4 @@
-"""The most memory something takes above what was there before."""
+"""Peak memory of a block of code, above what was in use before it."""
 
 import ctypes
 from pathlib import Path
@@ -11,9 +11,15 @@ _CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class Peak:
-    """Within the block; `bytes` afterwards, None where the system does not tell."""
+    """Context manager that measures the peak memory of its block.
+
+    Attributes:
+        bytes: Most bytes in use within the block above those before it; None until the block ends, or where
+        the system does not tell.
+    """
 
     def __init__(self, device: torch.device) -> None:
+        """Measure `device`'s memory if it is a GPU, otherwise this process's resident memory."""
         self._cuda = device.type == "cuda"
         self.bytes: int | None = None
 
@@ -24,13 +30,20 @@ class Peak:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        peak = torch.cuda.max_memory_allocated() if self._cuda else bytes_of("VmHWM")
+        peak = torch.cuda.max_memory_allocated() if self._cuda else status_bytes("VmHWM")
         if self._before is not None and peak is not None:
             self.bytes = max(0, peak - self._before)
 
 
 def reset_peak(cuda: bool) -> int | None:
-    """Forget the peak so far; returns the bytes in use now, with what was freed given back."""
+    """Start a new peak and return the bytes in use now, after freed memory was given back.
+
+    Args:
+        cuda: Take the GPU's memory instead of the process's.
+
+    Returns:
+        Bytes in use, or None where the system does not tell.
+    """
     if cuda:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
@@ -41,11 +54,11 @@ def reset_peak(cuda: bool) -> int | None:
         _CLEAR_REFS.write_text("5")
     except OSError:
         return None
-    return bytes_of("VmRSS")
+    return status_bytes("VmRSS")
 
 
-def bytes_of(name: str) -> int | None:
-    """What the line `name` of /proc/self/status says; None where there is none."""
+def status_bytes(name: str) -> int | None:
+    """Return the bytes on the line `name` of /proc/self/status, or None where there is no such line."""
     if not _STATUS.exists():
         return None
     for line in _STATUS.read_text().splitlines():

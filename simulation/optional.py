@@ -1,4 +1,4 @@
-"""The libraries we are compared with; nothing else needs them."""
+"""Optional libraries that comparisons need; nothing else imports them."""
 
 from importlib import import_module
 from typing import Any
@@ -11,11 +11,18 @@ COMMANDS = {
     "accelerate": _EXTRA,
     "pyreft": "pip install --no-deps pyreft==0.1.0 pyvene==0.1.8",
 }
-"""pyreft and pyvene pin a transformers of their time, so they go in without their dependencies."""
+"""Command that installs each library.
+
+pyreft and pyvene pin an old transformers, so they are installed without their dependencies.
+"""
 
 
 def required(library: str) -> Any:
-    """The module of `library`; raises InputError with the command that installs it."""
+    """Import `library`.
+
+    Raises:
+        InputError: It cannot be imported; the message has the command that installs it.
+    """
     try:
         return import_module(library)
     except ImportError as error:

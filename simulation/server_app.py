@@ -1,6 +1,6 @@
-"""The Flower ServerApp of a simulation: the main job, its figures and its report.
+"""Flower ServerApp of a simulation: the main job, its figures and its report.
 
-Settings come from the run folder when `fedperfit simulate` made it, else from the run's configuration,
+Settings come from the run folder when `fedperfit simulate` made it, otherwise from the run's configuration,
 so that plain `flwr run` does the same job.
 """
 
@@ -23,7 +23,12 @@ logger = logging.getLogger("fedperfit.simulation")
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run or resume the study of the run folder, then write metrics.json and report.html."""
+    """Run or resume the study of the run folder, then write metrics.json and report.html.
+
+    Args:
+        grid: Flower's connection to the nodes.
+        context: Flower's context of the run, whose configuration names the run folder or the settings.
+    """
     folder = run_folder(context.run_config, context.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS).exists():

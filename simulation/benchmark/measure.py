@@ -16,7 +16,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.benchmark.model import ModelSpec
 from fedperfit.simulation.benchmark.workload import Lengths, Workload
-from fedperfit.simulation.memory import bytes_of, reset_peak
+from fedperfit.simulation.memory import reset_peak, status_bytes
 from fedperfit.simulation.run.settings import RunSettings
 
 _LEAST_SECONDS = 3.0
@@ -113,7 +113,7 @@ def _run(order: dict[str, Any]) -> Figures:
     started = time.perf_counter()
     while time.perf_counter() - started < _LEAST_SECONDS:
         contender(base, make_examples(base, short), short)
-    peak = torch.cuda.max_memory_allocated() if cuda else bytes_of("VmHWM")
+    peak = torch.cuda.max_memory_allocated() if cuda else status_bytes("VmHWM")
     passes, seconds = 0, 0.0
     started = time.perf_counter()
     while seconds < _LEAST_SECONDS:

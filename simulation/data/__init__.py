@@ -1,1 +1,1 @@
-"""Users and their files: LaMP's layouts, downloads, who takes part in a study."""
+"""Users and their files: LaMP's layouts, downloads, and who takes part in a study."""

@@ -1,8 +1,7 @@
-"""`fedperfit data`: fetch real LaMP files, look at what a folder holds, hand histories out."""
+"""Commands `fedperfit data`: fetch LaMP files, look at a folder, hand histories out."""
 
 from collections import Counter
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -16,7 +15,7 @@ from rich.table import Table
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json_lines
 from fedperfit.protocol.tasks import Kind, task_by_name
-from fedperfit.simulation.data.download import BASE_URL, LICENCE, download
+from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
 from fedperfit.simulation.world.build import WORLD, WorldSize, write_world
@@ -27,13 +26,6 @@ data_app = typer.Typer(
     f"LaMP's data are under {LICENCE}: not for commercial use, share alike, name the source "
     "(Salemi et al., LaMP: When Large Language Models Meet Personalization).",
 )
-
-
-class Split(StrEnum):
-    """LaMP's two ways to split users."""
-
-    user = "user"
-    time = "time"
 
 
 TaskOption = Annotated[
@@ -48,7 +40,7 @@ def download_command(
     split: Annotated[
         Split,
         typer.Option(help="user: dev users are new (cold start). time: the same users, later items."),
-    ] = Split.user,
+    ] = Split.USER,
     url: Annotated[
         str, typer.Option("--url", help="Where LaMP's folders are, e.g. a mirror of the official server.")
     ] = BASE_URL,
@@ -72,7 +64,7 @@ def download_command(
                 known[name] = bars.add_task(name, total=total)
             bars.update(known[name], completed=done, total=total)
 
-        download(task_by_name(task), to, split=split.value, base_url=url, progress=show)
+        download(task_by_name(task), to, split=split, base_url=url, progress=show)
     console.print(f"{to}: {task}, {split} split, licence {LICENCE}", soft_wrap=True, markup=False)
     console.print(f"Look at it: fedperfit data show {to} --task {task}", soft_wrap=True, markup=False)
 
@@ -108,7 +100,7 @@ def people_command(
 
 @dataclass
 class _Summary:
-    """What `show` prints of one group."""
+    """Counts that `show` prints of one group of users."""
 
     histories: list[int] = field(default_factory=list)
     questions: list[int] = field(default_factory=list)
@@ -148,7 +140,7 @@ def show_command(
 
 
 def _labels(data: LampData, summaries: dict[str, _Summary]) -> Table:
-    """Counts per label: the task's own first, then any the data add."""
+    """Count items and questions per label: the task's own labels first, then any that the data add."""
     table = Table("label", title="labels")
     for group in summaries:
         table.add_column(f"{group}: items", justify="right")

@@ -1,7 +1,7 @@
-"""The official LaMP files of a task, from their server into one folder."""
+"""Official LaMP files of a task, downloaded from their server into one folder."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Literal
 
 import requests
 
@@ -11,17 +11,31 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.fetch import Progress, fetch
 
 BASE_URL = "https://ciir.cs.umass.edu/downloads/LaMP"
+"""Official server of the LaMP benchmark (Salemi et al., 2024)."""
 LICENCE = "CC BY-NC-SA 4.0"
 SOURCE = "source.json"
-"""Says what a folder was downloaded as, so that two splits never mix in one folder."""
+"""File that says what a folder was downloaded as, so that two splits never mix in one folder."""
 
-Split = Literal["user", "time"]
+
+class Split(StrEnum):
+    """LaMP's splits of users into train and dev files."""
+
+    USER = "user"
+    """Dev users are new: cold start."""
+    TIME = "time"
+    """Train and dev have the same users; the questions of dev are later."""
 
 
 def urls(task: Task, split: Split, base_url: str = BASE_URL) -> dict[str, str]:
-    """File name to address of the train and dev files; the test split's answers are not public."""
+    """Return file names and addresses of the train and dev files; the test split's answers are not public.
+
+    Args:
+        task: LaMP task.
+        split: Users' split.
+        base_url: Address of the folder that holds LaMP's folders.
+    """
     folder = {"LaMP_2M": "LaMP_2/new", "LaMP_2N": "LaMP_2"}.get(task.name, task.name)
-    root = f"{base_url.rstrip('/')}/{'time/' if split == 'time' else ''}{folder}"
+    root = f"{base_url.rstrip('/')}/{'time/' if split == Split.TIME else ''}{folder}"
     return {
         f"{part}_{what}.json": f"{root}/{part}/{part}_{what}.json"
         for part in ("train", "dev")
@@ -33,19 +47,31 @@ def download(
     task: Task,
     destination: Path,
     *,
-    split: Split = "user",
+    split: Split = Split.USER,
     base_url: str = BASE_URL,
     progress: Progress | None = None,
     backoff_s: float = 1.0,
 ) -> list[Path]:
     """Fetch the official files of `task` into `destination`; those already there are kept.
 
-    `progress` and `backoff_s` are those of `fetch`. Raises InputError as `fetch` does, and when
-    `destination` holds other data or another download into it is running.
+    Args:
+        task: LaMP task.
+        destination: Folder for the files, made if missing; one task and split per folder.
+        split: Users' split.
+        base_url: Address of the folder that holds LaMP's folders, e.g. of a mirror.
+        progress: Called with file name, bytes so far, and bytes in all where they are known.
+        backoff_s: Seconds before a failed attempt is repeated; each further failure doubles them.
+
+    Returns:
+        Paths of the files.
+
+    Raises:
+        InputError: An address fails (see `fetch`), `destination` holds other data, or another download into
+            it is running.
     """
     from filelock import FileLock, Timeout
 
-    if split not in ("user", "time"):
+    if split not in list(Split):
         raise InputError(f"split={split!r}: expected user or time")
     wanted = urls(task, split, base_url)
     try:
@@ -64,11 +90,15 @@ def download(
 
 
 def _silent(name: str, done: int, total: int | None) -> None:
-    """Progress for nobody."""
+    """Report progress to nobody."""
 
 
 def _claim(destination: Path, task: Task, split: Split, names: list[str]) -> None:
-    """Note in `destination` what it holds; raises InputError when it holds something else."""
+    """Note in `destination` what it holds.
+
+    Raises:
+        InputError: It holds something else.
+    """
     source = destination / SOURCE
     ours = {"task": task.name, "split": split, "licence": LICENCE}
     held = read_json(source) if source.exists() else None

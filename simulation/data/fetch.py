@@ -1,7 +1,7 @@
-"""Fetches one JSON file over HTTP: resumable, checked, and whole or not there.
+"""One JSON file fetched over HTTP: resumable, checked, and whole or not there.
 
-A file grows as NAME.part beside NAME.part.json, which remembers what is being fetched; it gets its
-name only when all bytes are there and they are JSON.
+A file grows as NAME.part beside NAME.part.json, which remembers what is being fetched; it gets its name only
+when all bytes are there and they are JSON.
 """
 
 import os
@@ -17,11 +17,13 @@ from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.data.json_stream import check
 
 ATTEMPTS = 4
-"""Attempts that gain nothing before a file is given up."""
+"""Attempts without a further byte before a file is given up."""
 CHUNK = 1 << 18
+"""Bytes that are written at once."""
 TIMEOUT_S = (10, 60)
+"""Seconds to connect, and between two bytes."""
 BUSY = (429, 500, 502, 503, 504)
-"""Answers worth another attempt."""
+"""Status codes worth another attempt."""
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes so far, and the bytes in all where the server tells."""
@@ -29,7 +31,7 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a .part file is a part of."""
+    """The remote file that a .part file is a part of."""
 
     url: str
     tag: str
@@ -38,11 +40,11 @@ class _Origin:
 
 
 class _Interrupted(Exception):
-    """This attempt failed; another may not."""
+    """An attempt failed that may be repeated."""
 
 
 class _Part:
-    """The file under way and the note beside it."""
+    """An unfinished file and the note beside it."""
 
     def __init__(self, final: Path) -> None:
         self.path = final.with_name(f"{final.name}.part")
@@ -52,14 +54,14 @@ class _Part:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def origin(self) -> _Origin | None:
-        """What the part was begun as, when that is known."""
+        """Return the remote file this is a part of, or None when that is not known."""
         try:
             return _Origin(**read_json(self._note))
         except (InputError, TypeError):
             return None
 
     def begin(self, origin: _Origin) -> None:
-        """Empty the part first, so that a note never stands beside another file's bytes."""
+        """Empty the part before its note is written, so that a note never describes another file's bytes."""
         self.forget()
         write_json(self._note, asdict(origin))
 
@@ -79,10 +81,18 @@ def fetch(
 ) -> None:
     """Bring the JSON file at `url` to `final`, which is left alone when it exists.
 
-    A download stopped before goes on where it stopped, if the server says that the file is unchanged.
-    A failed attempt is repeated after `backoff_s`, then after twice that, ATTEMPTS times without gain.
-    Raises InputError naming the address when the server has no such file, answers with an HTML page
-    or anything else that is not JSON, or keeps failing.
+    An interrupted download continues where it stopped if the server says that the file is unchanged.
+
+    Args:
+        session: HTTP session to ask with.
+        url: Address of the file.
+        final: Path of the finished file.
+        progress: Called with file name, bytes so far, and bytes in all where they are known.
+        backoff_s: Seconds before a failed attempt is repeated; each further failure doubles them.
+
+    Raises:
+        InputError: The server has no such file, answers with an HTML page or anything else that is not JSON,
+            or fails ATTEMPTS times without a further byte. The message names the address.
     """
     if final.exists():
         progress(final.name, final.stat().st_size, final.stat().st_size)
@@ -110,9 +120,11 @@ def fetch(
 def _attempt(
     session: requests.Session, url: str, part: _Part, progress: Callable[[int, int | None], None]
 ) -> None:
-    """Bring `part` to its full size, from where it stopped if it can go on there.
+    """Bring `part` to its full size, from where it stopped if the server can continue there.
 
-    Raises _Interrupted when the connection failed or ended early.
+    Raises:
+        _Interrupted: The connection failed or ended early.
+        InputError: The server refuses.
     """
     held, start = part.origin(), part.size()
     headers = {"Accept-Encoding": "identity"}
@@ -166,7 +178,7 @@ def _page(url: str) -> InputError:
 
 
 def _encoded(response: requests.Response) -> bool:
-    """Compressed on the way: byte counts of the answer are not those of the file."""
+    """Whether the body is compressed in transit: then its byte counts are not the file's."""
     return response.headers.get("Content-Encoding", "identity").lower() != "identity"
 
 
@@ -184,7 +196,7 @@ def _length(response: requests.Response) -> int | None:
 
 
 def _continues(response: requests.Response, start: int, held: _Origin) -> bool:
-    """Whether a partial answer goes on at byte `start` of the very file that `held` describes."""
+    """Whether a partial answer continues at byte `start` of the very file that `held` describes."""
     span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     same_size = held.size is None or total in ("*", str(held.size))
     # A server may leave the tag out of an answer to If-Range, which then vouches for it.
@@ -192,7 +204,7 @@ def _continues(response: requests.Response, start: int, held: _Origin) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, without the library's wrapping."""
+    """Return the innermost reason, without the library's wrapping."""
     while inner := error.__cause__ or error.__context__:
         error = inner
     return str(error) or type(error).__name__

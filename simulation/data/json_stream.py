@@ -12,27 +12,33 @@ import ijson
 from fedperfit.protocol.system.errors import InputError
 
 BUFFER = 1 << 16
+"""Bytes read at once."""
 MAX_DEPTH = 32
 """LaMP nests four deep; a file that nests deeper is garbage and could exhaust the memory."""
 
 
 def elements(path: Path) -> Iterator[Any]:
-    """The elements of the JSON list in `path`, one by one.
+    """Yield the elements of the JSON list in `path`, one by one.
 
-    Raises InputError naming the file and the line of the first byte that is not JSON, also when the
-    file is an HTML page, is empty, or holds something other than a list.
+    Raises:
+        InputError: The file is missing, empty, an HTML page, not JSON, or holds something other than a list.
+            The message names the file, and line and column of the first byte that is not JSON.
     """
-    found = first_byte(path)
-    if found != b"[":
-        kind = "an object" if found == b"{" else "something else"
-        raise InputError(f"{path}: expected a JSON list, found {kind}")
+    first = first_byte(path)
+    if first != b"[":
+        content = "an object" if first == b"{" else "something else"
+        raise InputError(f"{path}: expected a JSON list, found {content}")
     events = _events(path)
     next(events)
     yield from _values(path, events)
 
 
 def document(path: Path) -> dict[str, Any]:
-    """The JSON object that is all of `path`, for files that fit in memory; errors as `elements`."""
+    """Return the JSON object that is all of `path`, for files that fit in memory.
+
+    Raises:
+        InputError: As `elements` does, where an object is expected.
+    """
     if first_byte(path) != b"{":
         raise InputError(f"{path}: expected a JSON object")
     value, *_ = list(_values(path, _events(path)))
@@ -40,16 +46,24 @@ def document(path: Path) -> dict[str, Any]:
 
 
 def check(path: Path) -> None:
-    """Raises InputError, as `elements` does, unless all of `path` is one JSON list or object."""
-    found = first_byte(path)
-    if found not in (b"[", b"{"):
-        raise InputError(f"{path}: expected JSON, found {found!r} at its start")
+    """Check that all of `path` is one JSON list or object.
+
+    Raises:
+        InputError: As `elements` does.
+    """
+    first = first_byte(path)
+    if first not in (b"[", b"{"):
+        raise InputError(f"{path}: expected JSON, found {first!r} at its start")
     for _ in _events(path):
         pass
 
 
 def first_byte(path: Path) -> bytes:
-    """The first byte that is not blank; raises InputError for an HTML page or an empty file."""
+    """Return the first byte that is not blank.
+
+    Raises:
+        InputError: The file is missing, empty, or an HTML page.
+    """
     try:
         with path.open("rb") as file:
             while (byte := file.read(1)).isspace():
@@ -66,7 +80,7 @@ def first_byte(path: Path) -> bytes:
 
 
 class _Reader:
-    """Reads of `file` that remember where the last one began; bytewise from `slow` on."""
+    """Reads `file` and remembers where the last read began; from `slow` on it reads single bytes."""
 
     def __init__(self, file: BinaryIO, slow: int | None = None) -> None:
         self.file = file
@@ -82,7 +96,11 @@ class _Reader:
 
 
 def _events(path: Path) -> Iterator[tuple[str, Any]]:
-    """The parser's events; raises InputError with the position of broken JSON."""
+    """Yield the parser's events.
+
+    Raises:
+        InputError: The JSON is broken; the message has the position.
+    """
     with path.open("rb") as file:
         reader = _Reader(file)
         try:
@@ -92,7 +110,7 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _where(path: Path, begin: int) -> str:
-    """Line and column of the error in the buffer that starts at `begin`: a second, bytewise pass."""
+    """Find line and column of the error in the buffer that starts at `begin`, in a second, bytewise pass."""
     with path.open("rb") as file:
         reader = _Reader(file, slow=begin)
         try:

@@ -1,4 +1,4 @@
-"""Users of real LaMP data, fetched one by one from an Arrow table on disk.
+"""LaMP users fetched one by one from an Arrow table on disk.
 
 A folder's JSON files are converted once, in bounded memory; after that a user costs one row.
 """
@@ -26,28 +26,34 @@ from fedperfit.simulation.data.lamp_files import (
 )
 
 FORMAT = 1
-"""Of the converted tables; a new number makes old ones unused."""
+"""Version of the converted tables; after a new number old tables are not used."""
 BATCH_ROWS = 8
-"""Users held in memory at a time while converting."""
+"""Rows held in memory at a time while converting."""
 ABOUT = "about.json"
+"""File beside the tables with their version and layout."""
 
 
 @dataclass(frozen=True)
 class User:
-    """One person of a data set."""
+    """A user of a data set."""
 
     name: str
     history: list[dict[str, Any]]
-    """Items as published, oldest first where dated; the task's answer is always a text."""
+    """Items as published, oldest first where they are dated; the task's answer is always a text."""
     questions: list[dict[str, Any]]
-    """{"id", "input", "gold"}, all texts; the gold exactly as published."""
+    """Questions `{"id", "input", "gold"}`, all texts; the gold exactly as published."""
 
 
 class LampData:
-    """One task's users in two groups: `others` (for the collective shift) and `targets`."""
+    """Users of one task in two groups: `others`, for the collective shift, and `targets`.
+
+    Attributes:
+        task: The LaMP task.
+        layout: Layout and split of the files the data come from.
+    """
 
     def __init__(self, folder: Path, task: Task) -> None:
-        """Map the converted tables in `folder`; use `open_lamp`."""
+        """Map the converted tables in `folder`; `open_lamp` makes them."""
         from datasets import Dataset, concatenate_datasets
 
         self.task = task
@@ -58,25 +64,36 @@ class LampData:
             shards = sorted((folder / group).rglob("*.arrow"))
             table = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
             self._tables[group] = table
-            found: dict[str, list[int]] = {}
+            rows_by_name: dict[str, list[int]] = {}
             for row, name in enumerate(table.data.column("name").to_pylist()):
-                found.setdefault(name, []).append(row)
-            self._rows[group] = found
+                rows_by_name.setdefault(name, []).append(row)
+            self._rows[group] = rows_by_name
 
     def users(self, group: str) -> Sequence[str]:
-        """Names in the order of the file; raises InputError for an unknown group."""
+        """Return the names in `group` in the order of the file.
+
+        Raises:
+            InputError: There is no such group.
+        """
         return list(self._group(group))
 
     def user(self, group: str, name: str) -> User:
-        """One user, reading nobody else's row; raises InputError for an unknown group or name.
+        """Read one user, and nobody else's row.
 
-        In the time split a user's questions may each have a profile: the history is what all of them
-        hold, so that no later profile gives away the answer to an earlier question.
+        In the time split a user's questions may each have a profile: the history is what all of them hold, so
+        that no later profile gives away the answer to an earlier question.
+
+        Args:
+            group: `others` or `targets`.
+            name: The user's name, one of `users(group)`.
+
+        Raises:
+            InputError: There is no such group or user.
         """
-        found = self._group(group)
-        if name not in found:
-            raise InputError(f"no user {name!r} among the {len(found)} {group}")
-        stored = [self._tables[group][row] for row in found[name]]
+        rows_by_name = self._group(group)
+        if name not in rows_by_name:
+            raise InputError(f"no user {name!r} among the {len(rows_by_name)} {group}")
+        stored = [self._tables[group][row] for row in rows_by_name[name]]
         histories = [json.loads(row["history"]) for row in stored]
         questions = [question for row in stored for question in json.loads(row["questions"])]
         return User(name, _common(histories), questions)
@@ -88,11 +105,18 @@ class LampData:
 
 
 def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
-    """Open the LaMP files in `folder`, converting them first unless that was done before.
+    """Open the LaMP files in `folder`; they are converted first unless that was done before.
 
-    `cache` keeps the converted tables; by default a folder of the user's cache directory. A change of
-    any file makes a new conversion, which replaces the old one.
-    Raises InputError in one line for anything wrong with the files, and then leaves no table behind.
+    A change of any file makes a new conversion, which replaces the old one. A conversion that fails leaves no
+    table behind.
+
+    Args:
+        folder: Folder with a task's files, official or in OPPU's layout.
+        task: LaMP task.
+        cache: Folder of the converted tables; by default one in the user's cache directory.
+
+    Raises:
+        InputError: Something is wrong with the files; the message is one line.
     """
     from filelock import FileLock
 
@@ -176,7 +200,7 @@ def _no_progress_bars() -> Iterator[None]:
 
 
 def _state(folder: Path, files: tuple[GroupFiles, ...]) -> str:
-    """A digest of the format and of every file's name, size and time of change."""
+    """Digest the format and every file's name, size and time of change."""
     parts = [f"format {FORMAT}"]
     for name in file_names(files):
         stat = (folder / name).stat()
@@ -189,7 +213,7 @@ def _digest(text: str) -> str:
 
 
 def _common(histories: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The items of the first history that all others hold too."""
+    """Return the items of the first history that all others hold too."""
     others = [{json.dumps(item, sort_keys=True) for item in history} for history in histories[1:]]
     return [
         item for item in histories[0] if all(json.dumps(item, sort_keys=True) in other for other in others)

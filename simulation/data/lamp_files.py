@@ -1,4 +1,4 @@
-"""The two published layouts of a LaMP task's files, read as one kind of row per user or question.
+"""LaMP's two published file layouts, read as rows of one kind.
 
 official  {train,dev}_questions.json and {train,dev}_outputs.json, user split or time split
 OPPU      user_others.json, user_top_100_history.json and user_top_100_history_label.json
@@ -17,10 +17,11 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.json_stream import document, elements
 
 GROUPS = ("others", "targets")
+"""Users whose data train the collective shift, and those who fit a personal shift."""
 
 
-class Row(TypedDict):
-    """One user, or in the time split one of a user's questions; lists as JSON text."""
+class LampRow(TypedDict):
+    """A user, or in the time split one of a user's questions; lists are JSON texts."""
 
     name: str
     history: str
@@ -28,7 +29,7 @@ class Row(TypedDict):
 
 
 class Layout(StrEnum):
-    """Who published the files, and how users are split."""
+    """Publisher of the files, and how they split users."""
 
     OPPU = "OPPU"
     USER_SPLIT = "official, user split"
@@ -37,13 +38,13 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class GroupFiles:
-    """The files of one group of users."""
+    """Files of one group of users."""
 
     group: str
     entries: str
-    """A list with the profiles and questions."""
+    """File with the list of profiles and questions."""
     golds: str | None
-    """The answers, where they are not among the entries."""
+    """File with the answers, or None where they are among the entries."""
 
 
 OPPU_FILES = (
@@ -57,12 +58,17 @@ OFFICIAL_FILES = (
 
 
 def file_names(files: tuple[GroupFiles, ...]) -> list[str]:
-    """All names in `files`."""
+    """List all names in `files`."""
     return [name for one in files for name in (one.entries, one.golds) if name]
 
 
 def detect(folder: Path) -> tuple[GroupFiles, ...]:
-    """Which layout's files are in `folder`; raises InputError naming those that are missing."""
+    """Return the files of the layout that is in `folder`.
+
+    Raises:
+        InputError: The folder is missing or has no, or both, or an incomplete layout; the message names the
+            missing files.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     missing = {
@@ -84,7 +90,12 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
 
 
 def layout_of(folder: Path, files: tuple[GroupFiles, ...]) -> Layout:
-    """The layout of `files`; the time split is known by the `user_id` of its first question."""
+    """Return the layout of `files`; the time split is known by the `user_id` of its first question.
+
+    Args:
+        folder: Folder that holds the files.
+        files: Result of `detect`.
+    """
     if files is OPPU_FILES:
         return Layout.OPPU
     first = next(elements(folder / files[0].entries), None)
@@ -92,47 +103,57 @@ def layout_of(folder: Path, files: tuple[GroupFiles, ...]) -> Layout:
     return Layout.TIME_SPLIT if timed else Layout.USER_SPLIT
 
 
-def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterator[Row]:
-    """Check and convert one group's entries, one at a time.
+def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterator[LampRow]:
+    """Check and convert the entries of one group, one at a time.
 
-    Raises InputError naming the file and the user for anything a study could not use: broken JSON,
-    missing or mistyped keys, an empty history, a question without gold, a gold without question, an
-    id used twice, another task's answers, no users at all.
+    Args:
+        folder: Folder that holds the files.
+        files: The group's files.
+        layout: Layout of the files.
+        task: LaMP task.
+
+    Raises:
+        InputError: There is something that a study could not use: broken JSON, missing or mistyped keys, an
+            empty history, a question without gold, a gold without question, an id used twice, another task's
+            answers, or no user. The message names file and user.
     """
     path = folder / files.entries
     golds = None if files.golds is None else _golds(folder / files.golds, task)
-    timed = layout is Layout.TIME_SPLIT
-    seen: set[str] = set()
-    asked: set[str] = set()
-    """Ids of questions; they are unique among all users whose golds stand in one file."""
+    users: set[str] = set()
+    question_ids: set[str] = set()  # unique among all users whose golds are in one file
     for number, entry in enumerate(elements(path), start=1):
         place = f"{path}, entry {number}"
         if not isinstance(entry, dict):
             raise InputError(f"{place}: expected an object")
-        if layout is not Layout.OPPU and ("user_id" in entry) is not timed:
-            raise InputError(f"{place}: user_id must be in all questions (time split) or in none")
-        name = _text(entry, "id" if layout is Layout.USER_SPLIT else "user_id", place)
-        if timed:
-            name = f"{files.group}-{name}"
+        name = _user_name(entry, files.group, layout, place)
         place += f" (user {name})"
-        if name in seen and not timed:
+        if name in users and layout is not Layout.TIME_SPLIT:
             raise InputError(f"{place}: the second with this id")
-        seen.add(name)
+        users.add(name)
         questions = _list(entry, "query", place) if layout is Layout.OPPU else [entry]
         history = _history(_list(entry, "profile", place), task, place)
         if golds is None:
-            asked = set()
-        answered = [_question(question, golds, asked, place) for question in questions]
-        yield Row(name=name, history=json.dumps(history), questions=json.dumps(answered))
-    if not seen:
+            question_ids = set()
+        answered = [_question(question, golds, question_ids, place) for question in questions]
+        yield LampRow(name=name, history=json.dumps(history), questions=json.dumps(answered))
+    if not users:
         raise InputError(f"{path}: holds no users")
-    unknown = next((name for name in golds or () if name not in asked), None)
+    unknown = next((name for name in golds or () if name not in question_ids), None)
     if unknown is not None:
         raise InputError(f"{folder / str(files.golds)}: gold of {unknown}, a question not in {files.entries}")
 
 
+def _user_name(entry: dict[str, Any], group: str, layout: Layout, place: str) -> str:
+    if layout is Layout.OPPU:
+        return _text(entry, "user_id", place)
+    timed = layout is Layout.TIME_SPLIT
+    if ("user_id" in entry) is not timed:
+        raise InputError(f"{place}: user_id must be in all questions (time split) or in none")
+    return f"{group}-{_text(entry, 'user_id', place)}" if timed else _text(entry, "id", place)
+
+
 def _golds(path: Path, task: Task) -> dict[str, str]:
-    """Question id to answer, from `{"task", "golds": [{"id", "output"}]}`."""
+    """Read answers by question id from `{"task", "golds": [{"id", "output"}]}`."""
     outputs = document(path)
     named = outputs.get("task")
     # The benchmark's own name for either LaMP_2 is LaMP_2.
@@ -151,7 +172,7 @@ def _golds(path: Path, task: Task) -> dict[str, str]:
 
 
 def _history(items: list[Any], task: Task, place: str) -> list[dict[str, Any]]:
-    """The items as given but for the answer, which becomes a text; oldest first if all are dated."""
+    """Return the items with their answers as texts; oldest first if all are dated."""
     if not items:
         raise InputError(f"{place}: an empty history")
     history = []
@@ -167,20 +188,20 @@ def _history(items: list[Any], task: Task, place: str) -> list[dict[str, Any]]:
 
 
 def _date(date: Any, place: str) -> tuple[int, ...]:
-    """`2012-05-18`, `2012-5-18 10:11:12` or `2012` as numbers that sort."""
+    """Turn `2012-05-18`, `2012-5-18 10:11:12` or `2012` into numbers that sort."""
     text = str(date)
     if isinstance(date, bool) or not re.fullmatch(r"[0-9]{1,18}([-/:.T ]+[0-9]{1,18})*Z?", text):
         raise InputError(f"{place}: date {text[:40]!r} is not like 2012-05-18")
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 
 
-def _question(question: Any, golds: dict[str, str] | None, asked: set[str], place: str) -> dict[str, str]:
+def _question(question: Any, golds: dict[str, str] | None, known_ids: set[str], place: str) -> dict[str, str]:
     if not isinstance(question, dict):
         raise InputError(f"{place}: expected each question to be an object")
     name, text = _text(question, "id", place), _text(question, "input", place)
-    if name in asked:
+    if name in known_ids:
         raise InputError(f"{place}: question id {name} is used twice")
-    asked.add(name)
+    known_ids.add(name)
     if golds is None:
         gold = _text(question, "gold", f"{place}, question {name}")
     elif name in golds:
@@ -191,7 +212,7 @@ def _question(question: Any, golds: dict[str, str] | None, asked: set[str], plac
 
 
 def _text(value: dict[str, Any], key: str, place: str) -> str:
-    """A text under `key`; a whole number counts as one."""
+    """Return the text under `key`; a whole number counts as one."""
     if key not in value:
         raise InputError(f"{place}: no {key!r}")
     text = value[key]
@@ -203,5 +224,5 @@ def _text(value: dict[str, Any], key: str, place: str) -> str:
 def _list(value: dict[str, Any], key: str, place: str) -> list[Any]:
     if not isinstance(value.get(key), list):
         raise InputError(f"{place}: no list under {key!r}")
-    found: list[Any] = value[key]
-    return found
+    entries: list[Any] = value[key]
+    return entries

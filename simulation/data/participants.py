@@ -1,4 +1,4 @@
-"""Who takes part: others, of whom some validate, and targets with their held-out questions."""
+"""Participants of a study: others, of whom some validate, and targets with held-out questions."""
 
 import json
 from collections.abc import Sequence
@@ -10,60 +10,74 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp import User, open_lamp
-from fedperfit.simulation.world.build import BOUNDS, KINDS, WORLD, WorldSize, write_world
+from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, WorldSize, write_world
 
 ENOUGH_QUESTIONS = 80
-"""To choose hyper-parameters by, of all validating users together; where each has few, users are more."""
+"""Questions of all validating users together that suffice to choose hyper-parameters."""
 VALIDATION_SHARE = 0.25
-"""Of a validating user's pairs, the latest of which become questions."""
+"""Share of a validating user's pairs, the latest, that become questions."""
 _LEAST_QUESTIONS = 1
 
 
 @dataclass(frozen=True)
 class Target:
-    """One person: what a method may see, and what it is asked."""
+    """A user who is evaluated: what a method may see of them, and what they are asked."""
 
     history: History
-    """Without questions."""
+    """The history, without questions."""
     ids: tuple[str, ...]
+    """Ids of the questions in the data set."""
     questions: tuple[str, ...]
     golds: tuple[str, ...]
-    """For scoring alone; never handed to a method."""
+    """Answers to the questions, for scoring alone; never handed to a method."""
 
 
 @dataclass(frozen=True)
 class Participants:
-    """Everyone in one task's comparison."""
+    """Everyone in the study of one task."""
 
     task: Task
     others: list[History]
+    """Users whose data train the collective part."""
     targets: list[Target]
+    """Users who are evaluated; each has at least one question."""
     bounds: dict[str, list[dict[str, str]]]
-    """In the world, per target the best answers without and with knowledge of the user."""
+    """Per target of the synthetic world the best answers with and without knowledge of the user; empty for
+    other data.
+    """
 
     def validation(self, users: int, questions: int) -> tuple[list[History], list[Target]]:
-        """The others less `users` of them with the longest histories, and these as targets.
+        """Split the others into those who train and those who validate.
 
-        The latest quarter of their own pairs, at most `questions`, are what they are asked. With `users` 0 so
-        many are taken that there are `ENOUGH_QUESTIONS`, or half of the others.
-        Raises InputError when too few others are left.
+        Users with the longest histories validate. They are asked about the latest quarter of their own pairs.
+
+        Args:
+            users: Number of validating users; 0 takes as many as give `ENOUGH_QUESTIONS`, at most half of the
+                others.
+            questions: Questions per validating user at most.
+
+        Returns:
+            The others without the validating users, and the validating users as targets.
+
+        Raises:
+            InputError: There are too few others.
         """
         if len(self.others) < max(users + 1, 2):
             raise InputError(
                 f"{len(self.others)} other users are too few to validate on {users or 'some'} of them"
             )
         longest = sorted(self.others, key=lambda o: -(len(o.items) + len(o.answered)))
-        held: list[Target] = []
+        validating: list[Target] = []
         for history in longest[: users or len(longest) // 2]:
-            if users or sum(len(target.questions) for target in held) < ENOUGH_QUESTIONS:
-                held.append(_held_out(self.task, history, questions))
-        chosen = {target.history.name for target in held}
-        return [other for other in self.others if other.name not in chosen], held
+            if users or sum(len(target.questions) for target in validating) < ENOUGH_QUESTIONS:
+                validating.append(_held_out(self.task, history, questions))
+        chosen = {target.history.name for target in validating}
+        return [other for other in self.others if other.name not in chosen], validating
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParticipantCounts:
-    """How many users take part, and of the world how many items each has."""
+    """Numbers of users, and for the synthetic world the number of items each has."""
 
     others: int
     targets: int
@@ -72,14 +86,20 @@ class ParticipantCounts:
 
 
 def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -> Participants:
-    """The people of `data`, `world` or a folder with the task's LaMP files (or one such folder per task).
+    """Read the participants of one task.
 
-    folder: where the world is written. The world's users are the same for every seed of a comparison.
-    Raises InputError for data that is missing or broken.
+    Args:
+        task: LaMP task.
+        data: `world`, a folder with the task's LaMP files, or a folder with one such folder per task.
+        size: Numbers of users at most. The world's users are the same for every seed of a study.
+        folder: Folder that the world is written to.
+
+    Raises:
+        InputError: Data is missing or broken.
     """
     if data == WORLD:
-        if task.name not in KINDS:
-            raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(KINDS)}")
+        if task.name not in WORLD_TASKS:
+            raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(WORLD_TASKS)}")
         world = WorldSize(
             others=size.others,
             targets=size.targets,
@@ -93,9 +113,9 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     else:
         root = Path(data).expanduser()
         root = root / task.name if (root / task.name).is_dir() else root
-    found = open_lamp(root, task)
-    others = [found.user("others", name) for name in found.users("others")[: size.others]]
-    targets = [found.user("targets", name) for name in found.users("targets")[: size.targets]]
+    lamp = open_lamp(root, task)
+    others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
+    targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]
     bounds = json.loads((root / BOUNDS).read_text()) if (root / BOUNDS).exists() else {}
     return Participants(
         task,
@@ -111,11 +131,11 @@ def _other(task: Task, user: User) -> History:
 
 
 def _target(task: Task, user: User) -> Target:
-    asked = [question for question in user.questions if question["gold"]]
-    return _asked(History(user.name, task, False, user.history, [], []), asked)
+    questions = [question for question in user.questions if question["gold"]]
+    return _as_target(History(user.name, task, False, user.history, [], []), questions)
 
 
-def _asked(history: History, questions: Sequence[dict[str, Any]]) -> Target:
+def _as_target(history: History, questions: Sequence[dict[str, Any]]) -> Target:
     return Target(
         history,
         tuple(str(question["id"]) for question in questions),
@@ -125,14 +145,14 @@ def _asked(history: History, questions: Sequence[dict[str, Any]]) -> Target:
 
 
 def _held_out(task: Task, history: History, most: int) -> Target:
-    """A validating user's later pairs as questions, the earlier ones as history."""
+    """Make a validating user's later pairs their questions; the earlier ones stay as history."""
     questions = [
         {"id": f"{history.name}-{n}", "input": past["input"], "gold": past["gold"]}
         for n, past in enumerate(history.answered)
     ]
     if task.free_history:  # an item has no source to ask about
         held = questions[-most:]
-        return _asked(replace(history, answered=[]), held)
+        return _as_target(replace(history, answered=[]), held)
     items = list(history.items)
     items += [{task.field: task.query_field(q["input"]), task.answer: q["gold"]} for q in questions]
     count = min(most, max(_LEAST_QUESTIONS, round(len(items) * VALIDATION_SHARE)))
@@ -144,4 +164,4 @@ def _held_out(task: Task, history: History, most: int) -> Target:
         }
         for n, item in enumerate(items[-count:])
     ]
-    return _asked(replace(history, items=items[:-count], answered=[]), held)
+    return _as_target(replace(history, items=items[:-count], answered=[]), held)

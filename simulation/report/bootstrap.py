@@ -1,7 +1,7 @@
 """LaMP's metrics from metric sums, with 95 % bootstrap intervals over users.
 
-Sums are pooled over questions; an interval resamples users, whole, with all their questions. Stages
-and points of a curve are compared on the same resamples, so that differences are paired.
+Sums are pooled over questions; an interval resamples whole users, with all their questions. Stages and points
+of a curve are compared on the same resamples, so that differences are paired.
 """
 
 from dataclasses import dataclass
@@ -14,30 +14,43 @@ from fedperfit.edge.engine.scoring import Sums
 from fedperfit.protocol.tasks import Kind, Task
 
 MAIN = {Kind.CATEGORY: "accuracy", Kind.RATING: "mae", Kind.TEXT: "rouge-1"}
+"""Main metric of each kind of task, after LaMP."""
 LOWER_IS_BETTER = frozenset({"mae", "rmse"})
 Array = NDArray[np.float64]
 Phase = dict[str, dict[str, Any]]
-"""Client to {"items", "metrics"}."""
+"""Results of one phase: client to {"items", "metrics"}."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One phase: metric sums of each user who shares them, users sorted."""
+    """Metric sums of one phase, per user who shares them; users are sorted."""
 
     task: Task
     users: list[str]
     sums: Array
-    """(users, columns): items, then the sums of the task's kind."""
+    """Numbers of items, then the sums of the task's kind: (users, columns)."""
 
     @classmethod
     def of(cls, task: Task, phase: Phase) -> "Sample":
-        """Users without metrics are left out."""
+        """Collect the sums of a phase; users without metrics are left out.
+
+        Args:
+            task: LaMP task.
+            phase: Results of the phase.
+        """
         users = sorted(user for user, counts in phase.items() if counts["metrics"])
         rows = [[phase[user]["items"], *_columns(task, phase[user]["metrics"])] for user in users]
         return cls(task, users, np.array(rows, dtype=np.float64))
 
     def metrics(self, weights: Array) -> dict[str, Array]:
-        """LaMP's metrics for each row of weights (draws, users), pooled over the weighted users."""
+        """Compute LaMP's metrics, pooled over the weighted users.
+
+        Args:
+            weights: Weight of each user in each draw: (draws, users).
+
+        Returns:
+            Values by metric: (draws,).
+        """
         return _metrics(self.task, weights @ self.sums)
 
 
@@ -68,18 +81,24 @@ def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
 
 
 class Bootstrap:
-    """Resamples of users: the same draws for every phase with the same users."""
+    """Resamples of users: the same draws for every phase with the same number of users."""
 
     def __init__(self, seed: int, samples: int) -> None:
+        """Set up the resampling.
+
+        Args:
+            seed: Seed of the draws.
+            samples: Number of draws.
+        """
         self.seed, self.samples = seed, samples
 
     def weights(self, users: int) -> Array:
-        """(samples, users) how often each user is drawn."""
+        """Draw how often each user is in each resample: (samples, users)."""
         generator = np.random.default_rng(self.seed)
         return generator.multinomial(users, np.full(users, 1 / users), self.samples).astype(np.float64)
 
     def estimates(self, sample: Sample) -> dict[str, dict[str, float]]:
-        """Each metric: value, interval, and mean over users."""
+        """Estimate each metric: `value`, interval `low` to `high`, and `user-mean`, the mean over users."""
         users = len(sample.users)
         point = sample.metrics(np.ones((1, users)))
         drawn = sample.metrics(self.weights(users))
@@ -94,7 +113,15 @@ class Bootstrap:
         }
 
     def difference(self, sample: Sample, other: Sample) -> dict[str, dict[str, Any]]:
-        """`sample` minus `other` over the users both have, paired."""
+        """Estimate `sample` minus `other` over the users both have, paired.
+
+        Args:
+            sample: Sums of one phase.
+            other: Sums of the other phase.
+
+        Returns:
+            Per metric `value`, interval `low` to `high`, and whether zero is outside of it (`significant`).
+        """
         shared = [user for user in sample.users if user in set(other.users)]
         first, second = (_only(one, shared) for one in (sample, other))
         ones, weights = np.ones((1, len(shared))), self.weights(len(shared))
@@ -109,9 +136,16 @@ class Bootstrap:
         return result
 
     def share(self, sample: Sample, unknown: Sample, bayes: Sample, metric: str) -> dict[str, float] | None:
-        """(score - best without the user) / (Bayes-optimal - best without the user), one metric.
+        """Estimate (score - best without the user) / (Bayes-optimal - best without the user) for one metric.
 
-        None where knowing the user gains nothing.
+        Args:
+            sample: Sums of the scored answers.
+            unknown: Sums of the best answers without knowing the user.
+            bayes: Sums of the best answers, the user known.
+            metric: Name of the metric.
+
+        Returns:
+            `value` and interval `low` to `high`, or None where knowing the user gains nothing.
         """
 
         def of(weights: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Plots as SVG text to stand inside a page."""
+"""Plots as SVG text, to be put inside a page."""
 
 import io
 import math
@@ -13,7 +13,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 BASE, COLLECTIVE, DIRECTIONS, PERSONAL, BOUND = "#8a8f98", "#3b6fb6", "#8d6bb0", "#d1495b", "#3a7d44"
+"""Colours of the stages and of the world's bounds."""
 COLOURS = {"base": BASE, "collective": COLLECTIVE, "directions": DIRECTIONS, "personal": PERSONAL}
+"""Colour of each stage by name."""
 _STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -30,7 +32,13 @@ _STYLE: Any = {
 
 
 def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> str:
-    """The picture `draw` makes, scaled to its container, with `title` as its text alternative."""
+    """Return the picture that `draw` makes, which scales to its container.
+
+    Args:
+        title: Text alternative of the picture.
+        draw: Draws on the axes it is given.
+        size: Width and height in inches, which set the proportions and the size of the text.
+    """
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         draw(axes)
@@ -46,16 +54,36 @@ def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] =
 
 
 def bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bool = True) -> None:
+    """Draw a bound as a line across the axes.
+
+    Args:
+        line: `axvline` or `axhline` of the axes.
+        value: Place of the line, in data units.
+        label: Name in the legend.
+        dashed: Dashed instead of solid.
+    """
     line(value, color=BOUND, lw=1.3, ls="--" if dashed else "-", label=label)
 
 
 def log_place(size: int) -> float:
+    """Return the place of a number of items on an axis that doubles from one unit to the next, with 0 at
+    0.
+    """
     return 0.0 if size == 0 else 1.0 + math.log2(size)
 
 
 def band(
     axes: Axes, x: Sequence[float], values: Sequence[Mapping[str, float]], colour: str, label: str
 ) -> None:
+    """Draw a curve with its interval as a band.
+
+    Args:
+        axes: Axes to draw on.
+        x: Place of each point.
+        values: Figures `value`, `low` and `high` of each point.
+        colour: Colour of curve and band.
+        label: Name in the legend.
+    """
     axes.fill_between(
         x, [v["low"] for v in values], [v["high"] for v in values], color=colour, alpha=0.15, lw=0
     )

@@ -1,1 +1,1 @@
-"""One simulated federation: its settings, clients, phases and report."""
+"""Simulated federations: settings, clients, phases and report of a run."""

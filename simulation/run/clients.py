@@ -1,4 +1,4 @@
-"""Puts each user of a data set into a folder of their own: the clients of a simulation."""
+"""Clients of a simulation: each user of a data set in a folder of their own."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,25 @@ from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.world.build import BOUNDS, NEW_USERS, WORLD, WorldSize, write_world
 
 ROSTER = Path(CLIENTS) / "roster.json"
+"""File in the run folder that says which user each client is."""
 OTHERS, TARGETS, NEW = "others", "targets", "new"
+"""Groups of clients: those who train, those who are evaluated, and those who join after training."""
 
 
 def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, str]]:
-    """Write `folder/clients/<partition>/` for every user of the run; returns the roster.
+    """Write `folder/clients/<partition>/` for every user of the run.
 
-    The roster names each client, its group and its user: {client: {group, user}}, in the order of
-    the partitions. A folder that is already prepared is left as it is.
-    Raises InputError for data that is missing or broken, a user without history, or an encoder that is none.
+    A folder that is already prepared is left as it is.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run.
+
+    Returns:
+        The roster: client to {"group", "user"}, in the order of the partitions.
+
+    Raises:
+        InputError: Data is missing or broken, a user has no history, or the encoder cannot be loaded.
     """
     if (folder / ROSTER).exists():
         roster: dict[str, dict[str, str]] = read_json(folder / ROSTER)
@@ -65,7 +75,7 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
 
 
 def count_clients(settings: RunSettings) -> int:
-    """How many clients `prepare_clients` will make."""
+    """Count the clients that `prepare_clients` will make."""
     if settings.data == WORLD:
         return settings.others + settings.targets + settings.new
     data = open_lamp(Path(settings.data).expanduser(), task_by_name(settings.task))

@@ -1,4 +1,4 @@
-"""What a run sent, from its ledger, beside what other methods would have to send."""
+"""Bytes that a run sent, from its ledger, beside those that other methods would have to send."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -12,13 +12,19 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.run.settings import RunSettings
 
 BYTES = {"float32": 4, "bfloat16": 2}
+"""Bytes per number by the precision of transport."""
 
 
 def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Bytes per phase, round and client in both directions; {} when nothing was sent or chosen yet.
+    """Sum bytes per phase, round and client in both directions.
 
-    settings: of the run, by key, with what was chosen.
-    `alternatives` are bytes per client, round and direction at the same precision.
+    Args:
+        folder: Folder of the run.
+        settings: Settings of the run by key, with layers and ranks where the run chose them.
+
+    Returns:
+        Sums as JSON values, empty while nothing was sent or chosen yet. `alternatives` are bytes per client,
+        round and direction at the same precision.
     """
     by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
     job = RunSettings.from_flat(settings)
@@ -58,7 +64,7 @@ def _totals(entries: list[Entry]) -> dict[str, dict[str, int]]:
 
 
 def _per_client(entries: list[Entry]) -> dict[str, dict[str, float]]:
-    """Smallest, median and largest total of whole messages over clients."""
+    """Return the smallest, median and largest total of whole messages over clients, in bytes."""
     totals: dict[str, dict[str, int]] = {"down": defaultdict(int), "up": defaultdict(int)}
     for entry in entries:
         totals[entry.direction][entry.client] += entry.message

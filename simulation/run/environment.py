@@ -1,4 +1,4 @@
-"""The environment a simulation needs: Flower's and Ray's switches, and the allocator's."""
+"""Environment of a simulation: Flower's and Ray's switches, and the allocator's."""
 
 import os
 from pathlib import Path
@@ -10,11 +10,19 @@ from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.system.flower import QUIET
 
 RUN_MARK = "FEDPERFIT_RUN"
-"""Set in every process of a run to the run's folder, so that all of them can be found and stopped."""
+"""Variable set to the run's folder in every process of a run, so that all of them can be found and
+stopped.
+"""
 
 
 def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str]:
-    """Environment variables for SuperLink, ServerApp and clients; client_gpus as for the Flower home."""
+    """Return the environment variables for SuperLink, ServerApp and clients.
+
+    Args:
+        flower_home: Flower home that the processes use.
+        mark: Value of `RUN_MARK`.
+        client_gpus: Share of a GPU per client, where there is one.
+    """
     processes = round(1 / client_gpus) if torch.cuda.is_available() and client_gpus else os.cpu_count()
     return {
         **QUIET,
@@ -27,9 +35,13 @@ def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str
 
 
 def write_flower_home(folder: Path, *, address: str, clients: int, client_gpus: float) -> None:
-    """`config.toml` of a Flower home whose default connection runs a simulation of `clients` nodes.
+    """Write `config.toml` of a Flower home whose default connection runs a simulation.
 
-    address: of a running SuperLink, or `:local:` to let `flwr run` start one.
+    Args:
+        folder: The Flower home.
+        address: Address of a running SuperLink, or `:local:` to let `flwr run` start one.
+        clients: Number of simulated nodes.
+        client_gpus: Share of a GPU per client, where there is one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = [

@@ -1,4 +1,4 @@
-"""The whole job of a run folder over any grid: study, figures, report, with every event on file."""
+"""A run folder's whole job over any grid: study, figures, report, with every event on file."""
 
 import logging
 import resource
@@ -27,13 +27,17 @@ from fedperfit.simulation.run.summary import write_metrics
 logger = logging.getLogger("fedperfit.simulation")
 
 LOCK = ".lock"
-"""In the run folder: held while a process works on it."""
+"""File in the run folder that is locked while a process works on the run."""
 
 
 def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -> None:
     """Run or resume the study of `folder`, then write metrics.json and report.html.
 
-    on_event gets every event after it is appended to the folder's events.
+    Args:
+        grid: Connection to the clients.
+        settings: Settings of the run.
+        folder: Folder of the run.
+        on_event: Called with every event after it is appended to the folder's events.
     """
     progress = recorder(folder, on_event)
     progress("start", {"run": str(folder)})
@@ -44,7 +48,7 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
 
 
 def _memory(items: ItemCache) -> dict[str, int]:
-    """Bytes of this process at most, and of the items it kept at most, with their number then."""
+    """Return this process's peak memory and that of the prepared items, in bytes, with the items' number."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if items.base.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(items.base.device)
@@ -58,7 +62,8 @@ def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]
     groups = [about["group"] for about in roster.values()]
     contributors = {node: n for n, node in enumerate(grid.get_node_ids()) if groups[n] == OTHERS}
     return FaultyGrid(
-        *(grid, contributors),
+        grid,
+        contributors,
         dropout=settings.dropout,
         malicious=settings.malicious,
         attack=settings.attack,
@@ -67,9 +72,14 @@ def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]
 
 
 def run_in_process(folder: Path, on_event: OnEvent) -> None:
-    """Run or resume the study of `folder` here, its clients side by side.
+    """Run or resume the study of `folder` in this process, its clients side by side.
 
-    Raises InputError when another process is running this folder.
+    Args:
+        folder: Folder of the run, with its settings.
+        on_event: Called with every event.
+
+    Raises:
+        InputError: Another process is running this folder.
     """
     keep_freed_memory()
     settings = RunSettings.from_flat(read_json(folder / SETTINGS))

@@ -1,4 +1,4 @@
-"""The plots of a run's report."""
+"""Plots of a run's report, each made from the run's summary as in metrics.json."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from fedperfit.simulation.report.svg import (
 
 
 def stages_plot(summary: Mapping[str, Any]) -> str:
-    """Score of each stage with its interval, between the bounds."""
+    """Draw the score of each stage with its interval, between the bounds."""
     main = summary["main"]
     rows = [(stage, about["metrics"][main], COLOURS[stage]) for stage, about in summary["stages"].items()]
     bounds = summary.get("bounds", {}).get("targets")
@@ -44,7 +44,7 @@ def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> N
 
 
 def users_plot(summary: Mapping[str, Any]) -> str:
-    """One point per user: collective score against collective + personal."""
+    """Draw one point per user: collective score against collective + personal."""
     points = [scores for scores in summary["users"].values() if {"collective", "personal"} <= set(scores)]
 
     def draw(axes: Axes) -> None:
@@ -60,7 +60,7 @@ def users_plot(summary: Mapping[str, Any]) -> str:
 
 
 def history_plot(summary: Mapping[str, Any]) -> str:
-    """Score of newcomers by number of history items."""
+    """Draw the score of newcomers by number of history items."""
     points, main = summary["history"], summary["main"]
 
     def draw(axes: Axes) -> None:
@@ -83,7 +83,7 @@ def history_plot(summary: Mapping[str, Any]) -> str:
 
 
 def collective_plot(summary: Mapping[str, Any]) -> str:
-    """Score of newcomers by number of clients that trained the collective shift."""
+    """Draw the score of newcomers by number of clients that trained the collective shift."""
     points, main = summary["collective"], summary["main"]
 
     def draw(axes: Axes) -> None:
@@ -102,7 +102,7 @@ def collective_plot(summary: Mapping[str, Any]) -> str:
 
 
 def loss_plot(summary: Mapping[str, Any]) -> str:
-    """Training loss of the collective shift per round."""
+    """Draw the training loss of the collective shift per round."""
     rounds = [report for report in summary["rounds"] if report["loss"] is not None]
 
     def draw(axes: Axes) -> None:
@@ -115,7 +115,7 @@ def loss_plot(summary: Mapping[str, Any]) -> str:
 
 
 def bytes_plot(summary: Mapping[str, Any]) -> str:
-    """Bytes per client, round and direction, on a log scale."""
+    """Draw bytes per client, round and direction, on a log scale."""
     about = summary["communication"]
     rows = [("collective shift", about["payload"], COLLECTIVE)]
     rows += [(name, size, BASE) for name, size in about["alternatives"].items()]

@@ -1,4 +1,4 @@
-"""One simulated run from the first round to the last figure, over a Flower grid."""
+"""Phases of one simulated run, from the first round to the last figure, over a Flower grid."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,17 +16,26 @@ from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clien
 from fedperfit.simulation.run.settings import RunSettings
 
 CONNECT_SECONDS = 120.0
+"""Seconds within which all clients have to be there."""
 
 
 class Study(Job):
-    """The main job of one run folder."""
+    """The main job of one run folder, with the cold-start studies of a simulation."""
 
     def __init__(self, grid: Grid, settings: RunSettings, folder: Path, progress: Progress) -> None:
+        """Prepare the job.
+
+        Args:
+            grid: Connection to the clients.
+            settings: Settings of the run.
+            folder: Folder of the run.
+            progress: Called with the name and the figures of every event.
+        """
         super().__init__(grid, settings, folder, progress)
         self.settings = settings
 
     def run(self) -> None:
-        """Train, release, personalize, evaluate, study cold start."""
+        """Train, release, personalize, evaluate, and study cold start."""
         settings = self.settings
         groups = prepare_clients(settings, self.folder)
         write_json(self.folder / "card.json", asdict(self.card))
@@ -49,7 +58,7 @@ class Study(Job):
         self._collective_study(others, newcomers, shift)
 
     def _release(self, shift: Shift, directions: Directions | None) -> bytes:
-        """Write release.safetensors once, signed with a key of the run's own; its bytes."""
+        """Write release.safetensors once, signed with a key of the run's own, and return its bytes."""
         path, key_path = self.folder / FILE_NAME, self.folder / "signing.pem"
         if not path.exists():
             if not key_path.exists():
@@ -60,7 +69,7 @@ class Study(Job):
         return path.read_bytes()
 
     def _history_study(self, clients: Sequence[str], packed: bytes) -> None:
-        """The newcomers' score with their latest 0, 1, 2, … items."""
+        """Score the newcomers with their latest 0, 1, 2, … items."""
         for length in self.settings.history_lengths:
             slot = f"history-{length}"
             if length:
@@ -68,7 +77,7 @@ class Study(Job):
             self.evaluate(slot, clients, packed, "personal" if length else "collective", slot=slot)
 
     def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
-        """The newcomers' score with collective shifts trained by the first 10, 20, … and by all others."""
+        """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others."""
         items = self.settings.collective_study_items
         sizes = {size for size in self.settings.collective_sizes if size < len(others)}
         for size in sorted(sizes | {len(others)}) if self.settings.collective_sizes else []:

@@ -1,4 +1,4 @@
-"""All figures of a run folder: metrics with intervals, curves, bytes and bounds."""
+"""Figures of a run folder: metrics with intervals, curves, bytes and bounds."""
 
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.world.build import BOUNDS
 
 METRICS = "metrics.json"
+"""File in the run folder with the figures."""
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """All figures of a run folder, as JSON values. Phases that are missing are left out."""
+    """Compute all figures of a run folder, as JSON values; phases that are missing are left out."""
     settings = read_settled(folder)
     task = task_by_name(settings["task"])
     bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
@@ -95,7 +96,7 @@ def _world(
     samples: dict[str, Sample],
     main: str,
 ) -> dict[str, Any]:
-    """Bounds of the evaluated users, and the share of the possible gain that was recovered."""
+    """Compute bounds of the evaluated users, and the share of the possible gain that was recovered."""
     result: dict[str, Any] = {"bounds": {}, "share": {}}
     for name, sample in (*stages.items(), ("history", samples.get("history-0"))):
         if sample is None:
@@ -121,5 +122,5 @@ def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str]
 
 
 def write_metrics(folder: Path) -> None:
-    """Write `metrics.json` of a run folder."""
+    """Write the figures of a run folder to its `metrics.json`."""
     write_json(folder / METRICS, summarise(folder))

@@ -1,7 +1,7 @@
-"""Chooses a learning rate on validation data: histories of others, never a target's question.
+"""Learning rate and epochs chosen on validation data: histories of others, never a target's question.
 
-Each of a few others fits a personal shift on the older three quarters of its history and is scored
-on the rest; collective training plays no part, so a personal rate is chosen on the base model.
+Each of a few others fits a personal shift on the older three quarters of its history and is scored on the
+rest; collective training plays no part, so a personal rate is chosen on the base model.
 """
 
 from collections.abc import Iterator
@@ -22,22 +22,33 @@ from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
 
 VALIDATION_SHARE = 0.25
+"""Share of a history, its latest items, that becomes questions."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One learning rate and epoch count, and what it reached."""
+    """A learning rate and a number of epochs, and the score they reached."""
 
     learning_rate: float
     epochs: int
     score: float
     """Share of validation items answered right (categories, ratings), or mean ROUGE-1."""
     without: float
-    """The same without a personal shift."""
+    """Score without a personal shift."""
 
 
 def tune(settings: RunSettings, rates: list[float], epochs: list[int], users: int) -> Iterator[Trial]:
-    """Try every rate with every number of epochs on the first `users` others of the run's data."""
+    """Try every rate with every number of epochs.
+
+    Args:
+        settings: Settings of the run to tune for.
+        rates: Learning rates.
+        epochs: Numbers of epochs.
+        users: Others to validate on at most, the first of the run's data.
+
+    Raises:
+        InputError: Data is missing or broken, or a history cannot be fitted.
+    """
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     shape = settings.shape(base.card)
     header = ShiftHeader(shape, settings.task, base.card.fingerprint, 0)
@@ -83,7 +94,7 @@ def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str
 
 
 def _succeeded(results: Iterator[Result]) -> list[Outcome]:
-    """The outcomes; raises the first error."""
+    """Return the outcomes; the first error is raised."""
     outcomes = []
     for _, result in results:
         if isinstance(result, InputError):

@@ -1,1 +1,1 @@
-"""The synthetic world: users with known latent preferences, written in LaMP's own file formats."""
+"""A synthetic world: users with known latent preferences, written as LaMP files."""

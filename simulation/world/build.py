@@ -1,7 +1,7 @@
-"""Draws the world's users, writes them as LaMP files, and computes the best scores possible.
+"""Users of the world drawn and written as LaMP files, with the best scores possible.
 
-Four disjoint groups: the population trains the embedded model and is never written; others train
-the collective shift, targets fit personal shifts, new users meet the system cold.
+There are four disjoint groups: the population trains the embedded model and is never written; others train
+the collective shift; targets fit personal shifts; new users meet the system without a history in it.
 """
 
 import random
@@ -14,29 +14,38 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
 from fedperfit.simulation.world.headlines import Headlines
-from fedperfit.simulation.world.kinds import Kind
 from fedperfit.simulation.world.rating import Rating
 from fedperfit.simulation.world.tagging import Tagging
+from fedperfit.simulation.world.world_task import WorldTask
 
 WORLD = "world"
 """Value of `data` that names the synthetic world."""
-KINDS: dict[str, Kind[Any, Any]] = {kind.task: kind for kind in (Tagging(), Rating(), Headlines())}
+WORLD_TASKS: dict[str, WorldTask[Any, Any]] = {each.task: each for each in (Tagging(), Rating(), Headlines())}
+"""The world's tasks by LaMP name."""
 NEW_USERS = "new-users"
-"""Folder, inside a task's, with the new users in the same layout."""
+"""Folder inside a task's folder with the new users, in the same layout."""
 BOUNDS = "bounds.json"
+"""File with the gold and the two best answers of every question, per user."""
 
 
 @dataclass(frozen=True)
 class WorldSize:
-    """How many users and items the world has."""
+    """Numbers of users and items in the world.
+
+    Raises:
+        InputError: A number is below 1.
+    """
 
     others: int = 40
+    """Users whose data train the collective shift."""
     targets: int = 24
+    """Users who fit personal shifts."""
     new: int = 24
+    """Users who join after training, for the cold-start study."""
     history: int = 64
-    """Items per user."""
+    """History items per user."""
     questions: int = 20
-    """Per target or new user; others answer a quarter as many."""
+    """Questions per target or new user; others have a quarter as many."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -46,27 +55,36 @@ class WorldSize:
 
 @dataclass
 class _Writer:
-    """Draws users of one kind, never the same text twice."""
+    """Draws users of one task and never the same text twice."""
 
-    kind: Kind[Any, Any]
+    world_task: WorldTask[Any, Any]
     rng: random.Random
     community: bool
 
     def __post_init__(self) -> None:
         self._seen: set[str] = set()
-        self._task = TASKS[self.kind.task]
+        self._task = TASKS[self.world_task.task]
 
     def example(self, taste: Any) -> tuple[str, str, Any]:
-        """Text, answer and cues of a new item."""
+        """Draw a new item: its text, the user's answer, and its cues."""
         while True:
-            item = self.kind.item(self.rng, taste)
+            item = self.world_task.item(self.rng, taste)
             if item.text not in self._seen:
                 self._seen.add(item.text)
-                return item.text, self.kind.answer(self.rng, taste, item.cues), item.cues
+                return item.text, self.world_task.answer(self.rng, taste, item.cues), item.cues
 
     def user(self, name: str, size: WorldSize, questions: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
-        """A user in OPPU's layout, and per question the gold and the two best answers."""
-        taste = self.kind.taste(self.rng, community=self.community)
+        """Draw a user in OPPU's layout.
+
+        Args:
+            name: The user's name, also the beginning of item and question ids.
+            size: Numbers of items; only `history` is read.
+            questions: Number of questions to draw.
+
+        Returns:
+            The user's entry, and per question its id, the gold and the two best answers.
+        """
+        taste = self.world_task.taste(self.rng, community=self.community)
         task = self._task
         profile = []
         for number in range(size.history):
@@ -80,22 +98,33 @@ class _Writer:
                 {
                     "id": f"{name}-q{number}",
                     "gold": gold,
-                    "bayes": self.kind.best(taste, cues),
-                    "unknown": self.kind.best_unknown(cues, community=self.community),
+                    "bayes": self.world_task.best(taste, cues),
+                    "unknown": self.world_task.best_unknown(cues, community=self.community),
                 }
             )
         return {"user_id": name, "profile": profile, "query": query}, answers
 
 
 def write_world(folder: Path, task: str, size: WorldSize, seed: int) -> Path:
-    """Write the world of one task into `folder/task`; returns that folder.
+    """Write the world of one task into `folder/task`.
 
-    Beside LaMP's files stands `bounds.json`: for each target's and new user's question the answer
-    that is best for the known taste, and the best without knowing the user.
-    Raises InputError for a task the world does not have.
+    Beside LaMP's files stands `bounds.json`: for each target's and new user's question the best answer when
+    the taste is known (`bayes`) and when it is not (`unknown`).
+
+    Args:
+        folder: Parent of the folder that is written.
+        task: LaMP name of one of the world's tasks.
+        size: Numbers of users and items.
+        seed: Seed of the community's users.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        InputError: The world does not have this task.
     """
-    kind = _kind(task)
-    writer = _Writer(kind, random.Random(f"{seed}/{task}/community"), community=True)
+    world_task = _world_task(task)
+    writer = _Writer(world_task, random.Random(f"{seed}/{task}/community"), community=True)
     root = folder / task
     others = []
     for number in range(size.others):
@@ -114,18 +143,27 @@ def write_world(folder: Path, task: str, size: WorldSize, seed: int) -> Path:
 
 
 def population_pairs(task: str, seed: int, *, items_per_user: int = 16) -> Iterator[tuple[Pair, Any]]:
-    """Endless training pairs of population users, with each pair's cues."""
-    writer = _Writer(_kind(task), random.Random(f"{seed}/{task}/population"), community=False)
+    """Yield training pairs of population users without end, each with its cues.
+
+    Args:
+        task: LaMP name of one of the world's tasks.
+        seed: Seed of the population's users.
+        items_per_user: Pairs drawn from one user before the next user is drawn.
+
+    Raises:
+        InputError: The world does not have this task.
+    """
+    writer = _Writer(_world_task(task), random.Random(f"{seed}/{task}/population"), community=False)
     lamp = task_by_name(task)
     while True:
-        taste = writer.kind.taste(writer.rng, community=False)
+        taste = writer.world_task.taste(writer.rng, community=False)
         for _ in range(items_per_user):
             text, answer, cues = writer.example(taste)
             item = {lamp.field: text, lamp.answer: answer}
             yield lamp.item_pair(item, PromptForm.LAMP), cues
 
 
-def _kind(task: str) -> Kind[Any, Any]:
-    if task not in KINDS:
-        raise InputError(f"the world has no task {task!r}: expected one of {', '.join(KINDS)}")
-    return KINDS[task]
+def _world_task(task: str) -> WorldTask[Any, Any]:
+    if task not in WORLD_TASKS:
+        raise InputError(f"the world has no task {task!r}: expected one of {', '.join(WORLD_TASKS)}")
+    return WORLD_TASKS[task]

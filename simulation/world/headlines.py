@@ -1,4 +1,6 @@
-"""Headline writing: the article gives the facts, the user's style the form, casing and close."""
+"""Headline writing (LaMP-4): the article gives the facts; form, casing and closing mark are the user's
+own.
+"""
 
 import random
 import re
@@ -8,7 +10,6 @@ from typing import NamedTuple
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from fedperfit.simulation.world.kinds import Item, polish
 from fedperfit.simulation.world.lexicon import (
     ADJECTIVES,
     FIRST_NAMES,
@@ -19,9 +20,10 @@ from fedperfit.simulation.world.lexicon import (
     TOWNS,
     VERBS,
 )
+from fedperfit.simulation.world.world_task import WorldItem, WorldTask, polish
 
 FAVOURITE = 0.9
-"""Share of a user's headlines in their favourite form; the rest is in their second."""
+"""Share of a user's headlines in their favourite form; all others have their second form."""
 
 FORMS = {
     "plain": "{subject} {past} {object}",
@@ -30,12 +32,15 @@ FORMS = {
     "number": "{number} reasons {subject} {past} this {object}",
     "how-to": "how to {verb} a {object} in {town}",
 }
+"""Templates of the forms a headline can have."""
 _WEIGHTS = {
     False: {"plain": 0.4, "colon": 0.15, "question": 0.15, "number": 0.15, "how-to": 0.15},
     True: {"plain": 0.12, "colon": 0.16, "question": 0.4, "number": 0.16, "how-to": 0.16},
 }
 CASINGS = ("lower", "title", "sentence")
+"""Ways to set capitals."""
 CLOSES = ("", ".", "!")
+"""Marks that end a headline."""
 
 _ARTICLES = (
     "in {town}, the {subject} {past} the {object} in {time}. {name} {surname} counted {number} reports.",
@@ -48,7 +53,7 @@ _ARTICLES = (
 
 
 class Facts(NamedTuple):
-    """What a headline can tell of its article."""
+    """The facts of an article that a headline can tell."""
 
     subject: str
     verb: str
@@ -68,7 +73,14 @@ class HeadlineTaste:
 
 
 def headline(facts: Facts, form: str, casing: str = "lower", close: str = "") -> str:
-    """The headline of `facts` in one style."""
+    """Write the headline of `facts` in one style.
+
+    Args:
+        facts: The article's facts.
+        form: Key of `FORMS`.
+        casing: One of `CASINGS`.
+        close: One of `CLOSES`; a question keeps its question mark.
+    """
     text = FORMS[form].format(past=VERBS[facts.verb], **facts._asdict())
     text = re.sub(r"\ba (?=[aeiou])", "an ", text)
     if casing == "lower":
@@ -80,8 +92,8 @@ def headline(facts: Facts, form: str, casing: str = "lower", close: str = "") ->
     return text + ("" if text.endswith("?") else close)
 
 
-class Headlines:
-    """Cues are the article's facts."""
+class Headlines(WorldTask[HeadlineTaste, Facts]):
+    """The headline task; an item's cues are the article's facts."""
 
     task = "LaMP_4"
 
@@ -92,7 +104,7 @@ class Headlines:
         second = rng.choices(list(weights), list(weights.values()))[0]
         return HeadlineTaste(form, second, rng.choice(CASINGS), rng.choice(CLOSES))
 
-    def item(self, rng: random.Random, taste: HeadlineTaste) -> Item[Facts]:
+    def item(self, rng: random.Random, taste: HeadlineTaste) -> WorldItem[Facts]:
         facts = Facts(
             subject=rng.choice(SUBJECTS),
             verb=rng.choice(list(VERBS)),
@@ -108,7 +120,7 @@ class Headlines:
             time=rng.choice(TIMES),
             **facts._asdict(),
         )
-        return Item(polish(text), facts)
+        return WorldItem(polish(text), facts)
 
     def answer(self, rng: random.Random, taste: HeadlineTaste, cues: Facts) -> str:
         form = taste.form if rng.random() < FAVOURITE else taste.second
@@ -118,19 +130,25 @@ class Headlines:
         return headline(cues, taste.form, taste.casing, taste.close)
 
     def best_unknown(self, cues: Facts, *, community: bool) -> str:
-        """The form with the highest expected ROUGE-1 over users; casing and close do not count."""
+        """Return the headline in the form with the highest expected ROUGE-1 over users.
+
+        Casing and closing mark do not count in ROUGE.
+        """
         return headline(cues, _best_form(community))
 
 
 @lru_cache(maxsize=2)
 def _best_form(community: bool) -> str:
-    """By expectation over forms and 200 drawn facts; the same form is best for all facts but ties."""
+    """Find the form with the highest expected ROUGE-1, over forms and 200 drawn facts.
+
+    The best form is the same for all facts, but for ties.
+    """
     scorer = RougeScorer(["rouge1"])
     rng = random.Random("headline prior")
-    kind = Headlines()
-    tastes = [kind.taste(rng, community=community) for _ in range(200)]
-    drawn = [(taste, kind.item(rng, taste).cues) for taste in tastes]
-    gold = [kind.answer(rng, taste, facts) for taste, facts in drawn]
+    headlines = Headlines()
+    tastes = [headlines.taste(rng, community=community) for _ in range(200)]
+    drawn = [(taste, headlines.item(rng, taste).cues) for taste in tastes]
+    gold = [headlines.answer(rng, taste, facts) for taste, facts in drawn]
 
     def expected(form: str) -> float:
         pairs = zip(drawn, gold, strict=True)

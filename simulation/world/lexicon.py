@@ -1,4 +1,4 @@
-"""The words of the synthetic world: cues that carry meaning, and filler that does not."""
+"""Words of the synthetic world: cues that carry meaning, and filler that does not."""
 
 CUES: dict[str, tuple[str, ...]] = {
     tag: tuple(words.split())

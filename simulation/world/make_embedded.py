@@ -17,17 +17,25 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.world.build import KINDS, population_pairs
+from fedperfit.simulation.world.build import WORLD_TASKS, population_pairs
 
 SPECIAL = ("<pad>", "<s>", "</s>")
+"""Padding, start and end token, in the order of their ids."""
 VOCABULARY = 3072
+"""Tokens of the vocabulary, special ones and bytes included."""
 PROMPT_SHARE = 0.15
 """Share of the prompt tokens, drawn at random, that are predicted beside all target tokens."""
 PROMPT_WEIGHT = 0.2
+"""Weight of the mean loss over all predicted tokens beside that over target tokens."""
 
 
 def train_tokenizer(seed: int, *, pairs_per_task: int = 4000) -> PreTrainedTokenizerFast:
-    """Byte-level BPE with single digits over the population's prompts and targets."""
+    """Train a byte-level BPE, with digits apart, on the population's prompts and targets.
+
+    Args:
+        seed: Seed of the population's users.
+        pairs_per_task: Pairs of each task that are read.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -46,7 +54,7 @@ def train_tokenizer(seed: int, *, pairs_per_task: int = 4000) -> PreTrainedToken
 
 
 def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
-    for task in KINDS:
+    for task in WORLD_TASKS:
         pairs = population_pairs(task, seed)
         for _ in range(pairs_per_task):
             pair, _ = next(pairs)
@@ -54,7 +62,7 @@ def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
 
 
 def build_model(vocabulary: int) -> LlamaForCausalLM:
-    """8 layers, d = 192: 4 M parameters."""
+    """Return an untrained Llama with 8 layers of d = 192, 4 M parameters."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
@@ -74,14 +82,14 @@ def build_model(vocabulary: int) -> LlamaForCausalLM:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Rows of one task without the tokens they all start with, padded on the right."""
+    """Rows of one task without their common first tokens, padded on the right."""
 
     shared: torch.Tensor
-    """(1, prefix) the instruction, run once."""
+    """The instruction, which is run once: (1, prefix)."""
     ids: torch.Tensor
-    """(batch, tokens)"""
+    """Token ids: (batch, tokens)."""
     target: torch.Tensor
-    """(batch, tokens) bool, true at target tokens."""
+    """True at target tokens: (batch, tokens) bool."""
 
 
 def _collate(pairs: list[Pair], tokenizer: PreTrainedTokenizerFast) -> _Batch:
@@ -106,7 +114,7 @@ def _common_prefix(rows: list[list[int]]) -> int:
 
 
 def _loss(model: LlamaForCausalLM, batch: _Batch) -> tuple[torch.Tensor, float]:
-    """Training loss, and the mean loss of the target tokens."""
+    """Return the training loss, and the mean loss of the target tokens in nats."""
     prompt = (batch.ids != 0) & ~batch.target & (torch.rand(batch.ids.shape) < PROMPT_SHARE)
     predicted = (batch.target | prompt)[:, 1:]
     with torch.autocast("cpu", torch.bfloat16):
@@ -115,8 +123,8 @@ def _loss(model: LlamaForCausalLM, batch: _Batch) -> tuple[torch.Tensor, float]:
         hidden = model.model(input_ids=batch.ids, past_key_values=cache).last_hidden_state
         logits = model.lm_head(hidden[:, :-1][predicted])
     loss = F.cross_entropy(logits.float(), batch.ids[:, 1:][predicted], reduction="none")
-    of_target = loss[batch.target[:, 1:][predicted]]
-    return (of_target.sum() + PROMPT_WEIGHT * loss.sum()) / len(of_target), of_target.mean().item()
+    target_loss = loss[batch.target[:, 1:][predicted]]
+    return (target_loss.sum() + PROMPT_WEIGHT * loss.sum()) / len(target_loss), target_loss.mean().item()
 
 
 def _optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimizer]:
@@ -131,12 +139,20 @@ def _optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimi
 
 
 def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train on `3 * batch` fresh pairs per step, bf16 autocast; prints a line every 25 steps."""
+    """Train tokenizer and model on `3 * batch` fresh pairs per step under bf16 autocast; print a line every
+    25 steps.
+
+    Args:
+        seed: Seed of the weights and of the population's users.
+        steps: Optimizer steps.
+        batch: Pairs of each task per step.
+        peak: Peak learning rate.
+    """
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(seed)
     model = build_model(len(tokenizer))
     model.train()
-    streams = {task: population_pairs(task, seed) for task in KINDS}
+    streams = {task: population_pairs(task, seed) for task in WORLD_TASKS}
     optimizers = _optimizers(model, peak)
     started = time.monotonic()
     for step in range(steps):
@@ -145,9 +161,9 @@ def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausa
         shown = []
         for task, stream in streams.items():
             rows = _collate([next(stream)[0] for _ in range(batch)], tokenizer)
-            loss, of_target = _loss(model, rows)
+            loss, target_loss = _loss(model, rows)
             (loss / len(streams)).backward()
-            shown.append(f"{task} {of_target:.3f}")
+            shown.append(f"{task} {target_loss:.3f}")
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:

@@ -1,4 +1,6 @@
-"""Product rating: a review's opinions add up, and the user's severity and scale make the score."""
+"""Product rating (LaMP-3): a review's opinions add up; the user's lenience and scale turn the sum into a
+score.
+"""
 
 import random
 from collections import Counter
@@ -6,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedperfit.protocol.tasks import SCORES
-from fedperfit.simulation.world.kinds import Item, polish
 from fedperfit.simulation.world.lexicon import (
     ASPECTS,
     FIRST_NAMES,
@@ -16,12 +17,17 @@ from fedperfit.simulation.world.lexicon import (
     TIMES,
     TOWNS,
 )
+from fedperfit.simulation.world.world_task import WorldItem, WorldTask, polish
 
 OPINIONS_PER_REVIEW = 3
 NOISE = 0.05
+"""Share of scores that are one step off."""
 LENIENCE_SPREAD = 1.0
+"""Standard deviation of lenience over users, in points of the score."""
 COMMUNITY_LENIENCE = -0.6
+"""Mean lenience in the community, in points of the score; the population's is zero."""
 SCALES = (0.25, 0.4, 0.55)
+"""Points of the score per unit of opinion strength, one of which each user has."""
 
 _OPENINGS = (
     "i bought this {product} in {town} last {time}.",
@@ -40,17 +46,18 @@ _OPINION_SENTENCES = (
 
 @dataclass(frozen=True)
 class RatingTaste:
-    """score = round(3 + lenience + scale * sum of opinion strengths), within 1 to 5."""
+    """A user's rating rule: score = round(3 + lenience + scale * sum of opinion strengths), within 1 to 5."""
 
     lenience: float
     scale: float
 
     def score(self, total: int) -> int:
+        """Return the score for opinions whose strengths sum to `total`."""
         return max(1, min(5, round(3 + self.lenience + self.scale * total)))
 
 
-class Rating:
-    """The cue is the sum of three opinions' strengths, each from -2 to 2."""
+class Rating(WorldTask[RatingTaste, int]):
+    """The rating task; an item's cue is the sum of three opinions' strengths, each from -2 to 2."""
 
     task = "LaMP_3"
 
@@ -58,7 +65,7 @@ class Rating:
         leaning = COMMUNITY_LENIENCE if community else 0.0
         return RatingTaste(leaning + rng.gauss(0, LENIENCE_SPREAD), rng.choice(SCALES))
 
-    def item(self, rng: random.Random, taste: RatingTaste) -> Item[int]:
+    def item(self, rng: random.Random, taste: RatingTaste) -> WorldItem[int]:
         centre = rng.randint(-2, 2)
         strengths = [max(-2, min(2, centre + rng.randint(-1, 1))) for _ in range(OPINIONS_PER_REVIEW)]
         parts = [rng.choice(_OPENINGS).format(**_filler(rng))]
@@ -66,7 +73,7 @@ class Rating:
             rng.sample(_OPINION_SENTENCES, OPINIONS_PER_REVIEW), strengths, strict=True
         ):
             parts.append(sentence.format(opinion=rng.choice(OPINIONS[strength]), **_filler(rng)))
-        return Item(polish(" ".join(parts)), sum(strengths))
+        return WorldItem(polish(" ".join(parts)), sum(strengths))
 
     def answer(self, rng: random.Random, taste: RatingTaste, cues: int) -> str:
         score = taste.score(cues)
@@ -78,7 +85,7 @@ class Rating:
         return str(taste.score(cues))
 
     def best_unknown(self, cues: int, *, community: bool) -> str:
-        """The median score, which no other answer beats in mean absolute error."""
+        """Return the median score, which no other answer beats in mean absolute error."""
         counts = self._scores[community][cues]
         below = 0
         for score in SCORES:
@@ -89,7 +96,7 @@ class Rating:
 
     @cached_property
     def _scores(self) -> dict[bool, dict[int, Counter[str]]]:
-        """How often users give each score at each sum of strengths, over 20,000 drawn tastes."""
+        """Counts of each score by community and sum of strengths, over 20,000 drawn tastes each."""
         limit = 2 * OPINIONS_PER_REVIEW
         table: dict[bool, dict[int, Counter[str]]] = {}
         for community in (False, True):

@@ -1,11 +1,12 @@
-"""Movie tagging: a description cues three tags, and the user's taste decides which one they give."""
+"""Movie tagging (LaMP-2M): a description cues three tags, and the user's taste decides which one they
+give.
+"""
 
 import random
 from dataclasses import dataclass
 from functools import cached_property
 
 from fedperfit.protocol.tasks import MOVIE_TAGS
-from fedperfit.simulation.world.kinds import Item, polish
 from fedperfit.simulation.world.lexicon import (
     ADJECTIVES,
     CUES,
@@ -16,12 +17,18 @@ from fedperfit.simulation.world.lexicon import (
     TIMES,
     TOWNS,
 )
+from fedperfit.simulation.world.world_task import WorldItem, WorldTask, polish
 
 CUED = 3
+"""Tags that one description cues."""
 SHELF = 8
+"""Tags among the films that one user watches."""
 NOISE = 0.03
+"""Share of answers drawn at random from the cued tags."""
 POPULARITY_SPREAD = 0.7
+"""Standard deviation of tags' mean liking in the population, and of the community's deviation from it."""
 TASTE_SPREAD = 1.5
+"""Standard deviation of a user's liking about the group's mean."""
 
 _OPENINGS = (
     "a {adjective} {person} named {name} returns to {town} in {time}.",
@@ -41,20 +48,20 @@ _CUE_SENTENCES = (
 
 @dataclass(frozen=True)
 class TagTaste:
-    """How much a user likes each tag, and the tags of the films they watch."""
+    """A user's liking of each tag, and the tags of the films they watch."""
 
     liking: tuple[float, ...]
     shelf: tuple[int, ...]
 
 
-class Tagging:
-    """Cues are a set of three tags; the user gives the one they like best."""
+class Tagging(WorldTask[TagTaste, tuple[int, ...]]):
+    """The tagging task; an item's cues are three tags, of which the user gives the one they like best."""
 
     task = "LaMP_2M"
 
     @cached_property
     def _leanings(self) -> dict[bool, tuple[float, ...]]:
-        """Mean liking of each tag, in the population and in the community."""
+        """Mean liking of each tag, by whether it is the community's or the population's."""
         rng = random.Random("tag popularity")
         population = tuple(rng.gauss(0, POPULARITY_SPREAD) for _ in MOVIE_TAGS)
         community = tuple(liking + rng.gauss(0, POPULARITY_SPREAD) for liking in population)
@@ -64,7 +71,7 @@ class Tagging:
         liking = tuple(mean + rng.gauss(0, TASTE_SPREAD) for mean in self._leanings[community])
         return TagTaste(liking, tuple(sorted(rng.sample(range(len(MOVIE_TAGS)), SHELF))))
 
-    def item(self, rng: random.Random, taste: TagTaste) -> Item[tuple[int, ...]]:
+    def item(self, rng: random.Random, taste: TagTaste) -> WorldItem[tuple[int, ...]]:
         cued = rng.sample(taste.shelf, CUED)
         words = [word for tag in cued for word in rng.sample(CUES[MOVIE_TAGS[tag]], 2)]
         rng.shuffle(words)
@@ -81,7 +88,7 @@ class Tagging:
             time=rng.choice(TIMES),
             setting=rng.choice(SETTINGS),
         )
-        return Item(polish(text), tuple(sorted(cued)))
+        return WorldItem(polish(text), tuple(sorted(cued)))
 
     def answer(self, rng: random.Random, taste: TagTaste, cues: tuple[int, ...]) -> str:
         return MOVIE_TAGS[rng.choice(cues)] if rng.random() < NOISE else self.best(taste, cues)
@@ -90,5 +97,5 @@ class Tagging:
         return MOVIE_TAGS[max(cues, key=lambda tag: taste.liking[tag])]
 
     def best_unknown(self, cues: tuple[int, ...], *, community: bool) -> str:
-        """Likings have one spread, so the tag liked best on average is the one most users give."""
+        """Return the tag liked best on average; as likings have one spread, it is the one most users give."""
         return MOVIE_TAGS[max(cues, key=lambda tag: self._leanings[community][tag])]

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedperfit.edge.agent.history import History, write_history
 from fedperfit.protocol.messages.settings import EvaluationSettings
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.world.build import KINDS
+from fedperfit.simulation.world.build import WORLD_TASKS
 
 
 def evaluation(stage: str) -> EvaluationSettings:
@@ -18,12 +18,12 @@ def write_client(
 ) -> Path:
     """A client's folder with a world user's history and questions."""
     rng = random.Random(seed)
-    kind, lamp = KINDS[task], TASKS[task]
-    taste = kind.taste(rng, community=True)
+    world_task, lamp = WORLD_TASKS[task], TASKS[task]
+    taste = world_task.taste(rng, community=True)
 
     def item() -> dict[str, str]:
-        drawn = kind.item(rng, taste)
-        return {lamp.field: drawn.text, lamp.answer: kind.answer(rng, taste, drawn.cues)}
+        drawn = world_task.item(rng, taste)
+        return {lamp.field: drawn.text, lamp.answer: world_task.answer(rng, taste, drawn.cues)}
 
     held = [item() for _ in range(questions)]
     history = History(

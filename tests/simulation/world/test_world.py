@@ -16,8 +16,8 @@ from fedperfit.protocol.tasks import TASKS
 from fedperfit.protocol.tasks import Kind as TaskKind
 from fedperfit.simulation.world.build import (
     BOUNDS,
-    KINDS,
     NEW_USERS,
+    WORLD_TASKS,
     WorldSize,
     population_pairs,
     write_world,
@@ -34,7 +34,7 @@ def main_score(task: str, answers: list[str], golds: list[str]) -> float:
     return sums.get("rouge-1", sums["correct"]) / len(golds)
 
 
-@pytest.fixture(scope="module", params=list(KINDS))
+@pytest.fixture(scope="module", params=list(WORLD_TASKS))
 def world(request, tmp_path_factory):
     return write_world(tmp_path_factory.mktemp("world"), request.param, SIZE, seed=1)
 
@@ -77,22 +77,22 @@ def test_bounds_are_those_of_the_questions(world):
         assert {a["id"]: a["gold"] for answers in bounds.values() for a in answers} == expected
 
 
-@pytest.mark.parametrize("task", list(KINDS))
+@pytest.mark.parametrize("task", list(WORLD_TASKS))
 @pytest.mark.parametrize("community", [False, True])
 def test_no_answer_beats_the_best_without_knowing_the_user(task, community):
     """Against the answer that was best on half the users for each set of cues, on the other half.
 
     Headlines have too many facts for a table: there the rivals are the fixed forms.
     """
-    kind, rng = KINDS[task], random.Random(3)
+    world_task, rng = WORLD_TASKS[task], random.Random(3)
     drawn = []
     for _ in range(3000):
-        taste = kind.taste(rng, community=community)
-        cues = kind.item(rng, taste).cues
-        drawn.append((taste, cues, kind.answer(rng, taste, cues)))
+        taste = world_task.taste(rng, community=community)
+        cues = world_task.item(rng, taste).cues
+        drawn.append((taste, cues, world_task.answer(rng, taste, cues)))
     golds = [gold for _, _, gold in drawn]
-    best = main_score(task, [kind.best_unknown(c, community=community) for _, c, _ in drawn], golds)
-    bayes = main_score(task, [kind.best(t, c) for t, c, _ in drawn], golds)
+    best = main_score(task, [world_task.best_unknown(c, community=community) for _, c, _ in drawn], golds)
+    bayes = main_score(task, [world_task.best(t, c) for t, c, _ in drawn], golds)
     assert bayes > best + 0.15
     if task == "LaMP_4":
         from fedperfit.simulation.world.headlines import FORMS, headline
@@ -105,14 +105,14 @@ def test_no_answer_beats_the_best_without_knowing_the_user(task, community):
         learned.setdefault(cues, Counter())[gold] += 1
     held = [(cues, gold) for _, cues, gold in drawn[1::2] if cues in learned]
     rival = [learned[cues].most_common(1)[0][0] for cues, _ in held]
-    ours = [kind.best_unknown(cues, community=community) for cues, _ in held]
+    ours = [world_task.best_unknown(cues, community=community) for cues, _ in held]
     held_golds = [gold for _, gold in held]
     assert main_score(task, ours, held_golds) >= main_score(task, rival, held_golds) - 0.02
 
 
 def test_the_vocabulary_has_1500_words():
     words = set()
-    for task in KINDS:
+    for task in WORLD_TASKS:
         for pair, _ in islice(population_pairs(task, 0), 8000):
             words |= set(re.findall(r"[a-z]+", f"{pair.prompt} {pair.target}".lower()))
     assert len(words) >= 1500
@@ -130,7 +130,7 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
     base = load(EMBEDDED, device="cpu", dtype="float32")
     assert base.card.layers >= 8
     assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 12_000_000
-    for task, kind in KINDS.items():
+    for task, world_task in WORLD_TASKS.items():
         pairs = list(islice(population_pairs(task, 4321), 240))
         asked = [Question(example.prompt) for example in encode(base, [pair for pair, _ in pairs])]
         alone = Stack([], None, False)
@@ -143,5 +143,5 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
             chosen = likeliest(base, alone, asked, labels, batch_size=40)
             answers = [lamp.labels[index] for index in chosen]
         golds = [pair.target for pair, _ in pairs]
-        best = main_score(task, [kind.best_unknown(c, community=False) for _, c in pairs], golds)
+        best = main_score(task, [world_task.best_unknown(c, community=False) for _, c in pairs], golds)
         assert main_score(task, answers, golds) > best - 0.1, task
