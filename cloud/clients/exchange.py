@@ -6,13 +6,12 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
-from flwr.common.serde import message_to_proto
 from flwr.serverapp import Grid
-from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from google.protobuf.message import DecodeError
 
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.flower_internals import MalformedContent, message_bytes, set_reply_to
 
 logger = logging.getLogger("fedperfit.cloud")
 
@@ -24,7 +23,7 @@ _GRACE_SECONDS = 60.0
 """Messages outlive the deadline by this, so that the deadline is ours and not the SuperLink's."""
 _UNDECODABLE = (
     *(ValueError, TypeError, LookupError, AttributeError, RecursionError),
-    *(DecodeError, UnexpectedObjectContentError),
+    *(DecodeError, MalformedContent),
 )
 """What Flower raises while it decodes a hostile reply, before there is a message to refuse."""
 
@@ -154,7 +153,7 @@ def _pull(grid: Grid, message_id: str, message: Message) -> list[Message]:
     except _UNDECODABLE as error:
         reason = f"the reply cannot be decoded ({type(error).__name__})"
         reply = Message(Error(0, reason), reply_to=message)
-        reply.metadata.__dict__["_reply_to_message_id"] = message_id
+        set_reply_to(reply, message_id)
         return [reply]
 
 
@@ -185,7 +184,7 @@ def measure(message: Message) -> tuple[int, int]:
     values = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
     payload = sum(len(data) for data in (*arrays, *values) if isinstance(data, bytes))
     try:
-        return payload, message_to_proto(message).ByteSize()
+        return payload, message_bytes(message)
     except (ValueError, TypeError):
         return payload, payload
 

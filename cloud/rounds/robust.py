@@ -16,12 +16,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
-from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
-from flwr.serverapp.strategy.multikrum import select_multikrum
 
 from fedperfit.cloud.rounds.aggregation import aggregate, polar
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.flower_internals import multi_krum, trimmed_mean
 
 RULES = ("mean", "trimmed-mean", "median", "krum", "multi-krum")
 """`mean` is `cloud.rounds.aggregation`; the others are here."""
@@ -61,7 +59,7 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
     if rule == "median":
         return _entrywise(turned, lambda values: np.median(values, axis=0))
     cut = (liars + 0.25) / len(turned)  # rounded down there, and refused at one half
-    return _entrywise(turned, lambda values: trim_mean(values, cut))
+    return _entrywise(turned, lambda values: trimmed_mean(values, cut))
 
 
 def _turned(shift: Shift, reference: Shift) -> Shift:
@@ -85,9 +83,7 @@ def _entrywise(shifts: Sequence[Shift], rule: Callable[[np.ndarray], np.ndarray]
 def _krum(shifts: Sequence[Shift], liars: int, chosen: int) -> Shift:
     values, vectors = np.linalg.eigh(_inner_products(shifts))
     points = vectors * np.sqrt(values.clip(min=0))  # (n, n), with the maps' own distances
-    contents = [RecordDict({"map": ArrayRecord({"x": Array(point)})}) for point in points]
-    best = {id(content) for content in select_multikrum(contents, liars, chosen)}
-    return aggregate([(shifts[n], 1.0) for n, content in enumerate(contents) if id(content) in best])
+    return aggregate([(shifts[index], 1.0) for index in multi_krum(points, liars, chosen)])
 
 
 def _inner_products(shifts: Sequence[Shift]) -> np.ndarray:

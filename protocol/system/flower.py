@@ -28,6 +28,13 @@ QUIET = {
 SUPEREXEC = "flower-superexec"
 """What SuperLink and SuperNode start apps with; they do not start it again when it dies."""
 
+FLEET = (
+    *("register-node", "activate-node", "deactivate-node", "unregister-node", "send-node-heartbeat"),
+    *("pull-messages", "push-messages", "get-run", "get-fab", "push-object", "pull-object"),
+    "confirm-message-received",
+)
+"""What a SuperNode asks of a SuperLink: the last part of each path below /v1/fleet."""
+
 
 def executable(name: str) -> str:
     """A console script of this environment, whether or not it is on the PATH."""

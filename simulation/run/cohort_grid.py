@@ -10,24 +10,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
-from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedperfit.protocol.messages.keys import STATUS_TYPE
+from fedperfit.protocol.system.flower_internals import (
+    InProcessGrid,
+    identify_process,
+    set_message_id,
+    transmitted,
+)
 from fedperfit.simulation.client_app import app, respond
 
 _Request = tuple[Message, Context]
 
 
-class CohortGrid(Grid):
+class CohortGrid(InProcessGrid):
     """Answers when a reply is pulled: all clients asked for the same thing, cohort by cohort."""
 
     def __init__(self, folder: Path, clients: int) -> None:
         """folder: the run's; its client folders are partitions 0 to `clients` - 1."""
         self._run_id = _number("run")
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = self._run_id, 0, 1
+        identify_process(self._run_id)
         self._nodes = {_number(f"node {n}"): n for n in range(clients)}
         self._run_config: dict[str, bool | int | float | str] = {"run-dir": str(folder)}
         self._waiting: dict[str, _Request] = {}
@@ -45,7 +47,7 @@ class CohortGrid(Grid):
         for message in messages:
             self._sent += 1
             name = hashlib.sha256(f"message {self._sent}".encode()).hexdigest()
-            message.metadata.__dict__["_message_id"] = name
+            set_message_id(message, name)
             context = Context(
                 run_id=self._run_id,
                 node_id=message.metadata.dst_node_id,
@@ -56,7 +58,7 @@ class CohortGrid(Grid):
                 state=RecordDict(),
                 run_config={**self._run_config},
             )
-            self._waiting[name] = (_crossed(message), context)
+            self._waiting[name] = (transmitted(message), context)
             ids.append(name)
         return ids
 
@@ -74,7 +76,7 @@ class CohortGrid(Grid):
         message, context = self._waiting[name]
         if message.metadata.message_type == STATUS_TYPE:
             del self._waiting[name]
-            self._answers[name] = _crossed(app(message, context))
+            self._answers[name] = transmitted(app(message, context))
             return
         kind = _kind(message)
         while name not in self._answers:
@@ -87,26 +89,7 @@ class CohortGrid(Grid):
                 continue
             asked = reply.metadata.reply_to_message_id
             del self._waiting[asked]
-            self._answers[asked] = _crossed(reply)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """All replies; no client is ever late."""
-        return self.pull_messages(self.push_messages(messages))
-
-    def set_run(self, run: Run) -> None:
-        """Not used."""
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Run:
-        """Not used."""
-        raise NotImplementedError
-
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Not used: messages are constructed."""
-        raise NotImplementedError
+            self._answers[asked] = transmitted(reply)
 
 
 def _kind(message: Message) -> str:
@@ -117,11 +100,6 @@ def _kind(message: Message) -> str:
     for record in message.content.config_records.values():
         digest.update(repr(sorted(record.items())).encode())
     return f"{message.metadata.message_type} {digest.hexdigest()}"
-
-
-def _crossed(message: Message) -> Message:
-    """The message as it arrives at the other side."""
-    return message_from_proto(message_to_proto(message))
 
 
 def _number(text: str) -> int:

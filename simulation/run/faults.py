@@ -6,20 +6,18 @@ from collections.abc import Iterable, Mapping
 import torch
 from flwr.app import Array, ArrayRecord, Error, Message
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
 from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, SHIFT_KEY, SHIFT_RECORD, SHIFT_STYPE
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.flower_internals import NODE_UNAVAILABLE, InProcessGrid, set_reply_to
 
 _KINDS = ("sign-flip", "scale", "nans", "constant")
 ATTACKS = (*_KINDS, "mixed")
 _SCALE = 100.0
-_UNAVAILABLE = 5
-"""Flower's code for a node that is gone."""
 
 
-class FaultyGrid(Grid):
+class FaultyGrid(InProcessGrid):
     """A grid some of whose clients are lost in a round, or lie in all of them; the same for a seed."""
 
     def __init__(
@@ -58,8 +56,8 @@ class FaultyGrid(Grid):
             return reply
         draw = random.Random(f"{self._seed}/{asked.metadata.group_id}/{number}")
         if draw.random() < self._dropout:
-            lost = Message(Error(_UNAVAILABLE, "Node Unavailable"), reply_to=asked)
-            lost.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
+            lost = Message(Error(NODE_UNAVAILABLE, "Node Unavailable"), reply_to=asked)
+            set_reply_to(lost, reply.metadata.reply_to_message_id)
             return lost
         if number in self._liars:
             kind = self._attack if self._attack != "mixed" else _KINDS[self._liars[number] % len(_KINDS)]
@@ -72,25 +70,6 @@ class FaultyGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """All of them."""
         return self._grid.get_node_ids()
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Push, then pull."""
-        return self.pull_messages(self.push_messages(messages))
-
-    def set_run(self, run: Run) -> None:
-        """Not used."""
-        raise NotImplementedError
-
-    @property
-    def run(self) -> Run:
-        """Not used."""
-        raise NotImplementedError
-
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        """Not used: messages are constructed."""
-        raise NotImplementedError
 
 
 @torch.no_grad()

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
-from flwr.supercore.task_identity import TaskIdentity
 
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
@@ -28,6 +26,7 @@ from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.system.flower_internals import InProcessGrid, identify_process, set_message_id
 
 SHAPE = ShiftShape(layers=(1, 2), rank=2, hidden_size=6, positions=Positions(first=0, last=7))
 HEADER = ShiftHeader(shape=SHAPE, task="LaMP_2M", fingerprint="f" * 64, round=0)
@@ -44,28 +43,18 @@ TRAINING = TrainingSettings(
 Answer = Callable[[str, Message], list[Message]]
 
 
-class FakeGrid(Grid):
+class FakeGrid(InProcessGrid):
     """Node i is `clients[i]`; replies come in the order of `order`, client names."""
 
     def __init__(
         self, clients: Mapping[int, str], answer: Answer, order: Sequence[str] | None = None
     ) -> None:
-        TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+        identify_process(1, node_id=1)
         self.clients, self.answer = dict(clients), answer
         self.order = list(order or self.clients.values())
         self.pushed: list[Message] = []
         self.received: list[tuple[str, Message]] = []
         self.queue: list[tuple[int, str, list[Message]]] = []
-
-    def set_run(self, run: object) -> None:
-        raise NotImplementedError
-
-    @property
-    def run(self) -> object:
-        raise NotImplementedError
-
-    def create_message(self, *args: object, **kwargs: object) -> Message:
-        raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
         return list(self.clients)
@@ -74,7 +63,7 @@ class FakeGrid(Grid):
         ids = []
         for message in messages:
             message_id = f"message-{len(self.pushed):04d}"
-            message.metadata.__dict__["_message_id"] = message_id
+            set_message_id(message, message_id)
             self.pushed.append(message)
             ids.append(message_id)
             name = self.clients[message.metadata.dst_node_id]
@@ -90,11 +79,6 @@ class FakeGrid(Grid):
         rank, _, replies = self.queue.pop(0)
         self.received += [(self.order[rank], reply) for reply in replies]
         return replies
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        raise NotImplementedError
 
 
 class FakeClock:

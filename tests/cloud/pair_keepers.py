@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from flwr.app import Message
-from flwr.common.serde import message_from_proto, message_to_proto
 from tests.cloud.fake_grid import FakeGrid
 
 from fedperfit.cloud.clients.exchange import Exchange
@@ -20,6 +19,7 @@ from fedperfit.protocol.messages.settings import PairSettings
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, minimise
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.flower_internals import transmitted
 from fedperfit.protocol.tasks import TASKS
 
 LAYERS, SIZE, PAIRS = 6, 384, 10
@@ -65,11 +65,6 @@ def pooled(people: Mapping[str, States], *, edited: int, seed: int) -> tuple[Dir
     return Directions.of(layers, first[layers], found.theta[layers]), found.loss
 
 
-def crossed(message: Message) -> Message:
-    """As it arrives at the other side."""
-    return message_from_proto(message_to_proto(message))
-
-
 class Keepers:
     """Answers for every client of `people`."""
 
@@ -86,7 +81,7 @@ class Keepers:
 
     def answer(self, client: str, message: Message) -> list[Message]:
         """What an honest client replies."""
-        asked = crossed(message)
+        asked = transmitted(message)
         history = SimpleNamespace(name=client, task=TASKS["LaMP_4"])
         about = (
             SimpleNamespace(base=self.base, history=history, encoder=""),
@@ -101,7 +96,7 @@ class Keepers:
         except InputError as error:
             replied = refusal(asked, type(error).__name__)
         self.sent += [message, replied]
-        return [crossed(replied)]
+        return [transmitted(replied)]
 
 
 def search(grid: FakeGrid, ledger: Ledger) -> GroupDirections:

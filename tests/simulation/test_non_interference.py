@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.common.serde import recorddict_to_proto
 from tests.simulation.local_grid import LocalGrid
 from tests.simulation.small_run import run_locally, small_settings
 
@@ -33,15 +32,15 @@ def other_shifts(monkeypatch):
     return change
 
 
-def received(grid: LocalGrid, *, without_metrics: bool = False) -> list[bytes]:
-    """Every reply as bytes, in the order of nodes and phases."""
+def received(grid: LocalGrid, *, without_metrics: bool = False) -> list[str]:
+    """Every reply with all its bytes, in the order of nodes and phases."""
     replies = []
     for node, kind, content, error in grid.received:
         records = {} if content is None else dict(content.items())
         if without_metrics:
             records.pop(METRICS_RECORD, None)
-        proto = recorddict_to_proto(RecordDict(records))
-        replies.append(f"{node} {kind} {error}".encode() + proto.SerializeToString(deterministic=True))
+        content = {name: (type(record), sorted(record.items())) for name, record in records.items()}
+        replies.append(f"{node} {kind} {error} {sorted(content.items())!r}")
     return replies
 
 

@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cloud.fake_grid import HEADER, SHAPE, honest, packed_array, perturbed
@@ -23,6 +22,7 @@ from fedperfit.protocol.messages.keys import (
 )
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.flower_internals import identify_process
 from fedperfit.protocol.tasks import task_by_name
 
 
@@ -31,7 +31,7 @@ def gate(header: ShiftHeader = HEADER) -> AdmissionGate:
 
 
 def request(header: ShiftHeader = HEADER) -> Message:
-    TaskIdentity.run_id = TaskIdentity.node_id = TaskIdentity.task_id = 1
+    identify_process(1, node_id=1)
     data = pack(Shift.identity(header.shape, seed=0), header)
     content = RecordDict(
         {

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-from flwr.common.serde import message_to_proto
 from tests.cloud.fake_grid import FakeClock, FakeGrid, packed_array
 
 from fedperfit.cloud.clients.exchange import Exchange, measure
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, STATISTICS_RECORD
 from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.system.flower_internals import message_bytes
 
 NODES = {5: "anna", 6: "ben", 7: "carl"}
 
@@ -42,7 +42,7 @@ def test_yields_replies_in_the_order_of_arrival_and_sorts_the_ledger(tmp_path: P
 def test_counts_bytes_of_arrays_and_of_the_message(tmp_path: Path) -> None:
     FakeGrid(NODES, echo)  # sets Flower's task identity
     message = Message(content(1000), 5, "train.contribute")
-    assert measure(message) == (1000, len(message_to_proto(message).SerializeToString()))
+    assert measure(message) == (1000, message_bytes(message))
 
 
 def test_counts_bytes_of_statistics_and_not_settings(tmp_path: Path) -> None:

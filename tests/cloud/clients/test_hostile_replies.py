@@ -29,6 +29,7 @@ from fedperfit.protocol.messages.keys import (
 )
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.flower_internals import transmitted
 
 HONEST = ("anna", "ben", "carl")
 HOSTILE = "mallory"
@@ -335,9 +336,9 @@ def test_answering_for_another_node_is_ignored(
     tmp_path: Path, without_mallory: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     def hostile(message: Message) -> list[Message]:
-        forged = Message(reply_content(HOSTILE, message), reply_to=message)
-        forged.metadata.__dict__["_src_node_id"] = 1
-        return [forged]
+        asked = transmitted(message)
+        asked.metadata.dst_node_id = 1  # a reply comes from the node that was asked
+        return [Message(reply_content(HOSTILE, message), reply_to=asked)]
 
     shift, _, _ = run(tmp_path, hostile, 2)
     assert flat(shift) == without_mallory

@@ -1,0 +1,117 @@
+"""Everything undocumented that we use of Flower inside a process, each behind a name of ours.
+
+`flwr.app`, `flwr.serverapp` and `flwr.clientapp` are documented and imported wherever they are needed; every
+other module of Flower is imported here alone. Each name below has a test that fails where a version of
+Flower behaves otherwise. What we use of Flower's programs is in `flower.py`, which starts without Flower.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
+from flwr.serverapp.strategy.multikrum import select_multikrum
+from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+NODE_UNAVAILABLE: int = ErrorCode.NODE_UNAVAILABLE
+"""Error code of the reply that a SuperLink makes up for a node that is gone."""
+
+MalformedContent = UnexpectedObjectContentError
+"""Raised while a message is pulled whose objects do not have Flower's structure."""
+
+
+def identify_process(run_id: int, *, node_id: int = 0, task_id: int = 1) -> None:
+    """Say who sends the messages that this process constructs; Flower's own programs know it already.
+
+    Args:
+        run_id: Flower's number of the run.
+        node_id: Flower's number of the node; a ServerApp's is 0.
+        task_id: Flower's number of the task within the run.
+    """
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, node_id, task_id
+
+
+def set_message_id(message: Message, message_id: str) -> None:
+    """Give a message the id that pushing it would; replies to it then carry that id."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def set_reply_to(reply: Message, message_id: str) -> None:
+    """Make `reply` one to the message `message_id`, which may have been constructed without an id."""
+    reply.metadata.__dict__["_reply_to_message_id"] = message_id
+
+
+def transmitted(message: Message) -> Message:
+    """A copy of the message as it arrives at the other side, through Flower's serialisation."""
+    return message_from_proto(message_to_proto(message))
+
+
+def message_bytes(message: Message) -> int:
+    """Size of a message as protobuf, in bytes.
+
+    Raises:
+        ValueError, TypeError: A field of the message has a value that cannot be serialised.
+    """
+    size: int = message_to_proto(message).ByteSize()
+    return size
+
+
+class InProcessGrid(Grid):
+    """A grid whose nodes are in this process: a subclass has nodes, and pushes and pulls messages.
+
+    The other abstract methods of Flower's grid are for its own programs or superseded.
+    """
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Push the messages and pull their replies, which are never late here."""
+        return self.pull_messages(self.push_messages(messages))
+
+    def set_run(self, run: Run) -> None:
+        """Not supported: a grid in process has no run of Flower's."""
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Run:
+        """Not supported: a grid in process has no run of Flower's."""
+        raise NotImplementedError
+
+    def create_message(self, *args: Any, **kwargs: Any) -> Message:
+        """Not supported: messages are constructed."""
+        raise NotImplementedError
+
+
+def trimmed_mean(values: np.ndarray, share: float) -> np.ndarray:
+    """Mean over the first axis without the `share` lowest and the `share` highest values of each entry.
+
+    Args:
+        values: Shape (n, ...).
+        share: Trimmed at either end, of all n, rounded down to whole values; below one half.
+
+    Returns:
+        Shape (...).
+    """
+    return trim_mean(values, share)
+
+
+def multi_krum(points: np.ndarray, malicious: int, selected: int) -> list[int]:
+    """Choose the points whose nearest neighbours are nearest (Blanchard et al. 2017).
+
+    Args:
+        points: Shape (n, d).
+        malicious: Number of points that may be anywhere; the n - malicious - 2 nearest neighbours count.
+        selected: Number of points to choose; 1 is Krum.
+
+    Returns:
+        Indices of the chosen points, in ascending order.
+    """
+    contents = [RecordDict({"point": ArrayRecord({"x": Array(point)})}) for point in points]
+    best = {id(content) for content in select_multikrum(contents, malicious, selected)}
+    return [index for index, content in enumerate(contents) if id(content) in best]

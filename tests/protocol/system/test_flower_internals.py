@@ -1,0 +1,187 @@
+"""One test for each undocumented thing of Flower's that we use, and that nobody else uses any."""
+
+import ast
+import importlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import flwr
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
+from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+
+from fedperfit.protocol.system.flower import FLEET, SUPEREXEC, executable
+from fedperfit.protocol.system.flower_internals import (
+    NODE_UNAVAILABLE,
+    InProcessGrid,
+    MalformedContent,
+    identify_process,
+    message_bytes,
+    multi_krum,
+    set_message_id,
+    set_reply_to,
+    transmitted,
+    trimmed_mean,
+)
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTED = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
+EXEMPT = ("protocol/system/flower_internals.py", "tests/protocol/system/test_flower_internals.py")
+
+
+@pytest.fixture(autouse=True)
+def _identity() -> None:
+    identify_process(7, node_id=3)
+
+
+def message(size: int = 10, node: int = 5) -> Message:
+    array = Array(dtype="uint8", shape=(size,), stype="test", data=bytes(size))
+    content = RecordDict({"arrays": ArrayRecord({"a": array}), "config": ConfigRecord({"key": "value"})})
+    return Message(content, node, "train.test")
+
+
+def test_messages_come_from_the_identity_of_the_process() -> None:
+    identify_process(11, node_id=4)
+    assert (message().metadata.run_id, message().metadata.src_node_id) == (11, 4)
+
+
+def test_replies_carry_the_id_that_a_message_was_given() -> None:
+    asked = message()
+    set_message_id(asked, "an-id")
+    assert asked.metadata.message_id == "an-id"
+    assert Message(RecordDict(), reply_to=asked).metadata.reply_to_message_id == "an-id"
+
+
+def test_a_reply_is_made_one_to_another_message() -> None:
+    reply = Message(Error(1), reply_to=message())
+    set_reply_to(reply, "another")
+    assert reply.metadata.reply_to_message_id == "another"
+
+
+def test_a_transmitted_message_is_an_equal_copy() -> None:
+    asked = message()
+    set_message_id(asked, "an-id")
+    arrived = transmitted(asked)
+    assert arrived is not asked
+    assert (arrived.content, arrived.metadata) == (asked.content, asked.metadata)
+    arrived.content["config"]["key"] = "changed"
+    assert asked.content["config"]["key"] == "value"
+
+
+def test_an_error_is_transmitted() -> None:
+    assert transmitted(Message(Error(3, "why"), reply_to=message())).error == Error(3, "why")
+
+
+def test_bytes_of_a_message_are_those_of_its_protobuf() -> None:
+    assert message_bytes(message(1000)) == len(message_to_proto(message(1000)).SerializeToString())
+
+
+def test_malformed_content_is_what_pulling_it_raises() -> None:
+    with pytest.raises(MalformedContent):
+        validate_object_content(b"no head and no body")
+
+
+def test_the_superlink_answers_for_a_lost_node_with_that_code() -> None:
+    asked = message()
+    set_message_id(asked, "an-id")
+    lost = create_message_error_unavailable_res_message(asked.metadata, "node_unavailable")
+    assert lost.error.code == NODE_UNAVAILABLE
+
+
+class Echo(InProcessGrid):
+    """A grid of one node that returns what it gets."""
+
+    def __init__(self) -> None:
+        self.pushed: dict[str, Message] = {}
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [5]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self.pushed |= {str(n): one for n, one in enumerate(messages)}
+        return list(self.pushed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [Message(self.pushed[name].content, reply_to=self.pushed[name]) for name in message_ids]
+
+
+def test_a_grid_in_process_needs_nodes_and_messages_only() -> None:
+    grid = Echo()
+    (reply,) = grid.send_and_receive([message()])
+    assert reply.content == message().content
+    assert [node.node_id for node in grid.get_nodes()] == [5]
+
+
+@pytest.mark.parametrize(("n", "share", "cut"), [(5, 0.2, 1), (7, 0.25 + 0.25 / 7, 2), (4, 0.0, 0)])
+def test_trimmed_mean_equals_that_of_sorted_values(n: int, share: float, cut: int) -> None:
+    values = np.random.default_rng(0).normal(size=(n, 3, 2))
+    assert np.allclose(trimmed_mean(values, share), np.sort(values, axis=0)[cut : n - cut].mean(axis=0))
+
+
+@pytest.mark.parametrize(("n", "malicious", "selected"), [(9, 2, 1), (9, 2, 7), (5, 1, 1), (6, 1, 5)])
+def test_krum_equals_its_definition(n: int, malicious: int, selected: int) -> None:
+    points = np.random.default_rng(n).normal(size=(n, 4))
+    points[:malicious] += 50
+    scores = []
+    for point in points:
+        distances = sorted(((point - other) ** 2).sum() for other in points)
+        scores.append(sum(distances[1 : n - malicious - 1]))
+    expected = sorted(sorted(range(n), key=scores.__getitem__)[:selected])
+    assert multi_krum(points, malicious, selected) == expected
+    assert not set(range(malicious)) & set(expected)
+
+
+def test_the_fleet_interface_is_what_a_supernode_asks_for() -> None:
+    client = Path(flwr.__file__).parent / "supernode" / "fleet_http_client.py"
+    assert sorted(re.findall(r'path="/v1/fleet/([a-z-]+)"', client.read_text())) == sorted(FLEET)
+
+
+def test_flower_starts_apps_by_a_program_of_that_name() -> None:
+    assert Path(executable(SUPEREXEC)).name == SUPEREXEC
+
+
+def undocumented(source: str) -> Iterator[str]:
+    """What a module uses of Flower beside its documented API: imports, names in strings, hidden fields."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] == "flwr")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flwr":
+            public = importlib.import_module(node.module).__all__ if node.module in DOCUMENTED else ()
+            yield from (f"{node.module}.{a.name}" for a in node.names if a.name not in public)
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+", str(node.value)):
+            yield str(node.value)
+        elif isinstance(node, ast.Attribute) and re.search(r"\bmetadata\._", ast.unparse(node)):
+            yield ast.unparse(node)
+
+
+def test_no_other_module_uses_anything_undocumented() -> None:
+    files = [
+        path
+        for part in ("cloud", "edge", "protocol", "simulation", "configs", "tests", "examples")
+        for path in (ROOT / part).rglob("*.py")
+    ]
+    assert len(files) > 100
+    used = {path.relative_to(ROOT).as_posix(): sorted(undocumented(path.read_text())) for path in files}
+    assert all(used.pop(name) for name in EXEMPT)
+    assert {name: what for name, what in used.items() if what} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import flwr",
+        "import flwr.common.serde as serde",
+        "from flwr.common.serde import message_to_proto",
+        "from flwr.serverapp.strategy.multikrum import select_multikrum",
+        "from flwr.app import message",
+        "monkeypatch.setattr('flwr.supercore.date.now', now)",
+        "reply.metadata.__dict__['_message_id'] = 'x'",
+        "print(reply.metadata._message_id)",
+    ],
+)
+def test_what_is_undocumented_is_seen(source: str) -> None:
+    assert list(undocumented(source))
