@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError, RunFailed, printable
+from fedperfit.protocol.system.processes import SAFE_PATH
 
 
 def run(app: typer.Typer, name: str) -> None:
@@ -14,7 +15,7 @@ def run(app: typer.Typer, name: str) -> None:
 
     A run that fails is one line and exit code 1.
     """
-    os.environ["PYTHONSAFEPATH"] = "1"  # no child imports what lies in the current folder
+    os.environ.update(SAFE_PATH)
     try:
         app(prog_name=name)
     except InputError as error:

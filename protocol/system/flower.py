@@ -14,6 +14,7 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.files import mend_lines
+from fedperfit.protocol.system.processes import SAFE_PATH
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -49,7 +50,8 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     """This process's environment, for Flower's programs with their state in `home`."""
     beside = str(Path(sys.executable).parent)  # they start one another by name
     path = os.pathsep.join([beside, os.environ.get("PATH", "")])
-    return {**os.environ, **QUIET, "FLWR_HOME": str(home.absolute()), "PATH": path, **more}
+    state = {"FLWR_HOME": str(home.absolute()), "PATH": path}
+    return {**os.environ, **QUIET, **state, **more, **SAFE_PATH}
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Child processes that are started together, watched, and stopped together."""
 
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 import psutil
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""Environment of every child process: no Python in it imports what lies in its current folder."""
 
 _TERM_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
@@ -66,7 +70,7 @@ class Children:
         with log.open("ab") as out:
             process = subprocess.Popen(
                 list(command),
-                env=environment,
+                env={**(os.environ if environment is None else environment), **SAFE_PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

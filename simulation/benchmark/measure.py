@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.processes import SAFE_PATH
 from fedperfit.simulation.benchmark.model import ModelSpec
 from fedperfit.simulation.benchmark.workload import Lengths, Workload
 from fedperfit.simulation.memory import reset_peak, status_bytes
@@ -60,7 +61,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
         input=json.dumps(order),
         capture_output=True,
         text=True,
-        env=os.environ | _environment(threads),
+        env=os.environ | _environment(threads) | SAFE_PATH,
     )
     lines = child.stdout.splitlines()
     if not lines:

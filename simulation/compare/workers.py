@@ -16,6 +16,7 @@ from fedperfit.edge.engine.allocator import ALLOCATOR
 from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.processes import SAFE_PATH
 from fedperfit.simulation.compare.cells import WorkerState, WorkUnit, work
 from fedperfit.simulation.compare.settings import CompareSettings
 
@@ -96,11 +97,15 @@ def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[di
     """The worker processes by their connections; ended when the block ends, however it does."""
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
-    os.environ |= ALLOCATOR | {
-        PROCESSES_VARIABLE: str(count),
-        "OMP_NUM_THREADS": str(max(1, cores() // count)),
-        "GOMP_SPINCOUNT": "1000",
-    }
+    os.environ |= (
+        ALLOCATOR
+        | SAFE_PATH
+        | {
+            PROCESSES_VARIABLE: str(count),
+            "OMP_NUM_THREADS": str(max(1, cores() // count)),
+            "GOMP_SPINCOUNT": "1000",
+        }
+    )
     workers: dict[Connection, SpawnProcess] = {}
     try:
         for _ in range(count):
