@@ -15,7 +15,7 @@ from fedperfit.simulation.analyze.findings import describe
 from fedperfit.simulation.analyze.page import write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
 from fedperfit.simulation.analyze.vectors import asked, delta_vectors
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
 
 SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
@@ -42,7 +42,7 @@ def run_study(
     write_json(folder / SETTINGS, settings.to_flat())
     summary: dict[str, Any] = {"tasks": {}}
     for name, found in people.items():
-        context = Context(
+        context = MethodContext(
             base=base,
             task=found.task,
             form=PromptForm(settings.prompt_form),

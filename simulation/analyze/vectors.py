@@ -12,7 +12,7 @@ from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.prompts import with_items
 from fedperfit.simulation.data.participants import Target
 
@@ -60,7 +60,7 @@ def delta_vectors(
     return {kind: torch.stack(vectors) for kind, vectors in found.items()}
 
 
-def asked(context: Context, targets: Sequence[Target], queries: int, template: str) -> list[Asked]:
+def asked(context: MethodContext, targets: Sequence[Target], queries: int, template: str) -> list[Asked]:
     """Each target's first questions after their latest items, as many as fit, and after the controls.
 
     Random text: tokens drawn from all these users' items as they are shown. Another's history: of the next
@@ -85,7 +85,7 @@ def asked(context: Context, targets: Sequence[Target], queries: int, template: s
     return users
 
 
-def _rows(context: Context, target: Target, queries: int, template: str) -> list[tuple[Ids, Ids]]:
+def _rows(context: MethodContext, target: Target, queries: int, template: str) -> list[tuple[Ids, Ids]]:
     """Query and history of each question that leaves room for an item."""
     rows = []
     for question in target.questions[:queries]:
@@ -111,5 +111,5 @@ def _latest(target: Target) -> list[dict[str, object]]:
     return target.history.items[::-1]
 
 
-def _ids(context: Context, text: str) -> Ids:
+def _ids(context: MethodContext, text: str) -> Ids:
     return tuple(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])

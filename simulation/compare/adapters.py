@@ -1,4 +1,4 @@
-"""PEFT's LoRA around the frozen model: trained, kept as bytes, put back to answer."""
+"""PEFT's LoRA (Hu et al., 2022) around the frozen model: trained, kept as bytes, put back to answer."""
 
 import copy
 import warnings
@@ -14,39 +14,48 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.baseline_training import train
-from fedperfit.simulation.compare.context import Context, Values, people_digest
+from fedperfit.simulation.compare.context import MethodContext, Values, people_digest
 from fedperfit.simulation.optional import required
 
 RANKS = (4, 8, 16)
+"""Ranks that the search draws from."""
 DROPOUT = 0.05
-"""OPPU's."""
+"""Dropout on the input of LoRA layers, as in OPPU's code."""
 _PARTS = {
     "q_proj": ("q_proj", "k_proj", "v_proj"),
     "c_attn": ("c_attn",),
     "query_key_value": ("query_key_value",),
     "qkv_proj": ("qkv_proj",),
 }
-"""A projection that tells the architecture, and where LoRA goes in it."""
+"""Projections that LoRA is added to, by the projection that tells the architecture."""
 
 Adapter = dict[str, torch.Tensor]
-"""A LoRA's tensors by name."""
+"""Tensors of a LoRA by name."""
 
 
 def targets(base: BaseModel, *, collective: bool) -> list[str]:
-    """q, k and v for the task's LoRA, q and v for a user's (OPPU); the fused projection where they are one.
+    """Name the projections that LoRA is added to, as in OPPU.
 
-    Raises InputError for an architecture with neither.
+    Args:
+        base: The base model.
+        collective: For the task's LoRA (q, k and v) instead of a user's (q and v).
+
+    Returns:
+        Names of modules; a fused projection stands for all its parts.
+
+    Raises:
+        InputError: The architecture has projections with other names.
     """
     names = {name.rpartition(".")[2] for name, _ in base.model.named_modules()}
     for sign, parts in _PARTS.items():
         if sign in names:
             return [part for part in parts if collective or part != "k_proj"]
-    raise InputError(f"{type(base.model).__name__}: no attention projections that LoRA is known for")
+    raise InputError(f"{type(base.model).__name__}: LoRA knows none of its attention projections")
 
 
 @contextmanager
 def _wrapped(base: BaseModel, rank: int, modules: Sequence[str]) -> Iterator[Any]:
-    """Inside the block the base model has fresh LoRA layers; afterwards it is as before."""
+    """Give the base model fresh LoRA layers within the block; afterwards it is as before."""
     peft = required("peft")
     config = peft.LoraConfig(
         r=rank,
@@ -67,7 +76,7 @@ def _wrapped(base: BaseModel, rank: int, modules: Sequence[str]) -> Iterator[Any
 
 
 def fit_adapter(
-    context: Context,
+    context: MethodContext,
     pairs: Sequence[Pair],
     *,
     rank: int,
@@ -76,7 +85,17 @@ def fit_adapter(
     learning_rate: float,
     name: str,
 ) -> Adapter:
-    """A LoRA fitted to `pairs`; `name` seeds its start, dropout and the order of items."""
+    """Fit a LoRA to `pairs`.
+
+    Args:
+        context: Model, batch size and seed.
+        pairs: Training pairs.
+        rank: Rank of the LoRA, which is also its alpha.
+        modules: Projections that LoRA is added to.
+        epochs: Passes over the pairs.
+        learning_rate: Peak learning rate.
+        name: Name that seeds the start, the dropout and the order of items.
+    """
     peft = required("peft")
     with torch.random.fork_rng():
         torch.manual_seed(context.number(name, "lora"))
@@ -96,9 +115,22 @@ def fit_adapter(
 
 
 def answer(
-    context: Context, adapter: Adapter | None, prompts: Sequence[str], *, rank: int, modules: Sequence[str]
+    context: MethodContext,
+    adapter: Adapter | None,
+    prompts: Sequence[str],
+    *,
+    rank: int,
+    modules: Sequence[str],
 ) -> list[str]:
-    """Answers of the model with `adapter`, or of the bare one."""
+    """Answer `prompts` with the adapter in the model.
+
+    Args:
+        context: Model and task.
+        adapter: The LoRA, or None for the bare model.
+        prompts: Whole prompts.
+        rank: Rank of the LoRA.
+        modules: Projections that it was added to.
+    """
     if adapter is None:
         return context.answer(prompts)
     with _wrapped(context.base, rank, modules) as model:
@@ -107,8 +139,15 @@ def answer(
         return context.answer(prompts)
 
 
-def merged(context: Context, adapter: Adapter, *, rank: int, modules: Sequence[str]) -> Context:
-    """A bench whose base model has `adapter` in its weights; the bench's own stays as it is."""
+def merged(context: MethodContext, adapter: Adapter, *, rank: int, modules: Sequence[str]) -> MethodContext:
+    """Return a context whose base model has `adapter` in its weights; the given context stays as it is.
+
+    Args:
+        context: Model and task.
+        adapter: The LoRA.
+        rank: Rank of the LoRA.
+        modules: Projections that it was added to.
+    """
     base = context.base
     copied = BaseModel(model=copy.deepcopy(base.model), tokenizer=base.tokenizer, card=base.card)
     peft = required("peft")
@@ -125,9 +164,20 @@ def merged(context: Context, adapter: Adapter, *, rank: int, modules: Sequence[s
 
 
 def collective_adapter(
-    context: Context, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
+    context: MethodContext, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
 ) -> tuple[Adapter, int]:
-    """The task's LoRA trained on the others' `pairs`, made once for all that share it; and its bytes."""
+    """Train the task's LoRA once for all methods that share it.
+
+    Args:
+        context: Model, seed, and where the LoRA is kept.
+        others: Users whose pairs are trained on.
+        values: Hyper-parameters `rank`, `epochs` and `learning-rate`.
+        pairs: Training pairs of the others.
+        about: What else the pairs depend on, as JSON values.
+
+    Returns:
+        The LoRA and its bytes.
+    """
     modules = targets(context.base, collective=True)
     key = [dict(values), people_digest(others), len(pairs), context.seed, about]
 

@@ -1,7 +1,8 @@
-"""Training what is not a shift: rows through the whole model, as PEFT's users do.
+"""Training of parameters that are no shifts: rows through the whole model, as PEFT's users do.
 
-What all prompts of a task begin with is run once per step instead of once per row, which halves the work
-for prompts that list labels: exact up to rounding, and up to dropout, whose mask rows then share there.
+The common first tokens of all prompts of a task are run once per step instead of once per row, which halves
+the work for prompts that list labels: exact up to rounding, and up to dropout, whose mask rows then share
+there.
 """
 
 import math
@@ -20,9 +21,9 @@ from fedperfit.protocol.model.layers import decoder_layers
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
-"""Of every method; searches differ in what a method's own space names."""
+"""Largest norm of a gradient, of every method; the search varies only what a method's own space names."""
 LAST_RATE = 0.1
-"""The rate falls linearly to this part of its peak, as for shifts."""
+"""Part of the peak rate at the last step; the rate falls linearly, as for shifts."""
 
 
 def train(
@@ -36,12 +37,21 @@ def train(
     order: str,
     penalty: float = 0.0,
 ) -> None:
-    """Fit `parameters`, which act in the base model, to `examples` with AdamW, shuffled by `order`.
+    """Fit `parameters`, which act in the base model, to `examples` with AdamW; a loss that is not finite ends
+    it.
 
-    penalty: weight of the parameters' absolute values in the loss. A loss that is not finite ends it.
+    Args:
+        base: The base model.
+        parameters: Parameters to fit, in place.
+        examples: Training examples.
+        epochs: Passes over the examples.
+        learning_rate: Peak learning rate.
+        batch_size: Examples per step.
+        order: Seed of the shuffling.
+        penalty: Weight of the parameters' absolute values in the loss.
     """
     rng = random.Random(order)
-    shared = shared_beginning(base, examples)
+    shared = shared_prefix(base, examples)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
     steps = epochs * math.ceil(len(examples) / batch_size)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - (1 - LAST_RATE) * step / steps)
@@ -60,8 +70,13 @@ def train(
             schedule.step()
 
 
-def shared_beginning(base: BaseModel, examples: Sequence[Example]) -> int:
-    """First tokens that all prompts have and that can be run apart; the last prompt token cannot."""
+def shared_prefix(base: BaseModel, examples: Sequence[Example]) -> int:
+    """Count the first tokens that all prompts have and that can be run apart; the last prompt token cannot.
+
+    Args:
+        base: The base model; where its attention forgets, nothing can be run apart.
+        examples: Training examples.
+    """
     if forgets(base, max(len(e.prompt) + len(e.target) for e in examples)):
         return 0
     prompts = [e.prompt for e in examples]
@@ -69,12 +84,18 @@ def shared_beginning(base: BaseModel, examples: Sequence[Example]) -> int:
 
 
 def step_loss(base: BaseModel, examples: Sequence[Example], shared: int) -> torch.Tensor:
-    """Mean cross-entropy over the target tokens, in nats. shared: as of `shared_beginning`."""
+    """Compute the mean cross-entropy over the target tokens, in nats.
+
+    Args:
+        base: The base model.
+        examples: Examples of one step.
+        shared: Common first tokens, as counted by `shared_prefix` on these or more examples.
+    """
     if shared < 2 or len(examples) < 2:
         return batch_loss(base.model, collate(examples, base.device))
-    beginning = torch.tensor([examples[0].prompt[:shared]], device=base.device)
+    prefix = torch.tensor([examples[0].prompt[:shared]], device=base.device)
     cache = DynamicCache()
-    base.model(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    base.model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
     layers = whole_layers(cache, range(len(decoder_layers(base.model))), shared)
     if not layers:  # sliding windows, recurrent layers
         return batch_loss(base.model, collate(examples, base.device))
@@ -89,5 +110,5 @@ def step_loss(base: BaseModel, examples: Sequence[Example], shared: int) -> torc
         use_cache=True,
         logits_to_keep=columns,
     ).logits
-    kept = predicted[:, columns]
-    return F.cross_entropy(logits[kept].float(), batch.ids[:, 1:][:, columns][kept])
+    targets = predicted[:, columns]
+    return F.cross_entropy(logits[targets].float(), batch.ids[:, 1:][:, columns][targets])

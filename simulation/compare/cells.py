@@ -1,4 +1,4 @@
-"""The work of a comparison, cut into units that processes do side by side; each line they write is final."""
+"""Work of a comparison, cut into units that processes do side by side; each line they write is final."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.files import mend_lines, read_json_lines
 from fedperfit.protocol.tasks import PromptForm, task_by_name
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import Method, lineage, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
 from fedperfit.simulation.compare.settings import CompareSettings
@@ -24,21 +24,22 @@ from fedperfit.simulation.data.participants import Participants, Target, partici
 from fedperfit.simulation.memory import Peak
 
 SEARCH, MAIN, HISTORY, COLLECTIVE = "search", "main", "history", "collective"
-"""What a unit finds out: hyper-parameters, scores, cold start by history, by number of other users."""
+"""Results of a unit: hyper-parameters, scores, cold start by history, cold start by number of other users."""
 
 
 @dataclass(frozen=True)
 class WorkUnit:
-    """What one process does in one go, for one method, task and seed."""
+    """Work that one process does in one go, for one method, task and seed."""
 
     task: str
     method: str
     kind: str
+    """`SEARCH`, `MAIN`, `HISTORY` or `COLLECTIVE`."""
     seed: int
 
     @property
     def file(self) -> Path:
-        """In the run folder: one JSON object per draw or cell."""
+        """Path in the run folder of the unit's lines: one JSON object per draw or cell."""
         if self.kind == SEARCH:
             return Path(SEARCH) / self.task / f"{self.method}.jsonl"
         return Path("cells") / self.task / self.method / f"{self.kind}-{self.seed}.jsonl"
@@ -50,7 +51,7 @@ class WorkUnit:
 
 @dataclass(frozen=True)
 class Cell:
-    """One line of a unit."""
+    """A user and a size, for which a unit writes one line."""
 
     user: str
     size: int
@@ -58,24 +59,38 @@ class Cell:
 
 
 class WorkerState:
-    """What one process needs: model, people and methods, each loaded once."""
+    """Model, participants and methods of one process, each loaded once."""
 
     def __init__(self, folder: Path, settings: CompareSettings) -> None:
+        """Find the methods; everything else is loaded on first use.
+
+        Args:
+            folder: Folder of the comparison.
+            settings: Settings of the comparison.
+
+        Raises:
+            InputError: A method file cannot be used.
+        """
         self.folder, self.settings = folder, settings
         self.methods = registry([Path(file) for file in settings.method_files])
-        self.participants = cache(self._cast)
+        self.participants = cache(self._read_participants)
         self._items: ItemCache | None = None
 
-    def _cast(self, task: str) -> Participants:
+    def _read_participants(self, task: str) -> Participants:
         return participants(task_by_name(task), self.settings.data, self.settings.size, self.folder)
 
-    def context(self, task: str, seed: int) -> Context:
-        """The base model is loaded on first use."""
+    def context(self, task: str, seed: int) -> MethodContext:
+        """Return the context of one task and seed; the base model is loaded on first use.
+
+        Args:
+            task: LaMP task.
+            seed: Seed of the methods.
+        """
         settings = self.settings
         if self._items is None:
             base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
             self._items = ItemCache(base)
-        return Context(
+        return MethodContext(
             base=self._items.base,
             task=task_by_name(task),
             form=PromptForm(settings.prompt_form),
@@ -89,7 +104,12 @@ class WorkerState:
         )
 
     def chosen(self, task: str, name: str) -> dict[str, Any]:
-        """Values found for a method and all it builds on."""
+        """Return the values chosen for a method and for all methods it builds on.
+
+        Args:
+            task: LaMP task.
+            name: The method's name.
+        """
         values: dict[str, Any] = {}
         for link in lineage(self.methods, name):
             if self.methods[link].space:
@@ -97,19 +117,19 @@ class WorkerState:
         return values
 
     def left(self, unit: WorkUnit) -> list[Any]:
-        """Draws or cells of the unit that are not on file."""
+        """List the draws or cells of the unit that are not on file."""
         path = self.folder / unit.file
         mend_lines(path)
-        there = read_json_lines(path) if path.exists() else []
+        lines = read_json_lines(path) if path.exists() else []
         if unit.kind == SEARCH:
-            done = {line["draw"] for line in there}
+            done = {line["draw"] for line in lines}
             tries = drawn(self.methods[unit.method], self.settings.draws)
             return [(n, values) for n, values in enumerate(tries) if n not in done]
-        found = {(line["user"], line["size"]) for line in there}
-        return [cell for cell in self.cells(unit) if (cell.user, cell.size) not in found]
+        on_file = {(line["user"], line["size"]) for line in lines}
+        return [cell for cell in self.cells(unit) if (cell.user, cell.size) not in on_file]
 
     def cells(self, unit: WorkUnit) -> list[Cell]:
-        """All cells of a unit that is no search, in the order of the targets."""
+        """List all cells of a unit that is no search, in the order of the targets."""
         settings, method = self.settings, self.methods[unit.method]
         people = self.participants(unit.task)
         targets = people.targets[: method.most_users]
@@ -122,15 +142,20 @@ class WorkerState:
         return [Cell(target.history.name, size) for size in sizes for target in targets]
 
     def do(self, unit: WorkUnit, left: Sequence[Any]) -> Iterator[dict[str, Any]]:
-        """The lines of what is `left` of a unit."""
+        """Yield a line for each draw or cell.
+
+        Args:
+            unit: The unit.
+            left: Its draws or cells that are not on file.
+        """
         return self._search(unit, left) if unit.kind == SEARCH else self._answers(unit, left)
 
     def _search(self, unit: WorkUnit, left: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         settings, people = self.settings, self.participants(unit.task)
         others, targets = people.validation(settings.validation_users, settings.validation_questions)
         context = replace(self.context(unit.task, unit.seed), most_pairs=settings.search_pairs)
-        below = self.methods[unit.method].builds_on
-        inherited = self.chosen(unit.task, below) if below else {}
+        parent = self.methods[unit.method].builds_on
+        inherited = self.chosen(unit.task, parent) if parent else {}
         for draw, values in left:
             context.items.clear()  # so that no bit depends on what was done before
             started = time.perf_counter()
@@ -140,8 +165,8 @@ class WorkerState:
             for target in targets:
                 seen = _latest(target.history, settings.validation_items)
                 answers = method.answer(method.fit(seen), target.questions)
-                good, asked = goodness(people.task, answers, target.golds)
-                total, count = total + good, count + asked
+                score, questions = goodness(people.task, answers, target.golds)
+                total, count = total + score, count + questions
             yield {
                 "draw": draw,
                 "values": values,
@@ -178,7 +203,7 @@ class WorkerState:
 
 
 def _one(method: Method, seen: History, target: Target, before: Sequence[History]) -> dict[str, Any]:
-    """Fit and answer for one person. Of `target` the method gets the questions, and nothing else."""
+    """Fit and answer for one user. Of `target` the method gets the questions, and nothing else."""
     if method.sees_targets_before:
         method.before = before
     with Peak(method.context.base.device) as peak:
@@ -204,7 +229,13 @@ def _latest(history: History, items: int) -> History:
 
 
 def work(state: WorkerState, unit: WorkUnit, done: Callable[[float], None]) -> None:
-    """Do what is left of `unit`, line by line; `done` hears of each line's seconds."""
+    """Do what is left of `unit`, line by line.
+
+    Args:
+        state: State of this process.
+        unit: The unit.
+        done: Called with the seconds of each line after it is written.
+    """
     path = state.folder / unit.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):

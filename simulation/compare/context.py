@@ -1,4 +1,4 @@
-"""What all methods of a comparison share: the frozen model, the task, and how questions are answered."""
+"""Shared ground of all methods of a comparison: the frozen model, the task, and answering."""
 
 import hashlib
 import json
@@ -25,77 +25,92 @@ Values = Mapping[str, Any]
 
 
 NOTHING = Stack([], None, False)
-"""No shift."""
+"""A stack without any shift: the bare base model."""
 
 
 @dataclass(frozen=True)
-class Context:
-    """One task on one base model, with one seed."""
+class MethodContext:
+    """One task on one base model with one seed."""
 
     base: BaseModel
+    """The frozen base model."""
     task: Task
     form: PromptForm
+    """Form of the prompts: LaMP's or OPPU's."""
     seed: int
+    """Seed that all randomness of a method comes from."""
     items: ItemCache
-    """What the untouched base model makes of items."""
+    """Hidden states of items in the untouched base model, kept between trainings."""
     folder: Path
-    """Keeps what is made once and used often: collective parts, profiles."""
+    """Folder of what is made once and used often: collective parts, profiles."""
     batch_size: int = 8
-    """Items per training step, of every method."""
+    """Items per training step of every method."""
     answer_batch: int = 20
+    """Questions answered at once."""
     collective_items: int = 24
     """Pairs of each other user for collective parts: questions first, then the latest items."""
     encoder: str = ""
-    """Sentence encoder for CHAMELEON's selection of items; empty: the base model."""
+    """Sentence encoder for CHAMELEON's selection of items; the base model if empty."""
     most_pairs: int = 0
-    """At most this many pairs of all others together, drawn at random; 0 is all."""
+    """Pairs of all others together at most, drawn at random; 0 is all."""
 
-    def on(self, base: BaseModel) -> "Context":
-        """The same with other weights, of which nothing is kept."""
+    def on(self, base: BaseModel) -> "MethodContext":
+        """Return this context with another base model, whose items are not kept."""
         return replace(self, base=base, items=ItemCache(base, 0))
 
     def pairs(self, history: History) -> list[Pair]:
-        """All training pairs of one person, oldest first."""
+        """Return all training pairs of one user, oldest first."""
         return history.pairs(self.form, 0)
 
     def collective_histories(self, others: Sequence[History]) -> list[History]:
-        """Others cut to what collective parts may train on."""
-        cut = []
+        """Cut the others' histories to what collective parts may train on."""
+        shortened = []
         for other in others:
             answered = other.answered[-self.collective_items :]
             room = self.collective_items - len(answered)
-            cut.append(replace(other, answered=answered, items=other.items[-room:] if room else []))
-        return cut
+            shortened.append(replace(other, answered=answered, items=other.items[-room:] if room else []))
+        return shortened
 
     def sampled(self, pairs: Sequence[Pair]) -> list[Pair]:
-        """At most `most_pairs` of the others' pairs, the same ones for every method."""
+        """Return at most `most_pairs` of the others' pairs, the same ones for every method."""
         if not self.most_pairs or len(pairs) <= self.most_pairs:
             return list(pairs)
         return random.Random(f"pairs of the others/{len(pairs)}").sample(pairs, self.most_pairs)
 
     def encode(self, pairs: Sequence[Pair]) -> list[Example]:
-        """Pairs as token ids, to train on."""
+        """Encode pairs as token ids to train on."""
         return encode(self.base, pairs)
 
     def prompt(self, question: str) -> str:
-        """A benchmark question as the prompt every method asks."""
+        """Put a question of the benchmark into the prompt that every method uses."""
         return self.task.query_pair(question, "", self.form).prompt
 
     def answer(self, prompts: Sequence[str], stack: Stack = NOTHING) -> list[str]:
-        """Labels or texts for `prompts`, under the shifts of `stack`."""
+        """Answer `prompts` with labels or texts.
+
+        Args:
+            prompts: Whole prompts, as `prompt` makes them.
+            stack: Shifts under which the model answers.
+        """
         if not prompts:
             return []
         rows = encode(self.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
         questions = [Question(row.prompt) for row in rows]
-        return answer(*(self.base, self.task, self.form, stack, questions), batch_size=self.answer_batch)
+        return answer(self.base, self.task, self.form, stack, questions, batch_size=self.answer_batch)
 
     def number(self, *about: object) -> int:
-        """A seed of 63 bits for a part of the work, from the bench's seed."""
+        """Derive a seed of 63 bits from this context's seed and the names of a part of the work."""
         text = "/".join(map(str, (self.seed, *about)))
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
     def keep(self, name: str, about: Any, make: Callable[[], bytes]) -> bytes:
-        """What `make` makes of `about`, made once, whatever process asks first."""
+        """Return the bytes that `make` makes; they are made once, whichever process asks first.
+
+        Args:
+            name: Beginning of the file's name, with the folder inside `folder`.
+            about: Everything the bytes depend on beside model, task and prompt form, as JSON values.
+            make: Makes the bytes.
+        """
         key = json.dumps([self.base.card.fingerprint, self.task.name, self.form, about], sort_keys=True)
         path = self.folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
         if not path.exists():
@@ -107,16 +122,18 @@ class Context:
 
     @property
     def searching(self) -> bool:
-        """Whether hyper-parameters are being chosen, on a part of the others' pairs; time does not count."""
+        """Whether hyper-parameters are being chosen, on a part of the others' pairs; time does not count
+        then.
+        """
         return self.most_pairs > 0
 
     @cached_property
     def room(self) -> int:
-        """Tokens a prompt may have."""
+        """Tokens that a prompt may have."""
         return self.base.context - MAX_NEW_TOKENS - 1
 
 
 def people_digest(others: Sequence[History]) -> str:
-    """Names the others a collective part was trained on."""
+    """Digest the names and sizes of the others that a collective part was trained on."""
     text = "\n".join(f"{o.name} {len(o.items)} {len(o.answered)}" for o in others)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""What a method of personalization is, and how methods are found: by name, one file each.
+"""Methods of personalization: their interface, and how they are found, by name, one file each.
 
-A method sees the others' pairs and one person's history, then answers that person's questions. Questions
-come as bare texts; golds, and other people's questions and private items, are never in its reach.
+A method sees the others' pairs and one user's history, then answers that user's questions. Questions come as
+bare texts; golds, and other people's questions and private items, are never in its reach.
 """
 
 import importlib
@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
-from fedperfit.simulation.compare.context import Context, Values
+from fedperfit.simulation.compare.context import MethodContext, Values
 
 
 class Family(IntEnum):
-    """Groups of rows, in the order of the table."""
+    """Families of methods, in the order of the table."""
 
     FLOOR = 0
     PROMPT = 1
@@ -36,44 +36,52 @@ class Family(IntEnum):
 
 @dataclass(frozen=True)
 class LogUniform:
-    """A number whose logarithm is drawn uniformly."""
+    """A range from which numbers are drawn with a uniform logarithm."""
 
     low: float
     high: float
 
     def draw(self, rng: random.Random) -> float:
-        """Rounded to three digits, so that a log of draws can be read and repeated."""
+        """Draw a number, rounded to three digits so that a log of draws can be read and repeated."""
         return float(f"{math.exp(rng.uniform(math.log(self.low), math.log(self.high))):.3g}")
 
 
 Space = Mapping[str, Sequence[Any] | LogUniform]
-"""What the random search draws from: choices, or a range."""
+"""Choices or range of each hyper-parameter that the random search draws."""
 
 
 class Method(ABC):
-    """One row of the table, with its hyper-parameters.
+    """A method of personalization with its hyper-parameters: one row of the table.
 
-    `learn` is called once, before any `fit`; `fit` and `answer` for one person at a time.
+    `learn` is called once, before any `fit`; `fit` and `answer` are called for one user at a time.
     """
 
     name: ClassVar[str]
-    """In files and options: small letters, digits and hyphens."""
+    """Name in files and options: small letters, digits and hyphens."""
     title: ClassVar[str]
-    """In tables."""
+    """Name in tables and pictures."""
     family: ClassVar[Family] = Family.OTHER
+    """Family, which sets place and colour."""
     space: ClassVar[Space] = {}
-    """Hyper-parameters that are searched; without any, the method has none to choose."""
+    """Hyper-parameters that are searched; empty where there is none to choose."""
     builds_on: ClassVar[str | None] = None
-    """A method whose chosen values this one takes over, and searches its own on top of."""
+    """Name of a method whose chosen values this one takes over, and searches its own on top of."""
     collective: ClassVar[bool] = False
     """Whether `learn` makes something of the others."""
     most_users: ClassVar[int | None] = None
-    """Where a method is too slow for all target users: the first so many."""
+    """Number of target users, the first ones, for a method that is too slow for all; None for all."""
     sees_targets_before: ClassVar[bool] = False
-    """Is given `before`, the targets before the current one: a published bug, on record."""
+    """Whether the method is given `before`, the targets before the current one: a published bug, on
+    record.
+    """
 
-    def __init__(self, context: Context, values: Values) -> None:
-        """values: of `space`, and of the method it builds on."""
+    def __init__(self, context: MethodContext, values: Values) -> None:
+        """Take up the method's surroundings.
+
+        Args:
+            context: Model, task and seed.
+            values: Values of `space`, and those of the method it builds on.
+        """
         self.context, self.values = context, values
         self.before: Sequence[History] = ()
 
@@ -83,65 +91,88 @@ class Method(ABC):
         return True
 
     def learn(self, others: Sequence[History]) -> None:
-        """Make the collective part of the others' pairs."""
+        """Make the collective part from the others' pairs."""
         return
 
     def fit(self, history: History) -> Any:
-        """What is kept of one person; `history` may be empty."""
+        """Return what is kept of one user, in any form that `answer` takes; the history may be empty."""
         return history
 
     @abstractmethod
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        """Answers to one person's questions."""
+        """Answer one user's questions.
+
+        Args:
+            fitted: Result of `fit` for this user.
+            questions: The user's questions as in the benchmark.
+
+        Returns:
+            An answer to each question, labels and scores as texts.
+        """
 
     def parameters(self, fitted: Any) -> int:
-        """Numbers that are kept for one person."""
+        """Count the numbers that are kept for one user."""
         return 0
 
     def bytes_down(self) -> int:
-        """Bytes of the collective part: what a person receives, and what a contributor sends per round."""
+        """Count the bytes of the collective part: what a user receives, and what a contributor sends per
+        round.
+        """
         return 0
 
     def bytes_up(self) -> int:
-        """Bytes of a person's that leave their machine to fit and to answer; none where both happen there."""
+        """Count the bytes of a user's that leave their machine to fit and to answer; 0 where both happen
+        there.
+        """
         return 0
 
 
 def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """All methods by name: those that ship, and those in `files`, in the order of the table.
+    """Find all methods: those that ship, and those in `files`.
 
-    Raises InputError for a file that cannot be imported or holds no method, or a name used twice.
+    Returns:
+        Classes by name, in the order of the table.
+
+    Raises:
+        InputError: A file cannot be imported or holds no method, or a name is used twice.
     """
     from fedperfit.simulation.compare import methods
 
     modules = [
-        importlib.import_module(f"{methods.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(methods.__path__)
+        importlib.import_module(f"{methods.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(methods.__path__)
     ]
-    found: dict[str, type[Method]] = {}
+    by_name: dict[str, type[Method]] = {}
     for module in [*modules, *map(_import_file, files)]:
         own = [value for value in vars(module).values() if _is_method(value, module.__name__)]
         if not own and module not in modules:
             raise InputError(f"{module.__file__}: holds no Method with a name")
         for method in own:
-            if method.name in found:
+            if method.name in by_name:
                 raise InputError(f"two methods are called {method.name!r}")
-            found[method.name] = method
-    for name in found:
-        lineage(found, name)
-    return dict(sorted(found.items(), key=lambda entry: entry[1].family))
+            by_name[method.name] = method
+    for name in by_name:
+        lineage(by_name, name)
+    return dict(sorted(by_name.items(), key=lambda entry: entry[1].family))
 
 
 def lineage(methods: Mapping[str, type[Method]], name: str) -> list[str]:
-    """`name` after everything it builds on, first things first.
+    """List `name` after everything it builds on, first things first.
 
-    Raises InputError when that is not there, or builds on `name` itself.
+    Args:
+        methods: All methods by name.
+        name: Name of one of them.
+
+    Raises:
+        InputError: A method it builds on does not exist, or builds on `name` itself.
     """
     chain = [name]
-    while (below := methods[chain[0]].builds_on) is not None:
-        if below not in methods or below in chain:
-            raise InputError(f"{chain[0]} builds on {below!r}, which cannot be")
-        chain.insert(0, below)
+    while (parent := methods[chain[0]].builds_on) is not None:
+        if parent not in methods:
+            raise InputError(f"{chain[0]} builds on {parent!r}: there is no such method")
+        if parent in chain:
+            raise InputError(f"{chain[0]} builds on {parent!r}, which builds on {chain[0]}")
+        chain.insert(0, parent)
     return chain
 
 

@@ -1,4 +1,4 @@
-"""Plots of a comparison: scores with intervals, what they cost, and how they grow."""
+"""Plots of a comparison: scores with intervals, their costs, and how they grow."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -17,15 +17,16 @@ COLOURS = {
     "shift": "#d1495b",
     "other": "#2a8f86",
 }
+"""Colour of each family of methods."""
 _MARKERS = "osD^vP*X<>h"
 _LABEL = 90
-"""Pixels a name takes."""
+"""Width of a method's name in pixels."""
 _ZERO = 0.3
-"""Where nothing stands on a logarithmic axis, as a part of the smallest value."""
+"""Place of zero on a logarithmic axis, as a part of the smallest value."""
 
 
 def scores(about: Mapping[str, Any]) -> str:
-    """Every row's score with its interval, between the world's bounds."""
+    """Draw every row's score with its interval, between the world's bounds."""
     rows, main = about["rows"], about["main"]
 
     def draw(axes: Axes) -> None:
@@ -48,7 +49,12 @@ def scores(about: Mapping[str, Any]) -> str:
 
 
 def costs(about: Mapping[str, Any], cost: str) -> str:
-    """Score against what a method costs per user: `bytes` or `seconds`."""
+    """Draw scores against what a method costs per user.
+
+    Args:
+        about: Figures of one task, as in metrics.json.
+        cost: `bytes` or `seconds`.
+    """
     main = about["main"]
     points = [(row, _cost(row, cost), row["metrics"][main]) for row in about["rows"]]
     least = min((x for _, x, _ in points if x > 0), default=1.0)
@@ -91,7 +97,13 @@ def _cost(row: Mapping[str, Any], cost: str) -> float:
 
 
 def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> str:
-    """Every method's score by history items, or by number of other users. families: of each method."""
+    """Draw every method's score by history items, or by number of other users.
+
+    Args:
+        about: Figures of one task, as in metrics.json.
+        kind: `history` or `collective`.
+        families: Family of each method by name.
+    """
     drawn = about[kind]
 
     def draw(axes: Axes) -> None:
@@ -118,7 +130,9 @@ def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> 
 
 
 def _labelled(axes: Axes, points: Sequence[tuple[float, float, str, str]], *, right: bool = False) -> None:
-    """Names beside their points, or all at the right edge, apart from one another, tied to what they name."""
+    """Write names beside their points or at the right edge, apart from one another, tied to what they
+    name.
+    """
     beside = offset_copy(axes.transData, fig=axes.get_figure(root=True), x=6, units="points")
     low, high = axes.get_ylim()
     apart = (high - low) * 0.034

@@ -9,7 +9,7 @@ import bm25s
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.tasks import Pair, Task
-from fedperfit.simulation.compare.context import Context, Values
+from fedperfit.simulation.compare.context import MethodContext, Values
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
 
@@ -21,7 +21,7 @@ _SENTENCES = {
     "LaMP_5": '"{title}" is the title for "{abstract}"',
     "LaMP_7": '"{text}"',
 }
-"""LaMP's own wording of an item in a prompt."""
+"""LaMP's own wording of an item in a prompt (Salemi et al., 2024)."""
 _JOINTS = {
     "LaMP_5": ". Following the given patterns ",
     "LaMP_7": " are written by a person. Following the given patterns ",
@@ -29,11 +29,18 @@ _JOINTS = {
 
 PAIRS, SENTENCES = "pairs", "sentences"
 TEMPLATES = (PAIRS, SENTENCES)
-"""How items are shown: as solved questions in the prompt's own form, or in LaMP's sentences."""
+"""Forms in which items are shown: solved questions in the prompt's own form, or LaMP's sentences."""
 
 
-def with_items(context: Context, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
-    """`prompt` after as many of `items`, the first ones first, as leave it whole."""
+def with_items(context: MethodContext, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
+    """Put as many of `items` before `prompt` as leave it whole, the first ones first.
+
+    Args:
+        context: Model, whose context limits the prompt, and task.
+        items: Items of a history, most wanted first.
+        prompt: Prompt of a question.
+        template: One of `TEMPLATES`.
+    """
     free = context.room - _tokens(context, prompt)
     shown: list[str] = []
     for item in items:
@@ -53,43 +60,73 @@ def _joined(task: Task, shown: Sequence[str], template: str) -> str:
     return ", and ".join(shown) + _JOINTS.get(task.name, ". ")
 
 
-def _show(context: Context, item: dict[str, Any], template: str) -> str:
+def _show(context: MethodContext, item: dict[str, Any], template: str) -> str:
     if template == PAIRS:
         pair = context.task.item_pair(item, context.form)
         return f"{pair.prompt}{pair.target}\n"
     return _SENTENCES[context.task.name].format(**item)
 
 
-def _tokens(context: Context, text: str) -> int:
+def _tokens(context: MethodContext, text: str) -> int:
     return len(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 class Index:
-    """BM25 over one person's items, oldest first. Words are what blanks separate (reference, section 3)."""
+    """BM25 index over one user's items, oldest first; words are separated by blanks, as in LaMP's code."""
 
     def __init__(self, task: Task, items: Sequence[dict[str, Any]]) -> None:
+        """Split the items into words.
+
+        Args:
+            task: LaMP task, which names the fields of an item.
+            items: Items, oldest first.
+        """
         self._texts = [f"{item[task.field]} {item[task.answer]}".split() for item in items]
 
     def best(self, prompt: str, earlier: int, k: int) -> list[int]:
-        """Numbers of the best `k` of the first `earlier` items, all it may know of; the later of equals."""
+        """Find the items that match `prompt` best.
+
+        Args:
+            prompt: Prompt of a question.
+            earlier: Number of first items to choose from.
+            k: Number of items to find at most.
+
+        Returns:
+            Numbers of the items, best first; of equals the later one first.
+        """
         texts = self._texts[:earlier]
         if not texts or not k:
             return []
-        found = bm25s.BM25()
-        found.index(texts, show_progress=False)
-        scores = found.get_scores(prompt.split())
+        ranking = bm25s.BM25()
+        ranking.index(texts, show_progress=False)
+        scores = ranking.get_scores(prompt.split())
         return sorted(range(len(texts)), key=lambda n: (-scores[n], -n))[:k]
 
 
-def retrieving_prompt(context: Context, history: History, question: str, k: int, template: str) -> str:
-    """A question's prompt after the `k` items nearest to it, best first."""
+def retrieving_prompt(context: MethodContext, history: History, question: str, k: int, template: str) -> str:
+    """Put the `k` items nearest to a question before its prompt, best first.
+
+    Args:
+        context: Model and task.
+        history: The user's history.
+        question: Question as in the benchmark.
+        k: Number of items at most.
+        template: One of `TEMPLATES`.
+    """
     prompt = context.prompt(question)
     best = Index(context.task, history.items).best(prompt, len(history.items), k)
     return with_items(context, [history.items[n] for n in best], prompt, template)
 
 
-def retrieving_pairs(context: Context, history: History, k: int, template: str) -> list[Pair]:
-    """Training pairs whose prompts show what retrieval finds among *earlier* items; answered ones see all."""
+def retrieving_pairs(context: MethodContext, history: History, k: int, template: str) -> list[Pair]:
+    """Make training pairs whose prompts show what retrieval finds among earlier items.
+
+    Args:
+        context: Model and task.
+        history: The user's history; answered questions see all of its items, an item sees those before it.
+        k: Number of items at most.
+        template: One of `TEMPLATES`.
+    """
     index = Index(context.task, history.items)
 
     def shown(pair: Pair, earlier: int) -> Pair:
@@ -105,19 +142,24 @@ def retrieving_pairs(context: Context, history: History, k: int, template: str) 
 
 
 class Retrieving:
-    """Stands before a trained method: prompts show `k` retrieved items, in training earlier ones only."""
+    """Mixin before a trained method: prompts show `k` retrieved items, in training earlier ones only."""
 
-    context: Context
+    context: MethodContext
     values: Values
 
     def pairs(self, history: History) -> list[Pair]:
-        """What is trained on."""
+        """Make the user's training pairs."""
         return retrieving_pairs(self.context, history, self.values["k"], PAIRS)
 
     def prompt(self, history: History, question: str) -> str:
-        """How a question is asked."""
+        """Make the prompt of a question.
+
+        Args:
+            history: The user's history.
+            question: Question as in the benchmark.
+        """
         return retrieving_prompt(self.context, history, question, self.values["k"], PAIRS)
 
     def shown(self) -> Any:
-        """What of the values decides the prompts."""
+        """Return the values that the prompts depend on."""
         return self.values["k"]

@@ -1,4 +1,4 @@
-"""From the cells of a comparison to its figures: metrics.json, a tidy results.csv, LaMP prediction files."""
+"""Results of a comparison, from its cells: metrics.json, a tidy results.csv, LaMP prediction files."""
 
 import csv
 import io
@@ -22,8 +22,9 @@ from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Ph
 from fedperfit.simulation.report.bootstrap import MAIN as MAIN_METRIC
 
 METRICS, TABLE, PREDICTIONS = "metrics.json", "results.csv", "predictions"
+"""Names of the files and the folder of results."""
 REFERENCE = "perfit"
-"""The method all others are compared with."""
+"""Method that all others are compared with."""
 PATTERN = (
     ("perfit", "perfit-stage2-cp"),
     ("perfit-stage2-cp", "perfit-stage2-p"),
@@ -32,37 +33,41 @@ PATTERN = (
     ("perfit", "oppu"),
     ("perfit-small", "oppu"),
 )
-"""What the paper finds: the first of each pair above the second."""
+"""Pairs of methods of which the paper finds the first above the second."""
 
 Line = Mapping[str, Any]
+"""A line that a unit wrote for one cell or draw."""
 
 
 def write_results(state: WorkerState) -> dict[str, Any]:
-    """Write all result files of a run folder from the cells that are there; returns the metrics."""
+    """Write all result files of a run folder from the cells that are on file, and return the metrics."""
     settings = state.settings
     summary: dict[str, Any] = {"tasks": {}}
     rows: list[dict[str, Any]] = []
     for name in settings.tasks:
         people = state.participants(name)
-        found = _Found(state, people)
-        if found.lines:
-            summary["tasks"][name] = _task(state, found)
-            rows += found.tidy()
-            _write_predictions(state.folder / PREDICTIONS / name, found)
+        cells = _TaskCells(state, people)
+        if cells.lines:
+            summary["tasks"][name] = _task(state, cells)
+            rows += cells.tidy()
+            _write_predictions(state.folder / PREDICTIONS / name, cells)
     write_json(state.folder / METRICS, summary)
     write_atomic(state.folder / TABLE, _csv(rows).encode())
     return summary
 
 
-class _Found:
-    """The cells of one task that are on file."""
+class _TaskCells:
+    """Cells of one task that are on file.
+
+    Attributes:
+        lines: Lines by method, kind and seed.
+    """
 
     def __init__(self, state: WorkerState, people: Participants) -> None:
         self.people = people
         self.task: Task = people.task
         self.golds = {target.history.name: target.golds for target in people.targets}
         self.lines: dict[tuple[str, str, int], list[Line]] = {}
-        """By method, kind and seed."""
         for name in rows_of(state, self.task):
             for kind in (MAIN, HISTORY, COLLECTIVE):
                 for seed in state.settings.seeds:
@@ -72,17 +77,23 @@ class _Found:
                         self.lines[name, kind, seed] = lines
 
     def of(self, method: str, kind: str, size: int | None = None) -> list[Line]:
-        """The lines of all seeds."""
+        """Collect lines of all seeds.
+
+        Args:
+            method: The method's name.
+            kind: `MAIN`, `HISTORY` or `COLLECTIVE`.
+            size: Size of the cells, or None for all sizes.
+        """
         return [
             line
-            for (name, found, _), lines in self.lines.items()
-            if (name, found) == (method, kind)
+            for (name, line_kind, _), lines in self.lines.items()
+            if (name, line_kind) == (method, kind)
             for line in lines
             if size is None or line["size"] == size
         ]
 
     def sample(self, lines: Sequence[Line]) -> Sample:
-        """Metric sums of each user, added up over seeds."""
+        """Sum up metrics of each user over seeds."""
         phase: Phase = {}
         for line in lines:
             golds = self.golds[line["user"]]
@@ -95,7 +106,7 @@ class _Found:
         return Sample.of(self.task, phase)
 
     def tidy(self) -> Iterator[dict[str, Any]]:
-        """One row per method, seed, kind, size and user."""
+        """Yield a row per method, seed, kind, size and user."""
         for (method, kind, seed), lines in self.lines.items():
             for line in lines:
                 sample = self.sample([line])
@@ -120,9 +131,14 @@ _COSTS = (
 
 
 def rows_of(state: WorkerState, task: Task) -> list[str]:
-    """The methods asked for that suit the task, in the order of the table."""
-    asked = set(state.settings.methods)
-    return [name for name, method in state.methods.items() if name in asked and method.suits(task)]
+    """List the methods of the settings that suit the task, in the order of the table.
+
+    Args:
+        state: State of this process.
+        task: LaMP task.
+    """
+    chosen = set(state.settings.methods)
+    return [name for name, method in state.methods.items() if name in chosen and method.suits(task)]
 
 
 def _added(a: Sums, b: Sums) -> Sums:
@@ -136,22 +152,22 @@ def _added(a: Sums, b: Sums) -> Sums:
     return total
 
 
-def _task(state: WorkerState, found: _Found) -> dict[str, Any]:
+def _task(state: WorkerState, cells: _TaskCells) -> dict[str, Any]:
     bootstrap = Bootstrap(0, BOOTSTRAP_SAMPLES)
-    main = MAIN_METRIC[found.task.kind]
+    main = MAIN_METRIC[cells.task.kind]
     samples = {
-        name: found.sample(found.of(name, MAIN))
-        for name in rows_of(state, found.task)
-        if found.of(name, MAIN)
+        name: cells.sample(cells.of(name, MAIN))
+        for name in rows_of(state, cells.task)
+        if cells.of(name, MAIN)
     }
     result: dict[str, Any] = {
         "main": main,
         "lower-is-better": main in LOWER_IS_BETTER,
-        "users": len(found.people.targets),
-        "questions": sum(map(len, found.golds.values())),
-        "others": len(found.people.others),
+        "users": len(cells.people.targets),
+        "questions": sum(map(len, cells.golds.values())),
+        "others": len(cells.people.others),
         "rows": [
-            _row(state.methods[name], found, bootstrap, sample, samples.get(REFERENCE), main)
+            _row(state.methods[name], cells, bootstrap, sample, samples.get(REFERENCE), main)
             for name, sample in samples.items()
         ],
         "pattern": [
@@ -159,40 +175,40 @@ def _task(state: WorkerState, found: _Found) -> dict[str, Any]:
             for a, b in PATTERN
             if a in samples and b in samples
         ],
-        HISTORY: _curves(state, found, bootstrap, HISTORY),
-        COLLECTIVE: _curves(state, found, bootstrap, COLLECTIVE),
-        SEARCH: _searches(state, found.task),
+        HISTORY: _curves(state, cells, bootstrap, HISTORY),
+        COLLECTIVE: _curves(state, cells, bootstrap, COLLECTIVE),
+        SEARCH: _searches(state, cells.task),
     }
-    if found.people.bounds:
-        users = list(found.golds)
+    if cells.people.bounds:
+        users = list(cells.golds)
         result["bounds"] = {
-            which: bootstrap.estimates(_bound(found, users, which)) for which in ("unknown", "bayes")
+            which: bootstrap.estimates(_bound(cells, users, which)) for which in ("unknown", "bayes")
         }
     return result
 
 
 def _row(
     method: type[Method],
-    found: _Found,
+    cells: _TaskCells,
     bootstrap: Bootstrap,
     sample: Sample,
     reference: Sample | None,
     main: str,
 ) -> dict[str, Any]:
-    lines = found.of(method.name, MAIN)
+    lines = cells.of(method.name, MAIN)
     row: dict[str, Any] = {
         "method": method.name,
         "title": method.title,
         "family": method.family.name.lower(),
         "users": len(sample.users),
-        "seeds": len({seed for name, kind, seed in found.lines if (name, kind) == (method.name, MAIN)}),
+        "seeds": len({seed for name, kind, seed in cells.lines if (name, kind) == (method.name, MAIN)}),
         "metrics": bootstrap.estimates(sample),
         **{cost: _median(line[cost] for line in lines) for cost in _COSTS},
     }
     if reference is not None and method.name != REFERENCE:
         row["difference"] = bootstrap.difference(sample, reference)
-    if found.people.bounds:
-        unknown, bayes = (_bound(found, sample.users, which) for which in ("unknown", "bayes"))
+    if cells.people.bounds:
+        unknown, bayes = (_bound(cells, sample.users, which) for which in ("unknown", "bayes"))
         if share := bootstrap.share(sample, unknown, bayes, main):
             row["share"] = share
     return row
@@ -203,25 +219,25 @@ def _median(values: Iterator[Any]) -> float | None:
     return median(known) if known else None
 
 
-def _bound(found: _Found, users: Sequence[str], which: str) -> Sample:
-    """Of the world's best possible answers, on the questions these users are asked."""
+def _bound(cells: _TaskCells, users: Sequence[str], which: str) -> Sample:
+    """Score the world's best possible answers to the questions of these users."""
     phase: Phase = {}
     for user in users:
-        answers = found.people.bounds[user]
-        sums = score(found.task, [a[which] for a in answers], [a["gold"] for a in answers])
+        answers = cells.people.bounds[user]
+        sums = score(cells.task, [a[which] for a in answers], [a["gold"] for a in answers])
         phase[user] = {"items": len(answers), "metrics": sums}
-    return Sample.of(found.task, phase)
+    return Sample.of(cells.task, phase)
 
 
-def _curves(state: WorkerState, found: _Found, bootstrap: Bootstrap, kind: str) -> dict[str, list[Any]]:
-    """Per method the points of a curve; the size of `all others` is their number."""
+def _curves(state: WorkerState, cells: _TaskCells, bootstrap: Bootstrap, kind: str) -> dict[str, list[Any]]:
+    """Compute the points of a curve per method; the size of `all others` is their number."""
     curves: dict[str, list[Any]] = {}
-    for name in rows_of(state, found.task):
-        sizes = {line["size"] for line in found.of(name, kind)}
+    for name in rows_of(state, cells.task):
+        sizes = {line["size"] for line in cells.of(name, kind)}
         points = [
             {
-                "size": len(found.people.others) if size < 0 else size,
-                "metrics": bootstrap.estimates(found.sample(found.of(name, kind, size))),
+                "size": len(cells.people.others) if size < 0 else size,
+                "metrics": bootstrap.estimates(cells.sample(cells.of(name, kind, size))),
             }
             for size in sizes
         ]
@@ -246,18 +262,18 @@ def _searches(state: WorkerState, task: Task) -> dict[str, Any]:
     return searches
 
 
-def _write_predictions(folder: Path, found: _Found) -> None:
-    """One LaMP output file per method and seed, and the golds beside them."""
-    ids = {target.history.name: target.ids for target in found.people.targets}
+def _write_predictions(folder: Path, cells: _TaskCells) -> None:
+    """Write a LaMP output file per method and seed, and the golds beside them."""
+    ids = {target.history.name: target.ids for target in cells.people.targets}
     by_file: dict[str, list[dict[str, str]]] = defaultdict(list)
-    for user, golds in found.golds.items():
+    for user, golds in cells.golds.items():
         by_file["golds"] += _outputs(ids[user], golds)
-    for (method, kind, seed), lines in found.lines.items():
+    for (method, kind, seed), lines in cells.lines.items():
         if kind == MAIN:
             for line in lines:
                 by_file[f"{method}-seed-{seed}"] += _outputs(ids[line["user"]], line["answers"])
     for name, outputs in by_file.items():
-        write_json(folder / f"{name}.json", {"task": found.task.name, "golds": outputs})
+        write_json(folder / f"{name}.json", {"task": cells.task.name, "golds": outputs})
 
 
 def _outputs(ids: Sequence[str], answers: Sequence[str]) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Random search of a method's hyper-parameters on users who are no targets: the same budget for all."""
+"""Random search of a method's hyper-parameters on users who are no targets, with the same budget for all."""
 
 import math
 import random
@@ -13,7 +13,12 @@ from fedperfit.simulation.compare.method import LogUniform, Method, Space
 
 
 def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:
-    """The values to try: `draws` at random, or all there are where these are fewer. The same in every run."""
+    """List the values to try: `draws` at random, or all combinations where these are fewer.
+
+    Args:
+        method: The method, whose name seeds the draws: they are the same in every run.
+        draws: Number of draws.
+    """
     space = method.space
     if not space:
         return []
@@ -21,19 +26,19 @@ def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:
     rng = random.Random(f"search/{method.name}")
     if every is not None and len(every) <= draws:
         return every
-    found: list[dict[str, Any]] = []
-    while len(found) < draws:
+    trials: list[dict[str, Any]] = []
+    while len(trials) < draws:
         values = {
             name: choices.draw(rng) if isinstance(choices, LogUniform) else rng.choice(list(choices))
             for name, choices in space.items()
         }
-        if values not in found:
-            found.append(values)
-    return found
+        if values not in trials:
+            trials.append(values)
+    return trials
 
 
 def _every(space: Space) -> list[dict[str, Any]] | None:
-    """All combinations; None where a range makes them endless."""
+    """List all combinations, or return None where a range makes them endless."""
     choices = [list(c) for c in space.values() if not isinstance(c, LogUniform)]
     if len(choices) < len(space):
         return None
@@ -41,7 +46,16 @@ def _every(space: Space) -> list[dict[str, Any]] | None:
 
 
 def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[float, int]:
-    """Sum over questions of what the search wants large, and their number."""
+    """Sum over questions what the search wants large.
+
+    Args:
+        task: LaMP task.
+        answers: Answers of a method.
+        golds: Answers of the user.
+
+    Returns:
+        The sum and the number of questions.
+    """
     sums = score(task, answers, golds)
     name, sign = {
         Kind.CATEGORY: ("correct", 1),
@@ -54,7 +68,7 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
 
 
 def best(log: Sequence[Mapping[str, Any]]) -> Values:
-    """The values of the trial with the highest score, the first of equals."""
+    """Return the values of the trial with the highest score, the first of equals."""
     top = max(log, key=lambda trial: (_number(trial["score"]), -trial["draw"]))
     values: Values = top["values"]
     return values

@@ -1,4 +1,4 @@
-"""What the methods that shift hidden states have in common: shapes, training, answers."""
+"""Common parts of the methods that shift hidden states: shapes, training, answers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift, ShiftShape
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.baseline_training import CLIP_NORM, WEIGHT_DECAY
-from fedperfit.simulation.compare.context import Context, Values, people_digest
+from fedperfit.simulation.compare.context import MethodContext, Values, people_digest
 from fedperfit.simulation.compare.method import LogUniform
 
 DEPTHS = {
@@ -24,18 +24,27 @@ DEPTHS = {
     "spread": (0.2, 0.45, 0.7),
     "late": (0.65, 0.75),
 }
-"""Where in a model shifts may act, as parts of its depth; `middle` are the paper's layers 14 and 15 of 32."""
+"""Layers where shifts may act, as parts of a model's depth; `middle` are PerFit's layers 14 and 15 of 32."""
 
 RATES = LogUniform(1e-4, 3e-2)
-"""Of every trained method: a 7B model wants the lower end, a small one the upper."""
+"""Learning rates of every trained method; a 7B model needs the lower end, a small one the upper."""
 COLLECTIVE_EPOCHS = (1, 2, 3)
+"""Numbers of epochs that the search draws from."""
 PERSONAL_EPOCHS = (2, 4, 6)
 RANKS = (2, 4, 8)
+"""Ranks of personal and of collective shifts that the search draws from."""
 COLLECTIVE_RANKS = (4, 8, 16)
 
 
-def shape(context: Context, layers: str | Sequence[int], rank: int, positions: str) -> ShiftShape:
-    """A shift of this base model. layers: numbers, a key of `DEPTHS`, or `all`."""
+def shape(context: MethodContext, layers: str | Sequence[int], rank: int, positions: str) -> ShiftShape:
+    """Make the shape of a shift of this base model.
+
+    Args:
+        context: The base model's.
+        layers: Numbers of layers, a key of `DEPTHS`, or `all`.
+        rank: Rank of the shift.
+        positions: Positions as `fN+lM`.
+    """
     depth = context.base.card.layers
     if layers == "all":
         layers = range(depth)
@@ -49,8 +58,14 @@ def shape(context: Context, layers: str | Sequence[int], rank: int, positions: s
     )
 
 
-def settings(context: Context, epochs: int, learning_rate: float) -> TrainingSettings:
-    """How a shift is trained here."""
+def settings(context: MethodContext, epochs: int, learning_rate: float) -> TrainingSettings:
+    """Make the settings with which shifts are trained in a comparison.
+
+    Args:
+        context: Seed, batch size and prompt form.
+        epochs: Passes over the items.
+        learning_rate: Peak learning rate.
+    """
     return TrainingSettings(
         seed=context.seed,
         epochs=epochs,
@@ -64,31 +79,57 @@ def settings(context: Context, epochs: int, learning_rate: float) -> TrainingSet
 
 
 def fitted(
-    context: Context,
+    context: MethodContext,
     examples: Sequence[Example],
     where: ShiftShape,
     training: TrainingSettings,
     name: str,
     frozen: Sequence[Shift] = (),
 ) -> Shift:
-    """A shift fitted to `examples` on top of `beneath`; `name` seeds its start and the order of items."""
+    """Fit a shift to `examples`.
+
+    Args:
+        context: Model and seed.
+        examples: Training examples.
+        where: Shape of the shift.
+        training: Settings of the training.
+        name: Name that seeds the start and the order of items.
+        frozen: Shifts that act before it and stay as they are.
+    """
     shift = Shift.identity(where, seed=context.number(name, "start")).to(context.base.device)
     job = Job(shift, examples, f"{context.seed}/{name}")
     fit([job], training, context.items, frozen=frozen, decay_rate=True)
     return shift.requires_grad_(False)
 
 
-def stack(context: Context, shared: Sequence[Shift], own: Shift | None) -> Stack:
-    """What acts when one person's questions are answered."""
+def stack(context: MethodContext, shared: Sequence[Shift], own: Shift | None) -> Stack:
+    """Stack the shifts that act when one user's questions are answered.
+
+    Args:
+        context: The model's device.
+        shared: Shifts that act first.
+        own: The user's shift, if there is one.
+    """
     return Stack(shared, Slab.of([own], context.base.device) if own is not None else None, False)
 
 
 def federated(
-    context: Context, others: Sequence[History], values: Values, rounds: int, learning_rate: float
+    context: MethodContext, others: Sequence[History], values: Values, rounds: int, learning_rate: float
 ) -> tuple[Shift, int]:
-    """The shift of a federation of the others: in each round all train one epoch and are averaged.
+    """Train a collective shift by federation: in each round all train one epoch and are averaged.
 
-    By the cloud's own aggregation; one client after another, so that nothing depends on the company.
+    It uses the cloud's own aggregation. One client trains after another, so that no result depends on who
+    else takes part.
+
+    Args:
+        context: Model, seed, and where the shift is kept.
+        others: Clients of the federation.
+        values: Hyper-parameters `layers`, `positions` and `rank`.
+        rounds: Rounds of the federation.
+        learning_rate: Learning rate, constant within a round.
+
+    Returns:
+        The shift and the bytes of its packed form.
     """
     where = shape(context, values["layers"], values["rank"], values["positions"])
     training = settings(context, 1, learning_rate)
@@ -120,11 +161,19 @@ def _copy(shift: Shift) -> Shift:
 
 
 def collective(
-    context: Context, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
+    context: MethodContext, others: Sequence[History], values: Values, pairs: Sequence[Pair], about: Any
 ) -> tuple[Shift, int]:
-    """The shift trained on the others' `pairs`, made once for all methods that share it; and its bytes.
+    """Train a collective shift on pooled pairs, once for all methods that share it.
 
-    about: what else than values and people the pairs depend on.
+    Args:
+        context: Model, seed, and where the shift is kept.
+        others: Users whose pairs are trained on.
+        values: Hyper-parameters `layers`, `positions`, `rank`, `epochs` and `learning-rate`.
+        pairs: Training pairs of the others.
+        about: What the pairs depend on beside values and users, as JSON values.
+
+    Returns:
+        The shift and the bytes of its packed form.
     """
     where = shape(context, values["layers"], values["rank"], values["positions"])
     training = settings(context, values["epochs"], values["learning-rate"])

@@ -1,4 +1,4 @@
-"""One comparison in its folder: what is left of it is planned, done, and turned into results."""
+"""Life of a comparison in its folder: begun, planned, done, resumed, extended, and turned into results."""
 
 import time
 from collections import defaultdict
@@ -22,15 +22,33 @@ from fedperfit.simulation.compare.workers import default_workers, do_units
 from fedperfit.simulation.world.build import WORLD
 
 SETTINGS = "settings.json"
+"""File in the run folder with the settings."""
 LOCK = ".lock"
+"""File in the run folder that is locked while a process works on the comparison."""
 
 
 class Progress:
-    """How much is done and left, and how long that will take; shown by `on_change`."""
+    """Work done and left, and the time it will take.
+
+    Attributes:
+        left: Draws and cells that are left, by unit.
+        workers: Processes at work.
+        total: Draws and cells that were left at the start.
+        done: Draws and cells done since then.
+        last: Name of the unit that wrote the last line.
+        started: Start, on the monotonic clock, in seconds.
+    """
 
     def __init__(
         self, left: dict[WorkUnit, int], workers: int, on_change: Callable[["Progress"], None]
     ) -> None:
+        """Start to count.
+
+        Args:
+            left: Draws and cells that are left, by unit.
+            workers: Processes at work.
+            on_change: Called with the progress after each line.
+        """
         self.left, self.workers, self._on_change = dict(left), workers, on_change
         self.total = sum(left.values())
         self.done = 0
@@ -39,7 +57,12 @@ class Progress:
         self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def line(self, unit: WorkUnit, seconds: float) -> None:
-        """A draw or cell of `unit` is on file."""
+        """Count a draw or cell that is now on file.
+
+        Args:
+            unit: Unit that wrote the line.
+            seconds: Seconds it took.
+        """
         self.left[unit] -= 1
         self.done += 1
         self.last = str(unit)
@@ -48,7 +71,9 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """From each method's own pace where it is known, else from the mean of all; None at first."""
+        """Seconds left, from each method's own pace where it is known, otherwise from the mean; None at
+        first.
+        """
         known = {key: sum(times) / len(times) for key, times in self._seconds.items()}
         if not known:
             return None
@@ -60,12 +85,16 @@ class Progress:
 
 
 def plan(state: WorkerState) -> list[WorkUnit]:
-    """All units of a comparison: searches first, then scores, then cold start, task by task."""
+    """List all units of a comparison task by task: searches first, then scores, then cold start.
+
+    Raises:
+        InputError: No method suits one of the tasks, or a method builds on one that does not exist.
+    """
     settings, units = state.settings, []
     for task in settings.tasks:
         rows = rows_of(state, task_by_name(task))
         if not rows:
-            raise InputError(f"{task}: none of the methods {', '.join(settings.methods)} suits it")
+            raise InputError(f"{task}: no method suits it of {', '.join(settings.methods)}")
         chains = [lineage(state.methods, name) for name in rows]
         searched = dict.fromkeys(
             link for chain in sorted(chains, key=len) for link in chain if state.methods[link].space
@@ -84,7 +113,12 @@ def plan(state: WorkerState) -> list[WorkUnit]:
 
 
 def needs(state: WorkerState, unit: WorkUnit) -> list[WorkUnit]:
-    """The searches a unit waits for."""
+    """List the searches that a unit waits for.
+
+    Args:
+        state: State of this process.
+        unit: The unit.
+    """
     chain = lineage(state.methods, unit.method)
     links = chain[:-1] if unit.kind == SEARCH else chain
     return [WorkUnit(unit.task, link, SEARCH, 0) for link in links if state.methods[link].space]
@@ -93,9 +127,20 @@ def needs(state: WorkerState, unit: WorkUnit) -> list[WorkUnit]:
 def run_comparison(
     folder: Path, workers: int, on_start: Callable[[Progress], None], on_change: Callable[[Progress], None]
 ) -> dict[str, Any]:
-    """Run or resume the comparison of `folder`; returns its metrics. workers: 0 takes `default_workers`.
+    """Run or resume the comparison of `folder`.
 
-    Raises InputError when another process is at work there, RunFailed when a worker dies.
+    Args:
+        folder: Folder of the comparison, with its settings.
+        workers: Processes side by side; 0 takes `default_workers`.
+        on_start: Called with the progress before the first unit.
+        on_change: Called with the progress after each line.
+
+    Returns:
+        The metrics, as in metrics.json.
+
+    Raises:
+        InputError: Another process works on this comparison.
+        RunFailed: A worker process died.
     """
     settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
     try:
@@ -117,7 +162,7 @@ def run_comparison(
 
 
 def conclude(folder: Path) -> dict[str, Any]:
-    """Write every result file from what is there; returns the metrics."""
+    """Write every result file from the cells that are on file, and return the metrics."""
     state = WorkerState(folder, CompareSettings.from_flat(read_json(folder / SETTINGS)))
     summary = write_results(state)
     write_page(folder, summary, state.settings)
@@ -127,8 +172,14 @@ def conclude(folder: Path) -> dict[str, Any]:
 def begin(folder: Path, settings: CompareSettings) -> None:
     """Make the folder of a new comparison, with the search logs of another where the settings name one.
 
-    Raises InputError when it is not empty, that other one searched by other rules or nothing to the point, or
-    the encoder is none.
+    Args:
+        folder: Folder to make; it may hold the world.
+        settings: Settings of the comparison.
+
+    Raises:
+        InputError: The folder is not empty, a method is unknown, data is missing or broken, the encoder
+            cannot be loaded, or the other comparison was searched by other settings or has nothing that is
+            needed.
     """
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
@@ -146,9 +197,15 @@ def begin(folder: Path, settings: CompareSettings) -> None:
 
 
 def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
-    """Add rows and seeds to a comparison; what is there stays, for no cell depends on another's row.
+    """Add rows and seeds to a comparison; finished cells stay, as none depends on another row.
 
-    Raises InputError for a method there is not.
+    Args:
+        folder: Folder of the comparison.
+        methods: Names of methods to add.
+        seeds: Seeds to add.
+
+    Raises:
+        InputError: A method is unknown.
     """
     settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
     more = replace(
@@ -161,18 +218,19 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
 
 
 def _take_values(state: WorkerState, source: Path) -> None:
-    """Copy the finished searches of another comparison; what it has not searched will be searched here."""
+    """Copy the finished searches of another comparison; those that it lacks will be made here."""
     if not (source / SETTINGS).is_file():
-        raise InputError(f"{source}: no comparison")
+        raise InputError(f"{source}: holds no comparison")
     theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), state.settings
     for name in ("base_model", "data", "draws", "prompt_form", "encoder"):
-        if getattr(theirs, name) != getattr(ours, name):
-            raise InputError(f"{source}: its {name.replace('_', '-')} is {getattr(theirs, name)!r}")
-    there = WorkerState(source, theirs)
-    taken = [unit for unit in plan(state) if unit.kind == SEARCH and not there.left(unit)]
-    if not taken:
-        raise InputError(f"{source}: has finished no search that is wanted here")
-    for unit in taken:
+        there, here = getattr(theirs, name), getattr(ours, name)
+        if there != here:
+            raise InputError(f"{source}: its {name.replace('_', '-')} is {there!r}, here it is {here!r}")
+    source_state = WorkerState(source, theirs)
+    finished = [unit for unit in plan(state) if unit.kind == SEARCH and not source_state.left(unit)]
+    if not finished:
+        raise InputError(f"{source}: has finished no search that this comparison needs")
+    for unit in finished:
         write_atomic(state.folder / unit.file, (source / unit.file).read_bytes())
 
 

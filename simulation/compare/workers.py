@@ -1,4 +1,4 @@
-"""Worker processes that do units side by side and tell of every line; a death ends the others."""
+"""Worker processes that do units side by side and report every line; the death of one ends the others."""
 
 import multiprocessing
 import os
@@ -21,24 +21,26 @@ from fedperfit.simulation.compare.cells import WorkerState, WorkUnit, work
 from fedperfit.simulation.compare.settings import CompareSettings
 
 _LEAVE = 10.0
-"""Seconds a worker gets to end of its own."""
+"""Seconds that a worker gets to end on its own."""
 
 _COPIES = 4
-"""Of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
+"""Copies of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
 
 OnLine = Callable[[WorkUnit, float], None]
-"""Called with a unit and the seconds of its line that was just written."""
+"""Callback with a unit and the seconds of the line it has just written."""
 
 
 def cores() -> int:
-    """Processors this process may use."""
+    """Count the processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_workers(settings: CompareSettings) -> int:
-    """One per core, as far as the models fit in memory; one where a GPU does the work.
+    """Choose the number of workers: one per core as far as models fit in memory, one where a GPU does the
+    work.
 
-    Raises InputError when the base model cannot be found.
+    Raises:
+        InputError: The base model cannot be found.
     """
     card = read_card(settings.base_model)
     if settings.device.startswith("cuda") or (settings.device == "auto" and torch.cuda.is_available()):
@@ -55,9 +57,19 @@ def do_units(
     processes: int,
     on_line: OnLine,
 ) -> None:
-    """Do all `units`, each after those it `needs`; with one process, in this one.
+    """Do all `units`, each after those it needs; a single process is this one.
 
-    Raises InputError or RunFailed of the first unit that fails; the others' lines stay.
+    Args:
+        folder: Folder of the comparison.
+        settings: Settings of the comparison.
+        units: Units with anything left to do.
+        needs: Returns the units that a unit waits for.
+        processes: Number of processes.
+        on_line: Called after every line.
+
+    Raises:
+        InputError: A unit fails for wrong input; lines of other units stay.
+        RunFailed: A unit fails otherwise, or its process dies.
     """
     left = list(units)
     if processes == 1:
@@ -94,7 +106,9 @@ def do_units(
 
 @contextmanager
 def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """The worker processes by their connections; ended when the block ends, however it does."""
+    """Start the worker processes and yield them by their connections; they end with the block, however it
+    ends.
+    """
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
     os.environ |= (
@@ -130,7 +144,7 @@ def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[di
 
 
 def _serve(line: Connection, folder: Path, settings: CompareSettings) -> None:
-    """A worker: does the units it is sent until the line is closed."""
+    """Do the units that arrive until the connection is closed."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us

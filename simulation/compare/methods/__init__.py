@@ -1,1 +1,1 @@
-"""The methods that ship; each file in this folder is looked through for them."""
+"""Methods that ship: every file in this folder is searched for them."""

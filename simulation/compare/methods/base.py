@@ -1,4 +1,4 @@
-"""The base model alone."""
+"""Base model alone, the floor of every comparison."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from fedperfit.simulation.compare.method import Family, Method
 
 
 class Base(Method):
-    """No knowledge of the user."""
+    """The base model without any knowledge of the user."""
 
     name = "base"
     title = "base model alone"

@@ -1,4 +1,4 @@
-"""CHAMELEON (Zhang et al., 2025): MLP outputs edited along directions found without training."""
+"""CHAMELEON (Zhang et al., 2025): MLP outputs edited along directions that are found without training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +14,11 @@ from fedperfit.simulation.compare.method import Family, Method
 from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
 _EDITED = (1, 2, 4)
-"""Layers that are edited."""
+"""Numbers of layers that are edited, to search among."""
 
 
 class Chameleon(Method):
-    """One person's directions, from what they wrote against what the bare model says."""
+    """A user's own directions, from what they wrote against what the bare model says."""
 
     name = "chameleon"
     title = "CHAMELEON"
@@ -31,17 +31,19 @@ class Chameleon(Method):
         "shown": (False, True),
     }
     edit = Edit.BOTH
+    """Directions that are edited along."""
     source = PairSource.CONTRAST
+    """Origin of the preference pairs."""
 
     def fit(self, history: History) -> Any:
         return self.shown_items(history), self.directions([self.states(history)], history.name)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
-        shown, found = fitted
+        shown, edit = fitted
         prompts = [with_items(self.context, shown, self.context.prompt(q), SENTENCES) for q in questions]
-        if found is None:
+        if edit is None:
             return self.context.answer(prompts)
-        with editing(self.context.base.model, found.to(self.context.base.device)):
+        with editing(self.context.base.model, edit.to(self.context.base.device)):
             return self.context.answer(prompts)
 
     def parameters(self, fitted: Any) -> int:
@@ -49,12 +51,12 @@ class Chameleon(Method):
 
     @property
     def reader(self) -> Reader:
-        """The bench's model."""
+        """The model as reader of preference pairs."""
         context = self.context
         return Reader(context.base, context.task, context.form, context.answer_batch, context.encoder)
 
     def states(self, history: History) -> States:
-        """Of one person's preference pairs; while values are searched, each person's are made once."""
+        """Compute the states of one user's preference pairs; during a search they are made once."""
         items, source = self.values["items"], self.source
 
         def make() -> bytes:
@@ -66,11 +68,19 @@ class Chameleon(Method):
         return _loaded(self.context.keep("chameleon/pairs", about, make))[0]
 
     def shown_items(self, history: History) -> list[dict[str, Any]]:
-        """The selected items, where prompts are to show them."""
+        """Select the items that prompts show, if they are to show any."""
         return selected(self.reader, history, self.values["items"]) if self.values["shown"] else []
 
     def directions(self, people: Sequence[States], about: str) -> Directions | None:
-        """Of all these people's pairs together."""
+        """Find directions from the pairs of all these people together.
+
+        Args:
+            people: States of each person's pairs.
+            about: Name that seeds the probe.
+
+        Returns:
+            The directions, or None where there are too few pairs.
+        """
         return directions(
             people,
             identify=Identify(self.values["identify"]),
@@ -82,7 +92,7 @@ class Chameleon(Method):
 
 
 class ByInsights(Chameleon):
-    """The paper's own pairs: two outputs of the model, under insights it wrote."""
+    """CHAMELEON with the paper's own pairs: two outputs of the model, under insights it wrote."""
 
     name = "chameleon-insights"
     title = "CHAMELEON, pairs by insights"
@@ -92,7 +102,7 @@ class ByInsights(Chameleon):
 
 
 class PersonalizedOnly(Chameleon):
-    """The paper's ablation: only the gain along the personalized direction."""
+    """CHAMELEON's ablation with only the gain along the personalized direction."""
 
     name = "chameleon-personalized"
     title = "CHAMELEON, personalized direction only"
@@ -102,7 +112,7 @@ class PersonalizedOnly(Chameleon):
 
 
 class NeutralOnly(PersonalizedOnly):
-    """The paper's ablation: only the loss along the neutral direction."""
+    """CHAMELEON's ablation with only the loss along the neutral direction."""
 
     name = "chameleon-neutral"
     title = "CHAMELEON, neutral direction only"
@@ -110,7 +120,11 @@ class NeutralOnly(PersonalizedOnly):
 
 
 class Group(Chameleon):
-    """Directions of the union of the others' pairs and the person's own."""
+    """CHAMELEON's group directions, from the others' pairs and the user's own together.
+
+    Attributes:
+        directions_of_group: Directions from the others' pairs alone; None where there are too few.
+    """
 
     name = "chameleon-group"
     title = "CHAMELEON, group"
@@ -127,7 +141,6 @@ class Group(Chameleon):
 
         self._others = _loaded(self.context.keep("collective/pairs", about, make))
         self.directions_of_group = self.directions(self._others, "group")
-        """Of the others alone."""
 
     def fit(self, history: History) -> Any:
         return self.shown_items(history), self.directions([*self._others, self.states(history)], "group")
@@ -137,7 +150,7 @@ class Group(Chameleon):
 
 
 class Unseen(Group):
-    """The group's directions for a person of whom nothing is in them: the paper's unseen users."""
+    """CHAMELEON's group directions for a user of whom nothing is in them: the paper's unseen users."""
 
     name = "chameleon-unseen"
     title = "CHAMELEON, group, user unseen"
@@ -163,6 +176,6 @@ def _saved(people: Sequence[States]) -> bytes:
 
 
 def _loaded(data: bytes) -> list[States]:
-    kept = load(data)
-    numbers = sorted(name.rpartition("-")[2] for name in kept if name.startswith("neutral"))
-    return [States(kept[f"personalized-{number}"], kept[f"neutral-{number}"]) for number in numbers]
+    tensors = load(data)
+    numbers = sorted(name.rpartition("-")[2] for name in tensors if name.startswith("neutral"))
+    return [States(tensors[f"personalized-{number}"], tensors[f"neutral-{number}"]) for number in numbers]

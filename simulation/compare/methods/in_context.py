@@ -1,4 +1,4 @@
-"""History in the prompt as it comes: a random part of it, or all that fits."""
+"""History in the prompt without retrieval: all that fits, or a random part."""
 
 import random
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fedperfit.simulation.compare.prompts import TEMPLATES, with_items
 
 
 class FullHistory(Method):
-    """All items that fit, the latest first."""
+    """All items that fit in the prompt, the latest first."""
 
     name = "icl-full"
     title = "full history in context"
@@ -26,7 +26,7 @@ class FullHistory(Method):
 
 
 class RandomHistory(FullHistory):
-    """k items drawn anew for each question."""
+    """A few items in the prompt, drawn anew for each question."""
 
     name = "icl-random"
     title = "random history in context"

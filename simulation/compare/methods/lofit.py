@@ -1,8 +1,8 @@
-"""LoFiT (Yin et al., 2024): offsets on the outputs of a few attention heads, chosen by learned scales first.
+"""LoFiT (Yin et al., 2024): offsets on the outputs of a few attention heads, chosen by learned scales.
 
-z <- (1 + a) z with an L1 penalty on a, learned on the others, tells which heads matter: those whose a is
-longest. Then z <- z + v on these heads alone is learned per user. z: (batch, tokens, heads, head size),
-what enters the layer's output projection; all positions, decoding included.
+First z <- (1 + a) z with an L1 penalty on a is learned on the others: the heads whose a is longest are
+chosen. Then z <- z + v on these heads alone is learned per user. z: (batch, tokens, heads, head size), the
+input of the layer's output projection; at all positions, decoding included.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,13 +22,13 @@ from fedperfit.simulation.compare.method import Family, Method
 from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 PENALTY = 5e-4
-"""On the scales' absolute values, as in LoFiT's code."""
+"""Weight of the scales' absolute values, as in LoFiT's code."""
 _OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
-"""Names of an attention's output projection."""
+"""Names that architectures give to an attention's output projection."""
 
 
 class LoFiT(Method):
-    """Heads chosen on the others, offsets per user."""
+    """Offsets per user, on heads that are chosen on the others."""
 
     name = "lofit"
     title = "LoFiT"
@@ -50,7 +50,7 @@ class LoFiT(Method):
 
         def make() -> bytes:
             scales = nn.Parameter(torch.zeros(self._shape, device=context.base.device))
-            with self._acting(lambda layer, z: z * (1 + scales[layer])):
+            with self._changed_heads(lambda layer, z: z * (1 + scales[layer])):
                 train(
                     context.base,
                     [scales],
@@ -78,7 +78,7 @@ class LoFiT(Method):
         start = torch.Generator().manual_seed(context.number(history.name, "offsets"))
         offsets = torch.randn(int(self._chosen.sum()), self._shape[-1], generator=start) * 1e-3
         v = nn.Parameter(offsets.to(context.base.device))
-        with self._acting(lambda layer, z: z + self._spread(v)[layer]):
+        with self._changed_heads(lambda layer, z: z + self._spread(v)[layer]):
             train(
                 context.base,
                 [v],
@@ -95,19 +95,19 @@ class LoFiT(Method):
         if fitted is None:
             return self.context.answer(prompts)
         offsets = self._spread(fitted)
-        with self._acting(lambda layer, z: z + offsets[layer]):
+        with self._changed_heads(lambda layer, z: z + offsets[layer]):
             return self.context.answer(prompts)
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else int(fitted.numel())
 
     def bytes_down(self) -> int:
-        """The list of heads, one bit each; a contributor would send scales."""
+        """Count the bytes of the list of heads, one bit each; a contributor would send scales."""
         return -(-self._chosen.numel() // 8)
 
     @property
     def _shape(self) -> tuple[int, int, int]:
-        """Layers, heads, head size."""
+        """Numbers of layers and heads, and the size of a head."""
         config = self.context.base.model.config
         config = getattr(config, "text_config", config)
         heads = config.num_attention_heads
@@ -115,13 +115,13 @@ class LoFiT(Method):
         return len(decoder_layers(self.context.base.model)), heads, size
 
     def _spread(self, v: torch.Tensor) -> torch.Tensor:
-        """(layers, heads, head size): v at the chosen heads, zero at others."""
+        """Put v at the chosen heads and zero elsewhere: (layers, heads, head size)."""
         spread = torch.zeros(self._shape, device=v.device)
         return spread.index_put((self._chosen,), v)
 
     @contextmanager
-    def _acting(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
-        """Inside the block every head's output z goes through `change`."""
+    def _changed_heads(self, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Iterator[None]:
+        """Within the block every head's output z goes through `change`."""
         _, heads, size = self._shape
 
         def hook(layer: int) -> Callable[[nn.Module, Any], Any]:
@@ -143,9 +143,13 @@ class LoFiT(Method):
 
 
 def _output(layer: nn.Module) -> nn.Module:
-    """The projection that joins a layer's heads. Raises InputError where none is known."""
+    """Find the projection that joins a layer's heads.
+
+    Raises:
+        InputError: The architecture has projections with other names.
+    """
     modules: dict[str, nn.Module] = dict(layer.named_modules())
     for name, module in modules.items():
         if ("attn" in name or "attention" in name) and name.rpartition(".")[2] in _OUTPUTS:
             return module
-    raise InputError(f"{type(layer).__name__}: no attention output projection that LoFiT is known for")
+    raise InputError(f"{type(layer).__name__}: LoFiT knows none of its attention output projections")

@@ -1,4 +1,4 @@
-"""LoRA by PEFT: for the task (C), for the user (P), and OPPU, the user's on top of the task's."""
+"""LoRA (Hu et al., 2022) for the task (C), for the user (P), and OPPU (Tan et al., 2024), both together."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from fedperfit.simulation.compare.adapters import (
     merged,
     targets,
 )
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import Family, Method
 from fedperfit.simulation.compare.prompts import Retrieving
 from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
@@ -52,21 +52,26 @@ class LoraP(Method):
         adapter: Adapter | None = fitted[1]
         return sum(tensor.numel() for tensor in (adapter or {}).values())
 
-    def frozen(self) -> Context:
-        """What the user's LoRA is trained on."""
+    def frozen(self) -> MethodContext:
+        """Return the context whose model the user's LoRA is trained on."""
         return self.context
 
     def pairs(self, history: History) -> list[Pair]:
-        """What is trained on."""
+        """Make the user's training pairs."""
         return self.context.pairs(history)
 
     def prompt(self, history: History, question: str) -> str:
-        """How a question is asked."""
+        """Make the prompt of a question.
+
+        Args:
+            history: The user's history.
+            question: Question as in the benchmark.
+        """
         return self.context.prompt(question)
 
 
 class LoraC(LoraP):
-    """One LoRA on q, k and v for everyone, merged."""
+    """A LoRA on q, k and v for everyone, merged into the weights."""
 
     name = "lora-c"
     title = "LoRA-C"
@@ -87,14 +92,14 @@ class LoraC(LoraP):
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         return self._merged.answer([self.prompt(fitted[0], question) for question in questions])
 
-    def frozen(self) -> Context:
+    def frozen(self) -> MethodContext:
         return self._merged
 
     def bytes_down(self) -> int:
         return self._bytes
 
     def shown(self) -> Any:
-        """What of the values decides the prompts."""
+        """Return the values that the prompts depend on."""
         return None
 
 
@@ -125,7 +130,7 @@ class OppuAsReleased(Oppu):
 
 
 class OppuRag(Retrieving, Oppu):
-    """OPPU whose prompts show what BM25 retrieves, of earlier items only while training."""
+    """OPPU whose prompts show what BM25 retrieves, in training from earlier items only."""
 
     name = "oppu-rag"
     title = "OPPU + RAG"

@@ -1,4 +1,4 @@
-"""The most frequent label, of everyone and of the user: what a method must beat to have read anything."""
+"""Most frequent label, of everyone and of the user: a method must beat both to have read anything."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from fedperfit.simulation.compare.method import Family, Method
 
 
 class GlobalMajority(Method):
-    """The others' most frequent label."""
+    """The most frequent label of the others."""
 
     name = "majority-global"
     title = "most frequent label of the others"
@@ -36,7 +36,7 @@ class GlobalMajority(Method):
 
 
 class UserMajority(GlobalMajority):
-    """The user's most frequent label, the latest of equals; the others' without history."""
+    """The user's most frequent label, the latest of equals; without history, the others'."""
 
     name = "majority-user"
     title = "most frequent label of the user"
@@ -47,5 +47,5 @@ class UserMajority(GlobalMajority):
 
 
 def _most_frequent(labels: Sequence[str], task: Task) -> str:
-    """The first of equals."""
+    """Return the most frequent label, the first of equals; without labels, the task's first."""
     return Counter(labels).most_common(1)[0][0] if labels else task.labels[0]

@@ -1,4 +1,4 @@
-"""PAG: a profile of the user, written by the model itself, before the prompt (Richardson et al., 2023)."""
+"""PAG (Richardson et al., 2023): a profile of the user, written by the model itself, before the prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from fedperfit.simulation.compare.context import NOTHING
 from fedperfit.simulation.compare.method import Family, Method
 from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
-_ASKED = {
+_INSTRUCTIONS = {
     "LaMP_2N": "Look at the following past articles this user has written and determine the most popular "
     "category they tend to write about. Answer in the following form: most popular category: <category>",
     "LaMP_2M": "Look at the following past movies this user has watched and determine the most popular tag "
@@ -26,11 +26,11 @@ _ASKED = {
     "LaMP_7": "Given this person's previous tweets, try to describe a template for their tweets. Only give "
     "the template description, nothing else.",
 }
-"""What the model is asked to write, per task."""
+"""Instruction for the profile per task."""
 
 
 class Pag(Method):
-    """The profile is written once per user, from the latest items, greedily."""
+    """A profile written greedily, once per user, from the latest items."""
 
     name = "pag"
     title = "PAG (profile)"
@@ -41,15 +41,15 @@ class Pag(Method):
         items = history.items[: -self.values["items"] - 1 : -1]
         if not items:
             return ""
-        asked = with_items(self.context, items, f"{_ASKED[self.context.task.name]}\n", SENTENCES)
-        return self.context.keep("profiles/profile", asked, lambda: self._write(asked).encode()).decode()
+        prompt = with_items(self.context, items, f"{_INSTRUCTIONS[self.context.task.name]}\n", SENTENCES)
+        return self.context.keep("profiles/profile", prompt, lambda: self._write(prompt).encode()).decode()
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         profile = f"{fitted}\n" if fitted else ""
         return self.context.answer([profile + self.context.prompt(question) for question in questions])
 
-    def _write(self, asked: str) -> str:
+    def _write(self, prompt: str) -> str:
         base = self.context.base
-        (row,) = encode(base, [Pair(asked, "")], reserve=MAX_NEW_TOKENS)
+        (row,) = encode(base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
         (text,) = generate(base, NOTHING, [Question(row.prompt)], batch_size=1)
         return text

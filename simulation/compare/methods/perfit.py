@@ -1,4 +1,4 @@
-"""PerFit and its ablations (ICLR 2026): stage 1 on the others, stage 2 on the user, on top of it."""
+"""PerFit (ICLR 2026) and its ablations: stage 1 on the others, stage 2 on the user, on top of it."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -26,7 +26,11 @@ from fedperfit.simulation.compare.shifts import (
 
 
 class Stage1(Method):
-    """The collective shift alone."""
+    """PerFit's collective shift alone.
+
+    Attributes:
+        shared: The collective shift.
+    """
 
     name = "perfit-stage1"
     title = "PerFit, stage 1 only"
@@ -51,27 +55,32 @@ class Stage1(Method):
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         history, own = fitted
-        acting = stack(self.context, [self.shared], own)
-        return self.context.answer([self.prompt(history, q) for q in questions], acting)
+        shifts = stack(self.context, [self.shared], own)
+        return self.context.answer([self.prompt(history, q) for q in questions], shifts)
 
     def bytes_down(self) -> int:
         return self._bytes
 
     def pairs(self, history: History) -> list[Pair]:
-        """What is trained on."""
+        """Make the user's training pairs."""
         return self.context.pairs(history)
 
     def prompt(self, history: History, question: str) -> str:
-        """How a question is asked."""
+        """Make the prompt of a question.
+
+        Args:
+            history: The user's history.
+            question: Question as in the benchmark.
+        """
         return self.context.prompt(question)
 
     def shown(self) -> Any:
-        """What of the values decides the prompts."""
+        """Return the values that the prompts depend on."""
         return None
 
 
 class PerFit(Stage1):
-    """Both stages."""
+    """PerFit with both stages."""
 
     name = "perfit"
     title = "PerFit"
@@ -83,7 +92,12 @@ class PerFit(Stage1):
         return history, self.personal(examples, history.name) if examples else None
 
     def personal(self, examples: Sequence[Example], name: str) -> Shift:
-        """The personal shift fitted to `examples` on top of the collective one."""
+        """Fit the personal shift to `examples` on top of the collective one.
+
+        Args:
+            examples: The user's training examples.
+            name: The user's name, which seeds the start and the order of items.
+        """
         return fitted(
             self.context,
             examples,
@@ -101,7 +115,7 @@ class PerFit(Stage1):
 
 
 class PerFitSmall(PerFit):
-    """PerFit with a personal rank of 2: in small models, too, less than a twelfth of OPPU's parameters."""
+    """PerFit with a personal rank of 2: also in small models less than a twelfth of OPPU's parameters."""
 
     name = "perfit-small"
     title = "PerFit, personal rank 2"
@@ -109,7 +123,9 @@ class PerFitSmall(PerFit):
 
 
 class PerFitFederated(PerFit):
-    """PerFit whose collective shift is averaged over rounds of the others' own training, pooling nothing."""
+    """PerFit whose collective shift is averaged over rounds of the others' own training; nothing is
+    pooled.
+    """
 
     name = "perfit-federated"
     title = "PerFit, stage 1 federated"
@@ -124,7 +140,7 @@ class PerFitFederated(PerFit):
 
 
 class PerFitRag(Retrieving, PerFit):
-    """PerFit whose prompts show what BM25 retrieves, of earlier items only while training."""
+    """PerFit whose prompts show what BM25 retrieves, in training from earlier items only."""
 
     name = "perfit-rag"
     title = "PerFit + RAG"
@@ -153,12 +169,12 @@ class _Alone(Method):
         return 0 if fitted is None else fitted.shape.parameters
 
     def rank(self) -> int:
-        """Of the personal shift."""
+        """Return the rank of the personal shift."""
         return int(self.values["personal-rank"])
 
 
 class Stage2(_Alone):
-    """The paper's ablation P: at PerFit's layers and positions, with its r_p."""
+    """PerFit's ablation P: stage 2 alone, at PerFit's layers and positions, with its r_p."""
 
     name = "perfit-stage2-p"
     title = "PerFit, stage 2 only (P)"
@@ -167,7 +183,7 @@ class Stage2(_Alone):
 
 
 class Stage2Both(Stage2):
-    """The paper's ablation C+P: the same with the parameters of both stages, r_c + r_p."""
+    """PerFit's ablation C+P: stage 2 alone with the parameters of both stages, r_c + r_p."""
 
     name = "perfit-stage2-cp"
     title = "PerFit, stage 2 only (C+P)"
@@ -177,7 +193,9 @@ class Stage2Both(Stage2):
 
 
 class LoReft(_Alone):
-    """LoReFT per user, with layers, positions and rank of its own; `all` layers is pyreft's default."""
+    """LoReFT (Wu et al., 2024) per user, with layers, positions and rank of its own; pyreft takes `all`
+    layers.
+    """
 
     name = "loreft"
     title = "LoReFT per user"

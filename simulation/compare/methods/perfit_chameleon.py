@@ -1,4 +1,4 @@
-"""PerFit and CHAMELEON together: what suits a person is chosen on their own items."""
+"""PerFit and CHAMELEON together: the stage that suits a user is chosen on their own items."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,12 +13,12 @@ from fedperfit.simulation.compare.methods.perfit import PerFit
 from fedperfit.simulation.compare.shifts import stack
 
 ITEMS = 10
-"""Of each other user, that directions are found from: as in CHAMELEON's paper."""
+"""Items of each other user that directions are found from, as in CHAMELEON's paper."""
 COLLECTIVE, DIRECTIONS, PERSONAL = "collective", "directions", "personal"
 
 
 class ColdStart(PerFit):
-    """On the collective shift nothing more, the group's CHAMELEON directions, or a personal shift."""
+    """PerFit's collective shift, with nothing more, the group's CHAMELEON directions, or a personal shift."""
 
     name = "perfit-chameleon"
     title = "PerFit + CHAMELEON, chosen per user"
@@ -67,7 +67,7 @@ class ColdStart(PerFit):
         return super().bytes_down() + self._directions_bytes
 
     def _fixed(self) -> dict[str, Intervention]:
-        """What acts without anything of the person's own."""
+        """Return the interventions that need nothing of the user's own, by name."""
         intervention = {COLLECTIVE: Intervention([self.shared])}
         if self._directions is not None:
             intervention[DIRECTIONS] = Intervention(

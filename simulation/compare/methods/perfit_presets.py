@@ -1,4 +1,4 @@
-"""PerFit without a search: by a preset, and with layers and ranks chosen from the others' pulls."""
+"""PerFit without a search: values of a preset, and layers and ranks chosen from the others' gradients."""
 
 from collections.abc import Sequence
 
@@ -7,21 +7,22 @@ from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import PERSONAL_SHARE, LayerGradient, select_layers
-from fedperfit.simulation.compare.context import Context, Values
+from fedperfit.simulation.compare.context import MethodContext, Values
 from fedperfit.simulation.compare.methods.perfit import PerFit
 
 PRESET = "small_model"
+"""Name of the preset."""
 
 
 class Preset(PerFit):
-    """The values of the preset for small models."""
+    """PerFit with the values of the preset for small models."""
 
     name = "perfit-preset"
     title = "PerFit, preset values"
     builds_on = None
     space = {}
 
-    def __init__(self, context: Context, values: Values) -> None:
+    def __init__(self, context: MethodContext, values: Values) -> None:
         preset = read_preset(PRESET)
         depth = context.base.card.layers
         layers = sorted({round(layer * depth / preset["layers-of"]) for layer in preset["layers"]})
@@ -39,10 +40,12 @@ class Preset(PerFit):
 
 
 class Auto(Preset):
-    """The same, but for layers and ranks: those the others' pulls tell, one backward pass of each pair."""
+    """PerFit with layers and ranks chosen from the others' layer gradients, one backward pass of each
+    pair.
+    """
 
     name = "perfit-auto"
-    title = "PerFit, layers and ranks by pulls"
+    title = "PerFit, layers and ranks by gradients"
 
     def learn(self, others: Sequence[History]) -> None:
         layer_gradients = self.layer_gradients(others)
@@ -52,7 +55,7 @@ class Auto(Preset):
         super().learn(others)
 
     def layer_gradients(self, others: Sequence[History]) -> list[LayerGradient]:
-        """Of each other user who has pairs."""
+        """Compute the layer gradients of each other user who has pairs."""
         at = Positions.parse(self.values["positions"])
         several = [self.context.pairs(other) for other in self.context.collective_histories(others)]
         return [

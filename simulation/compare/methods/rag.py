@@ -1,4 +1,4 @@
-"""Retrieval: the items BM25 finds nearest to the question, in its prompt."""
+"""Retrieval: the items that BM25 finds nearest to the question, in its prompt."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from fedperfit.simulation.compare.prompts import TEMPLATES, retrieving_prompt
 
 
 class _Rag(Method):
-    """How items are shown is chosen on validation."""
+    """Retrieved items in the prompt; the form in which they are shown is chosen on validation."""
 
     family = Family.PROMPT
 
@@ -20,7 +20,7 @@ class _Rag(Method):
 
 
 class Rag1(_Rag):
-    """k = 1."""
+    """Retrieval of the nearest item."""
 
     name = "rag-1"
     title = "RAG (BM25), k = 1"
@@ -28,7 +28,7 @@ class Rag1(_Rag):
 
 
 class Rag2(_Rag):
-    """k = 2."""
+    """Retrieval of the two nearest items."""
 
     name = "rag-2"
     title = "RAG (BM25), k = 2"
@@ -36,7 +36,7 @@ class Rag2(_Rag):
 
 
 class Rag4(_Rag):
-    """k = 4."""
+    """Retrieval of the four nearest items."""
 
     name = "rag-4"
     title = "RAG (BM25), k = 4"

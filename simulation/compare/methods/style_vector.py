@@ -1,7 +1,7 @@
 """StyleVector (Zhang et al., 2025): the mean difference between the user's and the model's own answers.
 
-s = mean_i [h(x_i + y_i) - h(x_i + y'_i)], h the hidden state of the last token after a layer, y' what the
-base model answers. alpha s is added there while decoding: at the last prompt token and all after it.
+s = mean_i [h(x_i + y_i) - h(x_i + y'_i)], h the hidden state of the last token after a layer, y' the base
+model's answer. alpha s is added there while decoding: at the last prompt token and all after it.
 """
 
 from collections.abc import Sequence
@@ -19,12 +19,13 @@ from fedperfit.protocol.tasks import Kind, Pair
 from fedperfit.simulation.compare.method import Family, Method
 
 _LAYERS = (0.25, 0.4, 0.5, 0.6, 0.75)
+"""Layers to search among, as parts of the depth."""
 _ROWS = 32
-"""Rows run at once."""
+"""Rows that are run at once."""
 
 
 class StyleVector(Method):
-    """Nothing is trained; layer, strength and the number of items are chosen on validation."""
+    """A style vector per user; layer, strength and the number of items are chosen on validation."""
 
     name = "style-vector"
     title = "StyleVector"
@@ -35,11 +36,11 @@ class StyleVector(Method):
         pairs = self.context.pairs(history)[-self.values["items"] :]
         if not pairs:
             return None
-        told = self._last([Pair(pair.prompt, pair.target.rstrip()) for pair in pairs])
+        user_states = self._last([Pair(pair.prompt, pair.target.rstrip()) for pair in pairs])
         answers = self.context.answer([pair.prompt for pair in pairs])
         form = self.context.form
         own = [Pair(p.prompt, self.context.task.target(a, form)) for p, a in zip(pairs, answers, strict=True)]
-        return self.values["alpha"] * (told - self._last(own)).mean(0)
+        return self.values["alpha"] * (user_states - self._last(own)).mean(0)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         prompts = [self.context.prompt(question) for question in questions]
@@ -59,18 +60,18 @@ class StyleVector(Method):
 
     @torch.no_grad()
     def _last(self, pairs: Sequence[Pair]) -> torch.Tensor:
-        """(pairs, d) after the layer, at each row's last token."""
+        """Return the states after the layer at each row's last token: (pairs, d)."""
         examples = self.context.encode(pairs)
         states = []
         for start in range(0, len(examples), _ROWS):
             batch = collate(examples[start : start + _ROWS], self.context.base.device)
-            kept: list[torch.Tensor] = []
-            with changing(self.context.base.model, [self._layer], _keeping(kept)):
+            states_of_batch: list[torch.Tensor] = []
+            with changing(self.context.base.model, [self._layer], _recording(states_of_batch)):
                 self.context.base.model(
                     input_ids=batch.ids, attention_mask=batch.attention.long(), logits_to_keep=1
                 )
             ends = batch.attention.sum(1) - 2  # the end token closes each row
-            states.append(kept[0][torch.arange(len(ends)), ends].float())
+            states.append(states_of_batch[0][torch.arange(len(ends)), ends].float())
         return torch.cat(states)
 
     @torch.inference_mode()
@@ -97,7 +98,9 @@ class StyleVector(Method):
 
     @torch.inference_mode()
     def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
-        """The label with the highest log-likelihood; what no label can change of the prompt is run once."""
+        """Return the number of the label with the highest log-likelihood; the unchanged part of the prompt
+        is run once.
+        """
         base, start = self.context.base, len(prompt) - 1
         labels = label_tokens(base, self.context.task, self.context.form)
         layers = range(len(decoder_layers(base.model)))
@@ -127,9 +130,9 @@ class StyleVector(Method):
         return int((logs * batch.target[:, 1:]).sum(1).argmax())
 
 
-def _keeping(kept: list[torch.Tensor]) -> Any:
+def _recording(states: list[torch.Tensor]) -> Any:
     def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        kept.append(hidden)
+        states.append(hidden)
         return hidden
 
     return change

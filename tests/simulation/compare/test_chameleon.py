@@ -13,7 +13,7 @@ from fedperfit.protocol.shift.selection import select_layers
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, read_json_lines
 from fedperfit.simulation.compare.cells import MAIN, WorkerState, WorkUnit
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import SETTINGS, extend
@@ -31,7 +31,7 @@ def state(tmp_path_factory) -> WorkerState:
 
 
 @pytest.fixture(scope="module")
-def context(state) -> Context:
+def context(state) -> MethodContext:
     return state.context("LaMP_2M", 0)
 
 
@@ -40,7 +40,7 @@ def people(state) -> Participants:
     return state.participants("LaMP_2M")
 
 
-def made(name: str, context: Context, people: Participants, **values: object):
+def made(name: str, context: MethodContext, people: Participants, **values: object):
     method = METHODS[name](context, VALUES | values)
     method.learn(people.others)
     return method

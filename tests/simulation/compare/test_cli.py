@@ -106,7 +106,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
         (["--method-file", "nowhere.py"], "nowhere.py"),
         (["--base-model", "./nowhere"], "no such folder"),
         (["--encoder", "./nowhere"], "no sentence encoder"),
-        (["--values-of", "nowhere"], "no comparison"),
+        (["--values-of", "nowhere"], "holds no comparison"),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, arguments, reason, monkeypatch, capsys):

@@ -14,7 +14,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS, PromptForm
 from fedperfit.simulation.compare import adapters
 from fedperfit.simulation.compare.cells import WorkerState
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import lineage, registry
 from fedperfit.simulation.compare.methods import style_vector
 from fedperfit.simulation.compare.search import drawn
@@ -33,7 +33,7 @@ def state(tmp_path_factory) -> WorkerState:
 
 
 @pytest.fixture(scope="module")
-def context(state) -> Context:
+def context(state) -> MethodContext:
     return state.context("LaMP_2M", 0)
 
 
@@ -128,12 +128,12 @@ def test_the_ablations_have_the_papers_ranks(context, people):
 
 def test_a_collective_part_is_made_once(context, people, monkeypatch):
     made = []
-    keep = Context.keep
+    keep = MethodContext.keep
 
     def counting(self, name, about, make):
         return keep(self, name, about, lambda: made.append(name) or make())
 
-    monkeypatch.setattr(Context, "keep", counting)
+    monkeypatch.setattr(MethodContext, "keep", counting)
     values = SHIFT | {"rank": 7}
     for name in ("perfit-stage1", "perfit"):
         method = METHODS[name](context, values | OWN)

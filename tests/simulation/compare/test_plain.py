@@ -12,7 +12,7 @@ from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.rows import batch_loss, collate
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.simulation.compare.adapters import _wrapped, targets
-from fedperfit.simulation.compare.baseline_training import shared_beginning, step_loss, train
+from fedperfit.simulation.compare.baseline_training import shared_prefix, step_loss, train
 
 
 def base_of(name: str) -> BaseModel:
@@ -34,11 +34,11 @@ def examples(rng: random.Random, shared: int, rows: int) -> list[Example]:
 
 @pytest.mark.parametrize("name", list(CONFIGS))
 @pytest.mark.parametrize("shared", [0, 1, 2, 9])
-def test_a_shared_beginning_changes_neither_loss_nor_gradients(name, shared):
+def test_a_shared_prefix_changes_neither_loss_nor_gradients(name, shared):
     base = base_of(name)
     rng = random.Random(shared)
     rows = examples(rng, shared, 5)
-    known = shared_beginning(base, rows)
+    known = shared_prefix(base, rows)
     assert known == shared or name == "gemma3"
     torch.manual_seed(0)
     with _wrapped(base, 2, targets(base, collective=False)) as model:

@@ -11,7 +11,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.tasks import TASKS, PromptForm
-from fedperfit.simulation.compare.context import Context
+from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.prompts import (
     PAIRS,
     SENTENCES,
@@ -26,8 +26,8 @@ WORDS = "storm harbour queen robot laughter museum forest banker violin desert".
 BASE = load("embedded", device="cpu", dtype="float32")
 
 
-def context(task: str, folder) -> Context:
-    return Context(BASE, TASKS[task], PromptForm.LAMP, 0, ItemCache(BASE), folder)
+def context(task: str, folder) -> MethodContext:
+    return MethodContext(BASE, TASKS[task], PromptForm.LAMP, 0, ItemCache(BASE), folder)
 
 
 def item(task: str, rng: random.Random, words: int = 6) -> dict[str, str]:

@@ -67,11 +67,11 @@ def test_lineage_is_in_the_order_of_building():
         (f"{METHOD}class A(Method):\n    name = 'base'\n    title = 'again'\n", "two methods are called"),
         (
             f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'b'\n",
-            "which cannot be",
+            "no such method",
         ),
         (
             f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'a'\n",
-            "which cannot be",
+            "which builds on a",
         ),
     ],
 )

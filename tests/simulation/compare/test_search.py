@@ -80,11 +80,11 @@ def test_values_of_another_comparison_are_taken_over(tmp_path):
     for changed, reason in (
         ({"draws": 3}, "its draws is 2"),
         ({"prompt_form": "oppu"}, "its prompt-form"),
-        ({"methods": ["lora-p"]}, "no search that is wanted"),
+        ({"methods": ["lora-p"]}, "no search that this comparison needs"),
     ):
         with pytest.raises(InputError, match=reason):
             started(tmp_path / "other", **taken | changed, values_of=str(first.folder))
-    with pytest.raises(InputError, match="no comparison"):
+    with pytest.raises(InputError, match="holds no comparison"):
         started(tmp_path / "other", **taken, values_of=str(tmp_path / "nowhere"))
     assert not (tmp_path / "other" / "settings.json").exists()
 
