@@ -1,1 +1,1 @@
-"""What a history does inside the frozen model: delta-vectors, their directions, and controls."""
+"""Delta-vectors: how a user's history moves hidden states, their directions, and controls."""

@@ -1,4 +1,4 @@
-"""From one task's delta-vectors to its figures, as JSON values, and to whether the paper's findings hold."""
+"""Figures of one task from its delta-vectors, as JSON values, and whether the paper's findings hold."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,23 @@ from fedperfit.simulation.analyze.spectra import (
     shares,
     spread_estimate,
 )
-from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, Asked
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, UserTexts
 
 MIDDLE = 15 / 32
-"""Depth of the headline's layer: the paper's layers are 14 to 16 of 32."""
+"""Depth of the layer in the table, as a part of the model's; PerFit's layers are 14 to 16 of 32."""
 FEW = 0.25
-"""Of the directions there can be, min(users, d): at most so many are few."""
+"""Largest part of all possible directions, min(users, d), that counts as few."""
 HOLDS, FAILS, CHANCE = "holds", "does not hold", "within chance"
 
 
-def describe(task: Task, users: Sequence[Asked], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """All figures of one task. deltas: by kind of text (users, layers, d)."""
+def describe(task: Task, users: Sequence[UserTexts], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Compute all figures of one task.
+
+    Args:
+        task: LaMP task.
+        users: Users with their questions and texts.
+        deltas: Delta-vectors by kind of text: (users, layers, d).
+    """
     depth = deltas[HISTORY].shape[1]
     middle = min(depth - 1, round(MIDDLE * depth))
     at_middle = {kind: v[:, middle] for kind, v in deltas.items()}
@@ -51,11 +57,14 @@ def describe(task: Task, users: Sequence[Asked], deltas: Mapping[str, torch.Tens
 
 
 def layer_statistics(deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Ranks and coordinates at one layer, per kind of text. deltas: (users, d) by kind, HISTORY among them.
+    """Compute ranks and coordinates at one layer, per kind of text.
 
-    shift: mean coordinate on the direction of history, which other users decide; own-shift: likewise on the
-    kind's own direction; difference: history's coordinate less this kind's, paired; length: root mean square
-    of |v_i|.
+    `shift` is the mean coordinate on the direction of history, fitted on other users; `own-shift` likewise on
+    the kind's own direction; `difference` is history's coordinate less this kind's, paired; `length` is the
+    root mean square of |v_i|.
+
+    Args:
+        deltas: Delta-vectors by kind of text, `HISTORY` among them: (users, d).
     """
     own = held_out_coordinates(deltas[HISTORY], deltas[HISTORY])
     first = direction(deltas[HISTORY])
@@ -77,9 +86,11 @@ def layer_statistics(deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
 
 
 def findings(layer: Mapping[str, Any], directions: int) -> dict[str, Any]:
-    """The paper's two findings at one layer, and for each whether it is special to a user's own history.
+    """Judge the paper's two findings at one layer, and whether each is special to a user's own history.
 
-    directions: how many there can be.
+    Args:
+        layer: Figures of the layer, as `layer_statistics` makes them.
+        directions: Number of directions there can be.
     """
     few = max(1, int(FEW * directions))
     ranks = layer[HISTORY]["ranks"]["0.9"]
@@ -103,7 +114,7 @@ def findings(layer: Mapping[str, Any], directions: int) -> dict[str, Any]:
 
 
 def beyond_zero(difference: Estimate) -> str:
-    """Whether a difference is above zero, below it, or either by chance."""
+    """Say whether a difference is above zero, below it, or either by chance."""
     return HOLDS if difference["low"] > 0 else FAILS if difference["high"] < 0 else CHANCE
 
 
@@ -112,8 +123,8 @@ def _curve(v: torch.Tensor) -> dict[str, list[float]]:
     return {"value": shares(v).tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
-def _people(task: Task, users: Sequence[Asked], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Per user, in one order: name, coordinates, place on the map, and what the user prefers."""
+def _people(task: Task, users: Sequence[UserTexts], deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Collect per user, in one order: name, coordinates, place on the map, and what the user prefers."""
     v = deltas[HISTORY]
     result: dict[str, Any] = {
         "names": [user.target.history.name for user in users],

@@ -1,4 +1,7 @@
-"""Plots of a delta-vector study: spectrum, coordinates, layers, and a map of users."""
+"""Plots of a delta-vector study: spectrum, coordinates, layers, and a map of users.
+
+Each is made from the figures of one task, as in metrics.json.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,12 +18,13 @@ from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM
 from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, band, svg
 
 COLOURS = {HISTORY: PERSONAL, RANDOM: BASE, OTHER: COLLECTIVE}
+"""Colour of each kind of text."""
 _MARKERS = "osD^vP*X<>"
 _RANK_COLOURS = ("#f0a36b", "#d1495b", "#7b2d43")
 
 
 def spectrum(about: Mapping[str, Any]) -> str:
-    """Share of the squared length that the first directions carry, of history and of the controls."""
+    """Draw the share of the squared length that the first directions carry, with the controls."""
 
     def draw(axes: Axes) -> None:
         most = min(len(about["spectrum"][HISTORY]["value"]), 32)
@@ -58,7 +62,7 @@ def spectrum(about: Mapping[str, Any]) -> str:
 
 
 def coordinates(about: Mapping[str, Any]) -> str:
-    """Each user's coordinate on the collective direction, and the means with their intervals."""
+    """Draw each user's coordinate on the collective direction, and the means with their intervals."""
     drawn = about["people"]["coordinates"]
     layer = about["layers"][about["middle"]]
 
@@ -79,17 +83,19 @@ def coordinates(about: Mapping[str, Any]) -> str:
 
 
 def ranks(about: Mapping[str, Any]) -> str:
-    """rank(tau) of history by layer, and of random text."""
+    """Draw rank(tau) of history and of random text by layer."""
 
     def draw(axes: Axes) -> None:
         places = list(range(len(about["layers"])))
         for tau, colour in zip(TAUS, _RANK_COLOURS, strict=True):
-            of = {
+            by_kind = {
                 kind: [layer[kind]["ranks"][f"{tau:g}"] for layer in about["layers"]]
                 for kind in (HISTORY, RANDOM)
             }
-            band(axes, places, of[HISTORY], colour, f"{HISTORY}, {tau:g}")
-            axes.plot(places, [r["value"] for r in of[RANDOM]], ":", color=colour, label=f"{RANDOM}, {tau:g}")
+            band(axes, places, by_kind[HISTORY], colour, f"{HISTORY}, {tau:g}")
+            axes.plot(
+                places, [r["value"] for r in by_kind[RANDOM]], ":", color=colour, label=f"{RANDOM}, {tau:g}"
+            )
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _by_layer(axes, about)
@@ -100,7 +106,7 @@ def ranks(about: Mapping[str, Any]) -> str:
 
 
 def shifts(about: Mapping[str, Any]) -> str:
-    """Mean coordinate by layer, in parts of the length of history's delta-vectors there."""
+    """Draw the mean coordinate by layer, in parts of the length of history's delta-vectors there."""
 
     def draw(axes: Axes) -> None:
         places = list(range(len(about["layers"])))
@@ -129,7 +135,7 @@ def _by_layer(axes: Axes, about: Mapping[str, Any]) -> None:
 
 
 def people(about: Mapping[str, Any]) -> str:
-    """Users by the first two principal coordinates of their delta-vectors, coloured by what they prefer."""
+    """Draw users by the first two principal coordinates of their delta-vectors, coloured by preference."""
     drawn = about["people"]
 
     def draw(axes: Axes) -> None:
@@ -147,15 +153,15 @@ def people(about: Mapping[str, Any]) -> str:
 
 
 def _groups(axes: Axes, places: "np.ndarray[Any, Any]", labels: Sequence[str]) -> None:
-    """Labels that one user alone prefers share a colour."""
+    """Draw users by label; labels that one user alone prefers share a colour."""
     counts = Counter(labels)
     several = sorted(label for label, count in counts.items() if count > 1)
     palette = colormaps["tab10"].colors  # type: ignore[attr-defined]
     for n, label in enumerate(several):
-        who = [place for place, one in enumerate(labels) if one == label]
+        members = [place for place, one in enumerate(labels) if one == label]
         colour, marker = palette[n % len(palette)], _MARKERS[n % len(_MARKERS)]
         axes.plot(
-            *places[who].T, marker, color=colour, ms=6.5, mec="white", label=f"{label} ({counts[label]})"
+            *places[members].T, marker, color=colour, ms=6.5, mec="white", label=f"{label} ({counts[label]})"
         )
     rest = [place for place, one in enumerate(labels) if counts[one] == 1]
     if rest:

@@ -1,7 +1,7 @@
-"""The maths of a delta-vector study, on v: (users, d), one delta-vector per user at one layer.
+"""Mathematics of a delta-vector study, on v: (users, d), one delta-vector per user at one layer.
 
 The collective coordinate of user i is <v_i, u1>, u1 the first right singular vector of v, uncentred, with the
-sign that makes the mean positive (reference, section 4). What is fitted is measured on other users.
+sign that makes the mean positive, after PerFit (ICLR 2026). What is fitted is measured on other users.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,35 +14,45 @@ from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
 from fedperfit.simulation.report.bootstrap import Bootstrap
 
 TAUS = (0.8, 0.9, 0.95)
+"""Shares of the squared length for which ranks are computed."""
 HALVINGS = 20
-"""Random halvings of the users, over which what is measured on other users is averaged."""
+"""Random halvings of the users, over which figures measured on other users are averaged."""
 PERMUTATIONS = 2000
+"""Permutations of the labels that chance is estimated from."""
 _NORMAL = 1.96
 """Standard errors on either side of a 95 % interval."""
 
 Estimate = dict[str, float]
-"""`value` and its 95 % interval, `low` to `high`."""
+"""A `value` and its 95 % interval, `low` to `high`."""
 
 
 def shares(v: torch.Tensor) -> torch.Tensor:
-    """(directions,) share of the squared length of v that its first 1, 2, … right singular vectors carry."""
+    """Share of the squared length of v that its first 1, 2, … right singular vectors carry: (directions,)."""
     return _cumulated(torch.linalg.svdvals(v.double()).square())
 
 
 def _cumulated(energy: torch.Tensor) -> torch.Tensor:
-    """energy: (…, directions), largest first."""
+    """Cumulate the shares of energy: (…, directions), largest first."""
     return (energy.cumsum(-1) / energy.sum(-1, keepdim=True)).clamp(0, 1)
 
 
 def rank(curve: torch.Tensor, tau: float) -> int:
-    """The least number of directions from which on `curve` (directions,) reaches `tau`."""
+    """Count the first directions that together carry a share of at least `tau`.
+
+    Args:
+        curve: Share that the first 1, 2, … directions carry: (directions,).
+        tau: Share to reach.
+    """
     return int((curve < tau - 1e-9).sum()) + 1
 
 
 def share_band(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lower and upper curve (directions,) of a 95 % interval about `shares`, by the jackknife over users.
+    """Bound `shares` by a 95 % interval, by the jackknife over users.
 
-    Not by the bootstrap: a user drawn twice adds no direction, so that resamples have too low a rank.
+    The bootstrap would not do: a user drawn twice adds no direction, so that resamples have too low a rank.
+
+    Returns:
+        Lower and upper curve, each (directions,).
     """
     curve = shares(v)
     users = len(v)
@@ -58,7 +68,7 @@ def share_band(v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def rank_estimates(v: torch.Tensor) -> dict[str, Estimate]:
-    """rank(tau) by tau; an interval is where the band about the shares reaches tau."""
+    """Estimate rank(tau) for each of `TAUS`; an interval ends where the band about the shares reaches tau."""
     curve, (low, high) = shares(v), share_band(v)
     return {
         f"{tau:g}": {"value": rank(curve, tau), "low": rank(high, tau), "high": rank(low, tau)}
@@ -67,14 +77,17 @@ def rank_estimates(v: torch.Tensor) -> dict[str, Estimate]:
 
 
 def direction(v: torch.Tensor) -> torch.Tensor:
-    """u1: (d,), from the first left singular vector, an eigenvector of v vᵀ (users, users)."""
+    """Return u1 of v: (d,).
+
+    It is computed from the first left singular vector, an eigenvector of v vᵀ: (users, users).
+    """
     left = torch.linalg.eigh(v.double() @ v.double().T).eigenvectors[:, -1]
     first = torch.nn.functional.normalize(left @ v.double(), dim=0)
     return -first if (v.double() @ first).mean() < 0 else first
 
 
 def halves(users: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Who is fitted on and who is measured, both ways round for each of the random halvings."""
+    """Yield who is fitted on and who is measured, both ways round for each of the random halvings."""
     generator = torch.Generator().manual_seed(0)
     for _ in range(HALVINGS):
         order = torch.randperm(users, generator=generator)
@@ -84,7 +97,12 @@ def halves(users: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def held_out_coordinates(fitted: torch.Tensor, measured: torch.Tensor) -> torch.Tensor:
-    """(users,) coordinates of `measured` (users, d) on u1 of the other half's `fitted` (users, d)."""
+    """Compute coordinates on u1 that is fitted on the other half of the users: (users,).
+
+    Args:
+        fitted: Vectors that u1 is fitted on: (users, d).
+        measured: Vectors whose coordinates are measured: (users, d).
+    """
     total = torch.zeros(len(fitted), dtype=torch.float64)
     for fit, rest in halves(len(fitted)):
         total[rest] += measured[rest].double() @ direction(fitted[fit])
@@ -92,7 +110,7 @@ def held_out_coordinates(fitted: torch.Tensor, measured: torch.Tensor) -> torch.
 
 
 def held_out_shares(v: torch.Tensor) -> torch.Tensor:
-    """(directions,) share of the squared length of users that the other half's first directions carry."""
+    """Share of the users' squared length that the other half's first directions carry: (directions,)."""
     curves = []
     for fit, rest in halves(len(v)):
         basis = torch.linalg.svd(v[fit].double(), full_matrices=False).Vh  # (directions, d)
@@ -102,12 +120,12 @@ def held_out_shares(v: torch.Tensor) -> torch.Tensor:
 
 
 def mean_estimate(x: torch.Tensor) -> Estimate:
-    """Mean of x (users,), with an interval bootstrapped over users."""
+    """Estimate the mean of x: (users,), with an interval bootstrapped over users."""
     return _bootstrapped(x, lambda weights, values: weights @ values)
 
 
 def spread_estimate(x: torch.Tensor) -> Estimate:
-    """Standard deviation of x (users,) over users, likewise."""
+    """Estimate the standard deviation over users of x: (users,), with an interval bootstrapped over users."""
     correction = len(x) / (len(x) - 1)
 
     def spread(weights: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,7 +139,12 @@ def _bootstrapped(
     x: torch.Tensor,
     statistic: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]],
 ) -> Estimate:
-    """statistic: from weights (samples, users), each row of sum 1, and x to one value per sample."""
+    """Estimate a statistic of x: (users,), with an interval bootstrapped over users.
+
+    Args:
+        x: A value per user: (users,).
+        statistic: Maps weights (samples, users), each row of sum 1, and x to a value per sample.
+    """
     values, users = x.double().numpy(), len(x)
     drawn = statistic(Bootstrap(0, BOOTSTRAP_SAMPLES).weights(users) / users, values)
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -130,9 +153,15 @@ def _bootstrapped(
 
 
 def grouping(v: torch.Tensor, labels: Sequence[str]) -> dict[str, float]:
-    """Share of the variance of v (users, d) between users of different labels, and what chance would give.
+    """Compute the share of the variance of v that is between users of different labels.
 
-    chance: its mean over permutations of the labels; p: how many of them have as large a share.
+    Args:
+        v: Delta-vectors: (users, d).
+        labels: Label of each user.
+
+    Returns:
+        `share`, `chance`, its mean over permutations of the labels, and `p`, the part of them with as large a
+        share.
     """
     x = v.double() - v.double().mean(0)
     names = sorted(set(labels))
@@ -150,7 +179,7 @@ def grouping(v: torch.Tensor, labels: Sequence[str]) -> dict[str, float]:
 
 
 def principal_coordinates(v: torch.Tensor) -> torch.Tensor:
-    """(users, 2) of v, centred."""
+    """First two principal coordinates of v, centred: (users, 2)."""
     x = v.double() - v.double().mean(0)
     basis: torch.Tensor = torch.linalg.svd(x, full_matrices=False).Vh[:2]
     return x @ basis.T

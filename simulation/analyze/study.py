@@ -1,4 +1,4 @@
-"""One delta-vector study: people, vectors, figures, report."""
+"""Delta-vector study in its folder: users, vectors, figures, report."""
 
 import csv
 import io
@@ -14,22 +14,31 @@ from fedperfit.protocol.tasks import PromptForm, task_by_name
 from fedperfit.simulation.analyze.findings import describe
 from fedperfit.simulation.analyze.page import write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
-from fedperfit.simulation.analyze.vectors import asked, delta_vectors
+from fedperfit.simulation.analyze.vectors import delta_vectors, user_texts
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
 
 SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
+"""Names of the files in the folder of a study."""
 _SEED = 0
-"""Of the random texts."""
+"""Seed of the random texts."""
 
 
 def run_study(
     folder: Path, settings: AnalyzeSettings, on_user: Callable[[str, int, int], None]
 ) -> dict[str, Any]:
-    """Run a new study in `folder`; returns its metrics. on_user hears of the task, users done and users.
+    """Run a new study; what is written after each task stays when a later one fails.
 
-    What is written after each task stays when a later one fails.
-    Raises InputError when the folder is not empty, or for data, model or settings that do not serve.
+    Args:
+        folder: Folder of the study, empty or not there.
+        settings: Settings of the study.
+        on_user: Called with the task, the users done and the users in all.
+
+    Returns:
+        The metrics, as in metrics.json.
+
+    Raises:
+        InputError: The folder is not empty, or data, model or settings do not serve.
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder")
@@ -41,19 +50,19 @@ def run_study(
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
     summary: dict[str, Any] = {"tasks": {}}
-    for name, found in people.items():
+    for name, everyone in people.items():
         context = MethodContext(
             base=base,
-            task=found.task,
+            task=everyone.task,
             form=PromptForm(settings.prompt_form),
             seed=_SEED,
             items=ItemCache(base, 0),
             folder=folder,
         )
-        users = asked(context, found.targets, settings.queries, settings.template)
+        users = user_texts(context, everyone.targets, settings.queries, settings.template)
         if len(users) < LEAST_USERS:
             raise InputError(
-                f"{name}: {len(users)} of {len(found.targets)} users have a question and an item that fit "
+                f"{name}: {len(users)} of {len(everyone.targets)} users have a question and an item that fit "
                 f"the context of {base.context} tokens, {LEAST_USERS} are needed"
             )
         done = 0
@@ -63,8 +72,8 @@ def run_study(
             done += 1
             on_user(name, done, users)
 
-        summary["tasks"][name] = describe(found.task, users, delta_vectors(base, users, one_more))
-        summary["tasks"][name]["left-out"] = len(found.targets) - len(users)
+        summary["tasks"][name] = describe(everyone.task, users, delta_vectors(base, users, one_more))
+        summary["tasks"][name]["left-out"] = len(everyone.targets) - len(users)
         write_json(folder / METRICS, summary)
         write_atomic(folder / TABLE, _csv(summary).encode())
         write_page(folder, summary, settings)
@@ -83,7 +92,7 @@ def _csv(summary: Mapping[str, Any]) -> str:
 
 
 def _flat(quantities: Mapping[str, Any], prefix: str = "") -> Iterator[list[Any]]:
-    """Quantity, value, low, high; the bounds are empty where there is no interval."""
+    """Yield quantity, value, low, high; the bounds are empty where there is no interval."""
     for name, value in quantities.items():
         if not isinstance(value, dict):
             yield [prefix + name, value, "", ""]

@@ -1,4 +1,4 @@
-"""Delta-vectors: how text before a question moves the state of its last token (reference, section 4)."""
+"""Delta-vectors (PerFit, ICLR 2026): how text before a question moves the state of its last token."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -18,31 +18,38 @@ from fedperfit.simulation.data.participants import Target
 
 HISTORY, RANDOM, OTHER = "history", "random text", "another's history"
 TEXTS = (HISTORY, RANDOM, OTHER)
-"""What stands before a question: the user's own history, and in its place two controls of as many tokens."""
+"""Kinds of text before a question: the user's own history, and two controls of as many tokens."""
 
 Ids = tuple[int, ...]
-"""Token ids."""
+"""Token ids of a text."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One user's questions, each after texts of the same length."""
+class UserTexts:
+    """A user's questions, with texts of equal length to stand before each."""
 
     target: Target
     queries: tuple[Ids, ...]
+    """Prompts of the questions, without a start token."""
     contexts: Mapping[str, tuple[Ids, ...]]
-    """By kind of text, what stands before each of the queries. Neither has a start token."""
+    """Text before each of the queries, by kind of text, without a start token."""
 
 
 def delta_vectors(
-    base: BaseModel, users: Sequence[Asked], on_user: Callable[[], None] = lambda: None
+    base: BaseModel, users: Sequence[UserTexts], on_user: Callable[[], None] = lambda: None
 ) -> dict[str, torch.Tensor]:
-    """By kind of text (users, layers, d) fp32: v_i = mean_q h_l(last | text + q) - mean_q h_l(last | q).
+    """Compute v_i = mean_q h_l(last | text + q) - mean_q h_l(last | q) by kind of text; 0 without text.
 
-    A text is run once for all layers; without text v_i is exactly zero.
+    Args:
+        base: The frozen base model.
+        users: Users with their questions and texts.
+        on_user: Called after each user.
+
+    Returns:
+        Vectors by kind of text: (users, layers, d) in fp32.
     """
     start = () if base.tokenizer.bos_token_id is None else (base.tokenizer.bos_token_id,)
-    found: dict[str, list[torch.Tensor]] = {kind: [] for kind in users[0].contexts}
+    vectors: dict[str, list[torch.Tensor]] = {kind: [] for kind in users[0].contexts}
     for user in users:
         alone = [(*start, *query) for query in user.queries]
         after = {
@@ -55,18 +62,26 @@ def delta_vectors(
             states |= zip(new, last_states(base, new).unbind(1), strict=True)
         origin = torch.stack([states[row] for row in alone]).mean(0)
         for kind, longer in after.items():
-            found[kind].append(torch.stack([states[row] for row in longer]).mean(0) - origin)
+            vectors[kind].append(torch.stack([states[row] for row in longer]).mean(0) - origin)
         on_user()
-    return {kind: torch.stack(vectors) for kind, vectors in found.items()}
+    return {kind: torch.stack(of_users) for kind, of_users in vectors.items()}
 
 
-def asked(context: MethodContext, targets: Sequence[Target], queries: int, template: str) -> list[Asked]:
-    """Each target's first questions after their latest items, as many as fit, and after the controls.
+def user_texts(
+    context: MethodContext, targets: Sequence[Target], queries: int, template: str
+) -> list[UserTexts]:
+    """Put each target's latest items before their first questions, and likewise the controls.
 
-    Random text: tokens drawn from all these users' items as they are shown. Another's history: of the next
-    user, or users where one has too little. Both are one text per user, as a history is, of which each
-    question gets the last tokens, as many as its history has.
-    Questions that leave no room for an item are left out, and users who have none left.
+    As many items are taken as fit. Random text: tokens drawn from all these users' items as they are shown.
+    Another's history: of the next user, or users where one has too little. Both are one text per user, as a
+    history is; each question gets the last tokens of it, as many as its history has. Questions that leave no
+    room for an item are left out, and users who have none left.
+
+    Args:
+        context: Model, task, and seed of the random text.
+        targets: Users.
+        queries: Questions per user at most.
+        template: Form in which items are shown.
     """
     seen = [(target, rows) for target in targets if (rows := _rows(context, target, queries, template))]
     shown = [_ids(context, with_items(context, _latest(target), "", template)) for target, _ in seen]
@@ -81,12 +96,12 @@ def asked(context: MethodContext, targets: Sequence[Target], queries: int, templ
             RANDOM: tuple(tuple(drawn[-length:]) for length in lengths),
             OTHER: tuple(others[-length:] for length in lengths),
         }
-        users.append(Asked(target, tuple(query for query, _ in rows), contexts))
+        users.append(UserTexts(target, tuple(query for query, _ in rows), contexts))
     return users
 
 
 def _rows(context: MethodContext, target: Target, queries: int, template: str) -> list[tuple[Ids, Ids]]:
-    """Query and history of each question that leaves room for an item."""
+    """Return query and history of each question that leaves room for an item."""
     rows = []
     for question in target.questions[:queries]:
         prompt = context.prompt(question)
@@ -99,7 +114,7 @@ def _rows(context: MethodContext, target: Target, queries: int, template: str) -
 
 
 def _others(shown: Sequence[Ids], place: int, least: int) -> Ids:
-    """At least so many tokens of the users after `place`, whose text ends with the next one's."""
+    """Return at least `least` tokens of the users after `place`; the text ends with the next user's."""
     text: Ids = ()
     turns = cycle([*shown[place + 1 :], *shown[:place]])
     while len(text) < least:

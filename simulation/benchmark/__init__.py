@@ -1,1 +1,1 @@
-"""Our training beside pyreft's and LoRA's: same model, data, batches, epochs and seed."""
+"""Benchmark of our training beside pyreft's and LoRA's: same model, data, batches, epochs and seed."""

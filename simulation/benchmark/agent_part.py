@@ -1,4 +1,4 @@
-"""What an agent that stays up is worth: a round against loading anew, and how soon it answers."""
+"""Gain of an agent that stays up: a round against loading the model anew, and how soon it answers."""
 
 import sys
 import time
@@ -33,12 +33,18 @@ from fedperfit.simulation.world.build import WorldSize, write_world
 
 _TASK = "LaMP_2M"
 ROUNDS = 4
+"""Rounds measured either way, of which the fastest counts."""
 _ASKED = 200
 _START_SECONDS = 600.0
 
 
 def run(base_model: str, record: Record) -> list[dict[str, Any]]:
-    """Seconds of a round either way, and of `status` while the agent trains."""
+    """Measure the seconds of a round either way, and of `status` while the agent trains.
+
+    Args:
+        base_model: Folder or hub name; the embedded model if empty.
+        record: Measurements on file.
+    """
 
     def take() -> dict[str, Any]:
         with TemporaryDirectory(prefix="fp") as folder:
@@ -127,19 +133,19 @@ def _seconds(act: Any) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Seconds, their ratio, and milliseconds to an answer."""
-    found = Table(title="an agent that stays up")
+    """Tabulate seconds of a round, their ratio, and milliseconds to an answer."""
+    printed = Table(title="an agent that stays up")
     for name in ("round, staying s", "round, loading s", "ratio"):
-        found.add_column(name, justify="right")
+        printed.add_column(name, justify="right")
     for name in ("status idle ms", "status training ms", "99 %", "most"):
-        found.add_column(name, justify="right")
+        printed.add_column(name, justify="right")
     for row in rows:
         if "error" in row:
-            found.add_row(row["error"])
+            printed.add_row(row["error"])
             continue
-        found.add_row(
+        printed.add_row(
             *(f"{row['staying_s']:.2f}", f"{row['loading_s']:.2f}"),
             f"{row['loading_s'] / row['staying_s']:.1f}",
             *(f"{row[key]:.1f}" for key in ("status_idle_ms", "status_ms", "status_99_ms", "status_most_ms")),
         )
-    return found
+    return printed

@@ -77,7 +77,7 @@ def benchmark(
         device=device,
         dtype=dtype,
     )
-    plan = training_part.Plan(
+    plan = training_part.TrainingPlan(
         model=model,
         card=make_base(model).card,
         tasks=_choice("tasks", tasks, LENGTHS),

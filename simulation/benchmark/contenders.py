@@ -1,4 +1,4 @@
-"""The ways of training a benchmark compares, by name."""
+"""Contenders of the benchmark, by name."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,10 +8,7 @@ from fedperfit.simulation.benchmark import lora, ours, pyreft_peer
 from fedperfit.simulation.benchmark.workload import Workload
 
 Contender = Callable[[BaseModel, Iterable[Sequence[Example]], Workload], int]
-"""Fits every user from scratch and leaves the base model as it was.
-
-Returns the bytes of what is kept of one user.
-"""
+"""Function that fits every user from scratch, leaves the base model as it was, and returns a user's bytes."""
 
 CONTENDERS: dict[str, Contender] = {
     "engine": ours.engine,

@@ -1,8 +1,9 @@
-"""What each way of training must compute at least, in layers x tokens (reference.md, section 2).
+"""Least work of each contender, in layers x tokens.
 
-One unit is one token through one decoder layer, forward or backward; on frozen weights a backward costs
-as much as a forward. Embeddings, logits, the shift itself, the optimizer and attention's quadratic part
-are left out. A row's tokens are those a model must read: prompt and target without the end token.
+One unit is one token through one decoder layer, forward or backward; on frozen weights a backward costs as
+much as a forward. Embeddings, logits, the shift itself, the optimizer and attention's quadratic part are left
+out. A row's tokens are those a model must read: prompt and target without the end token. Units per token in
+docstrings are those of 32 layers, the first shifted one being 14.
 """
 
 from dataclasses import dataclass
@@ -14,16 +15,22 @@ from fedperfit.simulation.benchmark.workload import Lengths, Workload
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Users of equal items on a model of `layers` decoder layers, L."""
+class TrainingLoad:
+    """Training of users with equal items on a model of `layers` decoder layers, L.
+
+    Raises:
+        InputError: The model has no layer `first_layer`.
+    """
 
     layers: int
     first_layer: int
-    """l: the first shifted layer, from 0; its own output is shifted, so no backward enters it."""
+    """First shifted layer, l, from 0; its own output is shifted, so no backward enters it."""
     positions: Positions
     lengths: Lengths
+    """Tokens of every item."""
     users: int
     items: int
+    """Items of each user."""
     batch_size: int
     epochs: int
 
@@ -33,20 +40,25 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Items of all users."""
+        """Items of all users together."""
         return self.users * self.items
 
     @property
     def upper(self) -> int:
-        """L - 1 - l: layers above the first shifted one."""
+        """Layers above the first shifted one, L - 1 - l."""
         return self.layers - 1 - self.first_layer
 
 
-def job(workload: Workload, card: BaseModelCard) -> Job:
-    """The costs' view of a workload on a base model."""
+def load_of(workload: Workload, card: BaseModelCard) -> TrainingLoad:
+    """Return the load of a workload on a base model.
+
+    Args:
+        workload: Users, items and settings.
+        card: Shape of the base model.
+    """
     settings = workload.settings
     shape = settings.shape(card)
-    return Job(
+    return TrainingLoad(
         layers=card.layers,
         first_layer=shape.layers[0],
         positions=shape.positions,
@@ -58,48 +70,48 @@ def job(workload: Workload, card: BaseModelCard) -> Job:
     )
 
 
-def plain(job: Job) -> int:
-    """A hook at layer l: forward through all L layers, backward through those above l; 49 per token."""
-    return job.epochs * job.rows * job.lengths.inputs * (job.layers + job.upper)
+def plain(load: TrainingLoad) -> int:
+    """Work with a hook at layer l: all L layers forward, those above l backward; 49 per token."""
+    return load.epochs * load.rows * load.lengths.inputs * (load.layers + load.upper)
 
 
-def lora(job: Job, *, checkpointing: bool = False) -> int:
-    """LoRA in every layer: forward and backward through all (64), checkpointing forward once more (96)."""
-    return job.epochs * job.rows * job.lengths.inputs * job.layers * (3 if checkpointing else 2)
+def lora(load: TrainingLoad, *, checkpointing: bool = False) -> int:
+    """Work with LoRA in every layer: forward and backward through all layers; 64 per token.
 
-
-def engine(job: Job) -> int:
-    """What is left when nothing constant is computed twice: 15 per token once, 34 per epoch.
-
-    With `lM`, only the last M prompt tokens and the target are trained on, the rest of each prompt runs
-    once and the shared beginning once for all users. With first positions, the shared beginning depends
-    on the user's shift above layer l: once per user and step there, once for all users below.
+    Args:
+        load: The training.
+        checkpointing: Run each forward once more for the backward; 96 per token.
     """
-    lengths = job.lengths
-    if job.positions.first:
+    return load.epochs * load.rows * load.lengths.inputs * load.layers * (3 if checkpointing else 2)
+
+
+def engine(load: TrainingLoad) -> int:
+    """Work that is left when nothing constant is computed twice: 15 per token once, and 34 per epoch.
+
+    With `lM` only the last M prompt tokens and the target are trained on; the rest of each prompt runs once,
+    and the shared prefix once for all users. With first positions the shared prefix depends on the user's
+    shift above layer l: it runs once per user and step there, and once for all users below.
+    """
+    lengths = load.lengths
+    if load.positions.first:
         own = lengths.inputs - lengths.shared
-        steps = job.epochs * -(-job.items // job.batch_size)
-        building = (job.first_layer + 1) * (job.rows * own + lengths.shared)
-        training = 2 * job.upper * (job.epochs * job.rows * own + job.users * steps * lengths.shared)
+        steps = load.epochs * -(-load.items // load.batch_size)
+        building = (load.first_layer + 1) * (load.rows * own + lengths.shared)
+        training = 2 * load.upper * (load.epochs * load.rows * own + load.users * steps * lengths.shared)
         return building + training
-    tail = lengths.inputs - context(job)
-    unique = context(job) - shared_context(job)
+    tail = lengths.inputs - prompt_context(load)
+    unique = prompt_context(load) - shared_context(load)
     building = (
-        job.layers * (job.rows * unique + shared_context(job)) + (job.first_layer + 1) * job.rows * tail
+        load.layers * (load.rows * unique + shared_context(load)) + (load.first_layer + 1) * load.rows * tail
     )
-    return building + 2 * job.upper * job.epochs * job.rows * tail
+    return building + 2 * load.upper * load.epochs * load.rows * tail
 
 
-def context(job: Job) -> int:
-    """Prompt tokens of an item before the last M, for positions `lM`."""
-    return max(0, job.lengths.prompt - job.positions.last)
+def prompt_context(load: TrainingLoad) -> int:
+    """Count the prompt tokens of an item before the last M, for positions `lM`."""
+    return max(0, load.lengths.prompt - load.positions.last)
 
 
-def shared_context(job: Job) -> int:
-    """Those of them that all items share."""
-    return min(job.lengths.shared, context(job))
-
-
-def speed_up(job: Job) -> float:
-    """The plain path's cost as a multiple of the engine's: what the engine can gain at most."""
-    return plain(job) / engine(job)
+def shared_context(load: TrainingLoad) -> int:
+    """Count the prompt tokens before the last M that all items share."""
+    return min(load.lengths.shared, prompt_context(load))

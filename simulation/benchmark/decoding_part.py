@@ -1,4 +1,4 @@
-"""What a personal shift costs when text is generated: something in the prefill, nothing per token."""
+"""Cost of a personal shift when text is generated: something in the prefill, nothing per token."""
 
 import time
 from collections.abc import Sequence
@@ -17,11 +17,19 @@ from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.benchmark.workload import Workload, make_examples
 
 NEW_TOKENS = 64
+"""Tokens generated after the first."""
 _REPEATS = 9
 
 
 def run(model: ModelSpec, task: str, threads: int, record: Record) -> list[dict[str, Any]]:
-    """Rows without and with a collective and a personal shift, on one prompt of the task's length."""
+    """Measure generation without shifts and under a collective and a personal one.
+
+    Args:
+        model: The base model.
+        task: LaMP task whose prompt length is taken.
+        threads: CPU threads.
+        record: Measurements on file.
+    """
 
     def take() -> dict[str, Any]:
         torch.set_num_threads(threads)
@@ -40,7 +48,7 @@ def run(model: ModelSpec, task: str, threads: int, record: Record) -> list[dict[
 
 @torch.inference_mode()
 def _measure(base: BaseModel, prompt: torch.Tensor, stages: dict[str, list[Shift]]) -> list[dict[str, Any]]:
-    """Medians, the stages in turn so that a slow phase of the machine hits all."""
+    """Return medians; stages take turns, so that a slow phase of the machine affects all."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in stages}
     for repeat in range(_REPEATS + 1):
         for name, shifts in stages.items():
@@ -56,7 +64,7 @@ def _measure(base: BaseModel, prompt: torch.Tensor, stages: dict[str, list[Shift
 
 
 def _generate(base: BaseModel, prompt: torch.Tensor, shifts: list[Shift], tokens: int) -> float:
-    """Seconds for exactly `tokens` new tokens."""
+    """Return the seconds that exactly `tokens` new tokens take."""
     inside = torch.ones_like(prompt, dtype=torch.bool)
     mask = shifts[0].shape.positions.mask(inside) if shifts else inside
     started = time.perf_counter()
@@ -75,14 +83,14 @@ def _generate(base: BaseModel, prompt: torch.Tensor, shifts: list[Shift], tokens
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Milliseconds, and how much the shift adds."""
-    found = Table(title=f"decoding {NEW_TOKENS} tokens")
+    """Tabulate milliseconds, and how much the shift adds."""
+    printed = Table(title=f"decoding {NEW_TOKENS} tokens")
     for name in ("stage", "prefill ms", "ms per token", "of the base model"):
-        found.add_column(name, justify="left" if name == "stage" else "right")
+        printed.add_column(name, justify="left" if name == "stage" else "right")
     for row in rows:
         if "error" in row:
-            found.add_row(row["error"])
+            printed.add_row(row["error"])
             continue
         ratio = row["token_ms"] / rows[0]["token_ms"]
-        found.add_row(row["stage"], f"{row['prefill_ms']:.1f}", f"{row['token_ms']:.2f}", f"{ratio:.2f}")
-    return found
+        printed.add_row(row["stage"], f"{row['prefill_ms']:.1f}", f"{row['token_ms']:.2f}", f"{ratio:.2f}")
+    return printed

@@ -1,7 +1,8 @@
-"""PEFT LoRA as OPPU trains its users' stage, at its best: a lean loop, logits at target columns only.
+"""PEFT's LoRA as OPPU (Tan et al., 2024) trains its users' stage, at its best.
 
-r = 8, alpha = 8, dropout .05 on q and v, AdamW 1e-4 with weight decay 1e-2, gradient clipped at 0.3
-(reference.md, section 3). The model is wrapped once; per user only the adapter's weights start anew.
+The loop is lean and computes logits at target columns only. r = 8, alpha = 8, dropout .05 on q and v, AdamW
+1e-4 with weight decay 1e-2, gradient clipped at 0.3, as in OPPU's code. The model is wrapped once; per user
+only the adapter's weights start anew.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,23 +25,52 @@ CLIP_NORM = 0.3
 
 
 def lora(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
-    """Fit an adapter per user; returns the bytes of one.
+    """Fit an adapter per user.
 
-    Raises InputError when peft is not installed.
+    Args:
+        base: The frozen base model, as before afterwards.
+        users: Each user's examples.
+        workload: Epochs, batch size and seed.
+
+    Returns:
+        Bytes of one adapter.
+
+    Raises:
+        InputError: peft is not installed.
     """
     with adapted(base, checkpointing=False) as model:
         return _fit_users(base, model, users, workload)
 
 
 def lora_checkpointing(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
-    """The same with gradient checkpointing, as OPPU is released."""
+    """Fit an adapter per user with gradient checkpointing, as OPPU is released.
+
+    Args:
+        base: The frozen base model, as before afterwards.
+        users: Each user's examples.
+        workload: Epochs, batch size and seed.
+
+    Returns:
+        Bytes of one adapter.
+
+    Raises:
+        InputError: peft is not installed.
+    """
     with adapted(base, checkpointing=True) as model:
         return _fit_users(base, model, users, workload)
 
 
 @contextmanager
 def adapted(base: BaseModel, *, checkpointing: bool) -> Iterator[Any]:
-    """Inside the block the base model has LoRA layers and is in train mode; afterwards it is as before."""
+    """Give the base model LoRA layers in train mode within the block; afterwards it is as before.
+
+    Args:
+        base: The base model.
+        checkpointing: Switch gradient checkpointing on.
+
+    Raises:
+        InputError: peft is not installed.
+    """
     peft = required("peft")
     config = peft.LoraConfig(
         r=RANK,

@@ -1,6 +1,7 @@
-"""One contender on one workload in a process of its own: `python -m fedperfit.simulation.benchmark.measure`.
+"""Measurement of one contender on one workload in a process of its own.
 
-The child reads one JSON object on stdin and writes one JSON line: the figures, or `error`.
+The process, `python -m fedperfit.simulation.benchmark.measure`, reads one JSON object on stdin and writes one
+JSON line: the figures, or `error`.
 """
 
 import contextlib
@@ -21,25 +22,32 @@ from fedperfit.simulation.memory import reset_peak, status_bytes
 from fedperfit.simulation.run.settings import RunSettings
 
 _LEAST_SECONDS = 3.0
-"""Work before the clock starts, and on it at least: a processor's first seconds are not like the others."""
+"""Least work before the clock starts, and on it; a processor's first seconds are unlike the others."""
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one contender took."""
+    """Time and memory that one contender took."""
 
     seconds_per_user: float
-    """Making the adapter and any cache included, loading the model not, in a process that is warm."""
+    """Seconds in a warm process, with making the adapter and any cache, and without loading the model."""
     peak_bytes: int | None
     """Largest memory of one epoch above that of the loaded model; None where the system does not tell."""
     state_bytes: int
-    """What is kept of one user."""
+    """Bytes that are kept of one user."""
 
 
 def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: int) -> Figures:
-    """Run `contender` in a fresh process with `threads` CPU threads.
+    """Run `contender` in a fresh process.
 
-    Raises InputError with one line when it fails there.
+    Args:
+        contender: Name of a contender.
+        model: The base model.
+        workload: Users, items and settings.
+        threads: CPU threads.
+
+    Raises:
+        InputError: The contender is unknown or fails; the message is one line.
     """
     from fedperfit.simulation.benchmark.contenders import CONTENDERS
 
@@ -79,7 +87,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def main() -> None:
-    """The child: everything a library prints goes to stderr."""
+    """Run the contender in this child process; everything a library prints goes to stderr."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             answer = asdict(_run(json.load(sys.stdin)))

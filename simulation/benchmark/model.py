@@ -1,4 +1,4 @@
-"""The benchmark's base model: a Llama with random weights, or any base model by name."""
+"""Base model of the benchmark: a Llama with random weights, or any base model by name."""
 
 from dataclasses import dataclass
 
@@ -12,17 +12,23 @@ _TOKENS = ("<pad>", "<s>", "</s>")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Which base model is trained on; training time does not depend on what its weights are."""
+    """Description of a base model; training time does not depend on the values of its weights.
+
+    Raises:
+        InputError: A size or the dtype is not possible.
+    """
 
     name: str = ""
-    """A base model by folder or hub name; empty for random weights of the sizes below."""
+    """Folder or hub name of a base model; empty for random weights of the sizes below."""
     layers: int = 12
     hidden_size: int = 512
     heads: int = 8
+    """Attention heads, each of an even size."""
     vocabulary: int = 8192
+    """Tokens, special ones included."""
     device: str = "auto"
     dtype: str = "auto"
-    """auto (bf16 on CUDA, fp32 on a CPU), float32 or bfloat16."""
+    """Type of the weights: auto (bf16 on CUDA, fp32 on a CPU), float32 or bfloat16."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -38,7 +44,11 @@ class ModelSpec:
 
 
 def make_base(spec: ModelSpec) -> BaseModel:
-    """The frozen model in eval mode; raises InputError when a named one cannot be loaded."""
+    """Return the frozen model in eval mode.
+
+    Raises:
+        InputError: A named model cannot be loaded.
+    """
     if spec.name:
         return load(spec.name, device=spec.device, dtype=spec.dtype)
     from tokenizers import Tokenizer, models

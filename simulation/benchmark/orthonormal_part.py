@@ -1,4 +1,4 @@
-"""Keeping R's rows orthonormal for one optimizer step: torch's parametrization against ours."""
+"""Cost of keeping R's rows orthonormal for one optimizer step: torch's parametrization against ours."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +14,20 @@ from fedperfit.protocol.shift.shift import newton_schulz
 from fedperfit.simulation.benchmark.record import Record
 
 HIDDEN_SIZE = 4096
+"""Hidden size of a 7B model."""
 RANKS = (4, 32)
 USERS = 64
+"""Users of a slab."""
 _REPEATS = 5
 
 
 def run(threads: int, record: Record) -> list[dict[str, Any]]:
-    """One row per rank: torch, ours, and ours per user of a slab."""
+    """Measure torch, ours, and ours per user of a slab, for each rank.
+
+    Args:
+        threads: CPU threads.
+        record: Measurements on file.
+    """
     rows = []
     for rank in RANKS:
 
@@ -37,7 +44,7 @@ def run(threads: int, record: Record) -> list[dict[str, Any]]:
 
 
 def _torch(rank: int) -> float:
-    """Forward and backward of `orthogonal`, as a LoReFT intervention runs them in every step."""
+    """Measure forward and backward of `orthogonal`, as a LoReFT intervention runs them in every step."""
     layer = nn.Linear(HIDDEN_SIZE, rank, bias=False)
     parametrizations.orthogonal(layer)
     direction = torch.randn(rank, HIDDEN_SIZE)
@@ -50,7 +57,7 @@ def _torch(rank: int) -> float:
 
 
 def _ours(rank: int, *, users: int) -> float:
-    """The gradient's projection and the retraction after an AdamW step at the paper's rate."""
+    """Measure the gradient's projection and the retraction after an AdamW step at the paper's rate."""
     R = torch.linalg.qr(torch.randn(users, HIDDEN_SIZE, rank))[0].mT.contiguous()
     gradient = torch.randn_like(R)
     moved = R - 1e-4 * gradient.sign()
@@ -73,16 +80,16 @@ def _milliseconds(step: Callable[[], None]) -> float:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Milliseconds by rank."""
-    found = Table(title=f"orthonormal rows, one step, d={HIDDEN_SIZE}")
+    """Tabulate milliseconds per step by rank."""
+    printed = Table(title=f"orthonormal rows, one step, d={HIDDEN_SIZE}")
     for name in ("rank", "torch ms", "ours ms", f"ours per user of {USERS}, ms", "faster"):
-        found.add_column(name, justify="right")
+        printed.add_column(name, justify="right")
     for row in rows:
-        found.add_row(
+        printed.add_row(
             str(row["rank"]),
             f"{row['torch_ms']:.1f}",
             f"{row['ours_ms']:.3f}",
             f"{row['ours_in_a_slab_ms']:.3f}",
             f"{row['torch_ms'] / row['ours_ms']:,.0f}x",
         )
-    return found
+    return printed

@@ -1,4 +1,4 @@
-"""Our own training as contenders: with the engine, and the plain path that recomputes everything."""
+"""Our own training as contenders: with the engine, and along the plain path that recomputes everything."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -17,7 +17,16 @@ from fedperfit.simulation.benchmark.workload import Workload, batches, order
 
 
 def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
-    """Fit personal shifts above a collective one, side by side; returns the bytes of one."""
+    """Fit personal shifts above a collective one, side by side.
+
+    Args:
+        base: The frozen base model.
+        users: Each user's examples.
+        workload: Settings of the training.
+
+    Returns:
+        Bytes of one personal shift.
+    """
     settings = workload.settings
     training = settings.training(personal=True)
     cache = ItemCache(base)
@@ -33,7 +42,18 @@ def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
 
 
 def plain(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
-    """The same with a hook and torch's AdamW: every step runs whole rows through the whole model."""
+    """Fit personal shifts above a collective one with a hook and torch's AdamW.
+
+    Every step runs whole rows through the whole model.
+
+    Args:
+        base: The frozen base model.
+        users: Each user's examples.
+        workload: Settings of the training.
+
+    Returns:
+        Bytes of one personal shift.
+    """
     settings = workload.settings
     collective = _collective(base, workload)
     for user, examples in enumerate(users):

@@ -1,9 +1,9 @@
-"""pyreft 0.1.0 as its users run it: LoreftIntervention, its dataset and collator, its trainer.
+"""pyreft 0.1.0 (Wu et al., 2024) as its users run it.
 
-Model, interventions (R through torch's `orthogonal` parametrization), hooks, data and loop are the
-library's own; logging, saving and evaluation are off. Written for transformers 4.45, it runs on 5 with one
-adaptation: the trainer now hands `compute_loss` the number of target tokens, which pyreft's does not take.
-Both average the loss over the batch's target tokens.
+LoreftIntervention (R through torch's `orthogonal` parametrization), data set, collator, hooks, trainer and
+loop are the library's own; logging, saving and evaluation are off. Written for transformers 4.45, it runs on
+5 with one adaptation: the trainer now hands `compute_loss` the number of target tokens, which pyreft's does
+not take. Both average the loss over the batch's target tokens.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,12 +18,22 @@ from fedperfit.simulation.benchmark.workload import Workload
 from fedperfit.simulation.optional import required
 
 _NO_LOSS = -100
+"""Label of a token that is not predicted."""
 
 
 def pyreft(base: BaseModel, users: Iterable[Sequence[Example]], workload: Workload) -> int:
-    """Fit LoReFT interventions per user; returns the bytes of one user's.
+    """Fit LoReFT interventions per user.
 
-    Raises InputError when pyreft or accelerate is not installed.
+    Args:
+        base: The frozen base model.
+        users: Each user's examples.
+        workload: Settings of the training.
+
+    Returns:
+        Bytes of one user's interventions.
+
+    Raises:
+        InputError: pyreft or accelerate is not installed.
     """
     with TemporaryDirectory() as folder:
         try:
@@ -75,7 +85,12 @@ def _fit(base: BaseModel, examples: Sequence[Example], workload: Workload, user:
 
 
 def make_model(base: BaseModel, workload: Workload) -> Any:
-    """The base model with one new intervention per shifted layer, first and last positions sharing it."""
+    """Give the base model one new intervention per shifted layer, shared by first and last positions.
+
+    Args:
+        base: The frozen base model.
+        workload: Layers and rank.
+    """
     library = required("pyreft")
     rank = workload.settings.personal("full").rank
     sizes = {"embed_dim": base.card.hidden_size, "low_rank_dimension": rank, "dtype": base.model.dtype}
@@ -92,7 +107,7 @@ def make_model(base: BaseModel, workload: Workload) -> Any:
 
 
 def _dataset(examples: Sequence[Example], workload: Workload, padding: Any, interventions: int) -> Any:
-    """pyreft's data set, which puts one padding token before each row for locations of short prompts."""
+    """Make pyreft's data set, which puts one padding token before each row for locations of short prompts."""
 
     class History(required("pyreft").ReftDataset):  # type: ignore[misc]
         def tokenize(self, data_item: dict[str, Example]) -> tuple[dict[str, torch.Tensor], int]:
@@ -114,7 +129,7 @@ def _dataset(examples: Sequence[Example], workload: Workload, padding: Any, inte
 
 
 def _padding_tokenizer() -> Any:
-    """All the collator asks of a tokenizer; 0 is no token of an example."""
+    """Make a tokenizer with all that the collator needs of one; 0 is no token of an example."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The measurements of one benchmark on file, so that a run that was stopped goes on where it was."""
+"""Measurements of one benchmark on file, so that an interrupted run continues where it stopped."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,34 +8,46 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 
 FORMAT = 1
+"""Version of the file."""
 
 
 class Record:
     """Measurements by name, written to a JSON file as each one is done."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], on_done: Callable[[str, str], None]) -> None:
-        """settings: what the file is for. on_done: called with a name and what was measured.
+        """Open the file, or start a new one.
 
-        Raises InputError when the file holds measurements under other settings.
+        Args:
+            path: The JSON file.
+            settings: Settings that the measurements depend on.
+            on_done: Called with the name and the figures of each new measurement.
+
+        Raises:
+            InputError: The file holds measurements under other settings.
         """
         self.path, self.on_done = path, on_done
         self._content: dict[str, Any] = {"format": FORMAT, "settings": {**settings}, "measurements": {}}
         if path.exists():
-            found = read_json(path)
-            if not isinstance(found, dict) or found.get("format") != FORMAT:
+            content = read_json(path)
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
                 raise InputError(f"{path}: not a file of benchmark measurements")
-            if found["settings"] != self._content["settings"]:
+            if content["settings"] != self._content["settings"]:
                 raise InputError(f"{path} was measured with other settings: name another --out")
-            self._content = found
+            self._content = content
 
     @property
     def measurements(self) -> dict[str, dict[str, Any]]:
-        """All that is done."""
+        """Measurements that are done, by name."""
         done: dict[str, dict[str, Any]] = self._content["measurements"]
         return done
 
     def measure(self, name: str, take: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The measurement `name`, taken unless it is there. One that cannot be taken is its error."""
+        """Return the measurement `name`; it is taken unless it is on file.
+
+        Args:
+            name: Name of the measurement.
+            take: Takes the measurement; its InputError is kept as `error`.
+        """
         if name not in self.measurements:
             try:
                 figures = take()
@@ -47,7 +59,12 @@ class Record:
         return self.measurements[name]
 
     def put(self, name: str, table: Any) -> None:
-        """Add a result computed from the measurements."""
+        """Add a result computed from the measurements.
+
+        Args:
+            name: Name of the result.
+            table: The result as JSON values.
+        """
         self._content[name] = table
         write_json(self.path, self._content)
 

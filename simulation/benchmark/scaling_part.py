@@ -1,4 +1,4 @@
-"""Whether a user costs the same among ten thousand, and memory stays that of the users in flight."""
+"""Scaling with the number of users: cost per user, and memory, which is that of the users in flight."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,14 +13,24 @@ from fedperfit.simulation.benchmark.workload import Lengths, Workload
 from fedperfit.simulation.run.settings import RunSettings
 
 MODEL = ModelSpec(layers=6, hidden_size=64, heads=4, vocabulary=512)
+"""Small model, so that ten thousand users take minutes."""
 LENGTHS = Lengths(shared=16, field=24, target=3)
+"""Tokens of every item."""
 ITEMS = 4
+"""History items of each user."""
 REPEATS = 3
+"""Measurements of each number of users, of which the median counts."""
 _FLAT_FROM = 100
 
 
 def run(users: Sequence[int], threads: int, record: Record) -> list[dict[str, Any]]:
-    """One row per number of users: the median of repeats, each in a process of its own."""
+    """Measure each number of users in processes of their own.
+
+    Args:
+        users: Numbers of users.
+        threads: CPU threads.
+        record: Measurements on file.
+    """
     settings = RunSettings.read("movie_tagging", {"positions": "l7"})
     taken: dict[int, list[dict[str, Any]]] = {number: [] for number in users}
     for repeat in range(REPEATS):
@@ -41,23 +51,23 @@ def _median(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def spread(rows: Sequence[dict[str, Any]]) -> float | None:
-    """The largest cost per user as a multiple of the smallest, from a hundred users on."""
+    """Return the largest cost per user as a multiple of the smallest, from a hundred users on."""
     costs = [row["seconds_per_user"] for row in rows if row["users"] >= _FLAT_FROM and "error" not in row]
     return max(costs) / min(costs) if len(costs) > 1 else None
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Milliseconds and memory by number of users."""
+    """Tabulate milliseconds per user and memory by number of users."""
     widest = spread(rows)
     caption = "" if widest is None else f"dearest / cheapest from {_FLAT_FROM} users on: {widest:.2f}"
     title = f"scaling: {MODEL.layers} layers, d={MODEL.hidden_size}, {ITEMS} items per user"
-    found = Table(title=title, caption=caption, min_width=len(title))
+    printed = Table(title=title, caption=caption, min_width=len(title))
     for name in ("users", "ms per user", "peak MB"):
-        found.add_column(name, justify="right")
+        printed.add_column(name, justify="right")
     for row in rows:
         if "error" in row:
-            found.add_row(f"{row['users']:,}", row["error"])
+            printed.add_row(f"{row['users']:,}", row["error"])
             continue
         peak, cost = row["peak_bytes"], f"{1e3 * row['seconds_per_user']:.1f}"
-        found.add_row(f"{row['users']:,}", cost, "—" if peak is None else f"{peak / 1e6:.0f}")
-    return found
+        printed.add_row(f"{row['users']:,}", cost, "—" if peak is None else f"{peak / 1e6:.0f}")
+    return printed

@@ -1,4 +1,4 @@
-"""Seconds per user of every way of training, on the prompt lengths of each task, beside what they may be."""
+"""Seconds per user of every contender, on the prompt lengths of each task, beside the bound on the gain."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,11 +14,12 @@ from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.benchmark.workload import Workload
 
 OURS = "engine"
+"""Contender that the others are compared with."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is trained."""
+class TrainingPlan:
+    """Measurements of the training part."""
 
     model: ModelSpec
     card: BaseModelCard
@@ -26,17 +27,26 @@ class Plan:
     positions: Sequence[str]
     contenders: Sequence[str]
     users: int
-    """Trained side by side by the engine; the others' time per user does not depend on their number."""
+    """Users that the engine trains side by side; the other contenders' time per user does not depend on
+    their number.
+    """
     others: int
-    """Trained one after another by every other contender."""
+    """Users that every other contender trains, one after another."""
     items: int
+    """History items of each user."""
     epochs: int
-    """0: each preset's own."""
+    """Passes over the items; 0 takes each preset's own."""
     threads: int
     repeats: int
+    """Measurements of each training, of which the fastest counts."""
 
     def workload(self, task: str, positions: str) -> Workload:
-        """The engine's users of one task."""
+        """Return the engine's users of one task.
+
+        Args:
+            task: LaMP task.
+            positions: Shifted positions.
+        """
         overrides: dict[str, Any] = {"positions": positions}
         if self.epochs:
             overrides["personal-epochs"] = self.epochs
@@ -44,71 +54,83 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many measurements there are to take."""
+        """Number of measurements to take."""
         return len(self.tasks) * len(self.positions) * len(self.contenders) * self.repeats
 
 
-def run(plan: Plan, record: Record) -> list[dict[str, Any]]:
-    """Take every measurement, contenders in turn; returns one row per task and positions."""
+def run(plan: TrainingPlan, record: Record) -> list[dict[str, Any]]:
+    """Take every measurement, contenders in turn.
+
+    Args:
+        plan: The measurements.
+        record: Measurements on file.
+
+    Returns:
+        A row per task and positions.
+    """
     names = [(task, positions) for task in plan.tasks for positions in plan.positions]
     taken: dict[str, list[dict[str, Any]]] = {}
     for repeat in range(plan.repeats):
         for task, positions in names:
             workload = plan.workload(task, positions)
             for contender in plan.contenders:
-                mine = workload if contender == OURS else replace(workload, users=plan.others)
+                own = workload if contender == OURS else replace(workload, users=plan.others)
 
-                def take(contender: str = contender, mine: Workload = mine) -> dict[str, Any]:
-                    return asdict(measure(contender, plan.model, mine, threads=plan.threads))
+                def take(contender: str = contender, own: Workload = own) -> dict[str, Any]:
+                    return asdict(measure(contender, plan.model, own, threads=plan.threads))
 
                 name = f"training/{task}/{positions}/{contender}"
                 taken.setdefault(name, []).append(record.measure(f"{name}/{repeat}", take))
     return [_row(plan, task, positions, taken) for task, positions in names]
 
 
-def _row(plan: Plan, task: str, positions: str, taken: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _row(
+    plan: TrainingPlan, task: str, positions: str, taken: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
     workload = plan.workload(task, positions)
-    job = cost_model.job(workload, plan.card)
+    load = cost_model.load_of(workload, plan.card)
     costs = {
-        "plain": cost_model.plain(job),
-        "pyreft": cost_model.plain(job),
-        "lora": cost_model.lora(job),
-        "lora-checkpointing": cost_model.lora(job, checkpointing=True),
+        "plain": cost_model.plain(load),
+        "pyreft": cost_model.plain(load),
+        "lora": cost_model.lora(load),
+        "lora-checkpointing": cost_model.lora(load, checkpointing=True),
     }
     best = {name: _best(taken[f"training/{task}/{positions}/{name}"]) for name in plan.contenders}
     ours = best.get(OURS, {}).get("seconds_per_user")
     for name, figures in best.items():
         if name != OURS and ours and "seconds_per_user" in figures:
             figures["speed_up"] = figures["seconds_per_user"] / ours
-            figures["bound"] = costs[name] / cost_model.engine(job)
+            figures["bound"] = costs[name] / cost_model.engine(load)
             figures["share_of_bound"] = figures["speed_up"] / figures["bound"]
     return {
         "task": task,
         "positions": positions,
-        "epochs": job.epochs,
+        "epochs": load.epochs,
         "tokens": asdict(workload.lengths),
         "contenders": best,
     }
 
 
 def _best(repeats: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest repeat, or the error."""
-    fine = [figures for figures in repeats if "error" not in figures]
-    return dict(min(fine, key=lambda f: f["seconds_per_user"]) if fine else repeats[0])
+    """Return the fastest repeat, or the error."""
+    measured = [figures for figures in repeats if "error" not in figures]
+    return dict(min(measured, key=lambda f: f["seconds_per_user"]) if measured else repeats[0])
 
 
 def table(rows: Sequence[dict[str, Any]]) -> Table:
-    """One line per contender under each task and positions."""
-    found = Table(title="training a personal shift; tokens: shared + own + target")
+    """Tabulate each contender under each task and positions."""
+    printed = Table(title="training a personal shift; tokens: shared + own + target")
     for name in ("contender", "s / user", "engine gains", "bound", "of it", "peak MB", "kB kept"):
-        found.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
+        printed.add_column(name, justify="left" if name == "contender" else "right", no_wrap=True)
     for row in rows:
         tokens = "+".join(str(count) for count in row["tokens"].values())
-        found.add_row(f"[bold]{row['task']} {row['positions']}[/bold]", "", tokens, f"{row['epochs']} epochs")
-        for name, figures in row["contenders"].items():
-            found.add_row(*_cells(name, figures))
-        found.add_section()
-    return found
+        printed.add_row(
+            f"[bold]{row['task']} {row['positions']}[/bold]", "", tokens, f"{row['epochs']} epochs"
+        )
+        for contender, figures in row["contenders"].items():
+            printed.add_row(*_cells(contender, figures))
+        printed.add_section()
+    return printed
 
 
 def _cells(name: str, figures: dict[str, Any]) -> list[str]:

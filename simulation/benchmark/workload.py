@@ -1,4 +1,4 @@
-"""What is trained in a benchmark: random tokens in the lengths of LaMP's history items.
+"""Workload of a benchmark: random tokens in the lengths of LaMP's history items.
 
 Training time depends on how many tokens a row has and how many of them all rows share, not on which
 they are, so every item has its task's mean lengths exactly. Llama-2's tokenizer is not at hand; its
@@ -29,14 +29,18 @@ from fedperfit.simulation.run.settings import RunSettings
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Tokens of every training item of a task."""
+    """Numbers of tokens of every training item of a task.
+
+    Raises:
+        InputError: A number is too small.
+    """
 
     shared: int
-    """BOS and instruction, the same in all items."""
+    """Start token and instruction, the same in all items."""
     field: int
-    """The item's own rest of the prompt: its text and the template's closing words."""
+    """Rest of the prompt: the item's own text and the template's closing words."""
     target: int
-    """With the end token."""
+    """Answer with the end token."""
 
     def __post_init__(self) -> None:
         for name, least in (("shared", 0), ("field", 0), ("target", 2)):
@@ -47,12 +51,12 @@ class Lengths:
 
     @property
     def prompt(self) -> int:
-        """Tokens of the prompt."""
+        """Tokens of the whole prompt."""
         return self.shared + self.field
 
     @property
     def inputs(self) -> int:
-        """Tokens a model must read: the end token is only ever predicted."""
+        """Tokens a model must read; the end token is only ever predicted."""
         return self.prompt + self.target - 1
 
 
@@ -64,6 +68,7 @@ LENGTHS = {
     "LaMP_5": Lengths(shared=17, field=206, target=14),
     "LaMP_7": Lengths(shared=3, field=0, target=24),
 }
+"""Numbers of tokens of each task."""
 
 PRESETS = {
     "LaMP_2N": "news_categorize",
@@ -73,12 +78,16 @@ PRESETS = {
     "LaMP_5": "scholarly_title",
     "LaMP_7": "tweet_paraphrase",
 }
-"""Where each task's epochs, ranks, layers, positions and batch size stand."""
+"""Preset of each task with epochs, ranks, layers, positions and batch size."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """Users to be fitted one after another, from scratch each."""
+    """Users to be fitted from scratch, one after another or side by side.
+
+    Raises:
+        InputError: There are no users or no items.
+    """
 
     lengths: Lengths
     users: int
@@ -96,9 +105,16 @@ class Workload:
     def of_task(
         cls, task: str, *, users: int, items: int, overrides: Mapping[str, Any] | None = None
     ) -> "Workload":
-        """A LaMP task's lengths and its preset, with `overrides` on top.
+        """Take a LaMP task's lengths and its preset.
 
-        Raises InputError for an unknown task or setting.
+        Args:
+            task: LaMP task.
+            users: Number of users.
+            items: History items of each user.
+            overrides: Settings that replace the preset's.
+
+        Raises:
+            InputError: A task or setting is unknown.
         """
         task_by_name(task)
         settings = RunSettings.read(PRESETS[task], overrides)
@@ -111,9 +127,14 @@ class Workload:
 
 
 def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]]:
-    """Each user's items in turn: random ordinary tokens, reproducible from the seed.
+    """Make each user's items in turn: random ordinary tokens, reproducible from the seed.
 
-    Raises InputError when an item is longer than the model's context.
+    Args:
+        base: The base model, for its vocabulary.
+        workload: Users, items and seed.
+
+    Raises:
+        InputError: An item is longer than the model's context.
     """
     lengths = workload.lengths
     if lengths.prompt + lengths.target > base.context:
@@ -137,7 +158,13 @@ def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]
 
 
 def batches(examples: Sequence[Example], workload: Workload, user: int) -> Iterator[list[Example]]:
-    """The batches of all epochs of one user, shuffled as training does with `order(user)`."""
+    """Yield the batches of all epochs of one user, shuffled as training does with `order(workload, user)`.
+
+    Args:
+        examples: The user's examples.
+        workload: Epochs, batch size and seed.
+        user: Number of the user.
+    """
     rng = random.Random(order(workload, user))
     size = workload.settings.batch_size
     for _ in range(workload.settings.personal_epochs):
@@ -147,5 +174,10 @@ def batches(examples: Sequence[Example], workload: Workload, user: int) -> Itera
 
 
 def order(workload: Workload, user: int) -> str:
-    """The seed of one user's shuffling."""
+    """Return the seed of one user's shuffling.
+
+    Args:
+        workload: Source of the seed.
+        user: Number of the user.
+    """
     return f"{workload.settings.seed}/{user}"

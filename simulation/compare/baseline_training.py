@@ -37,8 +37,9 @@ def train(
     order: str,
     penalty: float = 0.0,
 ) -> None:
-    """Fit `parameters`, which act in the base model, to `examples` with AdamW; a loss that is not finite ends
-    it.
+    """Fit `parameters`, which act in the base model, to `examples` with AdamW.
+
+    A loss that is not finite ends the training.
 
     Args:
         base: The base model.

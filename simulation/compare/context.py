@@ -21,7 +21,7 @@ from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.tasks import Pair, PromptForm, Task
 
 Values = Mapping[str, Any]
-"""Hyper-parameters by name."""
+"""Values of hyper-parameters by name."""
 
 
 NOTHING = Stack([], None, False)
@@ -30,7 +30,7 @@ NOTHING = Stack([], None, False)
 
 @dataclass(frozen=True)
 class MethodContext:
-    """One task on one base model with one seed."""
+    """Surroundings of a method: one task on one base model with one seed."""
 
     base: BaseModel
     """The frozen base model."""
@@ -122,9 +122,7 @@ class MethodContext:
 
     @property
     def searching(self) -> bool:
-        """Whether hyper-parameters are being chosen, on a part of the others' pairs; time does not count
-        then.
-        """
+        """Whether hyper-parameters are being chosen, on a part of the others' pairs."""
         return self.most_pairs > 0
 
     @cached_property

@@ -115,15 +115,11 @@ class Method(ABC):
         return 0
 
     def bytes_down(self) -> int:
-        """Count the bytes of the collective part: what a user receives, and what a contributor sends per
-        round.
-        """
+        """Count the bytes of the collective part, which a user receives and a contributor sends per round."""
         return 0
 
     def bytes_up(self) -> int:
-        """Count the bytes of a user's that leave their machine to fit and to answer; 0 where both happen
-        there.
-        """
+        """Count the bytes that leave a user's machine to fit and to answer; 0 where both happen there."""
         return 0
 
 

@@ -130,9 +130,7 @@ def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> 
 
 
 def _labelled(axes: Axes, points: Sequence[tuple[float, float, str, str]], *, right: bool = False) -> None:
-    """Write names beside their points or at the right edge, apart from one another, tied to what they
-    name.
-    """
+    """Write names beside their points or at the right edge, apart from one another."""
     beside = offset_copy(axes.transData, fig=axes.get_figure(root=True), x=6, units="points")
     low, high = axes.get_ylim()
     apart = (high - low) * 0.034

@@ -71,8 +71,9 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds left, from each method's own pace where it is known, otherwise from the mean; None at
-        first.
+        """Seconds left, from each method's own pace where it is known, otherwise from the mean.
+
+        None before the first line.
         """
         known = {key: sum(times) / len(times) for key, times in self._seconds.items()}
         if not known:

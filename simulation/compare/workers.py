@@ -36,8 +36,7 @@ def cores() -> int:
 
 
 def default_workers(settings: CompareSettings) -> int:
-    """Choose the number of workers: one per core as far as models fit in memory, one where a GPU does the
-    work.
+    """Choose the number of workers: one per core as far as models fit in memory; one for a GPU.
 
     Raises:
         InputError: The base model cannot be found.
@@ -106,9 +105,7 @@ def do_units(
 
 @contextmanager
 def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Start the worker processes and yield them by their connections; they end with the block, however it
-    ends.
-    """
+    """Start the worker processes and yield them by their connections; they end with the block."""
     spawn = multiprocessing.get_context("spawn")
     before = dict(os.environ)
     os.environ |= (

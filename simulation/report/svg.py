@@ -66,9 +66,7 @@ def bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bo
 
 
 def log_place(size: int) -> float:
-    """Return the place of a number of items on an axis that doubles from one unit to the next, with 0 at
-    0.
-    """
+    """Return the place of a number on an axis where doubling it is one step, and 0 is at 0."""
     return 0.0 if size == 0 else 1.0 + math.log2(size)
 
 

@@ -1,6 +1,4 @@
-"""Headline writing (LaMP-4): the article gives the facts; form, casing and closing mark are the user's
-own.
-"""
+"""Headline writing (LaMP-4): the article gives the facts, the user form, casing and closing mark."""
 
 import random
 import re

@@ -139,8 +139,9 @@ def _optimizers(model: LlamaForCausalLM, peak: float) -> list[torch.optim.Optimi
 
 
 def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """Train tokenizer and model on `3 * batch` fresh pairs per step under bf16 autocast; print a line every
-    25 steps.
+    """Train tokenizer and model on `3 * batch` fresh pairs per step, under bf16 autocast.
+
+    Every 25 steps a line is printed.
 
     Args:
         seed: Seed of the weights and of the population's users.

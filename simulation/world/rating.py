@@ -1,6 +1,4 @@
-"""Product rating (LaMP-3): a review's opinions add up; the user's lenience and scale turn the sum into a
-score.
-"""
+"""Product rating (LaMP-3): opinions add up, and the user's lenience and scale make them a score."""
 
 import random
 from collections import Counter

@@ -1,6 +1,4 @@
-"""Movie tagging (LaMP-2M): a description cues three tags, and the user's taste decides which one they
-give.
-"""
+"""Movie tagging (LaMP-2M): a description cues three tags, and the user's taste decides on one."""
 
 import random
 from dataclasses import dataclass

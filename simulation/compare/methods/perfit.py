@@ -123,9 +123,7 @@ class PerFitSmall(PerFit):
 
 
 class PerFitFederated(PerFit):
-    """PerFit whose collective shift is averaged over rounds of the others' own training; nothing is
-    pooled.
-    """
+    """PerFit whose collective shift is averaged over rounds of the others' own training."""
 
     name = "perfit-federated"
     title = "PerFit, stage 1 federated"
@@ -193,14 +191,12 @@ class Stage2Both(Stage2):
 
 
 class LoReft(_Alone):
-    """LoReFT (Wu et al., 2024) per user, with layers, positions and rank of its own; pyreft takes `all`
-    layers.
-    """
+    """LoReFT (Wu et al., 2024) per user, with layers, positions and rank of its own."""
 
     name = "loreft"
     title = "LoReFT per user"
     space = {
-        "layers": (*DEPTHS, "all"),
+        "layers": (*DEPTHS, "all"),  # all is the default of pyreft
         "positions": ("l7", "f7+l7"),
         "personal-rank": RANKS,
         "own-epochs": PERSONAL_EPOCHS,

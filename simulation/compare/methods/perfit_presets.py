@@ -40,9 +40,7 @@ class Preset(PerFit):
 
 
 class Auto(Preset):
-    """PerFit with layers and ranks chosen from the others' layer gradients, one backward pass of each
-    pair.
-    """
+    """PerFit with layers and ranks chosen from the others' layer gradients."""
 
     name = "perfit-auto"
     title = "PerFit, layers and ranks by gradients"

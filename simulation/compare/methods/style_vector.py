@@ -98,9 +98,7 @@ class StyleVector(Method):
 
     @torch.inference_mode()
     def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
-        """Return the number of the label with the highest log-likelihood; the unchanged part of the prompt
-        is run once.
-        """
+        """Return the number of the likeliest label; the unchanged part of the prompt is run once."""
         base, start = self.context.base, len(prompt) - 1
         labels = label_tokens(base, self.context.task, self.context.form)
         layers = range(len(decoder_layers(base.model)))

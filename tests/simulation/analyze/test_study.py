@@ -11,7 +11,7 @@ from tests.simulation.compare.small_comparison import started, tiny_base
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, asked, delta_vectors
+from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, delta_vectors, user_texts
 from fedperfit.simulation.compare.prompts import PAIRS, SENTENCES, with_items
 from fedperfit.simulation.data.participants import Target
 
@@ -25,7 +25,7 @@ def studied(tmp_path_factory):
 
 def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
     context, targets = studied
-    users = asked(context, targets, 2, SENTENCES)
+    users = user_texts(context, targets, 2, SENTENCES)
     found = delta_vectors(context.base, users)
     start = [context.base.tokenizer.bos_token_id]
 
@@ -46,14 +46,14 @@ def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
 
 def test_no_text_moves_nothing(studied):
     context, targets = studied
-    users = [replace(user, contexts={HISTORY: ((), ())}) for user in asked(context, targets, 2, PAIRS)]
+    users = [replace(user, contexts={HISTORY: ((), ())}) for user in user_texts(context, targets, 2, PAIRS)]
     assert torch.equal(delta_vectors(context.base, users)[HISTORY], torch.zeros(3, 4, 32))
 
 
 @pytest.mark.parametrize("template", [PAIRS, SENTENCES])
 def test_controls_have_as_many_tokens_as_the_history(studied, template):
     context, targets = studied
-    users = asked(context, targets, 3, template)
+    users = user_texts(context, targets, 3, template)
     texts = [with_items(context, target.history.items[::-1], "", template) for target in targets]
     shown = [tuple(context.base.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
     vocabulary = {token for ids in shown for token in ids}
@@ -63,13 +63,13 @@ def test_controls_have_as_many_tokens_as_the_history(studied, template):
             assert len({own, drawn, other}) == 3
             assert vocabulary >= {*drawn}
             assert other[-10:] == following[-10:]
-    again = asked(context, targets, 3, template)
+    again = user_texts(context, targets, 3, template)
     assert [user.contexts for user in users] == [user.contexts for user in again]
 
 
 def test_latest_items_come_first_and_who_has_none_that_fits_is_left_out(studied):
     context, targets = studied
-    (user, *_) = asked(context, targets, 1, SENTENCES)
+    (user, *_) = user_texts(context, targets, 1, SENTENCES)
     text = context.base.tokenizer.decode(user.contexts[HISTORY][0])
     places = [text.index(item["description"][:12]) for item in user.target.history.items]
     assert places == sorted(places, reverse=True)
@@ -77,7 +77,7 @@ def test_latest_items_come_first_and_who_has_none_that_fits_is_left_out(studied)
         History("none", TASKS["LaMP_2M"], False, [], [], []), ("q",), targets[0].questions[:1], ("",)
     )
     long = replace(targets[0], questions=(targets[0].questions[0] + " word" * 600,))
-    assert [one.target for one in asked(context, [empty, long, *targets], 2, SENTENCES)] == targets
+    assert [one.target for one in user_texts(context, [empty, long, *targets], 2, SENTENCES)] == targets
 
 
 def analyze(monkeypatch, *arguments: str) -> int:
