@@ -1,4 +1,4 @@
-"""For all tests."""
+"""Settings that all tests share."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""How many inputs a fuzz test tries: a thousand in the gate, FEDPERFIT_FUZZ of them when asked."""
+"""Number of inputs that a fuzz test tries: a thousand in the gate, FEDPERFIT_FUZZ of them on request."""
 
 import os
 

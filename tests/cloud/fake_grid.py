@@ -118,7 +118,7 @@ def packed_array(data: bytes) -> Array:
 
 
 def reply_content(client: str, message: Message, shift: Shift | None = None) -> RecordDict:
-    """What an honest client returns to contribute."""
+    """Make an honest client's reply to `contribute`."""
     received, header = unpack(message.content[SHIFT_RECORD][SHIFT_KEY].data)
     round = message.content[SETTINGS_RECORD][ROUND_KEY]
     shift = shift or perturbed(received, f"{client}/{round}")

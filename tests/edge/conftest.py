@@ -14,7 +14,7 @@ def base() -> BaseModel:
 
 @pytest.fixture(scope="session")
 def precise() -> BaseModel:
-    """The same in fp64, where rounding cannot hide a mistake."""
+    """The tiny model in fp64, where rounding cannot hide a mistake."""
     loaded = load(EMBEDDED, device="cpu", dtype="float32")
     return BaseModel(loaded.model.double(), loaded.tokenizer, loaded.card)
 

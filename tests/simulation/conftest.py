@@ -1,4 +1,4 @@
-"""What several test files of the simulation share."""
+"""Fixtures that several test files of the simulation share."""
 
 import pytest
 from tests.simulation.compare.small_comparison import run_all, started

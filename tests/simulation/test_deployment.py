@@ -55,7 +55,7 @@ class Shell:
         )
 
     def run(self, command: str) -> str:
-        """What it printed, with that of what runs in the background; fails when the command does."""
+        """Run a command and return the output, with that of background jobs; fail when the command fails."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(f"{command}\necho __done $?\n")

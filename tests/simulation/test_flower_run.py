@@ -109,7 +109,7 @@ def test_a_stopped_run_leaves_no_process_and_says_how_to_go_on(runs):
 
 @pytest.fixture
 def told(tmp_path, monkeypatch, capsys):
-    """What `fedperfit simulate` with some arguments says on stderr: one line, and exit code 2."""
+    """Run `fedperfit simulate` with arguments it refuses; return its one line on stderr."""
 
     def run(*arguments: str) -> str:
         monkeypatch.chdir(tmp_path)

@@ -59,7 +59,7 @@ class Searched:
 
     @property
     def states(self) -> dict[str, States]:
-        """Of the clients that took part."""
+        """States of the clients that took part."""
         every = {client: self.memory.states[client][1] for client in self.places}
         return {client: one for client, one in every.items() if len(one) >= FEWEST_PAIRS}
 

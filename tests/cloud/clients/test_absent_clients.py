@@ -76,7 +76,7 @@ def test_last_rounds_update_sent_again_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_client_without_memory_is_as_good_as_any(tmp_path: Path) -> None:
-    """What a round asks is all that a client needs to know: nothing is kept at the edge between rounds."""
+    """A round's request is all that a client needs to know; nothing is kept at the edge between rounds."""
     seen: list[tuple[int, int]] = []
 
     def answer(client: str, message: Message) -> list[Message]:

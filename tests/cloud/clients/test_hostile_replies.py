@@ -37,7 +37,7 @@ Twist = Callable[[RecordDict, Message], object]
 
 
 def values(index: int, value: float) -> Twist:
-    """One value of the packed shift replaced; index counts from the first value of R."""
+    """Replace one value of the packed shift; `index` counts from the first value of R."""
 
     def twist(content: RecordDict, message: Message) -> None:
         data = bytearray(content[SHIFT_RECORD][SHIFT_KEY].data)

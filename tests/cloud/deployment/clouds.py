@@ -61,5 +61,5 @@ def running(home: CloudHome, patience: int = 15) -> Iterator[None]:
 
 
 def trusting(home: CloudHome) -> ssl.SSLContext:
-    """What an edge knows of the cloud: its authority's certificate."""
+    """Trust the certificate of the cloud's authority, as an edge does."""
     return ssl.create_default_context(cafile=str(home.tls / "ca.crt"))

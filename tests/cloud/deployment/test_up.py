@@ -137,7 +137,7 @@ def test_a_slow_client_is_cut(cloud):
 
 
 def supernode(folder: Path, home: CloudHome, address: str, key: Path | None, seconds: float) -> str:
-    """What a SuperNode with this key says within so many seconds."""
+    """Return the output of a SuperNode with this key within so many seconds."""
     (port,) = free_ports(1)
     command = [
         *(executable("flower-supernode"), "--superlink", address, "--max-retries", "1"),

@@ -1,4 +1,4 @@
-"""Clients' pulls are admitted one by one; a bad reply costs its own client only."""
+"""Clients' layer gradients are admitted one by one; a bad reply costs its own client only."""
 
 import logging
 import re
@@ -48,7 +48,7 @@ def content(client: str) -> RecordDict:
 
 
 def gathered(folder: Path, twist: Twist | None = None, max_items: int = 1024) -> dict[str, LayerGradient]:
-    """Of four clients, the last of which may be hostile."""
+    """Gather layer gradients from four clients, the last of which may be hostile."""
 
     def answer(client: str, message: Message) -> list[Message]:
         assert message.metadata.message_type == LAYER_GRADIENT_TYPE

@@ -27,7 +27,7 @@ def shifts_around(shape: ShiftShape, count: int, seed: int) -> list[Shift]:
 
 
 def rotated(shift: Shift, seed: int) -> Shift:
-    """The same map in another gauge: (Q R, Q W, Q b)."""
+    """Return the same map in another gauge: (Q R, Q W, Q b)."""
     generator = torch.Generator().manual_seed(seed)
     size = (len(shift.shape.layers), shift.shape.rank, shift.shape.rank)
     Q = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64)).Q

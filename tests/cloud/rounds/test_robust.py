@@ -15,7 +15,7 @@ REFERENCE = Shift.identity(SHAPE, seed=0)
 
 
 def near(seed: int, spread: float = 0.05) -> Shift:
-    """What an honest client makes of the reference."""
+    """Change the reference as an honest client's training does."""
     generator = torch.Generator().manual_seed(seed)
     shift = Shift.identity(SHAPE, seed=0)
     with torch.no_grad():
@@ -27,7 +27,7 @@ def near(seed: int, spread: float = 0.05) -> Shift:
 
 
 def turned(shift: Shift, seed: int) -> Shift:
-    """The same function in another gauge."""
+    """Return the same function in another gauge."""
     generator = torch.Generator().manual_seed(seed)
     Q, _ = torch.linalg.qr(torch.randn(len(SHAPE.layers), SHAPE.rank, SHAPE.rank, generator=generator))
     b = (Q @ shift.b.detach().unsqueeze(-1)).squeeze(-1)

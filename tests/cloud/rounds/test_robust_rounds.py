@@ -52,7 +52,7 @@ def test_a_rule_that_never_has_enough_updates_is_refused_at_once(tmp_path: Path,
 
 
 def test_a_rule_that_has_enough_only_when_a_client_is_lost_is_not_refused(tmp_path: Path) -> None:
-    """Of six updates two may lie, and Krum then needs seven; of five only one."""
+    """With six updates two may lie, for which Krum needs seven; with five only one may."""
     clients = {**CLIENTS, 6: "fay"}
 
     def answer(client: str, message: Message) -> list[Message]:

@@ -1,4 +1,4 @@
-"""What an agent tells for the choice of layers and ranks, in process and over the bridge."""
+"""An agent's layer gradients, in process and over the bridge."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What an agent tells of its preference pairs, and what it keeps meanwhile."""
+"""An agent's statistics of its preference pairs, and what it keeps meanwhile."""
 
 import hashlib
 

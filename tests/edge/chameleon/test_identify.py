@@ -1,4 +1,4 @@
-"""Which layers are edited, along which directions, for every variant and ablation."""
+"""Edited layers and directions, for every variant and ablation."""
 
 import pytest
 import torch

@@ -77,7 +77,7 @@ def test_pairs_are_read_in_every_task(base, task, source):
 
 
 def test_contrast_reads_the_persons_answer_against_the_models(base):
-    """Where the person answers as the model does, there is no pair."""
+    """There is no pair for an item that the model answers as the person does."""
     task = TASKS["LaMP_2M"]
     read = reader(base, "LaMP_2M")
     prompts = [task.item_pair(item, PromptForm.LAMP).prompt for item in ITEMS["LaMP_2M"]]

@@ -180,7 +180,7 @@ def test_a_release_without_directions_cannot_be_asked_for_them(stubs, header):
 
 
 def test_two_deployed_edges_find_directions_through_their_bridges(tmp_path):
-    """What the cloud asks over Flower, through the bridge's ClientApp, against the pairs in one place."""
+    """The cloud's requests, through the bridge's ClientApp, against the same pairs in one place."""
     with ExitStack() as stack:
         edges = {}
         for name in ("ada", "ben"):

@@ -1,4 +1,4 @@
-"""A pull is the gradient of the loss with respect to a constant added at the shifted positions."""
+"""A layer gradient is the gradient of the loss with respect to a constant added at the shifted positions."""
 
 import torch
 

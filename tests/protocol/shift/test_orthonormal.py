@@ -119,7 +119,7 @@ def regression(hidden, seed):
 
 
 def pyreft_loss(inputs, targets, rank, rate, steps, seed, *, decay_rotation) -> float:
-    """The same start, data, optimizer and steps with pyreft's own module."""
+    """Train with pyreft's own module from the same start, with the same data, optimizer and steps."""
     interventions = pytest.importorskip("pyreft.interventions")
     start = identity(rank, inputs.shape[1], seed)
     module = interventions.LoreftIntervention(

@@ -38,7 +38,7 @@ def pooled(people: list[Pairs]) -> Pairs:
 
 
 def probe(people: list[Pairs], contributors: list[Pairs], seed: int = 0) -> Probe:
-    """Of everyone's pairs, each person evaluating alone."""
+    """Make the probe of everyone's pairs, each person evaluating alone."""
     frame = Frame.of([Moments.of(*one) for one in contributors])
     coordinates = [frame.coordinates(*one) for one in people]
     count = sum(p.shape[1] for p, _ in people)

@@ -1,4 +1,4 @@
-"""Layers, ranks and starts that are planted in people's pulls are found."""
+"""Layers, ranks and starts that are planted in people's layer gradients are found."""
 
 import pytest
 import torch

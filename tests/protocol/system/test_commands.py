@@ -1,4 +1,4 @@
-"""How command lines tell what is wrong."""
+"""Command lines explain mistakes in one line."""
 
 import pytest
 import typer

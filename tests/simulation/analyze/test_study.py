@@ -18,7 +18,7 @@ from fedperfit.simulation.data.participants import Target
 
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory):
-    """A bench with the tiny model, and three users."""
+    """The context of the tiny model, and three users."""
     state = started(tmp_path_factory.mktemp("analyze") / "run", methods=["base"])
     return state.context("LaMP_2M", 0), state.participants("LaMP_2M").targets
 

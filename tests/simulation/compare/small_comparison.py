@@ -88,7 +88,7 @@ def run_all(state: WorkerState, on_line: Any = lambda unit, seconds: None) -> No
 
 
 def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int], list[str]]:
-    """Every cell's answers."""
+    """Read the answers of every cell from a run folder."""
     found = {}
     for unit in plan(state):
         if unit.kind != "search":
@@ -98,5 +98,5 @@ def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int],
 
 
 def with_batch(settings: CompareSettings, size: int) -> CompareSettings:
-    """The same, asking another number of questions at a time."""
+    """Return the settings with another number of questions answered at once."""
     return replace(settings, answer_batch=size)

@@ -1,4 +1,4 @@
-"""CHAMELEON's rows, the choice between it and PerFit, and PerFit with what pulls chose."""
+"""CHAMELEON's rows, the choice between it and PerFit, and PerFit with layers chosen by gradients."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The same seed gives the same predictions, whatever the order, the batches, or what happened in between."""
+"""Predictions depend on the seed alone, not on the order, the batches, or what happened before."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What single methods do, against slower or simpler ways."""
+"""Single methods against slower or simpler ones."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -93,7 +93,7 @@ def test_perfit_is_its_stages(context, people):
 
 
 def test_a_federation_of_equal_clients_is_one_of_them(context, people):
-    """One round: its own training."""
+    """After one round the federation's shift is that of each client's own training."""
     values = SHIFT | OWN | {"rounds": 1, "federated-learning-rate": 5e-3}
     one = replace(people.others[0], answered=[])
     shifts = []

@@ -1,4 +1,4 @@
-"""Training adapters: the shared beginning run once gives the loss and gradients of whole rows."""
+"""Training of adapters: a shared prefix that is run once gives the loss and gradients of whole rows."""
 
 import random
 from types import SimpleNamespace
@@ -22,10 +22,10 @@ def base_of(name: str) -> BaseModel:
 
 def examples(rng: random.Random, shared: int, rows: int) -> list[Example]:
     tokens = range(2, VOCABULARY)
-    beginning = tuple(rng.choices(tokens, k=shared))
+    prefix = tuple(rng.choices(tokens, k=shared))
     return [
         Example(
-            (*beginning, 2 + n % 30, *rng.choices(tokens, k=rng.randint(0, 6))),
+            (*prefix, 2 + n % 30, *rng.choices(tokens, k=rng.randint(0, 6))),
             (*rng.choices(tokens, k=rng.randint(0, 3)), END),
         )
         for n in range(rows)

@@ -1,4 +1,4 @@
-"""How methods are found, and how a reader adds one."""
+"""Methods are found by name, and a reader adds one by a short file."""
 
 import re
 from pathlib import Path

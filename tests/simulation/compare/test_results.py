@@ -64,7 +64,7 @@ def outputs(path: Path) -> dict[str, str]:
 
 
 def lamp_evaluation(folder: Path, name: str, task: str) -> dict[str, float]:
-    """As LaMP's evaluation.py reads and scores a prediction file, metrics by the libraries it builds on."""
+    """Read and score a prediction file as LaMP's evaluation.py does, with the libraries it builds on."""
     golds, predicted = (
         json.loads((folder / "golds.json").read_text()),
         json.loads((folder / name).read_text()),

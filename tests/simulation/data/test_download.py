@@ -28,10 +28,10 @@ PAD = b" " * 300_000
 
 @dataclass
 class Site:
-    """What the server has and how it misbehaves."""
+    """Files of a server, and how it misbehaves."""
 
     files: dict[str, bytes]
-    """Path to body."""
+    """Body of each file by its path."""
     tag: str = '"one"'
     ranges: bool = True
     cut: list[int] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Site:
     most: int = 1 << 30
     """Bytes in one partial answer at most."""
     busy: int = 0
-    """How many answers are 503."""
+    """Number of answers that are 503."""
     kind: str = "application/json"
     length: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)

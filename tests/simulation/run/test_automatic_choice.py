@@ -62,7 +62,7 @@ def settings(**changes: object) -> RunSettings:
 
 
 def pairs(folder: Path) -> list[list[Pair]]:
-    """Of each of the others, who come first."""
+    """Read the pairs of each of the others, who are the first clients."""
     histories = [read_history(folder / CLIENTS / str(number)) for number in range(OTHERS)]
     return [history.pairs(PromptForm.LAMP, LATEST) for history in histories]
 

@@ -19,7 +19,7 @@ def quiet(event: str, values: dict[str, object]) -> None:
 
 @pytest.fixture(scope="module", params=["LaMP_2M", "LaMP_4"])
 def runs(request, tmp_path_factory) -> tuple[Path, Path]:
-    """One run client by client, one side by side."""
+    """Two run folders of the same settings: client by client, and side by side."""
     root = tmp_path_factory.mktemp("runs")
     settings = small_settings(task=request.param, personal_epochs=2)
     run_locally(root / "alone", settings)
@@ -68,7 +68,7 @@ class Killed(BaseException):
 
 
 def run_afresh(folder: Path, clients: int, settings) -> None:
-    """As a new process would: no item is kept from before."""
+    """Run as a new process would: no item is kept from before."""
     client_app._loaded.cache_clear()
     Study(CohortGrid(folder, clients), settings, folder, quiet).run()
 
