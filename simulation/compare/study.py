@@ -1,4 +1,4 @@
-"""Life of a comparison in its folder: begun, planned, done, resumed, extended, and turned into results."""
+"""Life of a comparison in its folder: begun, planned, run, resumed, extended, and concluded."""
 
 import time
 from collections import defaultdict
@@ -183,7 +183,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
             needed.
     """
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty: --resume goes on with a comparison, or name another folder")
+        raise InputError(f"{folder} is not empty: --resume continues a comparison; or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     state = WorkerState(folder, settings)
     _check_methods(state)

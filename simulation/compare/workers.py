@@ -2,7 +2,7 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -26,6 +26,8 @@ _LEAVE = 10.0
 _COPIES = 4
 """Copies of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
 
+Needs = Callable[[WorkUnit], list[WorkUnit]]
+"""Function that lists the units a unit waits for."""
 OnLine = Callable[[WorkUnit, float], None]
 """Callback with a unit and the seconds of the line it has just written."""
 
@@ -52,7 +54,7 @@ def do_units(
     folder: Path,
     settings: CompareSettings,
     units: Sequence[WorkUnit],
-    needs: Callable[[WorkUnit], list[WorkUnit]],
+    needs: Needs,
     processes: int,
     on_line: OnLine,
 ) -> None:
@@ -70,37 +72,47 @@ def do_units(
         InputError: A unit fails for wrong input; lines of other units stay.
         RunFailed: A unit fails otherwise, or its process dies.
     """
-    left = list(units)
     if processes == 1:
-        state = WorkerState(folder, settings)
-        while left:
-            unit = left.pop(next(n for n, unit in enumerate(left) if not set(needs(unit)) & set(left)))
-            work(state, unit, lambda seconds, unit=unit: on_line(unit, seconds))  # type: ignore[misc]
+        _do_in_turn(WorkerState(folder, settings), units, needs, on_line)
         return
     with _started(folder, settings, processes) as workers:
-        busy: dict[Connection, WorkUnit] = {}
-        while left or busy:
-            for line in workers:
-                unfinished = {*left, *busy.values()}
-                ready = next((unit for unit in left if not set(needs(unit)) & unfinished), None)
-                if ready is not None and line not in busy:
-                    left.remove(ready)
-                    busy[line] = ready
-                    line.send(ready)
-            for line in [line for line in wait([*busy]) if isinstance(line, Connection)]:
-                unit = busy[line]
-                try:
-                    said, about = line.recv()
-                except EOFError:
-                    workers[line].join(_LEAVE)
-                    code = workers[line].exitcode
-                    raise RunFailed(f"{unit}: its process ended with {code}; --resume goes on") from None
-                if said == "line":
-                    on_line(unit, about)
-                elif said == "done":
-                    del busy[line]
-                else:
-                    raise (InputError if said == "input" else RunFailed)(f"{unit}: {about}")
+        _do_side_by_side(workers, units, needs, on_line)
+
+
+def _do_in_turn(state: WorkerState, units: Sequence[WorkUnit], needs: Needs, on_line: OnLine) -> None:
+    left = list(units)
+    while left:
+        unit = left.pop(next(n for n, unit in enumerate(left) if not set(needs(unit)) & set(left)))
+        work(state, unit, lambda seconds, unit=unit: on_line(unit, seconds))  # type: ignore[misc]
+
+
+def _do_side_by_side(
+    workers: Mapping[Connection, SpawnProcess], units: Sequence[WorkUnit], needs: Needs, on_line: OnLine
+) -> None:
+    left = list(units)
+    busy: dict[Connection, WorkUnit] = {}
+    while left or busy:
+        for worker in workers:
+            unfinished = {*left, *busy.values()}
+            ready = next((unit for unit in left if not set(needs(unit)) & unfinished), None)
+            if ready is not None and worker not in busy:
+                left.remove(ready)
+                busy[worker] = ready
+                worker.send(ready)
+        for worker in [each for each in wait([*busy]) if isinstance(each, Connection)]:
+            unit = busy[worker]
+            try:
+                report, content = worker.recv()
+            except EOFError:
+                workers[worker].join(_LEAVE)
+                code = workers[worker].exitcode
+                raise RunFailed(f"{unit}: its process ended with {code}; --resume continues") from None
+            if report == "line":
+                on_line(unit, content)
+            elif report == "done":
+                del busy[worker]
+            else:
+                raise (InputError if report == "input" else RunFailed)(f"{unit}: {content}")
 
 
 @contextmanager
@@ -120,49 +132,49 @@ def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[di
     workers: dict[Connection, SpawnProcess] = {}
     try:
         for _ in range(count):
-            ours, theirs = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(theirs, folder, settings), daemon=True)
+            worker, its_end = spawn.Pipe()
+            process = spawn.Process(target=_serve, args=(its_end, folder, settings), daemon=True)
             process.start()
-            theirs.close()
-            workers[ours] = process
+            its_end.close()
+            workers[worker] = process
         yield workers
-        for line, process in workers.items():
-            line.close()  # the worker ends when it sees that
+        for worker, process in workers.items():
+            worker.close()  # the worker ends when it sees that
             process.join(_LEAVE)
     finally:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ |= before
-        for line, process in workers.items():
-            line.close()
+        for worker, process in workers.items():
+            worker.close()
             process.terminate()
         for process in workers.values():
             process.join()
 
 
-def _serve(line: Connection, folder: Path, settings: CompareSettings) -> None:
+def _serve(parent: Connection, folder: Path, settings: CompareSettings) -> None:
     """Do the units that arrive until the connection is closed."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     state = WorkerState(folder, settings)
 
-    def tell(*what: Any) -> None:
+    def tell(*report: Any) -> None:
         try:
-            line.send(what)
+            parent.send(report)
         except OSError:
             os._exit(1)  # the parent is gone: nothing more is to be written
 
     while True:
         try:
-            unit = line.recv()
+            unit = parent.recv()
         except EOFError:
             return
         try:
             work(state, unit, lambda seconds: tell("line", seconds))
         except InputError as error:
             tell("input", str(error))
-        except Exception as error:  # told in one line; the parent ends us
+        except Exception as error:  # one line for the parent, which ends us
             tell("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
         else:
             tell("done", None)

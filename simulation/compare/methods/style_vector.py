@@ -102,12 +102,12 @@ class StyleVector(Method):
         base, start = self.context.base, len(prompt) - 1
         labels = label_tokens(base, self.context.task, self.context.form)
         layers = range(len(decoder_layers(base.model)))
-        known = (
+        prefix = (
             None
             if forgets(base, len(prompt) + max(map(len, labels)))
             else (run_prefix(base, prompt[:start], 0, layers))
         )
-        if known is None:
+        if prefix is None:
             start = 0
         batch = collate([Example(prompt[start:], label) for label in labels], base.device)
         before = torch.ones(len(labels), start, dtype=torch.long, device=base.device)
@@ -121,8 +121,8 @@ class StyleVector(Method):
             logits = base.model(
                 input_ids=batch.ids,
                 attention_mask=torch.cat([before, batch.attention.long()], dim=1),
-                past_key_values=starting_with(base, prefix_parts_of(known)),
-                use_cache=known is not None,
+                past_key_values=starting_with(base, prefix_parts_of(prefix)),
+                use_cache=prefix is not None,
             ).logits
         logs = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:, None])[:, :, 0]
         return int((logs * batch.target[:, 1:]).sum(1).argmax())
