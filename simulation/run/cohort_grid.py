@@ -24,25 +24,33 @@ _Request = tuple[Message, Context]
 
 
 class CohortGrid(InProcessGrid):
-    """Answers when a reply is pulled: all clients asked for the same thing, cohort by cohort."""
+    """Flower grid in this process, where clients with the same request answer side by side.
+
+    They answer when a reply is pulled.
+    """
 
     def __init__(self, folder: Path, clients: int) -> None:
-        """folder: the run's; its client folders are partitions 0 to `clients` - 1."""
+        """Make a node for each client.
+
+        Args:
+            folder: Folder of the run, whose client folders are partitions 0 to `clients` - 1.
+            clients: Number of clients.
+        """
         self._run_id = _number("run")
         identify_process(self._run_id)
         self._nodes = {_number(f"node {n}"): n for n in range(clients)}
         self._run_config: dict[str, bool | int | float | str] = {"run-dir": str(folder)}
         self._waiting: dict[str, _Request] = {}
         self._answers: dict[str, Message] = {}
-        self._acting: dict[str, Iterator[Message]] = {}
+        self._replies: dict[str, Iterator[Message]] = {}
         self._sent = 0
 
     def get_node_ids(self) -> Iterable[int]:
-        """All clients are always there."""
+        """List the ids of all clients, which are always there."""
         return list(self._nodes)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep the messages until their replies are pulled; returns their ids."""
+        """Keep the messages until their replies are pulled, and return their ids."""
         ids = []
         for message in messages:
             self._sent += 1
@@ -63,7 +71,7 @@ class CohortGrid(InProcessGrid):
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies to these messages; the first that is missing sets all of its kind to work."""
+        """Return the replies to these messages; a missing one sets all requests like it to work."""
         pulled = []
         for name in message_ids:
             if name not in self._answers and name in self._waiting:
@@ -78,22 +86,23 @@ class CohortGrid(InProcessGrid):
             del self._waiting[name]
             self._answers[name] = transmitted(app(message, context))
             return
-        kind = _kind(message)
+        digest = _request_digest(message)
         while name not in self._answers:
-            if kind not in self._acting:
-                alike = [request for request in self._waiting.values() if _kind(request[0]) == kind]
-                self._acting[kind] = respond(alike)
-            reply = next(self._acting[kind], None)
+            if digest not in self._replies:
+                requests = self._waiting.values()
+                alike = [each for each in requests if _request_digest(each[0]) == digest]
+                self._replies[digest] = respond(alike)
+            reply = next(self._replies[digest], None)
             if reply is None:
-                del self._acting[kind]
+                del self._replies[digest]
                 continue
-            asked = reply.metadata.reply_to_message_id
-            del self._waiting[asked]
-            self._answers[asked] = transmitted(reply)
+            request = reply.metadata.reply_to_message_id
+            del self._waiting[request]
+            self._answers[request] = transmitted(reply)
 
 
-def _kind(message: Message) -> str:
-    """What is asked, whoever is asked: the same for all clients of a phase or round."""
+def _request_digest(message: Message) -> str:
+    """Digest a request without its addressee; it is the same for all clients of a phase or round."""
     digest = hashlib.sha256()
     for array in (array for record in message.content.array_records.values() for array in record.values()):
         digest.update(array.data)
@@ -103,5 +112,5 @@ def _kind(message: Message) -> str:
 
 
 def _number(text: str) -> int:
-    """An id as long as Flower's."""
+    """Derive an id as long as Flower's from a text."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -1,4 +1,4 @@
-"""Clients that are lost, and clients that lie: replies of stage 1 changed after honest clients made them."""
+"""Lost and malicious clients: replies of stage 1 are dropped or changed after honest clients made them."""
 
 import random
 from collections.abc import Iterable, Mapping
@@ -12,13 +12,15 @@ from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import NODE_UNAVAILABLE, InProcessGrid, set_reply_to
 
-_KINDS = ("sign-flip", "scale", "nans", "constant")
-ATTACKS = (*_KINDS, "mixed")
+_SINGLE_ATTACKS = ("sign-flip", "scale", "nans", "constant")
+ATTACKS = (*_SINGLE_ATTACKS, "mixed")
+"""Attacks by name; `mixed` gives each malicious client one of the others in turn."""
 _SCALE = 100.0
+"""Factor of the change under the attack `scale`."""
 
 
 class FaultyGrid(InProcessGrid):
-    """A grid some of whose clients are lost in a round, or lie in all of them; the same for a seed."""
+    """Grid some of whose clients are lost in a round, or malicious in all of them."""
 
     def __init__(
         self,
@@ -30,51 +32,67 @@ class FaultyGrid(InProcessGrid):
         attack: str,
         seed: int,
     ) -> None:
-        """contributors: node id to number, of those that take part in stage 1."""
+        """Choose the malicious clients.
+
+        Args:
+            grid: Grid that the messages go through.
+            contributors: Numbers of the clients that take part in stage 1, by node id.
+            dropout: Share of contributors that are lost in each round.
+            malicious: Share of contributors that are malicious.
+            attack: One of `ATTACKS`.
+            seed: Seed of who is lost and who is malicious.
+        """
         self._grid, self._contributors = grid, contributors
         self._dropout, self._attack, self._seed = dropout, attack, seed
         numbers = sorted(contributors.values())
         liars = random.Random(f"{seed}/liars").sample(numbers, round(malicious * len(numbers)))
         self._liars = {number: index for index, number in enumerate(sorted(liars))}
-        self._asked: dict[str, Message] = {}
+        self._requests: dict[str, Message] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keeps what is asked, to know what a change is a change of."""
+        """Push the messages, and keep them to know later what an update changed."""
         messages = list(messages)
         ids = list(self._grid.push_messages(messages))
-        self._asked.update(zip(ids, messages, strict=True))
+        self._requests.update(zip(ids, messages, strict=True))
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies, some of them changed."""
+        """Return the replies, some of them changed or lost."""
         return [self._changed(reply) for reply in self._grid.pull_messages(message_ids)]
 
     def _changed(self, reply: Message) -> Message:
-        asked = self._asked.pop(reply.metadata.reply_to_message_id)
-        number = self._contributors.get(asked.metadata.dst_node_id)
-        if asked.metadata.message_type != CONTRIBUTE_TYPE or number is None or reply.has_error():
+        request = self._requests.pop(reply.metadata.reply_to_message_id)
+        number = self._contributors.get(request.metadata.dst_node_id)
+        if request.metadata.message_type != CONTRIBUTE_TYPE or number is None or reply.has_error():
             return reply
-        draw = random.Random(f"{self._seed}/{asked.metadata.group_id}/{number}")
+        draw = random.Random(f"{self._seed}/{request.metadata.group_id}/{number}")
         if draw.random() < self._dropout:
-            lost = Message(Error(NODE_UNAVAILABLE, "Node Unavailable"), reply_to=asked)
+            lost = Message(Error(NODE_UNAVAILABLE, "Node Unavailable"), reply_to=request)
             set_reply_to(lost, reply.metadata.reply_to_message_id)
             return lost
         if number in self._liars:
-            kind = self._attack if self._attack != "mixed" else _KINDS[self._liars[number] % len(_KINDS)]
-            records = [message.content.array_records[SHIFT_RECORD] for message in (asked, reply)]
+            in_turn = _SINGLE_ATTACKS[self._liars[number] % len(_SINGLE_ATTACKS)]
+            kind = in_turn if self._attack == "mixed" else self._attack
+            records = [message.content.array_records[SHIFT_RECORD] for message in (request, reply)]
             lie = attacked(kind, *(bytes(record[SHIFT_KEY].data) for record in records))
             array = Array(dtype="uint8", shape=(len(lie),), stype=SHIFT_STYPE, data=lie)
             reply.content[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
         return reply
 
     def get_node_ids(self) -> Iterable[int]:
-        """All of them."""
+        """List the ids of all nodes."""
         return self._grid.get_node_ids()
 
 
 @torch.no_grad()
 def attacked(kind: str, broadcast: bytes, update: bytes) -> bytes:
-    """What a liar sends in place of its packed `update` to the packed `broadcast`."""
+    """Make the update that a malicious client sends in place of its own.
+
+    Args:
+        kind: One of `ATTACKS`, except `mixed`.
+        broadcast: Packed shift that the client received.
+        update: Packed shift that its honest training made of it.
+    """
     before, _ = unpack(broadcast)
     after, header = unpack(update)
     change, bias = (after.W - after.R) - (before.W - before.R), after.b - before.b

@@ -1,4 +1,4 @@
-"""Runs a Flower simulation as a child of this process, and leaves none of its processes behind."""
+"""Flower simulation as a child of this process, none of whose processes stays behind."""
 
 import json
 import os
@@ -47,11 +47,19 @@ run-dir = {folder}
 
 
 def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: OnEvent) -> None:
-    """Run or resume the study of `folder` on `clients` simulated nodes.
+    """Run or resume the study of `folder` on simulated nodes of Flower.
 
-    on_event gets every event of the ServerApp as it happens. Flower's own log is `folder/flower.log`.
-    Raises RunFailed when the run did not complete (Flower's command exits 0 even then), InputError
-    when another process is running this folder.
+    Flower's own log is `folder/flower.log`.
+
+    Args:
+        folder: Folder of the run, with its settings.
+        clients: Number of nodes.
+        client_gpus: Share of a GPU per client, where there is one.
+        on_event: Called with every event of the ServerApp as it happens.
+
+    Raises:
+        RunFailed: The run did not complete; Flower's command exits with 0 even then.
+        InputError: Another process is running this folder, or the settings have lost or malicious clients.
     """
     settings = read_json(folder / SETTINGS)
     if settings["dropout"] or settings["malicious"]:
@@ -66,7 +74,7 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
 
 
 def stop_run(folder: Path) -> None:
-    """Stop every process that carries this run's mark: a killed run leaves SuperLink and Ray behind."""
+    """Stop every process that has this run's mark; a killed run leaves SuperLink and Ray behind."""
     mark = str(folder.resolve())
     processes = []
     for process in psutil.process_iter():
@@ -92,7 +100,7 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 @contextmanager
 def _superlink(folder: Path, clients: int, client_gpus: float) -> Iterator[dict[str, str]]:
-    """A SuperLink in simulation mode on free ports; yields the environment of its run."""
+    """Run a SuperLink in simulation mode on free ports; yield the environment for its run."""
     home = folder / "flower"
     port, control = free_ports(2)
     write_flower_home(home, address=f"127.0.0.1:{port}", clients=clients, client_gpus=client_gpus)

@@ -80,7 +80,7 @@ class Keepers:
         )
 
     def answer(self, client: str, message: Message) -> list[Message]:
-        """What an honest client replies."""
+        """Reply as an honest client does."""
         asked = transmitted(message)
         history = SimpleNamespace(name=client, task=TASKS["LaMP_4"])
         about = (
