@@ -1,7 +1,6 @@
-"""The README's federation over a network, word for word, with every byte between edges and cloud recorded."""
+"""The documented federation over a network, word for word, with every byte that travels recorded."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -10,10 +9,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from tests.cloud.deployment.clouds import needs_nginx
+from tests.docs.blocks import DOCS, Block, blocks
 from tests.leaks import coded, found_in
+from tests.shell import Shell, started_in
 from tests.simulation.recorder import Recorder
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
@@ -22,64 +22,26 @@ from fedperfit.edge.deployment.releases import ReleaseStore
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
-from fedperfit.protocol.system.flower import QUIET, executable, latest_run
+from fedperfit.protocol.system.flower import executable, free, latest_run
 
 pytestmark = needs_nginx
-README = Path(__file__).parents[2] / "README.md"
+PAGE = DOCS / "federation.md"
+CLOUD = "our-cloud"
 PEOPLE = ("ada", "ben", "carl")
 _SECONDS = 400.0
 
 
-def commands() -> list[str]:
-    section = README.read_text().split("## A federation over a network")[1].split("\n## ")[0]
-    block = section[section.index("\n    ") :].split("\n\n")[0]
-    found = [line.strip() for line in block.splitlines() if line]
-    assert 5 <= len(found) <= 10
-    return found
+def commands(block: int = 0) -> list[str]:
+    """The commands of one shell block of the page."""
+    return shell_blocks()[block].commands()
 
 
-class Shell:
-    """An interactive user's shell, command by command."""
-
-    def __init__(self, folder: Path) -> None:
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        root = str(Path(__file__).parents[2])
-        self.process = subprocess.Popen(
-            ["bash"],
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**os.environ, **QUIET, "PATH": path, "PYTHONPATH": root},
-        )
-
-    def run(self, command: str) -> str:
-        """Run a command and return the output, with that of background jobs; fail when the command fails."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{command}\necho __done $?\n")
-        self.process.stdin.flush()
-        said = []
-        for line in self.process.stdout:
-            if "__done" in line:
-                assert line.split("__done ")[1].strip() == "0", command + "\n" + "".join(said)
-                return "".join(said)
-            said.append(line)
-        raise AssertionError(f"the shell ended: {''.join(said)}")
+def shell_blocks() -> list[Block]:
+    return [block for block in blocks(PAGE) if block.language == "sh"]
 
 
-def started_in(folder: Path) -> list[psutil.Process]:
-    """Every process that knows this folder."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            told = " ".join(process.cmdline()) + str(process.environ()) + process.cwd()
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-        if str(folder) in told and process.pid != os.getpid():
-            found.append(process)
-    return found
+def test_it_takes_at_most_ten_commands():
+    assert 5 <= len(commands()) + len(commands(-1)) <= 10
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +54,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def federation(folder: Path) -> Iterator[tuple[Shell, Recorder]]:
-    """The README's commands up to the run, edges joined through the recorder."""
+    """The page's commands up to the run, edges joined through the recorder."""
     shell = Shell(folder)
     people, init, up, enroll, join, run, *_ = commands()
     for command in (people, init, up, enroll):
         shell.run(command)
-    home = CloudHome(folder / "cloud")
+    home = CloudHome(folder / CLOUD)
     try:
         with Recorder(home.tls, read_cloud(home).port).running() as recorder:
             for name in PEOPLE:
@@ -109,14 +71,13 @@ def federation(folder: Path) -> Iterator[tuple[Shell, Recorder]]:
             assert "released version 1" in said
             yield shell, recorder
     finally:
-        shell.process.kill()
-        shell.process.wait()
+        shell.end()
 
 
 @pytest.mark.timeout(_SECONDS)
-def test_the_readmes_federation(folder: Path, federation: tuple[Shell, Recorder]) -> None:
+def test_the_federation_of_the_page(folder: Path, federation: tuple[Shell, Recorder]) -> None:
     shell, _ = federation
-    home = CloudHome(folder / "cloud")
+    home = CloudHome(folder / CLOUD)
     assert latest_run(CONNECTION, home.environment())["status"] == "finished:completed"
     (run,) = home.runs.iterdir()
     scores = {stage: read_json(run / "results" / f"evaluate-{stage}.json") for stage in ("base", "personal")}
@@ -132,7 +93,7 @@ def test_the_readmes_federation(folder: Path, federation: tuple[Shell, Recorder]
             task=bundle["task"],
         )
         assert store.current() == release
-    explain, sent, generate = commands()[6:9]
+    explain, sent, generate = commands()[6:]
     assert "fitted" in shell.run(explain)
     assert "8 messages" in shell.run(sent), "status, three rounds, personalize, three evaluations"
     assert shell.run(generate).strip()
@@ -241,7 +202,7 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
 ) -> None:
     """The positive control: a ClientApp of the cloud's own choosing, sent to every edge."""
     _, recorder = federation
-    home = CloudHome(folder / "cloud")
+    home = CloudHome(folder / CLOUD)
     secret = personal_bytes(folder)
     planted = {f"{name} full {form}" for name in PEOPLE for form in ("W fp32", "W bf16", "W int8")}
     planted |= {f"{name} item 5" for name in PEOPLE}
@@ -250,7 +211,7 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
         (folder / name / "node" / "planted").write_bytes(b"".join(mine))
     app = folder / "spy"
     out = folder / "told.json"
-    places = [sysconfig.get_path("purelib"), sys.prefix, "/etc", "/usr/local/bin", str(folder / "cloud")]
+    places = [sysconfig.get_path("purelib"), sys.prefix, "/etc", "/usr/local/bin", str(folder / CLOUD)]
     (app).mkdir()
     (app / "server.py").write_text(_SPY_SERVER.format(out=str(out)))
     (app / "client.py").write_text(_SPY_CLIENT.format(people=str(folder / "people"), places=places))
@@ -283,11 +244,34 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
     assert found_in(recorder.recorded, secret) >= planted
 
 
+def test_what_the_page_does_with_a_federation_that_is_up(federation: tuple[Shell, Recorder]) -> None:
+    shell, _ = federation
+    _, releases, lesson, serve, _ = shell_blocks()
+    said = [shell.run(command) for command in releases.commands()]
+    assert "1 releases verified" in said[1]
+    *_, learned, answer = [shell.run(command) for command in lesson.commands()]
+    assert "learned 3, 3 in the vault" in learned
+    assert answer.strip()
+    for command in serve.commands():
+        shell.run(command)
+
+
+def test_the_page_speaks_with_the_served_model_as_any_front_end_does(
+    folder: Path, federation: tuple[Shell, Recorder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (block,) = (block for block in blocks(PAGE) if block.language == "python")
+    end = time.monotonic() + 60
+    while free(8100) and time.monotonic() < end:
+        time.sleep(0.2)
+    exec(block.text, {"TOKEN": (folder / "ada" / "owner" / "token").read_text()})
+    assert capsys.readouterr().out.strip()
+
+
 def test_afterwards_every_process_is_gone(folder: Path, federation: tuple[Shell, Recorder]) -> None:
     shell, _ = federation
     assert len(started_in(folder)) > 10
-    assert re.fullmatch(r"kill \$\(jobs -p\); wait", commands()[-1])
-    shell.run(commands()[-1] + "; true")
+    assert re.fullmatch(r"kill \$\(jobs -p\); wait", commands(-1)[0])
+    shell.run(commands(-1)[0] + "; true")
     end = time.monotonic() + 30
     while [p for p in started_in(folder) if p.pid != shell.process.pid] and time.monotonic() < end:
         time.sleep(0.2)

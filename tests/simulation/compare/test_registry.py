@@ -1,9 +1,7 @@
 """Methods are found by name, and a reader adds one by a short file."""
 
-import re
-from pathlib import Path
-
 import pytest
+from tests.docs.blocks import DOCS, blocks
 from tests.simulation.compare.small_comparison import ALL, run_all, started
 
 from fedperfit.protocol.system.errors import InputError
@@ -12,7 +10,7 @@ from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.compare.cells import MAIN, WorkUnit
 from fedperfit.simulation.compare.method import lineage, registry
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = DOCS / "own-method.md"
 METHOD = "from fedperfit.simulation.compare.method import Method\n\n\n"
 
 
@@ -36,15 +34,13 @@ def test_floors_are_for_tasks_with_labels():
     assert all(found[name].suits(TASKS["LaMP_3"]) for name in ALL)
 
 
-def test_the_readmes_method_is_one_short_file_and_gives_a_row(tmp_path):
-    section = README.read_text().split("### A method of your own")[1].split("\n## ")[0]
-    code = re.search(r"```python\n(.*?)```", section, re.S)
-    assert code is not None
-    assert len(code[1].splitlines()) < 60
+def test_the_documented_method_is_one_short_file_and_gives_a_row(tmp_path):
+    (code,) = (block.text for block in blocks(PAGE) if block.language == "python")
+    assert len(code.splitlines()) < 60
     file = tmp_path / "latest.py"
-    file.write_text(code[1])
+    file.write_text(code)
     (name,) = set(registry([file])) - set(ALL)
-    assert f"--method-file {file.name}" in section
+    assert f"--method-file {file.name}" in PAGE.read_text()
     state = started(tmp_path / "run", methods=["base", name], method_files=[str(file)], draws=20)
     run_all(state)
     lines = read_json_lines(state.folder / WorkUnit("LaMP_2M", name, MAIN, 0).file)
