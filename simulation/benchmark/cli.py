@@ -1,4 +1,4 @@
-"""`fedperfit benchmark`: our engine beside what users would pick instead, in one run."""
+"""Command `fedperfit benchmark`: our engine beside what users would pick instead, in one run."""
 
 import platform
 from pathlib import Path
@@ -10,14 +10,18 @@ from rich.console import Console
 from fedperfit.protocol.system.errors import InputError
 
 PARTS = ("training", "decoding", "scaling", "orthonormal", "agent")
+"""Parts of the benchmark, in the order in which they run."""
 _DECODED = "LaMP_4"
+"""Task whose prompt length the decoding part takes."""
 
 
 def benchmark(
-    tasks: Annotated[str, typer.Option(help="LaMP tasks whose prompt lengths are trained on.")] = (
-        "LaMP_2N,LaMP_2M,LaMP_3,LaMP_4,LaMP_5,LaMP_7"
-    ),
-    positions: Annotated[str, typer.Option(help="Shifted positions, each a row.")] = "l7,f7+l7",
+    tasks: Annotated[
+        str, typer.Option(help="LaMP tasks, separated by commas, whose prompt lengths are trained on.")
+    ] = ("LaMP_2N,LaMP_2M,LaMP_3,LaMP_4,LaMP_5,LaMP_7"),
+    positions: Annotated[
+        str, typer.Option(help="Shifted positions, separated by commas; each makes a row.")
+    ] = "l7,f7+l7",
     contenders: Annotated[
         str,
         typer.Option(
@@ -28,23 +32,32 @@ def benchmark(
     users: Annotated[int, typer.Option(help="Users the engine trains side by side.")] = 8,
     others: Annotated[int, typer.Option(help="Users the others train, one after another.")] = 1,
     items: Annotated[int, typer.Option(help="History items of each user.")] = 16,
-    epochs: Annotated[int, typer.Option(help="0 takes each task's preset, the paper's.")] = 0,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Passes over the items; 0 takes those of each task's preset, which are the paper's."
+        ),
+    ] = 0,
     base_model: Annotated[
         str, typer.Option(help="Folder or hub name; by default a Llama with random weights of these sizes.")
     ] = "",
-    layers: Annotated[int, typer.Option(help="Of the random model.")] = 12,
-    hidden_size: Annotated[int, typer.Option(help="Of the random model.")] = 512,
-    heads: Annotated[int, typer.Option(help="Of the random model.")] = 8,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto is bf16 on CUDA, fp32 on a CPU.")] = "auto",
+    layers: Annotated[int, typer.Option(help="Decoder layers of the random model.")] = 12,
+    hidden_size: Annotated[int, typer.Option(help="Hidden size of the random model.")] = 512,
+    heads: Annotated[int, typer.Option(help="Attention heads of the random model.")] = 8,
+    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, …")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the weights; auto is bf16 on CUDA, fp32 on a CPU.")
+    ] = "auto",
     scaling_users: Annotated[str, typer.Option(help="Numbers of users in the scaling part.")] = (
         "10,100,1000,10000"
     ),
     threads: Annotated[int, typer.Option(help="CPU threads of every contender.")] = 2,
-    repeats: Annotated[int, typer.Option(help="Times each training is measured; the fastest counts.")] = 1,
-    out: Annotated[Path, typer.Option(help="JSON file; a run that was stopped goes on with it.")] = Path(
-        "benchmark.json"
-    ),
+    repeats: Annotated[
+        int, typer.Option(help="Measurements of each training, of which the fastest counts.")
+    ] = 1,
+    out: Annotated[
+        Path, typer.Option(help="JSON file of the measurements; an interrupted run continues from it.")
+    ] = Path("benchmark.json"),
 ) -> None:
     """Measure training, decoding and scaling against pyreft and PEFT LoRA, and print the tables.
 
@@ -155,7 +168,7 @@ def _number(option: str, text: str) -> int:
 
 
 def _machine() -> dict[str, str]:
-    """What the figures depend on, beside the settings."""
+    """Describe what the figures depend on beside the settings."""
     import torch
     import transformers
 

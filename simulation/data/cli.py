@@ -47,7 +47,7 @@ def download_command(
 ) -> None:
     """Fetch a task's official train and dev files.
 
-    Stopped half-way, the same command continues. The answers of LaMP's test split are not public, so
+    If it is interrupted, the same command continues. The answers of LaMP's test split are not public, so
     it is not fetched. Some files have gigabytes. Their licence is CC BY-NC-SA 4.0.
 
     Example: fedperfit data download --task LaMP_3 --to data/LaMP_3
@@ -73,13 +73,13 @@ def download_command(
 def people_command(
     task: TaskOption,
     to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
-    names: Annotated[list[str], typer.Argument(help="What to call them.")],
+    names: Annotated[list[str], typer.Argument(help="Names of the people.")],
     data: Annotated[str, typer.Option(help="Folder with LaMP files, or `world`.")] = WORLD,
-    seed: Annotated[int, typer.Option(help="Of the world.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the synthetic world.")] = 0,
 ) -> None:
-    """Give users' histories out as files, as people have them: to try a deployment with.
+    """Write users' histories as files, as people have them, to try a deployment with.
 
-    Each gets TO/NAME/history.jsonl, and questions.jsonl that are only for measuring.
+    Each person gets TO/NAME/history.jsonl, and questions.jsonl for measuring only.
 
     Example: fedperfit data people --task LaMP_2M --to people ada ben carl
     """

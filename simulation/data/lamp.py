@@ -53,7 +53,12 @@ class LampData:
     """
 
     def __init__(self, folder: Path, task: Task) -> None:
-        """Map the converted tables in `folder`; `open_lamp` makes them."""
+        """Map converted tables, as `open_lamp` makes them.
+
+        Args:
+            folder: Folder of the converted tables.
+            task: LaMP task.
+        """
         from datasets import Dataset, concatenate_datasets
 
         self.task = task

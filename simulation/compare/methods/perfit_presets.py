@@ -23,6 +23,12 @@ class Preset(PerFit):
     space = {}
 
     def __init__(self, context: MethodContext, values: Values) -> None:
+        """Read the preset and fit its layers to the depth of the model.
+
+        Args:
+            context: Model, task and seed.
+            values: Values that replace the preset's.
+        """
         preset = read_preset(PRESET)
         depth = context.base.card.layers
         layers = sorted({round(layer * depth / preset["layers-of"]) for layer in preset["layers"]})
