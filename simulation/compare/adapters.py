@@ -50,7 +50,7 @@ def targets(base: BaseModel, *, collective: bool) -> list[str]:
     for sign, parts in _PARTS.items():
         if sign in names:
             return [part for part in parts if collective or part != "k_proj"]
-    raise InputError(f"{type(base.model).__name__}: LoRA knows none of its attention projections")
+    raise InputError(f"{type(base.model).__name__}: no attention projections with a name that LoRA knows")
 
 
 @contextmanager

@@ -152,4 +152,4 @@ def _output(layer: nn.Module) -> nn.Module:
     for name, module in modules.items():
         if ("attn" in name or "attention" in name) and name.rpartition(".")[2] in _OUTPUTS:
             return module
-    raise InputError(f"{type(layer).__name__}: LoFiT knows none of its attention output projections")
+    raise InputError(f"{type(layer).__name__}: no attention output projection with a name that LoFiT knows")
