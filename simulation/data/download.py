@@ -3,12 +3,12 @@
 from enum import StrEnum
 from pathlib import Path
 
-import requests
+import httpx
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task
-from fedperfit.simulation.data.fetch import Progress, fetch
+from fedperfit.simulation.data.fetch import Progress, fetch, open_client
 
 BASE_URL = "https://ciir.cs.umass.edu/downloads/LaMP"
 """Official server of the LaMP benchmark (Salemi et al., 2024)."""
@@ -76,13 +76,13 @@ def download(
     wanted = urls(task, split, base_url)
     try:
         destination.mkdir(parents=True, exist_ok=True)
-        with FileLock(destination / ".download.lock", timeout=0), requests.Session() as session:
+        with FileLock(destination / ".download.lock", timeout=0), open_client() as client:
             _claim(destination, task, split, list(wanted))
             for name, url in wanted.items():
-                fetch(session, url, destination / name, progress=progress or _silent, backoff_s=backoff_s)
+                fetch(client, url, destination / name, progress=progress or _silent, backoff_s=backoff_s)
     except Timeout:
         raise InputError(f"{destination}: another download into it is running") from None
-    except requests.RequestException as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise InputError(f"{base_url}: {error}") from None
     except OSError as error:
         raise InputError(f"{error.filename or destination}: {error.strerror or error}") from None

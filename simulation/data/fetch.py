@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import requests
+import httpx
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
@@ -76,15 +76,24 @@ class _Part:
         self._note.unlink(missing_ok=True)
 
 
-def fetch(
-    session: requests.Session, url: str, final: Path, *, progress: Progress, backoff_s: float = 1.0
-) -> None:
+def open_client() -> httpx.Client:
+    """Open an HTTP client that takes its proxies from the environment.
+
+    Raises InputError where the environment names a proxy that cannot be used.
+    """
+    try:
+        return httpx.Client(timeout=TIMEOUT, follow_redirects=True)
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise InputError(f"the proxy that the environment names cannot be used: {error}") from None
+
+
+def fetch(client: httpx.Client, url: str, final: Path, *, progress: Progress, backoff_s: float = 1.0) -> None:
     """Bring the JSON file at `url` to `final`, which is left alone when it exists.
 
     An interrupted download continues where it stopped if the server says that the file is unchanged.
 
     Args:
-        session: HTTP session to ask with.
+        client: HTTP client to ask with.
         url: Address of the file.
         final: Path of the finished file.
         progress: Called with file name, bytes so far, and bytes in all where they are known.
@@ -101,7 +110,7 @@ def fetch(
     furthest, failures = part.size(), 0
     while True:
         try:
-            _attempt(session, url, part, lambda done, total: progress(final.name, done, total))
+            _attempt(client, url, part, lambda done, total: progress(final.name, done, total))
             break
         except _Interrupted as reason:
             failures = 1 if part.size() > furthest else failures + 1
@@ -118,7 +127,7 @@ def fetch(
 
 
 def _attempt(
-    session: requests.Session, url: str, part: _Part, progress: Callable[[int, int | None], None]
+    client: httpx.Client, url: str, part: _Part, progress: Callable[[int, int | None], None]
 ) -> None:
     """Bring `part` to its full size, from where it stopped if the server can continue there.
 
@@ -135,7 +144,7 @@ def _attempt(
     elif start:
         headers |= {"Range": f"bytes={start}-", "If-Range": held.tag}
     try:
-        with session.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as response:
+        with client.stream("GET", url, headers=headers) as response:
             _refuse(url, response)
             if response.status_code == 416:
                 part.forget()
@@ -151,24 +160,26 @@ def _attempt(
             done = start
             progress(done, total)
             with part.path.open("ab") as file:
-                for chunk in response.iter_content(CHUNK):
+                for chunk in response.iter_bytes():
                     if done == 0 and chunk.lstrip().startswith(b"<"):
                         part.forget()
                         raise _page(url)
                     file.write(chunk)
                     done += len(chunk)
                     progress(done, total)
-    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+    except httpx.UnsupportedProtocol:
+        raise
+    except httpx.TransportError as error:
         raise _Interrupted(f"the connection failed ({_cause(error)})") from None
     if total is not None and part.size() != total:
         raise _Interrupted(f"the body ended after {part.size()} of {total} bytes")
 
 
-def _refuse(url: str, response: requests.Response) -> None:
+def _refuse(url: str, response: httpx.Response) -> None:
     if response.status_code in BUSY:
         raise _Interrupted(f"the server answers {response.status_code}")
     if response.status_code not in (200, 206, 416):
-        raise InputError(f"{url}: the server answers {response.status_code} {response.reason}")
+        raise InputError(f"{url}: the server answers {response.status_code} {response.reason_phrase}")
     if "html" in response.headers.get("Content-Type", "").lower() and response.status_code != 416:
         raise _page(url)
 
@@ -177,12 +188,12 @@ def _page(url: str) -> InputError:
     return InputError(f"{url}: the server answers with an HTML page; there is no such file")
 
 
-def _encoded(response: requests.Response) -> bool:
+def _encoded(response: httpx.Response) -> bool:
     """Whether the body is compressed in transit: then its byte counts are not the file's."""
     return response.headers.get("Content-Encoding", "identity").lower() != "identity"
 
 
-def _tag(response: requests.Response) -> str:
+def _tag(response: httpx.Response) -> str:
     etag = response.headers.get("ETag", "")
     if _encoded(response):
         return ""
@@ -190,12 +201,12 @@ def _tag(response: requests.Response) -> str:
     return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
-def _length(response: requests.Response) -> int | None:
+def _length(response: httpx.Response) -> int | None:
     length = response.headers.get("Content-Length", "")
     return int(length) if length.isdecimal() and not _encoded(response) else None
 
 
-def _continues(response: requests.Response, start: int, held: _Origin) -> bool:
+def _continues(response: httpx.Response, start: int, held: _Origin) -> bool:
     """Whether a partial answer continues at byte `start` of the very file that `held` describes."""
     span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
     same_size = held.size is None or total in ("*", str(held.size))

@@ -2,12 +2,14 @@
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.simulation.data.lamp_folders import user_split
 from typer.testing import CliRunner
@@ -23,7 +25,7 @@ from fedperfit.simulation.data.lamp import open_lamp
 RATING = TASKS["LaMP_3"]
 FIRST = "train_questions.json"
 PAD = b" " * 300_000
-"""Makes a body longer than a chunk."""
+"""Makes a body longer than what one read of a socket brings."""
 
 
 @dataclass
@@ -40,6 +42,10 @@ class Site:
     """Bytes in one partial answer at most."""
     busy: int = 0
     """Number of answers that are 503."""
+    slow: list[float] = field(default_factory=list)
+    """Seconds that the next answers take to begin."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Path to the address it has moved to."""
     kind: str = "application/json"
     length: bool = True
     asked: list[tuple[str, str | None]] = field(default_factory=list)
@@ -64,6 +70,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         site, wanted = self.site, self.headers["Range"]
         site.asked.append((self.path, wanted))
+        if site.slow:
+            time.sleep(site.slow.pop(0))
+        if self.path in site.moved:
+            self.send_response(302)
+            self.send_header("Location", site.moved[self.path])
+            self.end_headers()
+            return
         body = site.files.get(self.path)
         if body is None or site.busy:
             site.busy = max(0, site.busy - 1)
@@ -89,7 +102,6 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(fetching, "CHUNK", 10_000)
     files = user_split()
     paths = urls(RATING, "user", "")
     site = Site({path: json.dumps(files[name]).encode() + PAD for name, path in paths.items()})
@@ -293,8 +305,50 @@ def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
 def test_no_server(site: Site, tmp_path: Path) -> None:
     site.url = "http://127.0.0.1:9"
     assert "the connection failed" in refusal(site, tmp_path)
-    site.url = "nonsense"
-    assert refusal(site, tmp_path).startswith("nonsense: ")
+    for address in ("nonsense", "ftp://127.0.0.1", "http://127.0.0.1:port"):
+        site.url = address
+        assert refusal(site, tmp_path).startswith(f"{address}: ")
+
+
+def test_a_server_that_says_nothing_is_asked_again(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (fetching.TIMEOUT.connect, fetching.TIMEOUT.read) == (10, 60)
+    monkeypatch.setattr(fetching, "TIMEOUT", httpx.Timeout(0.3))
+    site.slow = [1.0]
+    get(site, tmp_path)
+    assert [path.endswith(FIRST) for path, _ in site.asked].count(True) == 2
+    assert (tmp_path / FIRST).read_bytes() == site.body(FIRST)
+    site.slow = [1.0] * ATTEMPTS
+    assert "the connection failed (timed out)" in refusal(site, tmp_path / "other")
+
+
+def test_a_file_that_has_moved_is_continued_where_it_is(site: Site, tmp_path: Path) -> None:
+    before = next(path for path in site.files if path.endswith(FIRST))
+    site.files[f"/moved{before}"] = site.files.pop(before)
+    site.moved = {before: f"/moved{before}"}
+    site.cut = [100_000]
+    get(site, tmp_path)
+    assert (tmp_path / FIRST).read_bytes() == site.body(FIRST)
+    assert (f"/moved{before}", "bytes=100000-") in site.asked
+    site.moved = {before: before}
+    assert "redirects" in refusal(site, tmp_path / "other")
+
+
+def test_the_proxy_of_the_environment_is_used(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", site.url)
+    monkeypatch.setenv("http_proxy", site.url)
+    site.url = "http://lamp.invalid"
+    site.files = {f"{site.url}{path}": body for path, body in site.files.items()}
+    get(site, tmp_path)
+    assert (tmp_path / FIRST).read_bytes() == site.body(FIRST)
+    monkeypatch.setenv("HTTP_PROXY", "gopher://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:9")
+    assert "the proxy that the environment names" in refusal(site, tmp_path / "other")
 
 
 def test_two_splits_never_mix(site: Site, tmp_path: Path) -> None:
