@@ -2,101 +2,90 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.simulation.analyze.pictures import coordinates, people, ranks, shifts, spectrum
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.analyze.spectra import TAUS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, TEXTS
-from fedperfit.simulation.report.html import figure, grid, page, table
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, render
 
 REPORT = "report.html"
-_NOTE = (
-    "v is the mean over a user's questions of the hidden state of the last token after a text, less the same "
-    "without it. Ranks: directions of the uncentred SVD over users that carry the share, with jackknife "
-    "intervals; centred: of what users differ in. Coordinates are on the first direction of history, fitted "
-    "on half of the users and measured on the other half, both ways round, averaged over random halvings; "
-    "their intervals are bootstrapped over users with these directions as given. Random text has as many "
-    "tokens as the history, drawn from all users' items; another's history is cut to as many. The own "
-    "direction is fitted on the kind of text itself: a text may move the state as far, elsewhere."
-)
 
 
 def write_page(folder: Path, summary: Mapping[str, Any], settings: AnalyzeSettings) -> None:
     """Write `report.html` of a study's folder."""
-    sections = [_header(settings), _overview(summary)]
-    for name, about in summary["tasks"].items():
-        sections += _task(name, about)
-    sections.append(_settings(settings))
-    write_atomic(folder / REPORT, page("fedperfit analyze", sections, wide=True).encode())
-
-
-def _header(settings: AnalyzeSettings) -> str:
-    return (
-        '<header><p class="soft">fedperfit analyze · base model '
-        f"<code>{escape(settings.base_model)}</code> · data <code>{escape(settings.data)}</code></p>"
-        "<h1>What a history does inside the model</h1>"
-        '<p class="lead">Delta-vectors: how the hidden state of a question\'s last token moves when the '
-        "user's history stands before it. The paper finds that few directions carry them, and that one is "
-        "shared by users and not an effect of length.</p></header>"
+    html = render(
+        "analyze.html",
+        title="fedperfit analyze",
+        base_model=settings.base_model,
+        data=settings.data,
+        overview=_overview(summary),
+        tasks=[_task(name, about) for name, about in summary["tasks"].items()],
+        settings={
+            key: ", ".join(value) if isinstance(value, list) else value
+            for key, value in settings.to_flat().items()
+        },
     )
+    write_atomic(folder / REPORT, html.encode())
 
 
-def _overview(summary: Mapping[str, Any]) -> str:
+def _overview(summary: Mapping[str, Any]) -> Table:
     rows = []
     for name, about in summary["tasks"].items():
         few, shift = about["findings"]["few-directions"], about["findings"]["collective-shift"]
-        cells = [
-            escape(name),
-            f"{few['verdict']} <small>{_rank(few['ranks']['0.8'])}, {_rank(few['ranks']['0.9'])}</small>",
-            *(
-                f"{one['verdict']} <small>{_signed(one['difference'])}</small>"
-                for one in (shift, shift[OTHER])
-            ),
+        ranks_of = few["ranks"]
+        cells: list[str | Noted] = [
+            name,
+            Noted(few["verdict"], f"{_rank(ranks_of['0.8'])}, {_rank(ranks_of['0.9'])}"),
+            *(Noted(one["verdict"], _signed(one["difference"])) for one in (shift, shift[OTHER])),
         ]
-        rows.append((cells, False))
+        rows.append(Row(cells))
     head = [
         "at the middle layer",
         "few directions carry 80 % and 90 %",
         "collective coordinate above random text's",
         "above another user's",
     ]
-    return f"<section><h2>The findings</h2>{table(head, rows)}</section>"
+    return Table(head, rows)
 
 
-def _task(name: str, about: Mapping[str, Any]) -> list[str]:
-    said = "".join(f"<p>{escape(line)}</p>" for line in conclusions(about))
-    intro = (
-        f"<section><h2>{escape(name)}</h2>{said}{_texts(about)}"
-        f"<p class=soft>{about['users']} users ({about['left-out']} left out: no item fits), "
-        f"{about['queries']} questions, {about['tokens']:.0f} tokens of history on average, hidden size "
-        f"{about['hidden-size']}, layer {about['middle']} of {len(about['layers'])} (from 0). {escape(_NOTE)}"
-        "</p></section>"
-    )
-    pictures = grid(
-        [
-            figure(
-                "Spectrum",
-                spectrum(about),
-                "Middle layer. The dashed line is what directions of half of the users carry of the others: "
-                "where it stays below, directions are single users' own.",
-            ),
-            figure("Coordinates", coordinates(about), "Middle layer. Dots are users, diamonds means."),
-            figure("Rank by layer", ranks(about), "Bands are 95 % intervals."),
-            figure(
-                "Collective shift by layer",
-                shifts(about),
-                "1 would be: all of a user's shift lies in the shared direction.",
-            ),
-            figure("Users", people(about), f"Middle layer, centred; coloured by {_colour(about)}."),
-        ]
-    )
-    return [intro, pictures, f"<section><h2>{escape(name)}, all layers</h2>{_sweep(about)}</section>"]
+def _task(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "conclusions": conclusions(about),
+        "texts": _texts(about),
+        **{key: about[key] for key in ("users", "queries", "middle")},
+        "left_out": about["left-out"],
+        "tokens": f"{about['tokens']:.0f}",
+        "hidden_size": about["hidden-size"],
+        "depth": len(about["layers"]),
+        "figures": _figures(about),
+        "sweep": _sweep(about),
+    }
+
+
+def _figures(about: Mapping[str, Any]) -> list[Figure]:
+    return [
+        Figure(
+            "Spectrum",
+            spectrum(about),
+            "Middle layer. The dashed line is what directions of half of the users carry of the others: "
+            "where it stays below, directions are single users' own.",
+        ),
+        Figure("Coordinates", coordinates(about), "Middle layer. Dots are users, diamonds means."),
+        Figure("Rank by layer", ranks(about), "Bands are 95 % intervals."),
+        Figure(
+            "Collective shift by layer",
+            shifts(about),
+            "1 would be: all of a user's shift lies in the shared direction.",
+        ),
+        Figure("Users", people(about), f"Middle layer, centred; coloured by {_colour(about)}."),
+    ]
 
 
 def conclusions(about: Mapping[str, Any]) -> list[str]:
@@ -148,12 +137,12 @@ def _signed(about: Mapping[str, float]) -> str:
     return _plain(about, "+")
 
 
-def _small(text: str) -> str:
+def _noted(text: str) -> Noted:
     value, _, interval = text.partition(" ")
-    return f"{value} <small>{interval}</small>"
+    return Noted(value, interval)
 
 
-def _texts(about: Mapping[str, Any]) -> str:
+def _texts(about: Mapping[str, Any]) -> Table:
     head = [
         "text",
         *(f"rank .{f'{tau:g}'[2:]}" for tau in TAUS),
@@ -168,22 +157,22 @@ def _texts(about: Mapping[str, Any]) -> str:
     rows = []
     for kind in TEXTS:
         of = about["layers"][about["middle"]][kind]
-        cells = [
-            escape(kind),
-            *(_small(_rank(of["ranks"][f"{tau:g}"])) for tau in TAUS),
-            _small(_rank(of["personal-ranks"]["0.9"])),
+        cells: list[str | Noted] = [
+            kind,
+            *(_noted(_rank(of["ranks"][f"{tau:g}"])) for tau in TAUS),
+            _noted(_rank(of["personal-ranks"]["0.9"])),
             f"{of['first-share']:.0%}",
-            _small(_plain(of["shift"])),
-            "" if kind == HISTORY else _small(_signed(of["difference"])),
-            _small(_plain(of["own-shift"])),
-            _small(_plain(of["spread"])),
+            _noted(_plain(of["shift"])),
+            "" if kind == HISTORY else _noted(_signed(of["difference"])),
+            _noted(_plain(of["own-shift"])),
+            _noted(_plain(of["spread"])),
             f"{of['length']:.3g}",
         ]
-        rows.append((cells, kind == HISTORY))
-    return table(head, rows)
+        rows.append(Row(cells, best=kind == HISTORY))
+    return Table(head, rows)
 
 
-def _sweep(about: Mapping[str, Any]) -> str:
+def _sweep(about: Mapping[str, Any]) -> Table:
     head = [
         "layer",
         *(f"rank .{f'{tau:g}'[2:]}" for tau in TAUS),
@@ -198,38 +187,24 @@ def _sweep(about: Mapping[str, Any]) -> str:
     rows = []
     for number, layer in enumerate(about["layers"]):
         of = layer[HISTORY]
-        cells = [
+        cells: list[str | Noted] = [
             str(number),
-            *(_small(_rank(of["ranks"][f"{tau:g}"])) for tau in TAUS),
-            _small(_rank(layer[RANDOM]["ranks"]["0.9"])),
-            _small(_plain(of["shift"])),
-            _small(_plain(layer[RANDOM]["shift"])),
-            _small(_signed(layer[RANDOM]["difference"])),
-            _small(_signed(layer[OTHER]["difference"])),
-            _small(_plain(of["spread"])),
+            *(_noted(_rank(of["ranks"][f"{tau:g}"])) for tau in TAUS),
+            _noted(_rank(layer[RANDOM]["ranks"]["0.9"])),
+            _noted(_plain(of["shift"])),
+            _noted(_plain(layer[RANDOM]["shift"])),
+            _noted(_signed(layer[RANDOM]["difference"])),
+            _noted(_signed(layer[OTHER]["difference"])),
+            _noted(_plain(of["spread"])),
             f"{of['length']:.3g}",
         ]
-        rows.append((cells, number == about["middle"]))
-    return table(head, rows)
+        rows.append(Row(cells, best=number == about["middle"]))
+    return Table(head, rows)
 
 
-def _settings(settings: AnalyzeSettings) -> str:
-    rows = [
-        (
-            [
-                f"<code>{escape(key)}</code>",
-                escape(", ".join(value) if isinstance(value, list) else str(value)),
-            ],
-            False,
-        )
-        for key, value in settings.to_flat().items()
-    ]
-    return f"<section><h2>Settings</h2>{table(['setting', 'value'], rows)}</section>"
-
-
-def terminal_table(name: str, about: Mapping[str, Any]) -> Table:
+def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
     """One task at the middle layer."""
-    shown = Table(
+    shown = TerminalTable(
         title=f"{name}: {about['users']} users, layer {about['middle']} of {len(about['layers'])}, "
         "95 % intervals"
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -15,15 +16,15 @@ from matplotlib.ticker import MaxNLocator
 
 from fedperfit.simulation.analyze.spectra import TAUS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM
-from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, band, svg
+from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, band, legend_below, svg
 
 COLOURS = {HISTORY: PERSONAL, RANDOM: BASE, OTHER: COLLECTIVE}
 """Colour of each kind of text."""
 _MARKERS = "osD^vP*X<>"
-_RANK_COLOURS = ("#f0a36b", "#d1495b", "#7b2d43")
+_RANK_COLOURS = ("#f0a36b", "#d1495b", "#8d5aa8")
 
 
-def spectrum(about: Mapping[str, Any]) -> str:
+def spectrum(about: Mapping[str, Any]) -> Markup:
     """Draw the share of the squared length that the first directions carry, with the controls."""
 
     def draw(axes: Axes) -> None:
@@ -56,12 +57,12 @@ def spectrum(about: Mapping[str, Any]) -> str:
         axes.set_ylim(top=1.02)
         axes.set_xlabel("directions")
         axes.set_ylabel("share of the squared length")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+        legend_below(axes, columns=2)
 
     return svg("Share of the delta-vectors that the first directions carry", draw)
 
 
-def coordinates(about: Mapping[str, Any]) -> str:
+def coordinates(about: Mapping[str, Any]) -> Markup:
     """Draw each user's coordinate on the collective direction, and the means with their intervals."""
     drawn = about["people"]["coordinates"]
     layer = about["layers"][about["middle"]]
@@ -82,7 +83,7 @@ def coordinates(about: Mapping[str, Any]) -> str:
     return svg("Coordinates of users against the controls", draw)
 
 
-def ranks(about: Mapping[str, Any]) -> str:
+def ranks(about: Mapping[str, Any]) -> Markup:
     """Draw rank(tau) of history and of random text by layer."""
 
     def draw(axes: Axes) -> None:
@@ -100,12 +101,12 @@ def ranks(about: Mapping[str, Any]) -> str:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         _by_layer(axes, about)
         axes.set_ylabel("directions that carry the share")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8)
+        legend_below(axes, columns=3)
 
     return svg("Rank by layer", draw)
 
 
-def shifts(about: Mapping[str, Any]) -> str:
+def shifts(about: Mapping[str, Any]) -> Markup:
     """Draw the mean coordinate by layer, in parts of the length of history's delta-vectors there."""
 
     def draw(axes: Axes) -> None:
@@ -122,19 +123,19 @@ def shifts(about: Mapping[str, Any]) -> str:
         axes.axhline(0, color="#9aa0a8", lw=1)
         _by_layer(axes, about)
         axes.set_ylabel("collective shift / length\nof history's delta-vectors")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, fontsize=8)
+        legend_below(axes, columns=3)
 
     return svg("Collective shift by layer", draw)
 
 
 def _by_layer(axes: Axes, about: Mapping[str, Any]) -> None:
     depth = len(about["layers"])
-    axes.axvspan(about["middle"] - 0.5, about["middle"] + 0.5, color="#f0f2f5", zorder=0)
+    axes.axvspan(about["middle"] - 0.5, about["middle"] + 0.5, color="#8a94a6", alpha=0.15, lw=0, zorder=0)
     axes.set_xticks(range(0, depth, max(1, depth // 10)))
     axes.set_xlabel("decoder layer (shaded: the middle one)")
 
 
-def people(about: Mapping[str, Any]) -> str:
+def people(about: Mapping[str, Any]) -> Markup:
     """Draw users by the first two principal coordinates of their delta-vectors, coloured by preference."""
     drawn = about["people"]
 

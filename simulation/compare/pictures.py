@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
-from fedperfit.simulation.report.svg import bound_line, log_place, svg
+from fedperfit.simulation.report.svg import bound_line, legend_below, log_bottom, log_place, svg
 
 COLOURS = {
     "floor": "#8a8f98",
@@ -25,7 +26,7 @@ _ZERO = 0.3
 """Place of zero on a logarithmic axis, as a part of the smallest value."""
 
 
-def scores(about: Mapping[str, Any]) -> str:
+def scores(about: Mapping[str, Any]) -> Markup:
     """Draw every row's score with its interval, between the world's bounds."""
     rows, main = about["rows"], about["main"]
 
@@ -42,13 +43,13 @@ def scores(about: Mapping[str, Any]) -> str:
                 value = about["bounds"][name][main]["value"]
                 bound_line(axes.axvline, value, label, dashed=name == "unknown")
         if "bounds" in about:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, fontsize=9)
+            legend_below(axes, columns=2)
         axes.set_xlabel(_metric(about))
 
     return svg(f"{_metric(about)} of every method", draw, size=(7.5, 0.8 + 0.27 * len(rows)))
 
 
-def costs(about: Mapping[str, Any], cost: str) -> str:
+def costs(about: Mapping[str, Any], cost: str) -> Markup:
     """Draw scores against what a method costs per user.
 
     Args:
@@ -65,7 +66,7 @@ def costs(about: Mapping[str, Any], cost: str) -> str:
             colour = COLOURS[row["family"]]
             axes.plot([x, x], [value["low"], value["high"]], color=colour, lw=1.2, alpha=0.35)
             axes.plot([x], [value["value"]], "o", color=colour, ms=6)
-        axes.set_xscale("log")
+        log_bottom(axes)
         axes.margins(x=0.18)
         _labelled(
             axes,
@@ -96,7 +97,7 @@ def _cost(row: Mapping[str, Any], cost: str) -> float:
     return seconds if seconds > 1e-3 else 0.0
 
 
-def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> str:
+def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> Markup:
     """Draw every method's score by history items, or by number of other users.
 
     Args:

@@ -18,10 +18,8 @@ from fedperfit.simulation.data.json_stream import check
 
 ATTEMPTS = 4
 """Attempts without a further byte before a file is given up."""
-CHUNK = 1 << 18
-"""Bytes that are written at once."""
-TIMEOUT_S = (10, 60)
-"""Seconds to connect, and between two bytes."""
+TIMEOUT = httpx.Timeout(60, connect=10)
+"""Seconds to wait for a server's next bytes, and for it to take a connection."""
 BUSY = (429, 500, 502, 503, 504)
 """Status codes worth another attempt."""
 
@@ -190,15 +188,17 @@ def _page(url: str) -> InputError:
 
 def _encoded(response: httpx.Response) -> bool:
     """Whether the body is compressed in transit: then its byte counts are not the file's."""
-    return response.headers.get("Content-Encoding", "identity").lower() != "identity"
+    encoding: str = response.headers.get("Content-Encoding", "identity")
+    return encoding.lower() != "identity"
 
 
 def _tag(response: httpx.Response) -> str:
-    etag = response.headers.get("ETag", "")
     if _encoded(response):
         return ""
+    etag: str = response.headers.get("ETag", "")
+    modified: str = response.headers.get("Last-Modified", "")
     # If-Range takes no weak tag.
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+    return etag if etag and not etag.startswith("W/") else modified
 
 
 def _length(response: httpx.Response) -> int | None:

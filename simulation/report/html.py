@@ -1,72 +1,122 @@
-"""Pieces of the self-contained pages that runs end with."""
+"""Self-contained pages from the templates beside this file; every text in them is escaped."""
 
+import re
 from collections.abc import Mapping, Sequence
-from html import escape
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
-STYLE = """
-:root { color-scheme: light; --ink: #1d2126; --soft: #5b6470; --line: #e3e6ea; --accent: #d1495b; }
-* { box-sizing: border-box; }
-body { margin: 0; font: 16px/1.55 system-ui, sans-serif; color: var(--ink); background: #f7f8fa; }
-main { max-width: 1080px; margin: 0 auto; padding: 2rem 1rem 4rem; }
-main.wide { max-width: 1560px; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; } h2 { font-size: 1.1rem; margin: 0 0 .6rem; }
-p { margin: .3rem 0 .7rem; } .soft, figcaption { color: var(--soft); font-size: .88rem; }
-.lead { font-size: 1.12rem; }
-section { background: #fff; border: 1px solid var(--line); border-radius: 10px; padding: 1.1rem 1.2rem;
-  margin-top: 1.1rem; min-width: 0; }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.1rem; }
-.grid section { margin-top: 0; } .grid { margin-top: 1.1rem; }
-figure { margin: 0; } svg { display: block; width: 100%; height: auto; max-width: 820px; margin: 0 auto; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .92rem; }
-th, td { text-align: right; padding: .35rem .7rem; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; color: var(--soft); }
-tr.best td { font-weight: 650; } td small { color: var(--soft); font-weight: 400; }
-.wrap { display: block; white-space: normal; max-width: 60ch; margin-left: auto; }
-code { background: #f0f2f5; border-radius: 4px; padding: .05rem .3rem; overflow-wrap: anywhere; }
-"""
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+_NUMBER = re.compile(r"[+-]?[\d,]+(?:\.(\d+))?")
+_FIGURE_SPACE, _POINT_SPACE = "\u2007", "\u2008"
+"""Blanks as wide as a digit and as a point."""
 
 
-def page(title: str, sections: Sequence[str], *, wide: bool = False) -> str:
-    """A whole page of `sections`, which are HTML already; empty ones are left out. wide: for wide tables."""
-    kind = " class=wide" if wide else ""
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
-        f"<body><main{kind}>\n{body}\n</main></body></html>\n"
+@dataclass(frozen=True)
+class Noted:
+    """A cell with a note in small print behind it, mostly an estimate with its interval."""
+
+    value: str
+    note: str
+    mark: str = ""
+    """Sign that something holds of the value, such as `*`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of one line of a table."""
+
+    cells: Sequence[str | Noted]
+    best: bool = False
+    """Whether the row stands out."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain texts; numbers of a column are aligned on their decimals."""
+
+    head: Sequence[str]
+    rows: Sequence[Row]
+    text: bool = False
+    """Whether the cells are words, to be set from the left and wrapped."""
+
+    @property
+    def columns(self) -> list[tuple[str, int]]:
+        """Head of each column, and in how many columns of the page it and its notes stand."""
+        return [
+            (head, 2 if any(isinstance(row.cells[place], Noted) for row in self.rows) else 1)
+            for place, head in enumerate(self.head)
+        ]
+
+    @property
+    def aligned(self) -> list[Row]:
+        """Rows in which numbers are padded to the decimals of the longest of their column."""
+        most = [
+            max((_decimals(row.cells[place]) for row in self.rows), default=0)
+            for place in range(len(self.head))
+        ]
+        return [
+            replace(row, cells=[_padded(cell, most[place]) for place, cell in enumerate(row.cells)])
+            for row in self.rows
+        ]
+
+    def marked(self, place: int) -> bool:
+        """Whether any cell of the column at `place` has a mark, so that all must leave room for one."""
+        return any(isinstance(cell := row.cells[place], Noted) and cell.mark for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture with its title and caption."""
+
+    title: str
+    picture: Markup
+    caption: str
+
+
+def estimate(about: Mapping[str, float], form: str = ".3f", *, mark: str = "") -> Noted:
+    """The cell of a value and its interval.
+
+    Args:
+        about: The `value` and the ends `low` and `high` of its interval.
+        form: Format of all three numbers.
+        mark: Sign behind the value.
+    """
+    value, low, high = (format(about[end], form) for end in ("value", "low", "high"))
+    return Noted(value, f"[{low}, {high}]", mark)
+
+
+def render(template: str, /, **values: Any) -> str:
+    """A page made of `templates/<template>`. Raises UndefinedError where it uses what `values` lack."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("fedperfit.simulation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
-def figure(title: str, picture: str, caption: str) -> str:
-    """A section with one picture, an SVG text; nothing without one."""
-    if not picture:
-        return ""
-    return (
-        f"<section><h2>{escape(title)}</h2><figure>{picture}"
-        f"<figcaption>{escape(caption)}</figcaption></figure></section>"
-    )
+def _text(cell: str | Noted) -> str:
+    return cell if isinstance(cell, str) else cell.value
 
 
-def estimate(about: Mapping[str, float], *, percent: bool = False) -> str:
-    """A value and its interval."""
-    form = ".0%" if percent else ".3f"
-    low, high = format(about["low"], form), format(about["high"], form)
-    return f"{format(about['value'], form)} <small>[{low}, {high}]</small>"
+def _decimals(cell: str | Noted) -> int:
+    number = _NUMBER.fullmatch(_text(cell))
+    return len(number[1] or "") if number else 0
 
 
-def table(head: Sequence[str], rows: Sequence[tuple[Sequence[str], bool]]) -> str:
-    """head and cells are HTML already; a marked row stands out."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join(
-        f"<tr{' class=best' if marked else ''}>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for cells, marked in rows
-    )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def grid(figures: Sequence[str]) -> str:
-    """Figures side by side where there is room; empty ones are left out."""
-    shown = [figure for figure in figures if figure]
-    return f'<div class="grid">{"".join(shown)}</div>' if shown else ""
+def _padded(cell: str | Noted, decimals: int) -> str | Noted:
+    """The cell with blanks for the decimals that its number has fewer."""
+    if not decimals or not _NUMBER.fullmatch(_text(cell)):
+        return cell
+    own = _decimals(cell)
+    blanks = ("" if own else _POINT_SPACE) + _FIGURE_SPACE * (decimals - own)
+    return cell + blanks if isinstance(cell, str) else replace(cell, value=cell.value + blanks)

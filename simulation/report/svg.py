@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
+from markupsafe import Markup
 
 matplotlib.use("svg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 BASE, COLLECTIVE, DIRECTIONS, PERSONAL, BOUND = "#8a8f98", "#3b6fb6", "#8d6bb0", "#d1495b", "#3a7d44"
 """Colours of the stages and of the world's bounds."""
@@ -22,8 +24,14 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e6e8eb",
+    "grid.color": "#8a94a6",
+    "grid.alpha": 0.25,
     "axes.edgecolor": "#9aa0a8",
+    "xtick.color": "#9aa0a8",
+    "ytick.color": "#9aa0a8",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "text.parse_math": False,  # labels may be a user's own words
     "axes.axisbelow": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "fedperfit",
@@ -31,7 +39,7 @@ _STYLE: Any = {
 }
 
 
-def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> str:
+def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> Markup:
     """Return the picture that `draw` makes, which scales to its container.
 
     Args:
@@ -46,11 +54,33 @@ def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] =
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
         plt.close(figure)
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = text[text.index("<svg") + len("<svg") :]
+    text = re.sub(r'^([^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'^([^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
-    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    # Matplotlib has escaped its labels: the one place where text is taken for markup.
+    return Markup('<svg role="img" aria-label="{}"').format(title) + Markup(text)
+
+
+def legend_below(axes: Axes, *, columns: int) -> None:
+    """Put the legend under the picture, clear of the axis label."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=8.5)
+
+
+def log_bottom(axes: Axes) -> None:
+    """Make the bottom axis logarithmic, with its numbers written out."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(_WrittenOut())
+    axes.xaxis.set_minor_formatter(_WrittenOut())
+
+
+class _WrittenOut(LogFormatter):
+    """Labels the ticks that matplotlib would, with 10,000 instead of a power that needs mathtext."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:,.12g}" if super().__call__(x, pos) else ""
 
 
 def bound_line(line: Callable[..., Any], value: float, label: str, *, dashed: bool = True) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from fedperfit.simulation.report.svg import (
@@ -12,12 +13,14 @@ from fedperfit.simulation.report.svg import (
     PERSONAL,
     band,
     bound_line,
+    legend_below,
+    log_bottom,
     log_place,
     svg,
 )
 
 
-def stages_plot(summary: Mapping[str, Any]) -> str:
+def stages_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw the score of each stage with its interval, between the bounds."""
     main = summary["main"]
     rows = [(stage, about["metrics"][main], COLOURS[stage]) for stage, about in summary["stages"].items()]
@@ -32,7 +35,7 @@ def stages_plot(summary: Mapping[str, Any]) -> str:
         if bounds:
             bound_line(axes.axvline, bounds["unknown"][main]["value"], "best without knowing the user")
             bound_line(axes.axvline, bounds["bayes"][main]["value"], "Bayes-optimal", dashed=False)
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1, fontsize=9)
+            legend_below(axes, columns=1)
         axes.set_xlabel(_metric(summary))
 
     return svg(f"{_metric(summary)} of base, collective and personal", draw, size=(5.6, 3.0))
@@ -43,7 +46,7 @@ def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> N
     axes.plot([about["value"]], [place], "o", color=colour, ms=8)
 
 
-def users_plot(summary: Mapping[str, Any]) -> str:
+def users_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw one point per user: collective score against collective + personal."""
     points = [scores for scores in summary["users"].values() if {"collective", "personal"} <= set(scores)]
 
@@ -56,10 +59,10 @@ def users_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xlabel(f"collective only, {_metric(summary)}")
         axes.set_ylabel("collective + personal")
 
-    return svg("Each user's score with and without the personal shift", draw, size=(4.6, 3.6))
+    return svg("Each user's score with and without the personal shift", draw, size=(5.6, 3.5))
 
 
-def history_plot(summary: Mapping[str, Any]) -> str:
+def history_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw the score of newcomers by number of history items."""
     points, main = summary["history"], summary["main"]
 
@@ -77,12 +80,12 @@ def history_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xticks(places, [str(point["size"]) for point in points])
         axes.set_xlabel("history items of a new user")
         axes.set_ylabel(_metric(summary))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+        legend_below(axes, columns=2)
 
     return svg("Cold start by history length", draw)
 
 
-def collective_plot(summary: Mapping[str, Any]) -> str:
+def collective_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw the score of newcomers by number of clients that trained the collective shift."""
     points, main = summary["collective"], summary["main"]
 
@@ -96,12 +99,12 @@ def collective_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xticks(sizes)
         axes.set_xlabel("clients that trained the collective shift")
         axes.set_ylabel(_metric(summary))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2, fontsize=8)
+        legend_below(axes, columns=2)
 
     return svg("Cold start by number of collective clients", draw)
 
 
-def loss_plot(summary: Mapping[str, Any]) -> str:
+def loss_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw the training loss of the collective shift per round."""
     rounds = [report for report in summary["rounds"] if report["loss"] is not None]
 
@@ -111,10 +114,10 @@ def loss_plot(summary: Mapping[str, Any]) -> str:
         axes.set_xlabel("round")
         axes.set_ylabel("loss per target token (nats)")
 
-    return svg("Training loss per round", draw, size=(4.6, 3.0))
+    return svg("Training loss per round", draw, size=(5.6, 3.5))
 
 
-def bytes_plot(summary: Mapping[str, Any]) -> str:
+def bytes_plot(summary: Mapping[str, Any]) -> Markup:
     """Draw bytes per client, round and direction, on a log scale."""
     about = summary["communication"]
     rows = [("collective shift", about["payload"], COLLECTIVE)]
@@ -122,7 +125,7 @@ def bytes_plot(summary: Mapping[str, Any]) -> str:
 
     def draw(axes: Axes) -> None:
         axes.barh([name for name, _, _ in rows], [size for _, size, _ in rows], color=[c for _, _, c in rows])
-        axes.set_xscale("log")
+        log_bottom(axes)
         axes.invert_yaxis()
         axes.set_xlabel("bytes per client, round and direction")
 

@@ -1,15 +1,15 @@
 """One self-contained page about a run, and the table a run ends with."""
 
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from markupsafe import Markup
+from rich.table import Table as TerminalTable
 
 from fedperfit.cloud.job.settings import read_settled
 from fedperfit.protocol.system.files import read_json, write_atomic
-from fedperfit.simulation.report.html import estimate, figure, grid, page, table
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render
 from fedperfit.simulation.run import plots
 from fedperfit.simulation.run.summary import METRICS
 
@@ -26,63 +26,31 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` of a run folder from its metrics.json and its settings."""
     summary, settings = read_json(folder / METRICS), read_settled(folder)
     path = folder / REPORT
-    write_atomic(path, render(summary, settings).encode())
+    write_atomic(path, page(summary, settings).encode())
     return path
 
 
-def render(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """The page; sections without data are left out."""
-    sections = [
-        _header(summary, settings),
-        _scores(summary),
-        grid(
-            [
-                _figure("By stage", summary["stages"], plots.stages_plot, summary, _STAGES_CAPTION),
-                _figure("User by user", _both(summary), plots.users_plot, summary, _USERS_CAPTION),
-                _figure(
-                    "Cold start by history", summary["history"], plots.history_plot, summary, _HISTORY_CAPTION
-                ),
-                _figure(
-                    "Cold start by collective clients",
-                    summary["collective"],
-                    plots.collective_plot,
-                    summary,
-                    _COLLECTIVE_CAPTION,
-                ),
-                _figure("Collective training", _losses(summary), plots.loss_plot, summary, _LOSS_CAPTION),
-                _figure("What travels", summary["communication"], plots.bytes_plot, summary, _BYTES_CAPTION),
-            ]
-        ),
-        _history_table(summary),
-        _places(summary),
-        _communication(summary),
-        _dropped(summary),
-        _settings(settings),
-    ]
-    return page(f"fedperfit: {summary['task']}", sections)
+def page(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """The report as HTML; sections without data are left out.
 
-
-_STAGES_CAPTION = (
-    "Score pooled over the target users' questions; bars are 95 % bootstrap intervals over users."
-)
-_USERS_CAPTION = "One point per target user; off the dotted line the personal shift changed the score."
-_HISTORY_CAPTION = (
-    "Newcomers with their latest 0, 1, 2, … items; 0 is the collective shift alone. Bands are 95 % intervals."
-)
-_COLLECTIVE_CAPTION = (
-    "Newcomers on collective shifts trained by fewer or more clients, alone and with a personal shift from "
-    "few items."
-)
-_LOSS_CAPTION = "Mean training loss of the clients that contributed to each round."
-_BYTES_CAPTION = "One packed shift, as measured; the others are counted from the base model's shapes."
-
-
-def _header(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    base, data = escape(str(settings["base-model"])), escape(str(settings["data"]))
-    return (
-        f'<header><p class="soft">fedperfit · {escape(str(summary["task"]))} · '
-        f"base model <code>{base}</code> · data <code>{data}</code></p><h1>{escape(headline(summary))}</h1>"
-        f'<p class="lead">{escape(_subline(summary))}</p></header>'
+    Args:
+        summary: What `summarise` makes of a run folder.
+        settings: The run's settings, with what it chose by itself.
+    """
+    return render(
+        "run.html",
+        title=f"fedperfit: {summary['task']}",
+        task=summary["task"],
+        settings=settings,
+        headline=headline(summary),
+        subline=_subline(summary),
+        scores=_scores(summary),
+        differences=_differences(summary),
+        figures=_figures(summary),
+        history=_history(summary),
+        selection=_selection(summary["places"]),
+        sent=_communication(summary["communication"]),
+        dropped=_dropped(summary),
     )
 
 
@@ -136,97 +104,120 @@ def _score_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str,
     return rows
 
 
-def _scores(summary: Mapping[str, Any]) -> str:
+def _scores(summary: Mapping[str, Any]) -> Table | None:
     rows = _score_rows(summary)
     if not rows:
-        return ""
+        return None
     names = list(rows[0][2])
     shares = summary.get("share", {})
-    head = ["", *names, *(["share of the possible gain"] if shares else [])]
     body = []
     for key, name, metrics in rows:
-        cells = [escape(name), *(estimate(metrics[metric]) for metric in names)]
+        cells: list[str | Noted] = [name, *(estimate(metrics[metric]) for metric in names)]
         if shares:
-            cells.append(estimate(shares[key], percent=True) if key in shares else "")
-        body.append((cells, key == "personal"))
-    differences = summary["differences"].get("personal-collective", {})
-    note = "; ".join(
+            cells.append(estimate(shares[key], ".0%") if key in shares else "")
+        body.append(Row(cells, best=key == "personal"))
+    return Table(["", *names, *(["share of the possible gain"] if shares else [])], body)
+
+
+def _differences(summary: Mapping[str, Any]) -> str:
+    return "; ".join(
         f"{metric} {about['value']:+.3f} [{about['low']:+.3f}, {about['high']:+.3f}]"
         f"{'' if about['significant'] else ' (within chance)'}"
-        for metric, about in differences.items()
+        for metric, about in summary["differences"].get("personal-collective", {}).items()
     )
-    note = f'<p class="soft">Personal minus collective, paired over users: {note}.</p>' if note else ""
-    return f"<section><h2>Scores</h2>{table(head, body)}{note}</section>"
 
 
-def _figure(title: str, data: Any, plot: Any, summary: Mapping[str, Any], caption: str) -> str:
-    if not data:
-        return ""
-    return figure(title, plot(summary), caption)
-
-
-def _both(summary: Mapping[str, Any]) -> bool:
-    return {"collective", "personal"} <= set(summary["stages"])
-
-
-def _losses(summary: Mapping[str, Any]) -> list[Any]:
-    return [report for report in summary["rounds"] if report["loss"] is not None]
-
-
-def _history_table(summary: Mapping[str, Any]) -> str:
-    points, main = summary["history"], summary["main"]
-    if not points:
-        return ""
-    head = ["history items", main, "minus collective only"]
-    rows = [
+def _figures(summary: Mapping[str, Any]) -> list[Figure]:
+    stages = summary["stages"]
+    losses = [report for report in summary["rounds"] if report["loss"] is not None]
+    parts: list[tuple[Any, str, Callable[[Mapping[str, Any]], Markup], str]] = [
         (
+            stages,
+            "By stage",
+            plots.stages_plot,
+            "Score pooled over the target users' questions; bars are 95 % bootstrap intervals over users.",
+        ),
+        (
+            {"collective", "personal"} <= set(stages),
+            "User by user",
+            plots.users_plot,
+            "One point per target user; off the dotted line the personal shift changed the score.",
+        ),
+        (
+            summary["history"],
+            "Cold start by history",
+            plots.history_plot,
+            "Newcomers with their latest 0, 1, 2, … items; 0 is the collective shift alone. Bands are 95 % "
+            "intervals.",
+        ),
+        (
+            summary["collective"],
+            "Cold start by collective clients",
+            plots.collective_plot,
+            "Newcomers on collective shifts trained by fewer or more clients, alone and with a personal "
+            "shift from few items.",
+        ),
+        (
+            losses,
+            "Collective training",
+            plots.loss_plot,
+            "Mean training loss of the clients that contributed to each round.",
+        ),
+        (
+            summary["communication"],
+            "What travels",
+            plots.bytes_plot,
+            "One packed shift, as measured; the others are counted from the base model's shapes.",
+        ),
+    ]
+    return [Figure(title, plot(summary), caption) for data, title, plot, caption in parts if data]
+
+
+def _history(summary: Mapping[str, Any]) -> Table | None:
+    points, main = summary["history"], summary["main"]
+    rows = [
+        Row(
             [
                 str(point["size"]),
                 estimate(point["metrics"][main]),
-                estimate(point["difference"][main]) if point["size"] and "difference" in point else "",
-            ],
-            False,
+                estimate(point["difference"][main], "+.3f")
+                if point["size"] and "difference" in point
+                else "",
+            ]
         )
         for point in points
     ]
-    return f"<section><h2>Cold start in numbers</h2>{table(head, rows)}</section>"
+    return Table(["history items", main, "minus collective only"], rows) if rows else None
 
 
-def _places(summary: Mapping[str, Any]) -> str:
-    about = summary["places"]
+def _selection(about: Mapping[str, Any]) -> dict[str, Any] | None:
     if not about:
-        return ""
-    chosen = about["settings"]
-    named = ", ".join(f"<code>{escape(key)}</code> {escape(str(value))}" for key, value in chosen.items())
+        return None
+    chosen = about["settings"].get("layers", [])
     rows = [
-        ([str(layer), f"{value:.3g}"], layer in chosen.get("layers", []))
+        Row([str(layer), f"{value:.3g}"], best=layer in chosen)
         for layer, value in enumerate(about["relevance"])
     ]
-    return (
-        f"<section><h2>Chosen in this run</h2><p>{named}: from the gradients of {about['clients']} "
-        f"clients' losses, in {about['seconds']:.1f} s.</p>"
-        f"{table(['layer', 'nats per state length'], rows)}</section>"
-    )
+    return {**about, "layers": Table(["layer", "nats per state length"], rows)}
 
 
-def _communication(summary: Mapping[str, Any]) -> str:
-    about = summary["communication"]
+def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
     if not about:
-        return ""
+        return None
     head = ["phase", "messages down", "bytes down", "of it shifts", "messages up", "bytes up", "of it shifts"]
 
-    def cells(name: str, totals: Mapping[str, Mapping[str, int]]) -> list[str]:
+    def row(name: str, totals: Mapping[str, Mapping[str, int]]) -> Row:
         numbers = [totals[way][key] for way in ("down", "up") for key in ("messages", "message", "payload")]
-        return [escape(name), *(f"{number:,}" for number in numbers)]
+        return Row([name, *(f"{number:,}" for number in numbers)])
 
-    rows = [(cells(f"round {one['round']}", one), False) for one in about["rounds"] if one["round"]]
+    rows = [row(f"round {one['round']}", one) for one in about["rounds"] if one["round"]]
     rows += [
-        (cells(phase, totals), False)
+        row(phase, totals)
         for phase, totals in sorted(about["phases"].items(), key=_natural)
         if phase != "train"
     ]
-    others = ", ".join(
-        f"{escape(name)} {size:,} B ({size / about['payload']:.1f} times)"
+    alternatives = ", ".join(
+        f"{name} {size:,} B ({size / about['payload']:.1f} times)"
         for name, size in about["alternatives"].items()
         if about["payload"]
     )
@@ -234,14 +225,13 @@ def _communication(summary: Mapping[str, Any]) -> str:
         f"{way} {ends['min']:,.0f} to {ends['max']:,.0f} B, median {ends['median']:,.0f}"
         for way, ends in about["clients"].items()
     )
-    return (
-        "<section><h2>Bytes, message by message</h2>"
-        f"<p>One packed collective shift is {about['payload']:,.0f} B. "
-        f"At the same precision would travel: {others}. Per client over all rounds of training: {clients}. "
-        f"Personal shifts: {about['personal-parameters']:,} parameters each, 0 B sent.</p>"
-        f"{table(head, rows)}"
-        '<p class="soft">Whole messages as protobuf; HTTP headers and TLS are not counted.</p></section>'
-    )
+    return {
+        "payload": f"{about['payload']:,.0f}",
+        "alternatives": alternatives,
+        "clients": clients,
+        "personal": f"{about['personal-parameters']:,}",
+        "messages": Table(head, rows),
+    }
 
 
 def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:
@@ -249,23 +239,16 @@ def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in entry[0].split("-")]
 
 
-def _dropped(summary: Mapping[str, Any]) -> str:
+def _dropped(summary: Mapping[str, Any]) -> Table | None:
     rows = [
-        ([str(report["round"]), escape(client), escape(reason)], False)
+        Row([str(report["round"]), client, reason])
         for report in summary["rounds"]
         for client, reason in report["dropped"].items()
     ]
-    if not rows:
-        return ""
-    return f"<section><h2>Updates dropped</h2>{table(['round', 'client', 'reason'], rows)}</section>"
+    return Table(["round", "client", "reason"], rows, text=True) if rows else None
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    rows = [([f"<code>{escape(key)}</code>", escape(str(value))], False) for key, value in settings.items()]
-    return f"<section><h2>Settings</h2>{table(['setting', 'value'], rows)}</section>"
-
-
-def summary_table(summary: Mapping[str, Any]) -> Table:
+def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
     """The scores of a run for the terminal."""
     rows = _score_rows(summary)
     shares = summary.get("share", {})
@@ -273,7 +256,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     caption = headline(summary)
     if sent:
         caption += f"\n{sent['payload']:,.0f} B per client, round and direction; 0 B of personal shifts"
-    shown = Table(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
+    shown = TerminalTable(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
     shown.add_column("stage")
     names = list(rows[0][2]) if rows else []
     for name in names:
