@@ -18,7 +18,6 @@ from fedperfit.edge.records import probe_request, refusal, reply, status_reply
 from fedperfit.protocol.messages.keys import (
     LAYER_GRADIENT_KEY,
     MOMENTS_KEY,
-    ROUND_KEY,
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
@@ -66,7 +65,6 @@ def contribute(message: Message, context: Context) -> Message:
         request = bridge_pb2.ContributeRequest(
             shift=_payload(message),
             training=bridge_pb2.Training(**vars(training)),
-            round=_config(message)[ROUND_KEY],
         )
         answer = stub.Contribute(request, timeout=timeout)
         return reply(message, answer.items, _loss(answer), answer.update)

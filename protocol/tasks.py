@@ -28,7 +28,7 @@ MOVIE_TAGS = (
 SCORES = ("1", "2", "3", "4", "5")
 
 
-class Kind(StrEnum):
+class AnswerKind(StrEnum):
     """What an answer is, and so how it is scored."""
 
     CATEGORY = "category"
@@ -56,7 +56,7 @@ class Task:
     """One LaMP task."""
 
     name: str
-    kind: Kind
+    kind: AnswerKind
     field: str
     """The history item's key that a prompt asks about."""
     answer: str
@@ -99,7 +99,7 @@ class Task:
     def parse(self, answer: str) -> str | None:
         """The label an answer names, exactly after stripping; None when it names none."""
         answer = answer.strip()
-        if self.kind is Kind.TEXT:
+        if self.kind is AnswerKind.TEXT:
             return answer
         return answer if answer in self.labels else None
 
@@ -141,7 +141,7 @@ TASKS: dict[str, Task] = {
     for task in (
         Task(
             name="LaMP_2N",
-            kind=Kind.CATEGORY,
+            kind=AnswerKind.CATEGORY,
             field="text",
             answer="category",
             marker="article: ",
@@ -151,7 +151,7 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="LaMP_2M",
-            kind=Kind.CATEGORY,
+            kind=AnswerKind.CATEGORY,
             field="description",
             answer="tag",
             marker="description: ",
@@ -161,7 +161,7 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="LaMP_3",
-            kind=Kind.RATING,
+            kind=AnswerKind.RATING,
             field="text",
             answer="score",
             marker="review: ",
@@ -172,7 +172,7 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="LaMP_4",
-            kind=Kind.TEXT,
+            kind=AnswerKind.TEXT,
             field="text",
             answer="title",
             marker="article: ",
@@ -182,7 +182,7 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="LaMP_5",
-            kind=Kind.TEXT,
+            kind=AnswerKind.TEXT,
             field="abstract",
             answer="title",
             marker="paper: ",
@@ -192,7 +192,7 @@ TASKS: dict[str, Task] = {
         ),
         Task(
             name="LaMP_7",
-            kind=Kind.TEXT,
+            kind=AnswerKind.TEXT,
             field="text",
             answer="text",
             marker="before or after it: ",

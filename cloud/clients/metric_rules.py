@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedperfit.protocol.tasks import SCORES, Kind, Task
+from fedperfit.protocol.tasks import SCORES, AnswerKind, Task
 
 _SLACK = 1e-6
 """Relative rounding allowed on a sum of floats."""
@@ -59,7 +59,7 @@ _WIDEST_ERROR = int(SCORES[-1]) - int(SCORES[0])
 def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
     """Of evaluate: the sums that LaMP's metrics of this kind of task are computed from."""
     correct = MetricRule(per_item=1)
-    if task.kind is Kind.CATEGORY:
+    if task.kind is AnswerKind.CATEGORY:
         per_label = MetricRule(per_item=1, length=len(task.labels))
         return {
             "correct": correct,
@@ -67,7 +67,7 @@ def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
             "predicted": per_label,
             "gold": per_label,
         }
-    if task.kind is Kind.RATING:
+    if task.kind is AnswerKind.RATING:
         return {
             "correct": correct,
             "absolute-error": MetricRule(per_item=_WIDEST_ERROR),

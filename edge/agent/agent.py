@@ -34,6 +34,7 @@ from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.shift.packing import MAGIC, ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.protocol.tasks import Pair, PromptForm, Task
 from fedperfit.protocol.trust.release import parse_release
 
@@ -91,8 +92,7 @@ class OpenedRelease:
 
     def copy(self) -> Shift:
         """A shift to train."""
-        R, W, b = (tensor.detach().clone() for tensor in (self.shift.R, self.shift.W, self.shift.b))
-        return Shift(self.shift.shape, R=R, W=W, b=b)
+        return self.shift.copy()
 
     def frozen(self, base: BaseModel) -> Shift:
         """The shift as what personal shifts are fitted and answer on."""
@@ -180,7 +180,7 @@ class Agent:
         """Fitting a new personal shift on top of `release`."""
         order = f"{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
-        return self.job(PersonalShift.start(shape, seed=_number(order)), release, order, training)
+        return self.job(PersonalShift.start(shape, seed=seed_from(order)), release, order, training)
 
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
@@ -344,8 +344,3 @@ def _only(results: Iterator[Result]) -> Outcome:
     if isinstance(result, InputError):
         raise result
     return result
-
-
-def _number(text: str) -> int:
-    """A seed of 63 bits from any text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

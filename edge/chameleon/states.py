@@ -17,7 +17,7 @@ def tokenize(base: BaseModel, text: str, most: int = 0) -> tuple[int, ...]:
 
     Of a text longer than `most` tokens (0: the model's context) the end is kept.
     """
-    start = [] if base.tokenizer.bos_token_id is None else [base.tokenizer.bos_token_id]
+    start = base.start
     ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
     return (*start, *ids[-((most or base.context) - len(start)) :])
 

@@ -26,7 +26,7 @@ from fedperfit.edge.engine.prefix import (
 from fedperfit.edge.engine.slab import BatchPositions, Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
-from fedperfit.protocol.tasks import Kind, PromptForm, Task
+from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
 
 MAX_NEW_TOKENS = 64
 
@@ -50,7 +50,7 @@ def answer(
     items: ItemCache | None = None,
 ) -> list[str]:
     """The likeliest of a task's labels for each question, or greedy text. items: as for `generate`."""
-    if task.kind is Kind.TEXT:
+    if task.kind is AnswerKind.TEXT:
         return generate(base, stack, questions, batch_size=batch_size, items=items)
     labels = label_tokens(base, task, form)
     chosen = likeliest(base, stack, questions, labels, batch_size=batch_size, items=items)

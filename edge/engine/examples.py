@@ -32,13 +32,12 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
     if not pairs:
         return []
     tokenizer = base.tokenizer
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     prompts = tokenizer([pair.prompt for pair in pairs], add_special_tokens=False)["input_ids"]
     targets = tokenizer([pair.target for pair in pairs], add_special_tokens=False)["input_ids"]
     context = base.context
     examples = []
     for prompt, target in zip(prompts, targets, strict=True):
-        row = [*start, *prompt]
+        row = [*base.start, *prompt]
         room = context - max(len(target) + 1, reserve)
         if room <= KEPT_TAIL:
             raise InputError(f"a target of {len(target)} tokens leaves no room in a context of {context}")

@@ -24,6 +24,7 @@ from fedperfit.edge.engine.building import Item, build_items
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.prefix import Prefix, common_prefix, forgets, run_prefix
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.config import attention_sizes, text_config
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.shift.positions import Positions
 
@@ -142,13 +143,11 @@ class ItemCache:
 
     def size(self, example: Example, kind: Kind) -> int:
         """Bytes an example's item takes."""
-        config = self.base.model.config
-        config = getattr(config, "text_config", config)
+        config = text_config(self.base.model.config)
+        attention = attention_sizes(config)
         start = kind.start(example)
         run = 0 if kind.entry == EMBEDDINGS else len(example.prompt) + len(example.target) - 1 - start
-        heads = config.num_attention_heads
-        keys = getattr(config, "num_key_value_heads", None) or heads
-        keys *= getattr(config, "head_dim", None) or config.hidden_size // heads
+        keys = attention.key_value_heads * attention.head_size
         above = len(decoder_layers(self.base.model)) - 1 - kind.entry
         context = 2 * above * keys * (start - len(kind.prefix))
         return int(self.base.model.dtype.itemsize * (config.hidden_size * run + context))

@@ -8,6 +8,7 @@ import torch
 from transformers import DynamicCache, DynamicLayer
 
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.config import text_config
 from fedperfit.protocol.model.layers import changing, decoder_layers, running
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -142,8 +143,7 @@ def contexts_side_by_side(
 
 def forgets(base: BaseModel, tokens: int) -> bool:
     """Whether the model attends to a window shorter than twice `tokens`, in which padding would count."""
-    config = base.model.config
-    window = getattr(getattr(config, "text_config", config), "sliding_window", None)
+    window = getattr(text_config(base.model.config), "sliding_window", None)
     return window is not None and 2 * tokens > window
 
 

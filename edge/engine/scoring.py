@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 from rouge_score.rouge_scorer import RougeScorer
 
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 
 Sums = dict[str, float | list[int]]
 
 
 def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
     """Metric sums of `answers` against `golds` of one task."""
-    if task.kind is Kind.CATEGORY:
+    if task.kind is AnswerKind.CATEGORY:
         return _category(task, answers, golds)
-    if task.kind is Kind.RATING:
+    if task.kind is AnswerKind.RATING:
         return _rating(task, answers, golds)
     return _text(answers, golds)
 

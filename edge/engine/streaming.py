@@ -46,8 +46,7 @@ class Finished:
 
 def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
     """The tokens of a free text; raises InputError when they leave no room for an answer."""
-    start = [] if base.tokenizer.bos_token_id is None else [base.tokenizer.bos_token_id]
-    row = (*start, *base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    row = (*base.start, *base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
     if not row:
         raise InputError("the prompt is empty")
     if len(row) >= base.context:

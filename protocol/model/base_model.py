@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from fedperfit.protocol.model.config import attention_sizes, text_config
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
@@ -81,16 +82,14 @@ def _read_card(folder: Path) -> BaseModelCard:
 
     files = _weight_files(folder)
     try:
-        config = AutoConfig.from_pretrained(folder)
-        config = getattr(config, "text_config", config)
-        heads = config.num_attention_heads
+        config = text_config(AutoConfig.from_pretrained(folder))
+        attention = attention_sizes(config)
         if config.is_encoder_decoder:
             raise ValueError("not a decoder-only model")
     except Exception as error:  # transformers raises anything at a strange config.json
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    q_and_v = 2 * config.hidden_size + (heads + kv_heads) * head_size
+    outputs = (attention.heads + attention.key_value_heads) * attention.head_size
+    q_and_v = 2 * config.hidden_size + outputs
     fingerprint, parameters, dtype = _hash(folder, files)
     return BaseModelCard(
         fingerprint=fingerprint,
@@ -165,8 +164,13 @@ class BaseModel:
     @property
     def context(self) -> int:
         """Tokens the model can see at once."""
-        config = self.model.config
-        return int(getattr(config, "text_config", config).max_position_embeddings)
+        return int(text_config(self.model.config).max_position_embeddings)
+
+    @property
+    def start(self) -> list[int]:
+        """Token ids that every row begins with: the start token, or none where the tokenizer has none."""
+        token = self.tokenizer.bos_token_id
+        return [] if token is None else [int(token)]
 
 
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from fedperfit.protocol.model.config import text_config
 from fedperfit.protocol.system.errors import InputError
 
 _found: WeakKeyDictionary[nn.Module, nn.ModuleList] = WeakKeyDictionary()
@@ -23,9 +24,7 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     Raises InputError when there is none, or more than one.
     """
     if model not in _found:
-        config = getattr(model, "config", None)
-        config = getattr(config, "text_config", config)
-        depth = getattr(config, "num_hidden_layers", None)
+        depth = getattr(text_config(getattr(model, "config", None)), "num_hidden_layers", None)
         lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
         if len(lists) != 1:
             raise InputError(

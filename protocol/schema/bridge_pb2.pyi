@@ -83,14 +83,12 @@ class Pairs(_message.Message):
     def __init__(self, items: _Optional[int] = ..., source: _Optional[str] = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
 
 class ContributeRequest(_message.Message):
-    __slots__ = ("shift", "training", "round")
+    __slots__ = ("shift", "training")
     SHIFT_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
-    ROUND_FIELD_NUMBER: _ClassVar[int]
     shift: bytes
     training: Training
-    round: int
-    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., round: _Optional[int] = ...) -> None: ...
+    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
 
 class ContributeReply(_message.Message):
     __slots__ = ("update", "items", "loss")

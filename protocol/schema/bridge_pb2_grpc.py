@@ -29,8 +29,9 @@ class BridgeStub(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
-    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
+    number, or names the client.
     """
 
     def __init__(self, channel):
@@ -80,8 +81,9 @@ class BridgeServicer(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
-    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
+    number, or names the client.
     """
 
     def Status(self, request, context):
@@ -176,8 +178,9 @@ class Bridge(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, `moments` and `sums` are sums, and `pull` is a mean,
-    over at least four pairs (protocol.statistics), everything else is a number, or names the client.
+    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
+    number, or names the client.
     """
 
     @staticmethod

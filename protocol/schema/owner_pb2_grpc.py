@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OwnerStub(object):
-    """What the owner of an agent, and nobody else, may ask of it: on a socket of its own.
+    """What the owner of an agent, and nobody else, may ask of it, on a socket of its own.
     """
 
     def __init__(self, channel):
@@ -68,7 +68,7 @@ class OwnerStub(object):
 
 
 class OwnerServicer(object):
-    """What the owner of an agent, and nobody else, may ask of it: on a socket of its own.
+    """What the owner of an agent, and nobody else, may ask of it, on a socket of its own.
     """
 
     def Explain(self, request, context):
@@ -155,7 +155,7 @@ def add_OwnerServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class Owner(object):
-    """What the owner of an agent, and nobody else, may ask of it: on a socket of its own.
+    """What the owner of an agent, and nobody else, may ask of it, on a socket of its own.
     """
 
     @staticmethod

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
+from fedperfit.protocol.model.config import text_config
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
 
@@ -122,36 +122,11 @@ def _hook(directions: Directions, number: int) -> Callable[[nn.Module, Any, Any]
     return on_output
 
 
-@contextmanager
-def folded(model: nn.Module, directions: Directions) -> Iterator[None]:
-    """Inside the block the edit is part of the MLPs' down projections: the same function, no work per token.
-
-    For one user at a time; afterwards the weights are the very ones there were.
-    """
-    kept: list[tuple[nn.Module, str, torch.Tensor]] = []
-    try:
-        for number, mlp in enumerate(_edited_mlps(model, directions)):
-            projection = _down_projection(mlp)
-            for name, value in list(projection.named_parameters(recurse=False)):
-                rows = value.data
-                if rows.ndim == 2 and not isinstance(projection, Conv1D):  # (d, inner): columns are outputs
-                    rows = directions.edit(rows.T.float(), number).T
-                else:
-                    rows = directions.edit(rows.float(), number)
-                kept.append((projection, name, value.data))
-                value.data = rows.to(value.dtype)
-        yield
-    finally:
-        for projection, name, data in kept:
-            projection.get_parameter(name).data = data
-
-
 def _edited_mlps(model: nn.Module, directions: Directions) -> list[nn.Module]:
     layers = decoder_layers(model)
     if directions.layers[-1] >= len(layers):
         raise InputError(f"directions for layer {directions.layers[-1]} of a model with {len(layers)} layers")
-    config: Any = model.config
-    hidden = getattr(config, "text_config", config).hidden_size
+    hidden = text_config(model.config).hidden_size
     if directions.neutral.shape[1] != hidden:
         raise InputError(
             f"directions of size {directions.neutral.shape[1]} for a model with hidden size {hidden}"
@@ -165,10 +140,3 @@ def _mlp(layer: nn.Module) -> nn.Module:
         if isinstance(found, nn.Module):
             return found
     raise InputError(f"{type(layer).__name__}: no MLP among {', '.join(_MLPS)}")
-
-
-def _down_projection(mlp: nn.Module) -> nn.Module:
-    found = [module for module in mlp.modules() if isinstance(module, nn.Linear | Conv1D)]
-    if not found:
-        raise InputError(f"{type(mlp).__name__}: no linear layer to fold an edit into")
-    return found[-1]

@@ -84,6 +84,17 @@ class Shift(nn.Module):
         R = columns.transpose(1, 2).float().contiguous()
         return cls(shape, R=R, W=R.clone(), b=torch.zeros(R.shape[:2]))
 
+    def copy(self) -> "Shift":
+        """Return a collective shift of its own tensors with the same values, ready to be trained.
+
+        Raises:
+            TypeError: For any other type of shift, so that a personal one cannot become a collective one.
+        """
+        if type(self) is not Shift:
+            raise TypeError(f"{type(self).__name__} cannot be copied: only a collective shift can")
+        R, W, b = (tensor.detach().clone() for tensor in (self.R, self.W, self.b))
+        return Shift(self.shape, R=R, W=W, b=b)
+
     def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """(W h + b - R h) R of the `index`-th shifted layer; hidden and result: (..., d)."""
         R, W, b = self.R[index], self.W[index], self.b[index]

@@ -155,11 +155,6 @@ class Release:
         return len(self.chain) + 1
 
     @property
-    def previous(self) -> str:
-        """Digest of the release before; empty for the first."""
-        return self.chain[-1] if self.chain else ""
-
-    @property
     def shift(self) -> Shift:
         """The collective shift."""
         return unpack(self.packed)[0]

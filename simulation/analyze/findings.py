@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.analyze.spectra import (
     Estimate,
     direction,
@@ -132,7 +132,7 @@ def _people(task: Task, users: Sequence[UserTexts], deltas: Mapping[str, torch.T
         "map": principal_coordinates(v).tolist(),
     }
     answers = [[str(item[task.answer]) for item in user.target.history.items] for user in users]
-    if task.kind is Kind.TEXT:
+    if task.kind is AnswerKind.TEXT:
         result["words"] = [sum(len(text.split()) for text in texts) / len(texts) for texts in answers]
     else:
         result["labels"] = [Counter(texts).most_common(1)[0][0] for texts in answers]

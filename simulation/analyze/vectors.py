@@ -48,7 +48,7 @@ def delta_vectors(
     Returns:
         Vectors by kind of text: (users, layers, d) in fp32.
     """
-    start = () if base.tokenizer.bos_token_id is None else (base.tokenizer.bos_token_id,)
+    start = base.start
     vectors: dict[str, list[torch.Tensor]] = {kind: [] for kind in users[0].contexts}
     for user in users:
         alone = [(*start, *query) for query in user.queries]
@@ -108,8 +108,7 @@ def _rows(context: MethodContext, target: Target, queries: int, template: str) -
         shown = _ids(context, with_items(context, _latest(target), prompt, template)[: -len(prompt)])
         if shown:
             (row,) = encode(context.base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
-            start = context.base.tokenizer.bos_token_id is not None
-            rows.append((row.prompt[start:], shown))
+            rows.append((row.prompt[len(context.base.start) :], shown))
     return rows
 
 

@@ -18,6 +18,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.protocol.tasks import Pair, PromptForm, Task
 
 Values = Mapping[str, Any]
@@ -101,7 +102,7 @@ class MethodContext:
     def number(self, *about: object) -> int:
         """Derive a seed of 63 bits from this context's seed and the names of a part of the work."""
         text = "/".join(map(str, (self.seed, *about)))
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+        return seed_from(text)
 
     def keep(self, name: str, about: Any, make: Callable[[], bytes]) -> bytes:
         """Return the bytes that `make` makes; they are made once, whichever process asks first.

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Any
 
 from fedperfit.edge.engine.scoring import score
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.compare.context import Values
 from fedperfit.simulation.compare.method import LogUniform, Method, Space
 
@@ -58,9 +58,9 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
     """
     sums = score(task, answers, golds)
     name, sign = {
-        Kind.CATEGORY: ("correct", 1),
-        Kind.RATING: ("absolute-error", -1),
-        Kind.TEXT: ("rouge-1", 1),
+        AnswerKind.CATEGORY: ("correct", 1),
+        AnswerKind.RATING: ("absolute-error", -1),
+        AnswerKind.TEXT: ("rouge-1", 1),
     }[task.kind]
     value = sums[name]
     assert isinstance(value, float)

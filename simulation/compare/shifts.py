@@ -143,7 +143,7 @@ def federated(
         for number in range(rounds):
             updates = []
             for name, examples in encoded:
-                own = _copy(shift)
+                own = shift.copy()
                 fit([Job(own, examples, f"{context.seed}/{name}/{number}")], training, context.items)
                 updates.append((own, float(len(examples))))
             shift = aggregate(updates).to(context.base.device)
@@ -153,11 +153,6 @@ def federated(
     packed = context.keep("collective/federated", key, make)
     shift, _ = unpack(packed)
     return shift.requires_grad_(False).to(context.base.device), len(packed)
-
-
-def _copy(shift: Shift) -> Shift:
-    R, W, b = (tensor.detach().clone() for tensor in (shift.R, shift.W, shift.b))
-    return Shift(shift.shape, R=R, W=W, b=b)
 
 
 def collective(

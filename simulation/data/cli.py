@@ -14,7 +14,7 @@ from rich.table import Table
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json_lines
-from fedperfit.protocol.tasks import Kind, task_by_name
+from fedperfit.protocol.tasks import AnswerKind, task_by_name
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
@@ -135,7 +135,7 @@ def show_command(
     table.add_row("history: min / median / max", *(_spread(one.histories) for one in summaries.values()))
     table.add_row("questions: min / median / max", *(_spread(one.questions) for one in summaries.values()))
     console.print(table)
-    if data.task.kind is not Kind.TEXT:
+    if data.task.kind is not AnswerKind.TEXT:
         console.print(_labels(data, summaries))
 
 

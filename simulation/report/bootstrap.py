@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedperfit.edge.engine.scoring import Sums
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 
-MAIN = {Kind.CATEGORY: "accuracy", Kind.RATING: "mae", Kind.TEXT: "rouge-1"}
+MAIN = {AnswerKind.CATEGORY: "accuracy", AnswerKind.RATING: "mae", AnswerKind.TEXT: "rouge-1"}
 """Main metric of each kind of task, after LaMP."""
 LOWER_IS_BETTER = frozenset({"mae", "rmse"})
 Array = NDArray[np.float64]
@@ -56,9 +56,9 @@ class Sample:
 
 def _columns(task: Task, metrics: Sums) -> list[float]:
     names = {
-        Kind.CATEGORY: ("correct", "true-positives", "predicted", "gold"),
-        Kind.RATING: ("correct", "absolute-error", "squared-error"),
-        Kind.TEXT: ("correct", "rouge-1", "rouge-L"),
+        AnswerKind.CATEGORY: ("correct", "true-positives", "predicted", "gold"),
+        AnswerKind.RATING: ("correct", "absolute-error", "squared-error"),
+        AnswerKind.TEXT: ("correct", "rouge-1", "rouge-L"),
     }[task.kind]
     columns: list[float] = []
     for name in names:
@@ -69,12 +69,12 @@ def _columns(task: Task, metrics: Sums) -> list[float]:
 
 def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
     items, correct, rest = pooled[:, 0], pooled[:, 1], pooled[:, 2:]
-    if task.kind is Kind.CATEGORY:
+    if task.kind is AnswerKind.CATEGORY:
         hits, predicted, gold = np.split(rest, 3, axis=1)
         both = predicted + gold
         f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
         return {"accuracy": correct / items, "f1": f1.mean(axis=1)}
-    if task.kind is Kind.RATING:
+    if task.kind is AnswerKind.RATING:
         rmse = np.sqrt(rest[:, 1] / items)
         return {"mae": rest[:, 0] / items, "rmse": rmse, "accuracy": correct / items}
     return {"rouge-1": rest[:, 0] / items, "rouge-L": rest[:, 1] / items, "exact": correct / items}

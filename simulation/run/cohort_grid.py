@@ -18,6 +18,7 @@ from fedperfit.protocol.system.flower_internals import (
     set_message_id,
     transmitted,
 )
+from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.simulation.client_app import app, respond
 
 _Request = tuple[Message, Context]
@@ -36,9 +37,9 @@ class CohortGrid(InProcessGrid):
             folder: Folder of the run, whose client folders are partitions 0 to `clients` - 1.
             clients: Number of clients.
         """
-        self._run_id = _number("run")
+        self._run_id = seed_from("run")
         identify_process(self._run_id)
-        self._nodes = {_number(f"node {n}"): n for n in range(clients)}
+        self._nodes = {seed_from(f"node {n}"): n for n in range(clients)}
         self._run_config: dict[str, bool | int | float | str] = {"run-dir": str(folder)}
         self._waiting: dict[str, _Request] = {}
         self._answers: dict[str, Message] = {}
@@ -109,8 +110,3 @@ def _request_digest(message: Message) -> str:
     for record in message.content.config_records.values():
         digest.update(repr(sorted(record.items())).encode())
     return f"{message.metadata.message_type} {digest.hexdigest()}"
-
-
-def _number(text: str) -> int:
-    """Derive an id as long as Flower's from a text."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

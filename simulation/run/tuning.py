@@ -16,7 +16,7 @@ from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
@@ -88,7 +88,7 @@ def _question(task: Task, item: dict[str, object]) -> str:
 
 def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str) -> float:
     outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].items))
-    key = "rouge-1" if agents[0].history.task.kind is Kind.TEXT else "correct"
+    key = "rouge-1" if agents[0].history.task.kind is AnswerKind.TEXT else "correct"
     total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))
     return total / sum(outcome.items for outcome in outcomes)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import TASKS, Kind, Pair, PromptForm, cut_words, task_by_name
+from fedperfit.protocol.tasks import TASKS, AnswerKind, Pair, PromptForm, cut_words, task_by_name
 
 LAMP, OPPU = PromptForm.LAMP, PromptForm.OPPU
 
@@ -149,9 +149,9 @@ def test_labels():
     assert TASKS["LaMP_3"].labels == ("1", "2", "3", "4", "5")
     assert [name for name, task in TASKS.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
     assert {name: task.kind for name, task in TASKS.items() if task.labels} == {
-        "LaMP_2N": Kind.CATEGORY,
-        "LaMP_2M": Kind.CATEGORY,
-        "LaMP_3": Kind.RATING,
+        "LaMP_2N": AnswerKind.CATEGORY,
+        "LaMP_2M": AnswerKind.CATEGORY,
+        "LaMP_3": AnswerKind.RATING,
     }
 
 

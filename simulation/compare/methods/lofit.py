@@ -14,6 +14,7 @@ from safetensors.torch import load, save
 from torch import nn
 
 from fedperfit.edge.agent.history import History
+from fedperfit.protocol.model.config import attention_sizes
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.compare.baseline_training import train
@@ -108,11 +109,9 @@ class LoFiT(Method):
     @property
     def _shape(self) -> tuple[int, int, int]:
         """Numbers of layers and heads, and the size of a head."""
-        config = self.context.base.model.config
-        config = getattr(config, "text_config", config)
-        heads = config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        return len(decoder_layers(self.context.base.model)), heads, size
+        model = self.context.base.model
+        attention = attention_sizes(model.config)
+        return len(decoder_layers(model)), attention.heads, attention.head_size
 
     def _spread(self, v: torch.Tensor) -> torch.Tensor:
         """Put v at the chosen heads and zero elsewhere: (layers, heads, head size)."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
-from fedperfit.protocol.tasks import Kind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.compare.method import Family, Method
 
 
@@ -19,7 +19,7 @@ class GlobalMajority(Method):
 
     @classmethod
     def suits(cls, task: Task) -> bool:
-        return task.kind is not Kind.TEXT
+        return task.kind is not AnswerKind.TEXT
 
     def learn(self, others: Sequence[History]) -> None:
         labels = [label for other in others for label in self._labels(other)]

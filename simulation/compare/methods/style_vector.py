@@ -15,7 +15,7 @@ from fedperfit.edge.engine.examples import Example, encode, pad_left
 from fedperfit.edge.engine.prefix import forgets, prefix_parts_of, run_prefix, starting_with
 from fedperfit.edge.engine.rows import collate
 from fedperfit.protocol.model.layers import changing, decoder_layers
-from fedperfit.protocol.tasks import Kind, Pair
+from fedperfit.protocol.tasks import AnswerKind, Pair
 from fedperfit.simulation.compare.method import Family, Method
 
 _LAYERS = (0.25, 0.4, 0.5, 0.6, 0.75)
@@ -47,7 +47,7 @@ class StyleVector(Method):
         if fitted is None:
             return self.context.answer(prompts)
         rows = encode(self.context.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
-        if self.context.task.kind is Kind.TEXT:
+        if self.context.task.kind is AnswerKind.TEXT:
             return [text for row in rows for text in self._texts(fitted, row.prompt)]
         return [self.context.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
 

@@ -27,6 +27,7 @@ def test_no_generic_way_to_serialise(shift, header: ShiftHeader, tmp_path):
         lambda: shift.state_dict(),
         lambda: safetensors.torch.save_model(shift, str(tmp_path / "leak")),
         lambda: pack(shift, header),
+        lambda: shift.copy(),
     ]
     for attempt in attempts:
         with pytest.raises(TypeError):

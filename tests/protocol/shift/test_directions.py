@@ -1,5 +1,8 @@
 """The edit is (I - P_N)(I + P_P) x, in the model and in its weights."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from tests.fuzzing import FUZZED
 from tests.protocol.tiny_models import CONFIGS, tiny_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from fedperfit.protocol.shift.directions import Directions, editing, folded
+from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.system.errors import InputError
 
 SIZE = 16
@@ -44,6 +50,24 @@ def test_an_absent_direction_changes_nothing():
     only = Directions.of((1,), given.personalized, none)
     p = given.personalized[0]
     torch.testing.assert_close(only.edit(x, 0), x + torch.outer(x @ p, p))
+
+
+@contextmanager
+def folded(model: nn.Module, directions: Directions) -> Iterator[None]:
+    """The edit as part of the MLPs' down projections: an oracle for the hooks of `editing`."""
+    saved: list[tuple[nn.Parameter, torch.Tensor]] = []
+    for number, layer in enumerate(directions.layers):
+        mlp = next(part for name, part in decoder_layers(model)[layer].named_children() if "mlp" in name)
+        projection = [part for part in mlp.modules() if isinstance(part, nn.Linear | Conv1D)][-1]
+        for value in projection.parameters():
+            saved.append((value, value.data))
+            if value.ndim == 2 and isinstance(projection, nn.Linear):  # (d, inner): columns are outputs
+                value.data = directions.edit(value.data.T, number).T
+            else:
+                value.data = directions.edit(value.data, number)
+    yield
+    for value, data in saved:
+        value.data = data
 
 
 @pytest.mark.parametrize("name", CONFIGS)

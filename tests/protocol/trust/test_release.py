@@ -93,7 +93,7 @@ def test_directions_that_do_not_fit_are_refused(edit, reason):
 def test_releases_form_a_chain():
     releases = chain(KEY, 4)
     assert [release.version for release in releases] == [1, 2, 3, 4]
-    assert [release.previous for release in releases[1:]] == [release.digest for release in releases[:-1]]
+    assert [release.chain[-1] for release in releases[1:]] == [release.digest for release in releases[:-1]]
     check_chain(releases, KEY.public)
     for wrong in (
         releases[1:],
