@@ -13,7 +13,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 
 MAX_FIELD_WORDS = 768
-"""OPPU's cut of a text field."""
+"""Most words of a text field in a prompt, as in OPPU."""
 
 NEWS_CATEGORIES = (
     *("food & drink", "sports", "education", "parents", "religion", "travel", "business", "crime"),
@@ -29,7 +29,7 @@ SCORES = ("1", "2", "3", "4", "5")
 
 
 class AnswerKind(StrEnum):
-    """What an answer is, and so how it is scored."""
+    """The kind of a task's answers, which decides how they are scored."""
 
     CATEGORY = "category"
     RATING = "rating"
@@ -37,7 +37,7 @@ class AnswerKind(StrEnum):
 
 
 class PromptForm(StrEnum):
-    """Which template turns a field into a prompt."""
+    """The template that turns a field into a prompt."""
 
     LAMP = "lamp"
     OPPU = "oppu"
@@ -53,28 +53,39 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One LaMP task."""
+    """One of LaMP's tasks (Salemi et al., 2024)."""
 
     name: str
+    """LaMP's name of the task, e.g. `LaMP_2M`."""
     kind: AnswerKind
+    """Kind of its answers."""
     field: str
-    """The history item's key that a prompt asks about."""
+    """Key of the history item's text that a prompt asks about."""
     answer: str
-    """The history item's key that is the target."""
+    """Key of the history item's target."""
     instruction: str
-    """What stands before the field in both forms, with the label list where there is one."""
+    """Text before the field in both forms, with the list of labels if there is one."""
     marker: str
-    """The word before the field in the benchmark's own questions: `article: `."""
+    """Word before the field in the benchmark's own questions, e.g. `article: `."""
     cue: str
-    """OPPU's closing word: `category:`."""
+    """Last word of OPPU's prompts, e.g. `category:`."""
     labels: tuple[str, ...] = ()
+    """All possible answers; empty for free text."""
     oppu_instruction: str = ""
-    """Where OPPU words the instruction differently from the benchmark."""
+    """Instruction of OPPU's prompts; empty if it is the benchmark's."""
     free_history: bool = False
-    """History items hold only a target (LaMP-7): the prompt of a history item is the cue alone."""
+    """Whether history items hold only a target (LaMP-7): their prompt is then the cue alone."""
 
     def item_pair(self, item: Mapping[str, Any], form: PromptForm) -> Pair:
-        """A history item as a training pair; raises InputError naming a missing field."""
+        """Make a training pair of a history item.
+
+        Args:
+            item: The item's fields.
+            form: Template of the prompt.
+
+        Raises:
+            InputError: Naming a missing field.
+        """
         for key in (self.field, self.answer):
             if not isinstance(item.get(key), str | int):
                 raise InputError(f"{self.name}: a history item has no text field {key!r}")
@@ -83,13 +94,23 @@ class Task:
         return self._pair(self._prompt(str(item[self.field]), form), str(item[self.answer]), form)
 
     def query_pair(self, query: str, gold: str, form: PromptForm) -> Pair:
-        """A benchmark question and its gold answer as a pair; `gold` may be empty at test time."""
+        """Make a pair of a benchmark question and its gold answer.
+
+        Args:
+            query: The question as the benchmark words it.
+            gold: Its answer; may be empty at test time.
+            form: Template of the prompt.
+
+        Raises:
+            InputError: If it is another task's question, without quoting it.
+        """
         return self._pair(self._prompt(self.query_field(query), form), gold, form)
 
     def query_field(self, query: str) -> str:
-        """The text a benchmark question asks about.
+        """Return the text a benchmark question asks about.
 
-        Raises InputError for another task's question, without quoting it.
+        Raises:
+            InputError: If it is another task's question, without quoting it.
         """
         _, marker, field = query.partition(self.marker)
         if not marker:
@@ -97,14 +118,19 @@ class Task:
         return field
 
     def parse(self, answer: str) -> str | None:
-        """The label an answer names, exactly after stripping; None when it names none."""
+        """Return the label an answer names, exactly after stripping, or None; free text is only stripped."""
         answer = answer.strip()
         if self.kind is AnswerKind.TEXT:
             return answer
         return answer if answer in self.labels else None
 
     def target(self, label: str, form: PromptForm) -> str:
-        """The target text of an answer, led by the space OPPU's cue needs."""
+        """Return the target text of an answer, with the leading space OPPU's cue needs.
+
+        Args:
+            label: A label or a text.
+            form: Template of the prompt.
+        """
         return f" {label}" if form is PromptForm.OPPU else label
 
     def _pair(self, prompt: str, target: str, form: PromptForm) -> Pair:
@@ -124,7 +150,12 @@ def _close(text: str, cue: str, form: PromptForm) -> str:
 
 
 def cut_words(text: str, words: int = MAX_FIELD_WORDS) -> str:
-    """At most `words` blank-separated words of `text`; unchanged when it has no more."""
+    """Cut a text after so many blank-separated words; a shorter one is returned unchanged.
+
+    Args:
+        text: Text of a field.
+        words: Most words to keep.
+    """
     parts = text.split()
     return text if len(parts) <= words else " ".join(parts[:words])
 
@@ -202,10 +233,15 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+"""All tasks by name."""
 
 
 def task_by_name(name: str) -> Task:
-    """The task called `name`, e.g. `LaMP_2M`; raises InputError listing the tasks there are."""
+    """Return the task called `name`, e.g. `LaMP_2M`.
+
+    Raises:
+        InputError: Listing all tasks, if there is none of that name.
+    """
     if name not in TASKS:
         raise InputError(f"unknown task {name!r}: expected one of {', '.join(TASKS)}")
     return TASKS[name]

@@ -8,44 +8,45 @@
     probe        -> counts (+ statistics)
     pull         -> counts + statistics
 
-Metrics are sums over a client's items and are sent only when the client's owner allows it. Statistics are
-sums or means over a client's pairs (`statistics.py`); nothing in them belongs to one pair.
+`pull` is the wire's name for layer gradients. Metrics are sums over a client's items, sent only if the
+client's owner allows it. Statistics are sums or means over a client's pairs (`statistics.py`); no number
+in them belongs to one pair.
 """
 
 SHIFT_RECORD = "shift"
-"""ArrayRecord, both ways: holds exactly one array, the packed collective shift."""
+"""ArrayRecord, in both directions: exactly one array, the packed collective shift."""
 SHIFT_KEY = "packed"
 SHIFT_STYPE = "fedperfit.shift.v1"
-"""Serialisation type of that array: bytes of `protocol.shift.packing`, dtype uint8, shape (bytes,)."""
+"""Serialization type of that array: bytes of `protocol.shift.packing`, dtype uint8, shape (bytes,)."""
 
 SETTINGS_RECORD = "settings"
-"""ConfigRecord, cloud to edge: what to do and how."""
+"""ConfigRecord, cloud to edge: the settings of the work asked for."""
 
 COUNTS_RECORD = "counts"
-"""MetricRecord, edge to cloud: always present in a reply."""
+"""MetricRecord, edge to cloud, in every reply."""
 ITEMS_KEY = "items"
-"""Training pairs, or answered questions, behind this reply."""
+"""Number of training pairs or answered questions behind the reply."""
 ROUND_KEY = "round"
-"""Echo of the round the reply belongs to."""
+"""Round the message belongs to, repeated in the reply."""
 
 METRICS_RECORD = "metrics"
-"""MetricRecord, edge to cloud: sums over items, only with the owner's leave."""
+"""MetricRecord, edge to cloud: sums over items, only if the owner allows it."""
 
 STATISTICS_RECORD = "statistics"
-"""ConfigRecord of bytes, both ways; in a reply it holds one of the three below that go up."""
+"""ConfigRecord of bytes, in both directions; in a reply one of moments, sums and layer gradients."""
 MOMENTS_KEY = "moments"
-"""Up: what a client tells of its pairs."""
+"""Edge to cloud: a summary of the client's preference pairs."""
 PROBES_KEY = "probes"
-"""Down: (layers, rank + 1, restarts)."""
+"""Cloud to edge: probes (layers, rank + 1, restarts)."""
 VIEW_KEY = "view"
-"""Down, with the first probes: the view of the frame they are in. Later probes come without."""
+"""Cloud to edge, with the first probes: the view of the frame they are in. Later probes come without."""
 SUMS_KEY = "sums"
-"""Up: of the probes' losses and gradients. A client that does not have the view, because
-its agent was started anew, leaves the statistics out and counts no items; it is then sent again."""
+"""Edge to cloud: sums over pairs of the probes' losses and gradients. A client that lacks the view, because
+its agent was restarted, leaves the statistics out and counts no items; the view is then sent again."""
 LAYER_GRADIENT_KEY = "pull"
-"""Up: the mean gradient of a client's loss at each layer, and the length of its states there."""
+"""Edge to cloud: gradient of the client's mean loss at each layer, and the length of its states there."""
 VIEW_DIGEST_KEY = "view-digest"
-"""In the settings of a probe: SHA-256 of the view's bytes."""
+"""SHA-256 of the view's bytes, in the settings of a probe."""
 
 STATUS_RECORD = "status"
 """ConfigRecord, edge to cloud: the answer to a status query."""

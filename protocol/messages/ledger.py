@@ -1,4 +1,4 @@
-"""The byte ledger: one entry per message, so that bytes are measured and never multiplied."""
+"""The byte ledger: one entry per message, so that bytes are measured and never estimated."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -10,35 +10,42 @@ from fedperfit.protocol.system.files import read_json_lines
 
 @dataclass(frozen=True)
 class Entry:
-    """One message between cloud and edge."""
+    """The size of one message between cloud and edge."""
 
     phase: str
-    """`train`, `pulls`, `directions`, `personalize`, `evaluate`, `status`, or the name of a study."""
+    """Name of a phase: `train`, `pulls` (layer gradients), `directions`, `personalize`, `evaluate`, `status`,
+    or that of a study."""
     round: int
-    """Federation round, or evaluation of the probes, from 1; 0 outside of both."""
+    """Federation round, or evaluation of the probes, from 1; 0 outside both."""
     client: str
+    """Name of the client."""
     direction: str
     """`down` (cloud to edge) or `up`."""
     payload: int
-    """Bytes of the packed shift or of the statistics in it, 0 where there are none."""
+    """Bytes of the packed shift or of the statistics, 0 if the message carries neither."""
     message: int
     """Bytes of the whole message as protobuf: payload, other records, Flower's metadata."""
 
 
 class Ledger:
-    """Appends entries to a JSON-lines file, and reads them back."""
+    """A JSON-lines file of entries that only grows."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        """File of the entries; missing until the first one."""
 
     def add(self, entries: list[Entry]) -> None:
-        """Append in one write."""
+        """Append entries in one write, so that a killed process leaves at most one broken line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
 
     def entries(self) -> list[Entry]:
-        """All entries in order; none when nothing was sent yet. Raises InputError for a broken line."""
+        """Return all entries in order; none if nothing was sent yet.
+
+        Raises:
+            InputError: Naming the file, if a line is not an entry.
+        """
         if not self.path.exists():
             return []
         try:

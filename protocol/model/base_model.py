@@ -1,4 +1,4 @@
-"""The frozen base model: where it lies, what it is, how it is loaded.
+"""The frozen base model: where it is found, what it is, and how it is loaded.
 
 A base model is named by a local folder, a Hugging Face hub name, or `embedded`, the small model
 that ships with the package.
@@ -34,18 +34,28 @@ class BaseModelCard:
     """What the cloud must know of a base model without loading it."""
 
     fingerprint: str
-    """SHA-256 over weights and tokenizer, whatever the sharding."""
+    """SHA-256 over weights and tokenizer, independent of how the weights are sharded."""
     hidden_size: int
+    """Width d of the hidden states."""
     layers: int
+    """Number of decoder layers."""
     parameters: int
+    """Number of stored parameters."""
     dtype: str
-    """Of the stored weights."""
+    """Data type of the stored weights, e.g. `bfloat16`."""
     lora_qv: int
-    """Parameters of LoRA r=8 on the query and value projections, OPPU's user stage."""
+    """Parameters of LoRA with r=8 on the query and value projections, which OPPU trains per user."""
 
 
 def resolve(name: str) -> Path:
-    """The local folder of base model `name`. Raises InputError when there is none."""
+    """Return the local folder of a base model, downloading it from the hub where needed.
+
+    Args:
+        name: Local folder, hub name, or `embedded`.
+
+    Raises:
+        InputError: If it is neither a folder nor a model on the hub.
+    """
     if name == EMBEDDED:
         return embedded_folder()
     folder = Path(name).expanduser()
@@ -64,7 +74,11 @@ def resolve(name: str) -> Path:
 
 
 def embedded_folder() -> Path:
-    """The folder of the embedded model."""
+    """Return the folder of the model that ships with the package.
+
+    Raises:
+        InputError: If this installation lacks it.
+    """
     folder = Path(__file__).resolve().parents[1] / "embedded"
     if not (folder / "model.safetensors").is_file():
         raise InputError("the embedded model is missing from this installation")
@@ -72,7 +86,14 @@ def embedded_folder() -> Path:
 
 
 def read_card(name: str) -> BaseModelCard:
-    """Describe base model `name` from its files; raises InputError when one is missing or broken."""
+    """Describe a base model from its files alone.
+
+    Args:
+        name: Local folder, hub name, or `embedded`.
+
+    Raises:
+        InputError: If a file is missing or broken, or the model is not decoder-only.
+    """
     return _read_card(resolve(name))
 
 
@@ -102,7 +123,7 @@ def _read_card(folder: Path) -> BaseModelCard:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The files transformers loads weights from; raises InputError when one of them is missing."""
+    """Return the files transformers loads weights from; raises InputError if one of them is missing."""
     index = folder / "model.safetensors.index.json"
     files = [folder / "model.safetensors"]
     if index.is_file() and not files[0].is_file():
@@ -121,7 +142,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
-    """Fingerprint, number of parameters and dtype of the stored tensors."""
+    """Return fingerprint, number of parameters and dtype of the stored tensors."""
     digests: dict[str, bytes] = {}
     parameters = 0
     dtype = ""
@@ -155,15 +176,16 @@ class BaseModel:
     """A transformers causal language model, frozen and in eval mode."""
     tokenizer: "PreTrainedTokenizerBase"
     card: BaseModelCard
+    """Sizes, dtype and fingerprint of the stored model."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device that holds the weights."""
         return torch.device(self.model.device)
 
     @property
     def context(self) -> int:
-        """Tokens the model can see at once."""
+        """Longest input of the model, in tokens."""
         return int(text_config(self.model.config).max_position_embeddings)
 
     @property
@@ -174,11 +196,15 @@ class BaseModel:
 
 
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
-    """Load base model `name`, frozen, in eval mode.
+    """Load a base model, frozen and in eval mode.
 
-    device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …
-    dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
-    Raises InputError when it cannot be found or is not a decoder-only model.
+    Args:
+        name: Local folder, hub name, or `embedded`.
+        device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …
+        dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
+
+    Raises:
+        InputError: If it cannot be found or loaded, or is not a decoder-only model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging

@@ -9,7 +9,7 @@ class AttentionSizes:
     """The attention heads of each decoder layer."""
 
     heads: int
-    """Query heads."""
+    """Number of query heads."""
     key_value_heads: int
     """Heads of keys and of values; fewer than `heads` under grouped-query attention."""
     head_size: int

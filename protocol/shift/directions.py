@@ -1,11 +1,11 @@
-"""CHAMELEON's edit of a frozen model: what MLP outputs gain along one direction and lose along another.
+"""CHAMELEON's edit of a frozen model: MLP outputs gain along one direction and lose along another.
 
 For an MLP output x of an edited layer (Zhang et al., 2025, section 3.2):
 
     x <- x + <x, p> p,  then  x <- x - <x, n> n,  that is (I - n n')(I + p p') x
 
-with p the personalized and n the neutral direction, of length one. Neither sign nor length of what was
-found matters; a direction that is absent (zero) changes nothing.
+with p the personalized and n the neutral direction, both of length one. Neither sign nor length of the
+directions given matters; an absent direction (zero) changes nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
 
 _MLPS = ("mlp", "feed_forward", "ffn")
-"""Names of a decoder layer's MLP."""
+"""Attribute names under which decoder layers hold their MLP."""
 _LONGEST = 1e30
 
 
@@ -33,40 +33,54 @@ class Directions:
     """The directions of one person or one group, by decoder layer."""
 
     layers: tuple[int, ...]
-    """Rising."""
+    """Decoder layers whose MLPs are edited, ascending, counted from 0."""
     personalized: torch.Tensor
-    """(layers, d) fp32, rows of length one or zero."""
+    """Directions along which outputs gain: (layers, d) fp32, rows of length one or zero."""
     neutral: torch.Tensor
-    """The same."""
+    """Directions that are removed from outputs: (layers, d) fp32, rows of length one or zero."""
 
     @classmethod
     def of(cls, layers: Sequence[int], personalized: torch.Tensor, neutral: torch.Tensor) -> "Directions":
-        """Scale the rows to length one; raises InputError for shapes that do not fit or values not finite."""
+        """Make directions from rows of any length, which are scaled to one.
+
+        Args:
+            layers: Decoder layers, ascending, counted from 0.
+            personalized: (layers, d), finite.
+            neutral: (layers, d), finite.
+
+        Raises:
+            InputError: If layers are not ascending, shapes do not fit, or a value is not finite.
+        """
         if not layers or layers[0] < 0 or any(later <= layer for layer, later in pairwise(layers)):
-            raise InputError(f"directions for layers {list(layers)}: expected rising numbers from 0 on")
+            raise InputError(f"directions for layers {list(layers)}: expected ascending numbers from 0 on")
         if personalized.ndim != 2 or personalized.shape != neutral.shape or len(neutral) != len(layers):
-            raise InputError("directions of a shape that does not fit their layers")
+            raise InputError("the shape of the directions does not fit their layers")
         if any(not bool((rows.abs() < _LONGEST).all()) for rows in (personalized, neutral)):
-            raise InputError("directions with values that are not finite")
+            raise InputError("the directions have values that are not finite")
         return cls(tuple(layers), _unit(personalized), _unit(neutral))
 
     @property
     def parameters(self) -> int:
-        """Numbers kept."""
+        """Number of values stored, 2 d for each layer."""
         return self.personalized.numel() + self.neutral.numel()
 
     def edit(self, x: torch.Tensor, number: int) -> torch.Tensor:
-        """x: (…, d), the MLP output of the layer that comes at `number` in `layers`."""
+        """Edit the output of one layer's MLP.
+
+        Args:
+            x: (…, d), the MLP's output.
+            number: Index of the layer in `layers`.
+        """
         p, n = self.personalized[number].to(x), self.neutral[number].to(x)
         x = x + (x @ p)[..., None] * p
         return x - (x @ n)[..., None] * n
 
     def to(self, device: torch.device) -> "Directions":
-        """The same on a device."""
+        """Return these directions with their tensors on `device`."""
         return Directions(self.layers, self.personalized.to(device), self.neutral.to(device))
 
     def to_bytes(self) -> bytes:
-        """As a safetensors file."""
+        """Encode as the bytes of a safetensors file."""
         return save(
             {
                 "layers": torch.tensor(self.layers),
@@ -77,19 +91,23 @@ class Directions:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Directions":
-        """The inverse; raises InputError for anything malformed."""
+        """Decode what `to_bytes` wrote.
+
+        Raises:
+            InputError: If the bytes are truncated or hold anything but directions.
+        """
         try:
-            found = load(data)
+            tensors = load(data)
         except (SafetensorError, ValueError, KeyError, RuntimeError):
-            raise InputError("directions are truncated or no safetensors") from None
-        if set(found) != {"layers", "personalized", "neutral"}:
-            raise InputError("directions with missing or unknown tensors")
-        layers = found["layers"]
+            raise InputError("the directions are truncated, or not a safetensors file") from None
+        if set(tensors) != {"layers", "personalized", "neutral"}:
+            raise InputError("the directions have missing or unknown tensors")
+        layers = tensors["layers"]
         if layers.dtype != torch.int64 or layers.ndim != 1:
-            raise InputError("directions whose layers are not whole numbers")
-        if any(found[name].dtype != torch.float32 for name in ("personalized", "neutral")):
-            raise InputError("directions that are not fp32")
-        return cls.of(layers.tolist(), found["personalized"], found["neutral"])
+            raise InputError("the layers of the directions are not whole numbers")
+        if any(tensors[name].dtype != torch.float32 for name in ("personalized", "neutral")):
+            raise InputError("the directions are not in fp32")
+        return cls.of(layers.tolist(), tensors["personalized"], tensors["neutral"])
 
 
 def _unit(rows: torch.Tensor) -> torch.Tensor:
@@ -98,9 +116,14 @@ def _unit(rows: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def editing(model: nn.Module, directions: Directions) -> Iterator[None]:
-    """Inside the block the MLPs of the directions' layers are edited, at all positions and while decoding.
+    """Edit the MLPs of the directions' layers inside the block, at all positions, while decoding too.
 
-    Raises InputError when the directions are for another model.
+    Args:
+        model: A transformers model.
+        directions: Directions found on a model of the same size.
+
+    Raises:
+        InputError: If the directions do not fit the model.
     """
     handles = [
         mlp.register_forward_hook(_hook(directions, number))
@@ -136,7 +159,7 @@ def _edited_mlps(model: nn.Module, directions: Directions) -> list[nn.Module]:
 
 def _mlp(layer: nn.Module) -> nn.Module:
     for name in _MLPS:
-        found = getattr(layer, name, None)
-        if isinstance(found, nn.Module):
-            return found
+        mlp = getattr(layer, name, None)
+        if isinstance(mlp, nn.Module):
+            return mlp
     raise InputError(f"{type(layer).__name__}: no MLP among {', '.join(_MLPS)}")

@@ -1,4 +1,4 @@
-"""Putting shifts into a frozen decoder-only model, whatever its architecture.
+"""Injection of shifts into a frozen decoder-only model of any architecture.
 
 A forward hook on each shifted decoder layer replaces the residual stream at the masked positions.
 The mask is made once per batch from the prompt, so padding on either side is handled there.
@@ -23,12 +23,20 @@ def injected(
     additive: bool = False,
     prefill_only: bool = False,
 ) -> Iterator[None]:
-    """Inside the block, `model` runs with `shifts` at the masked positions of their layers.
+    """Run a model with shifts at the masked positions of their layers inside the block.
 
-    mask: (batch, tokens) bool over the positions of the model's input (see `Positions.mask`).
-    prefill_only: shift the first pass through each layer, for `generate`; cached decoding steps
-        then cost nothing. Otherwise every pass is shifted, for training.
     The shifts of a layer act in the order given, all on the same mask.
+
+    Args:
+        model: A transformers model.
+        shifts: Shifts to apply, e.g. the collective and then the personal one.
+        mask: (batch, tokens) bool over the positions of the model's input (see `Positions.mask`).
+        additive: Add the shifts' deltas instead of applying one shift after the other.
+        prefill_only: Shift the first pass through each layer only, for `generate`; cached decoding steps
+            then cost nothing. Otherwise every pass is shifted, for training.
+
+    Raises:
+        InputError: If a shift acts on a layer that the model does not have.
     """
     depth = len(decoder_layers(model))
     for shift in shifts:

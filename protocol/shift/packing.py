@@ -19,7 +19,9 @@ from fedperfit.protocol.shift.shift import Shift, ShiftShape, newton_schulz
 from fedperfit.protocol.system.errors import InputError
 
 MAGIC = b"FPS1"
+"""First bytes of a packed shift."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Encodings of the values, by the name in the header."""
 _HEADER_FIELDS = {
     "dtype": str,
     "fingerprint": str,
@@ -35,15 +37,16 @@ _MAX_HEADER = 65_536
 
 @dataclass(frozen=True)
 class ShiftHeader:
-    """What a packed shift says of itself."""
+    """What a packed shift says about itself."""
 
     shape: ShiftShape
+    """Layers, rank, hidden size and positions."""
     task: str
-    """LaMP task name the shift was trained for."""
+    """Name of the LaMP task the shift was trained for."""
     fingerprint: str
-    """Of the base model it shifts."""
+    """Fingerprint of the base model that it shifts."""
     round: int
-    """Federation rounds it has seen."""
+    """Number of federation rounds behind the shift."""
     dtype: str = "float32"
     """Encoding of the values, `float32` or `bfloat16`."""
 
@@ -55,7 +58,16 @@ class ShiftHeader:
 
 
 def pack(shift: Shift, header: ShiftHeader) -> bytes:
-    """The bytes of a collective shift. Raises TypeError for any other type of shift."""
+    """Pack a collective shift into bytes.
+
+    Args:
+        shift: The collective shift.
+        header: Its description, of the same shape; its `dtype` decides the encoding.
+
+    Raises:
+        TypeError: For any other type of shift: a personal shift never travels.
+        InputError: If the header describes another shape.
+    """
     if type(shift) is not Shift:
         raise TypeError(f"{type(shift).__name__} cannot be packed: only a collective shift travels")
     if header.shape != shift.shape:
@@ -78,7 +90,17 @@ def pack(shift: Shift, header: ShiftHeader) -> bytes:
 
 
 def read_header(data: bytes) -> tuple[ShiftHeader, int]:
-    """The header and the offset of the values; raises InputError for anything malformed."""
+    """Read the header of a packed shift.
+
+    Args:
+        data: A packed shift, or at least its beginning.
+
+    Returns:
+        The header and the offset of the values, in bytes.
+
+    Raises:
+        InputError: If the data is malformed.
+    """
     if data[:4] != MAGIC:
         raise InputError("not a packed shift of format FPS1")
     if len(data) < 8:
@@ -113,9 +135,13 @@ def read_header(data: bytes) -> tuple[ShiftHeader, int]:
 
 
 def unpack(data: bytes) -> tuple[Shift, ShiftHeader]:
-    """The shift, in fp32, its R retracted to orthonormal rows if it was packed in bf16.
+    """Unpack a collective shift; the inverse of `pack`.
 
-    Raises InputError for a malformed header, a truncated or an over-long array.
+    Returns:
+        The shift in fp32, and its header. A shift packed in bf16 has R retracted to orthonormal rows.
+
+    Raises:
+        InputError: If the header is malformed, or the values are too few or too many.
     """
     header, offset = read_header(data)
     shape = header.shape

@@ -1,4 +1,4 @@
-"""Which prompt positions a shift acts on: `fN+lM`, the first N and the last M prompt tokens."""
+"""The prompt positions a shift acts on: `fN+lM`, the first N and the last M prompt tokens."""
 
 import re
 from dataclasses import dataclass
@@ -10,10 +10,12 @@ from fedperfit.protocol.system.errors import InputError
 
 @dataclass(frozen=True)
 class Positions:
-    """The first `first` and the last `last` tokens of the prompt (PerFit's `f7+l7`, `l7`)."""
+    """The first and the last tokens of a prompt, e.g. PerFit's `f7+l7` or `l7`."""
 
     first: int
+    """Number N of tokens from the start of the prompt."""
     last: int
+    """Number M of tokens from the end of the prompt."""
 
     def __post_init__(self) -> None:
         if self.first < 0 or self.last < 0 or self.first + self.last == 0:
@@ -23,7 +25,11 @@ class Positions:
 
     @classmethod
     def parse(cls, text: str) -> "Positions":
-        """From `f7+l7`, `l7` or `f7`; raises InputError for anything else."""
+        """Parse `f7+l7`, `l7` or `f7`.
+
+        Raises:
+            InputError: For anything else.
+        """
         match = re.fullmatch(r"(?:f([0-9]{1,4}))?\+?(?:l([0-9]{1,4}))?", text)
         if match is None or not any(match.groups()) or ("+" in text) != all(match.groups()):
             raise InputError(f"positions={text!r}: expected the form f7+l7, l7 or f7")
@@ -34,10 +40,15 @@ class Positions:
         return "+".join(parts)
 
     def mask(self, prompt: torch.Tensor) -> torch.Tensor:
-        """The shifted positions of a padded batch.
+        """Mark the shifted positions of a padded batch.
 
-        prompt: (batch, tokens) bool, true at prompt tokens (neither padding nor target).
-        Returns (batch, tokens) bool. A prompt shorter than N + M is shifted once per token.
+        A prompt shorter than N + M is shifted once per token.
+
+        Args:
+            prompt: (batch, tokens) bool, true at prompt tokens (neither padding nor target).
+
+        Returns:
+            (batch, tokens) bool.
         """
         prompt = prompt.bool()
         from_start = prompt.cumsum(dim=1)

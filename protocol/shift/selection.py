@@ -1,4 +1,4 @@
-"""Which layers a shift should act on, of what rank, and from where to start: from people's layer gradients.
+"""The layers a shift should act on, its rank and its start, chosen from people's layer gradients.
 
 A layer gradient is the gradient of one person's mean loss with respect to a constant added at the shifted
 positions after each layer (`edge/engine/layer_gradients.py`). A layer matters as much as these gradients
@@ -15,38 +15,48 @@ from fedperfit.protocol.shift.shift import Shift, ShiftShape
 from fedperfit.protocol.system.errors import InputError
 
 LAYERS = 2
-"""Layers chosen unless told otherwise: as many as most of the paper's presets have."""
+"""Default number of layers chosen: as many as most of the paper's presets have."""
 SHARE = 0.8
-"""Of the energy of people's gradients, which the rank must hold."""
+"""Share of the energy of people's gradients that the collective rank must hold."""
 PERSONAL_SHARE = 0.5
-"""The same for the personal rank, which the collective shift has left less to."""
+"""Share that the personal rank must hold; the collective shift leaves less to do."""
 MOST = 16
-"""Rank at most."""
+"""Largest rank that is chosen."""
 STEP = 0.05
-"""Of a warm start, in state lengths: it speeds the first round, where 0.2 begins to overshoot."""
+"""First step of a warm start, in state lengths: it speeds up the first round, where 0.2 overshoots."""
 
 
 @dataclass(frozen=True)
 class LayerGradient:
-    """One person's."""
+    """Gradient of one person's mean loss with respect to each layer's output."""
 
     gradient: torch.Tensor
-    """(layers, d) fp32: of the mean loss in nats, at no offset."""
+    """Gradient of the mean loss in nats, at no offset: (layers, d) fp32."""
     length: torch.Tensor
-    """(layers,): mean length of the hidden states there."""
+    """Mean length of the hidden states at the shifted positions: (layers,)."""
     pairs: int
+    """Number of training pairs behind the mean."""
 
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """What is chosen."""
+    """The layers and the rank chosen for a shift."""
 
     layers: tuple[int, ...]
+    """Decoder layers, ascending, counted from 0."""
     rank: int
+    """Rank of the shift in each of them."""
 
 
 def relevance(layer_gradients: Sequence[LayerGradient]) -> torch.Tensor:
-    """(layers,): root mean square over people of the gradient's length times the states' length."""
+    """Measure how much each layer matters to the loss.
+
+    Args:
+        layer_gradients: One per person; a person weighs as much as their pairs.
+
+    Returns:
+        (layers,): root mean square over people of the gradient's length times the states' length.
+    """
     weights = torch.tensor([float(layer_gradient.pairs) for layer_gradient in layer_gradients])
     energy = torch.stack(
         [
@@ -60,9 +70,15 @@ def relevance(layer_gradients: Sequence[LayerGradient]) -> torch.Tensor:
 def select_layers(
     layer_gradients: Sequence[LayerGradient], layers: int = LAYERS, share: float = SHARE
 ) -> LayerSelection:
-    """The `layers` with the largest gradients, and the least rank that holds `share` of them there.
+    """Choose the layers with the largest gradients, and the least rank that holds enough of them there.
 
-    Raises InputError without people, or for more layers than there are.
+    Args:
+        layer_gradients: One per person.
+        layers: Number of layers to choose.
+        share: Share of the gradients' energy that the rank must hold, in 0..1.
+
+    Raises:
+        InputError: Without people, or for more layers than the model has.
     """
     if not layer_gradients:
         raise InputError("layers and rank cannot be chosen: nobody has pairs")
@@ -74,23 +90,35 @@ def select_layers(
 
 
 def least_rank(layer_gradients: Sequence[LayerGradient], layers: Sequence[int], share: float) -> int:
-    """The least rank, up to MOST, that holds `share` of the energy of people's gradients in each layer."""
+    """Return the least rank, up to MOST, that holds enough of people's gradients in each layer.
+
+    Args:
+        layer_gradients: One per person.
+        layers: Decoder layers the shift acts on.
+        share: Share of the gradients' energy to hold in each layer, in 0..1.
+    """
     return min(MOST, max(_rank(_rows(layer_gradients, layer), share) for layer in layers))
 
 
 def warm_start(layer_gradients: Sequence[LayerGradient], shape: ShiftShape, step: float, seed: int) -> Shift:
-    """R along people's leading gradients, W = R, b a step of `step` state lengths down their mean gradient.
+    """Make a shift whose R follows people's leading gradients, W = R, b a step down their mean gradient.
 
-    The length is people's median, so that nobody's word alone can make the step long. Where there are fewer
-    gradients than ranks, the rest of R is drawn from `seed`.
+    The step is measured in people's median state length, so that no single person can make it long. Where
+    there are fewer gradients than ranks, the rest of R is random.
+
+    Args:
+        layer_gradients: One per person.
+        shape: Shape of the shift.
+        step: Length of the step, in state lengths.
+        seed: Seed of the random rows of R.
     """
     R, b = [], []
     drawn = Shift.identity(shape, seed=seed)
     for index, layer in enumerate(shape.layers):
         rows = _rows(layer_gradients, layer)
         mean = rows.sum(0) / sum(layer_gradient.pairs for layer_gradient in layer_gradients) ** 0.5
-        found = torch.linalg.svd(rows.double(), full_matrices=False).Vh[: shape.rank].float()
-        whole = torch.cat([found, drawn.R[index].detach()])
+        leading = torch.linalg.svd(rows.double(), full_matrices=False).Vh[: shape.rank].float()
+        whole = torch.cat([leading, drawn.R[index].detach()])
         axes = torch.linalg.qr(whole.double().T).Q.T[: shape.rank].float()
         R.append(axes)
         length = float(
@@ -103,7 +131,7 @@ def warm_start(layer_gradients: Sequence[LayerGradient], shape: ShiftShape, step
 
 
 def _rows(layer_gradients: Sequence[LayerGradient], layer: int) -> torch.Tensor:
-    """(people, d): each person's gradient, weighted by the root of their pairs."""
+    """Return each person's gradient, weighted by the root of their pairs: (people, d)."""
     return torch.stack(
         [layer_gradient.gradient[layer] * layer_gradient.pairs**0.5 for layer_gradient in layer_gradients]
     )

@@ -1,8 +1,8 @@
-"""A low-rank shift of hidden states (PerFit's equation; the form is LoReFT's).
+"""A low-rank shift of hidden states (PerFit's equation, in the form of LoReFT).
 
     phi(h) = h + (W h + b - R h) R        h: (..., d)   R, W: (r, d)   b: (r,)   R R^T = I
 
-One `Shift` holds the three tensors of every shifted layer as slabs: R, W (layers, r, d), b (layers, r).
+One `Shift` holds the three tensors of every shifted layer stacked: R, W (layers, r, d), b (layers, r).
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ _MAX_NEWTON_SCHULZ = 30
 
 @dataclass(frozen=True)
 class ShiftShape:
-    """Where a shift acts and how large it is."""
+    """The layers and positions a shift acts on, and its size."""
 
     layers: tuple[int, ...]
     """Decoder layers whose output is shifted, ascending, counted from 0."""
     rank: int
-    """r, rows of R and W in each layer."""
+    """Rank r, the rows of R and W in each layer."""
     hidden_size: int
-    """d of the base model."""
+    """Hidden size d of the base model."""
     positions: Positions
     """Prompt positions the shift acts on."""
 
@@ -42,18 +42,18 @@ class ShiftShape:
 
     @property
     def parameters(self) -> int:
-        """n (2 r d + r) for n layers (reference: PerFit's parameter table)."""
+        """Number of parameters, n (2 r d + r) for n layers (reference: PerFit's parameter table)."""
         return len(self.layers) * (2 * self.rank * self.hidden_size + self.rank)
 
     def check_depth(self, depth: int) -> None:
-        """Raise InputError when a layer lies beyond a model of `depth` decoder layers."""
+        """Raise InputError if a layer lies beyond a model of `depth` decoder layers."""
         if self.layers[-1] >= depth:
             raise InputError(
                 f"layer {self.layers[-1]} is beyond the base model, whose layers are 0..{depth - 1}"
             )
 
     def check_effect(self, depth: int) -> None:
-        """Raise InputError when such a shift could change no answer of a model of `depth` layers."""
+        """Raise InputError if such a shift could change no answer of a model of `depth` layers."""
         if self.layers[0] == depth - 1 and not self.positions.last:
             raise InputError(
                 f"positions={self.positions} after the last layer change no answer: shift a lower one"
@@ -61,23 +61,42 @@ class ShiftShape:
 
 
 class Shift(nn.Module):
-    """The trainable tensors of one stage; the identity when made by `identity`."""
+    """The trainable tensors of one stage; the identity if made by `identity`."""
 
     def __init__(self, shape: ShiftShape, *, R: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> None:
-        """R, W: (layers, r, d); b: (layers, r). Raises InputError when a tensor's shape differs."""
+        """Make a shift of given tensors, which become its parameters.
+
+        Args:
+            shape: Layers, rank, hidden size and positions.
+            R: (layers, r, d), rows orthonormal.
+            W: (layers, r, d).
+            b: (layers, r).
+
+        Raises:
+            InputError: If a tensor's shape differs from `shape`.
+        """
         super().__init__()
         slab = (len(shape.layers), shape.rank, shape.hidden_size)
         for name, tensor, expected in (("R", R, slab), ("W", W, slab), ("b", b, slab[:2])):
             if tuple(tensor.shape) != expected:
                 raise InputError(f"{name} has shape {tuple(tensor.shape)}, expected {expected}")
         self.shape = shape
+        """Layers, rank, hidden size and positions."""
         self.R = nn.Parameter(R)
+        """Orthonormal rows that span the shifted subspace: (layers, r, d)."""
         self.W = nn.Parameter(W)
+        """Linear map into that subspace: (layers, r, d)."""
         self.b = nn.Parameter(b)
+        """Bias: (layers, r)."""
 
     @classmethod
     def identity(cls, shape: ShiftShape, *, seed: int) -> "Shift":
-        """W = R, b = 0 with random orthonormal rows of R: phi(h) = h, yet its gradient is not zero."""
+        """Make W = R and b = 0, R with random orthonormal rows: phi(h) = h, yet its gradient is not zero.
+
+        Args:
+            shape: Layers, rank, hidden size and positions.
+            seed: Seed of R.
+        """
         generator = torch.Generator().manual_seed(seed)
         size = (len(shape.layers), shape.hidden_size, shape.rank)
         columns, _ = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64))
@@ -96,13 +115,21 @@ class Shift(nn.Module):
         return Shift(self.shape, R=R, W=W, b=b)
 
     def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """(W h + b - R h) R of the `index`-th shifted layer; hidden and result: (..., d)."""
+        """Compute (W h + b - R h) R of one shifted layer.
+
+        Args:
+            index: Index of the layer in `shape.layers`.
+            hidden: (..., d).
+
+        Returns:
+            (..., d), what the shift adds to `hidden`.
+        """
         R, W, b = self.R[index], self.W[index], self.b[index]
         return (hidden @ (W - R).T + b) @ R
 
     @torch.no_grad()
     def project_gradient(self) -> None:
-        """G <- G - sym(G R^T) R: keep the part of R's gradient tangent to orthonormal rows."""
+        """Project R's gradient on the tangent space of orthonormal rows: G <- G - sym(G R^T) R."""
         if self.R.grad is not None:
             inner = self.R.grad @ self.R.mT
             self.R.grad -= 0.5 * (inner + inner.mT) @ self.R
@@ -114,11 +141,14 @@ class Shift(nn.Module):
 
 
 def newton_schulz(R: torch.Tensor) -> torch.Tensor:
-    """R <- (1.5 I - 0.5 R R^T) R until the rows are orthonormal. R: (..., r, d) of full rank.
+    """Make rows orthonormal by iterating R <- (1.5 I - 0.5 R R^T) R.
 
     A step squares the error, so one that starts below 1e-3 ends in rounding error. After the largest
     step Adam can take (r = 32) it takes two at a rate of 1e-4, five at 1e-2 and d = 192, eight at 1e-2
     and d = 4096. Beyond an error of 1 a step could diverge: rows that long are scaled down first.
+
+    Args:
+        R: (..., r, d) of full rank.
     """
     identity = torch.eye(R.shape[-2], dtype=R.dtype, device=R.device)
     for _ in range(_MAX_NEWTON_SCHULZ):
@@ -134,16 +164,25 @@ def newton_schulz(R: torch.Tensor) -> torch.Tensor:
 
 
 def widened(hidden: torch.Tensor) -> torch.Tensor:
-    """In the dtype shifts are computed in: fp32, whatever smaller one the model has."""
+    """Cast hidden states to the dtype shifts are computed in: fp32, or a wider one the model has."""
     return hidden.to(torch.promote_types(hidden.dtype, torch.float32))
 
 
 def compose(
     shifts: Sequence[Shift], layer: int, hidden: torch.Tensor, *, additive: bool = False
 ) -> torch.Tensor:
-    """The shifts of decoder layer `layer` applied to hidden (..., d), in fp32 at least.
+    """Apply the shifts of one decoder layer, in fp32 at least.
 
     Sequential, h <- phi_n(...phi_1(h)), or additive, h + sum of the deltas at h.
+
+    Args:
+        shifts: Shifts in the order they act; those without this layer are skipped.
+        layer: Number of the decoder layer.
+        hidden: (..., d), its output.
+        additive: Add the deltas at `hidden` instead of applying one shift after the other.
+
+    Returns:
+        (..., d), in the dtype of `hidden`.
     """
     shifted = widened(hidden)
     origin = shifted

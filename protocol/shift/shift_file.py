@@ -1,8 +1,8 @@
 """A packed shift with JSON metadata in one safetensors file, written whole or not at all.
 
-Metadata: `kind` and `format` (what the file is, and its version), `sha256` of the packed shift, `directions`,
-the SHA-256 of the directions where there are some beside it, and the caller's own fields. Reading verifies
-all of them.
+Metadata: `kind` and `format` (what the file is, and its version), `sha256` of the packed shift,
+`directions`, the SHA-256 of the directions if the file holds any, and the caller's own fields. Reading
+verifies all of them.
 """
 
 import hashlib
@@ -24,9 +24,13 @@ _METADATA = "fedperfit"
 
 
 def shift_file(kind: str, packed: bytes, fields: dict[str, Any], directions: bytes = b"") -> bytes:
-    """The bytes of a file of this kind, e.g. `checkpoint`.
+    """Encode a file of some kind.
 
-    fields: JSON values. directions: as `protocol.shift.directions` has them, empty for none.
+    Args:
+        kind: What the file is, e.g. `checkpoint`.
+        packed: A shift as `protocol.shift.packing` encodes it.
+        fields: JSON values to store beside it.
+        directions: Encoded by `protocol.shift.directions`; empty for none.
     """
     metadata = {**fields, "kind": kind, "format": FORMAT, "sha256": sha256(packed)}
     tensors = {_TENSOR: np.frombuffer(packed, np.uint8)}
@@ -39,14 +43,30 @@ def shift_file(kind: str, packed: bytes, fields: dict[str, Any], directions: byt
 
 
 def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any]) -> None:
-    """Write `packed` and `fields` (JSON values) as a file of this kind."""
+    """Write a file of some kind, whole or not at all.
+
+    Args:
+        path: File to write or replace.
+        kind: What the file is, e.g. `checkpoint`.
+        packed: A shift as `protocol.shift.packing` encodes it.
+        fields: JSON values to store beside it.
+    """
     write_atomic(path, shift_file(kind, packed, fields))
 
 
 def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[bytes, dict[str, Any], bytes]:
-    """The packed shift, the fields, the directions; raises InputError naming the file if anything is off.
+    """Read and verify a file that `write_shift_file` or `shift_file` made.
 
-    most: bytes; no more of a larger file is read.
+    Args:
+        path: File to read.
+        kind: What the file must be.
+        most: Largest size accepted, in bytes; no more of a larger file is read.
+
+    Returns:
+        The packed shift, the fields, and the directions (empty for none).
+
+    Raises:
+        InputError: Naming the file, if it is missing, too large, malformed or does not match its hashes.
     """
     try:
         with path.open("rb") as file:
@@ -63,7 +83,18 @@ def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[byt
 
 
 def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], bytes]:
-    """The same from bytes."""
+    """Parse and verify the bytes of a file made by `shift_file`.
+
+    Args:
+        data: Content of the file.
+        kind: What the file must be.
+
+    Returns:
+        The packed shift, the fields, and the directions (empty for none).
+
+    Raises:
+        InputError: If the data is malformed or does not match its hashes.
+    """
     try:
         tensors = dict(safetensors.deserialize(data))
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -78,7 +109,7 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
     if metadata.get("format") != FORMAT:
         raise InputError(f"{kind} of format {metadata.get('format')!r}, expected {FORMAT}")
     if set(tensors) != {_TENSOR} or set(header["__metadata__"]) != {_METADATA}:
-        raise InputError(f"a {kind} with something else in it")
+        raise InputError(f"the {kind} holds unknown tensors or metadata")
     if metadata.get("sha256") != sha256(packed):
         raise InputError("the shift does not match its SHA-256")
     if metadata.get(_DIRECTIONS) != (sha256(directions) if directions else None):
@@ -87,5 +118,5 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
 
 
 def sha256(data: bytes) -> str:
-    """Hexadecimal SHA-256."""
+    """Return the SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()

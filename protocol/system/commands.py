@@ -1,4 +1,4 @@
-"""What the three console scripts share."""
+"""Running a command line and printing to the terminal, shared by all console scripts."""
 
 import os
 import sys
@@ -11,9 +11,13 @@ from fedperfit.protocol.system.processes import SAFE_PATH
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command line; a mistake, or a system that refuses, is one line on stderr and exit code 2.
+    """Run a command line; what goes wrong becomes one line on stderr.
 
-    A run that fails is one line and exit code 1.
+    A mistake of the user, or a system that refuses, exits with code 2; a run that fails, with code 1.
+
+    Args:
+        app: The command line.
+        name: Name of the console script, for its help text.
     """
     os.environ.update(SAFE_PATH)
     try:
@@ -31,5 +35,5 @@ def run(app: typer.Typer, name: str) -> None:
 
 
 def console() -> Console:
-    """Wide where the output is not a terminal, so that hashes stay whole."""
+    """Make a console that is wide if the output is not a terminal, so that hashes stay in one piece."""
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

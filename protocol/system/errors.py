@@ -1,4 +1,4 @@
-"""What is wrong with the input, what went wrong with a run, and how both are told."""
+"""The errors that fedperfit raises on purpose, and text that is safe to print."""
 
 
 class FedperfitError(Exception):
@@ -14,5 +14,8 @@ class RunFailed(FedperfitError):
 
 
 def printable(text: str) -> str:
-    """`text` as one line that a terminal only shows: other people's names and messages may hold anything."""
+    """Return `text` with everything unprintable replaced by `?`.
+
+    Names and messages of other people may hold control sequences; a terminal shows the result as it is.
+    """
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,4 +1,4 @@
-"""Writes that are either whole or not there."""
+"""Reading JSON with clear errors, and writing files that are either whole or absent."""
 
 import json
 import os
@@ -9,13 +9,17 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 
 _PART = ".part"
-"""Suffix of a file that is not whole yet."""
+"""Suffix of a file that is still being written."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`, readable by its owner only, on disk when this returns.
+    """Replace a file, whole or not at all, readable by its owner only; on disk when this returns.
 
     A kill at any moment, or a full disk, leaves the old or the new content.
+
+    Args:
+        path: File to write or replace; missing folders are made.
+        data: Its new content.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
@@ -32,7 +36,7 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def mend_lines(path: Path) -> None:
-    """Cut what a killed writer left after the last whole line of a file that lines are appended to."""
+    """Cut the unfinished last line that a killed writer left in a file of appended lines."""
     if not path.exists():
         return
     data = path.read_bytes()
@@ -43,13 +47,13 @@ def mend_lines(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in `folder`; only for who knows that nobody is writing there."""
-    for left in folder.glob(f".*{_PART}"):
-        left.unlink(missing_ok=True)
+    """Remove the unfinished files of killed writers; only for a folder in which nobody is writing."""
+    for unfinished in folder.glob(f".*{_PART}"):
+        unfinished.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """So that the new name survives a loss of power, where the system can say so."""
+    """Flush a folder's entries, so that a new name survives a loss of power."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -59,12 +63,21 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_atomic` of `value` as indented JSON."""
+    """Write a value as indented JSON, whole or not at all.
+
+    Args:
+        path: File to write or replace.
+        value: Anything JSON can hold.
+    """
     write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`; raises InputError naming the file and, where broken, the line."""
+    """Return the JSON value in `path`.
+
+    Raises:
+        InputError: Naming the file and, if the JSON is broken, the line.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -80,7 +93,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """One JSON value per line of `path`; raises InputError naming the file and the line."""
+    """Return one JSON value per line of `path`; blank lines are skipped.
+
+    Raises:
+        InputError: Naming the file and, if the JSON is broken, the line.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -104,6 +121,11 @@ def read_json_lines(path: Path) -> list[Any]:
 
 
 def write_json_lines(path: Path, values: list[Any]) -> None:
-    """`write_atomic` of one compact JSON value per line."""
+    """Write one compact JSON value per line, whole or not at all.
+
+    Args:
+        path: File to write or replace.
+        values: Anything JSON can hold.
+    """
     lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     write_atomic(path, "".join(lines).encode())

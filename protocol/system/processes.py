@@ -17,25 +17,25 @@ SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 
 _TERM_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
-"""Between two looks for what a child needs, which read all of /proc."""
+"""Time between two checks of what a child needs, which read all of /proc."""
 
 
 @dataclass
 class Child:
-    """One process and its log."""
+    """A child process and its log."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
     needs: str = ""
-    """A program it starts and cannot do without; empty: none."""
+    """Name of a program that the child starts and cannot do without; empty for none."""
     complete: bool = False
-    """Whether that program was seen."""
+    """Whether that program was seen running."""
     looked: float = 0.0
-    """When it was looked for."""
+    """Time of the last check, on the monotonic clock."""
 
     def ended(self) -> bool:
-        """Whether it has ended, or lost what it needs."""
+        """Return whether the child has ended, or lost the program it needs."""
         if self.process.poll() is not None:
             return True
         if not self.needs or time.monotonic() - self.looked < _LOOK_SECONDS:
@@ -48,7 +48,7 @@ class Child:
 
 @dataclass
 class Children:
-    """A context in which children live; at its end every one of them and of theirs is stopped."""
+    """A context in which children live; at its end they and all their descendants are stopped."""
 
     children: list[Child] = field(default_factory=list)
 
@@ -62,9 +62,15 @@ class Children:
         folder: Path | None = None,
         needs: str = "",
     ) -> Child:
-        """Start `command` in a session of its own, its output appended to `log`.
+        """Start a child in a session of its own.
 
-        needs: see `Child`.
+        Args:
+            name: Name for messages.
+            command: Program and arguments.
+            log: File its output is appended to.
+            environment: Its environment variables; by default those of this process.
+            folder: Its working folder; by default that of this process.
+            needs: Name of a program that it starts and cannot do without; empty for none.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
@@ -82,11 +88,11 @@ class Children:
         return child
 
     def dead(self) -> Child | None:
-        """A child that has ended, or lost what it needs."""
+        """Return a child that has ended or lost what it needs; None if all are well."""
         return next((child for child in self.children if child.ended()), None)
 
     def stop(self, child: Child) -> None:
-        """Stop one child and all it started, the last started first."""
+        """Stop one child and all its descendants."""
         self.children.remove(child)
         _stop(child.process)
 
@@ -116,7 +122,12 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(ready: Callable[[], bool], seconds: float) -> bool:
-    """Whether `ready` came true in time."""
+    """Wait for a condition; return whether it came true in time.
+
+    Args:
+        ready: Condition, checked ten times per second.
+        seconds: Longest wait.
+    """
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
@@ -126,21 +137,21 @@ def wait_until(ready: Callable[[], bool], seconds: float) -> bool:
 
 
 def _command_lines(pid: int) -> list[str]:
-    """Of all that process `pid` started and that lives."""
-    found = []
+    """List the command lines of all living descendants of process `pid`."""
+    lines = []
     try:
         family = psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
     for member in family:
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            found.append(" ".join(member.cmdline()))
-    return found
+            lines.append(" ".join(member.cmdline()))
+    return lines
 
 
 @contextmanager
 def until_signal() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether SIGINT or SIGTERM has come."""
+    """Yield a function that returns whether SIGINT or SIGTERM has come."""
     stopped = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:

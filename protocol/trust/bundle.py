@@ -1,4 +1,4 @@
-"""An enrolment: all that a person's machine needs to join a cloud, as one JSON file for them alone."""
+"""An enrolment: all that a person's machine needs to join a cloud, in one secret JSON file."""
 
 import json
 import os
@@ -14,38 +14,43 @@ from fedperfit.protocol.trust.signing import is_public_key
 
 FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-"""A client's name."""
+"""Pattern of a client's name."""
 _ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}")
 
 
 @dataclass(frozen=True, repr=False)
 class Bundle:
-    """One enrolment."""
+    """The enrolment of one client."""
 
     name: str
-    """The client's."""
+    """Name of the client."""
     address: str
-    """host:port of the cloud."""
+    """Address of the cloud, host:port."""
     authority: str
     """Certificate of the cloud's authority, PEM."""
     node_key: str
-    """Private key that the node proves itself with, OpenSSH form."""
+    """Private key that the node authenticates with, in OpenSSH form."""
     release_key: str
-    """Public key that signs releases: to be pinned."""
+    """Public key that signs releases; the edge pins it."""
     task: str
+    """Name of the LaMP task."""
     base_model: str
-    """Name of the base model; a machine may have it in a folder."""
+    """Name of the base model; the machine may have it in a folder of another name."""
     fingerprint: str
-    """Of the base model."""
+    """Fingerprint of the base model."""
 
     def write(self, path: Path) -> None:
-        """Write it, readable by its owner only."""
+        """Write the enrolment to `path`, readable by its owner only."""
         values = {"format": FORMAT, **asdict(self)}
         write_atomic(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def read_bundle(path: Path) -> Bundle:
-    """The enrolment in `path`; raises InputError when it is malformed or others may read it."""
+    """Read an enrolment.
+
+    Raises:
+        InputError: Naming the file, if it is malformed or others may read it.
+    """
     values = read_json(path)
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise InputError(f"{path}: others may read this enrolment; chmod 600 it")

@@ -1,4 +1,4 @@
-"""A certificate authority of one's own, and the certificates it issues (X.509, ECDSA P-256)."""
+"""A private certificate authority and the certificates it issues (X.509, ECDSA P-256)."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Certificate:
 
 
 def new_authority(name: str) -> Certificate:
-    """A certificate authority, valid for ten years."""
+    """Make a certificate authority called `name`, valid for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _name(name)
     usage = x509.KeyUsage(True, False, False, False, False, True, True, False, False)
@@ -44,7 +44,14 @@ def new_authority(name: str) -> Certificate:
 def issue(
     authority: Certificate, hosts: Sequence[str], *, client: bool = False, life: timedelta = _CERTIFICATE_LIFE
 ) -> Certificate:
-    """A certificate for a server known by these names and addresses, or for a client; valid 397 days."""
+    """Issue a certificate for a server or a client.
+
+    Args:
+        authority: The authority that signs.
+        hosts: Names and addresses of the holder; the first is the common name.
+        client: Whether the holder is a client instead of a server.
+        life: Validity, by default 397 days.
+    """
     issuer = x509.load_pem_x509_certificate(authority.certificate)
     signer = load_pem_private_key(authority.key, None)
     assert isinstance(signer, ec.EllipticCurvePrivateKey)

@@ -2,10 +2,10 @@
 as one signed file.
 
 Releases form a chain: each names the digests of all before it, so that an edge that missed some can see
-that its own stands in the chain, and no release can claim a version that its chain does not explain. Keys
-change by a rotation, a statement signed by the old key and the new one; the release it first appears in is
-signed by both, and every later one carries it, so that an edge walks from the key it pinned to the one in
-use.
+that its own belongs to the chain, and no release can claim a version that its chain does not explain. Keys
+change by a rotation, a statement signed by the old and the new key; the release it first appears in is
+signed by both, and every later one carries it, so that an edge can follow from the key it pinned to the
+current one.
 """
 
 import hashlib
@@ -26,9 +26,11 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
 
 FILE_NAME = "release.safetensors"
+"""Name of a release's file in a run folder."""
 MAX_BYTES = 16 << 20
+"""Largest release accepted, in bytes."""
 LIFETIME = timedelta(days=90)
-"""How long a release is valid unless told otherwise."""
+"""Default validity of a release."""
 _KIND = "release"
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 _ENVELOPE = {"kind", "format", "signatures"}
@@ -36,24 +38,34 @@ _ENVELOPE = {"kind", "format", "signatures"}
 
 @dataclass(frozen=True)
 class Rotation:
-    """From this version on, `new` signs in place of `old`."""
+    """A change of the signing key: from `version` on, `new` signs in place of `old`."""
 
     version: int
+    """First release signed by the new key."""
     old: str
+    """Public key that is retired."""
     new: str
+    """Public key that replaces it."""
     by_old: str
     """Signature of the three fields above by the old key."""
     by_new: str
+    """Signature of the same fields by the new key."""
 
     @classmethod
     def signed(cls, version: int, old: SigningKey, new: SigningKey) -> Self:
-        """The statement, signed by both keys."""
+        """Make a rotation signed by both keys.
+
+        Args:
+            version: First release signed by the new key.
+            old: Key that is retired.
+            new: Key that replaces it.
+        """
         statement = {"version": version, "old": old.public, "new": new.public}
         signatures = (key.sign("rotation", statement) for key in (old, new))
         return cls(version, old.public, new.public, *signatures)
 
     def valid(self) -> bool:
-        """Whether both signatures verify."""
+        """Return whether both signatures verify."""
         statement = {"version": self.version, "old": self.old, "new": self.new}
         return signed_by(self.old, "rotation", statement, self.by_old) and signed_by(
             self.new, "rotation", statement, self.by_new
@@ -62,26 +74,28 @@ class Rotation:
 
 @dataclass(frozen=True)
 class Release:
-    """One release and all that can be said of it without loading a base model."""
+    """One release, with everything that can be checked without loading a base model."""
 
     chain: tuple[str, ...]
-    """Digests of all releases before, oldest first."""
+    """Digests of all releases before this one, oldest first."""
     header: ShiftHeader
+    """Description of the shift."""
     packed: bytes
-    """The shift, as `protocol.shift.packing` has it."""
+    """Collective shift as `protocol.shift.packing` encodes it."""
     issued: str
-    """ISO 8601, UTC, to the second."""
+    """Time of issue: ISO 8601, UTC, to the second."""
     expires: str
+    """End of validity, in the same form."""
     epsilon: float | None
-    """Privacy spent on the contributors' histories; None: not differentially private."""
+    """Privacy budget spent on the contributors' histories; None without differential privacy."""
     key: str
-    """Public key that signs."""
+    """Public key of the signer."""
     edit: bytes = b""
-    """The group's directions, as `protocol.shift.directions` has them; empty for none."""
+    """Directions of the group as `protocol.shift.directions` encodes them; empty for none."""
     rotations: tuple[Rotation, ...] = ()
-    """All so far, by version."""
+    """All rotations so far, by version."""
     signatures: dict[str, str] = field(default_factory=dict)
-    """Public key to signature of `fields`."""
+    """Signatures of `fields` by public key."""
 
     @classmethod
     def first(
@@ -95,7 +109,17 @@ class Release:
         epsilon: float | None = None,
         directions: Directions | None = None,
     ) -> "Release":
-        """Version 1 of a chain; issued: now unless given."""
+        """Make and sign version 1 of a chain.
+
+        Args:
+            shift: The collective shift.
+            header: Its description.
+            key: Signing key of the cloud.
+            issued: Time of issue, now by default.
+            lifetime: Validity from then on.
+            epsilon: Privacy budget spent; None without differential privacy.
+            directions: The group's directions, if any.
+        """
         times = _times(issued, lifetime)
         return cls(
             *((), header, pack(shift, header), *times, epsilon, key.public), edit=_edit(directions)
@@ -112,7 +136,20 @@ class Release:
         epsilon: float | None = None,
         directions: Directions | None = None,
     ) -> "Release":
-        """The release after this one; raises InputError for another task, base model or key."""
+        """Make and sign the release after this one.
+
+        Args:
+            shift: The collective shift.
+            header: Its description; task and base model as before.
+            key: Signing key, the one that signed this release.
+            issued: Time of issue, now by default.
+            lifetime: Validity from then on.
+            epsilon: Privacy budget spent; None without differential privacy.
+            directions: The group's directions, if any.
+
+        Raises:
+            InputError: If task, base model or key differ from this release's.
+        """
         if (header.task, header.fingerprint) != (self.header.task, self.header.fingerprint):
             raise InputError("a release chain stays with one task and one base model")
         if key.public != self.key:
@@ -136,7 +173,17 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
     ) -> "Release":
-        """The same as the next release, signed by both keys; from now on `new` signs."""
+        """Release this content again under a new key, signed by both keys.
+
+        Args:
+            old: Key that signed this release.
+            new: Key that signs from now on.
+            issued: Time of issue, now by default.
+            lifetime: Validity from then on.
+
+        Raises:
+            InputError: If `old` did not sign this release.
+        """
         if old.public != self.key:
             raise InputError("the old key is not the one that signed the latest release")
         rotation = Rotation.signed(self.version + 1, old, new)
@@ -151,27 +198,27 @@ class Release:
 
     @property
     def version(self) -> int:
-        """Counted from 1."""
+        """Position in the chain, counted from 1."""
         return len(self.chain) + 1
 
     @property
     def shift(self) -> Shift:
-        """The collective shift."""
+        """The collective shift, unpacked anew at each access."""
         return unpack(self.packed)[0]
 
     @property
     def directions(self) -> Directions | None:
-        """The group's directions, where it carries some."""
+        """The group's directions, or None."""
         return Directions.from_bytes(self.edit) if self.edit else None
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every field but the signatures, shift and directions through their own hashes."""
+        """SHA-256 over every field but the signatures; shift and directions enter by their own hashes."""
         canonical = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def fields(self) -> dict[str, Any]:
-        """What is signed, as JSON values."""
+        """Return the signed fields as JSON values."""
         shape = self.header.shape
         carried = {"directions": sha256(self.edit)} if self.edit else {}
         return {
@@ -195,11 +242,11 @@ class Release:
         }
 
     def to_bytes(self) -> bytes:
-        """The file."""
+        """Encode as the bytes of a release file."""
         return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self.edit)
 
     def check_signed_from(self, pinned: str) -> None:
-        """Raise InputError unless this release is signed by `pinned`, or by what it was rotated to."""
+        """Raise InputError unless the key `pinned`, or a key it was rotated to, signed this release."""
         key, signers = pinned, {self.key}
         retired = {rotation.old for rotation in self.rotations}
         for rotation in self.rotations:
@@ -217,11 +264,11 @@ class Release:
                 raise InputError("its signature does not verify")
 
     def expired(self, now: datetime) -> bool:
-        """Whether its time is over."""
+        """Return whether the release is no longer valid at the time `now`."""
         return now >= _time(self.expires)
 
     def issued_after(self, now: datetime) -> bool:
-        """Whether it claims to be of a later time."""
+        """Return whether the release claims to be issued after the time `now`."""
         return _time(self.issued) > now
 
     def _reissued(self, issued: datetime | None, lifetime: timedelta) -> "Release":
@@ -234,11 +281,11 @@ class Release:
 
 
 def parse_release(data: bytes) -> Release:
-    """The release in a file's bytes; whose it is, `check_signed_from` tells.
+    """Parse the bytes of a release file; whether to trust the signer, `check_signed_from` decides.
 
-    Raises InputError when it is truncated or too large, when the shift does not match its hash, when the
-    metadata contradicts the shift's own header or the chain, or when a field is missing, unknown or
-    malformed.
+    Raises:
+        InputError: If it is truncated or too large, if the shift does not match its hash, if the metadata
+            contradict the shift's own header or the chain, or if a field is missing, unknown or malformed.
     """
     if len(data) > MAX_BYTES:
         raise InputError(f"larger than the {MAX_BYTES} bytes a release may have")
@@ -246,10 +293,14 @@ def parse_release(data: bytes) -> Release:
 
 
 def read_release(path: Path) -> Release:
-    """The release in `path`; raises InputError as `parse_release` does, naming the file."""
-    found = read_shift_file(path, _KIND, MAX_BYTES)
+    """Read a release file; see `parse_release`.
+
+    Raises:
+        InputError: Naming the file, if it is missing or `parse_release` refuses it.
+    """
+    content = read_shift_file(path, _KIND, MAX_BYTES)
     try:
-        return _release(*found)
+        return _release(*content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -302,14 +353,19 @@ def _rotations(values: Any, version: int) -> tuple[Rotation, ...]:
     if not (keys and known and versions == sorted(set(versions))):
         raise InputError("its rotations are malformed")
     if any(before.new != after.old for before, after in pairwise(rotations)):
-        raise InputError("its rotations do not follow from one another")
+        raise InputError("its rotations do not follow one another")
     return rotations
 
 
 def check_chain(releases: Sequence[Release], pinned: str) -> None:
-    """Raise InputError unless `releases`, in this order, are one whole chain from the key `pinned`.
+    """Check that releases are one whole chain; this works offline, and does not look at expiry.
 
-    Works offline, and says nothing of whether the last one has expired.
+    Args:
+        releases: All releases, oldest first.
+        pinned: Public key to trust, that of the first release.
+
+    Raises:
+        InputError: Naming the first release that does not follow or whose signature does not verify.
     """
     digests: list[str] = []
     for release in releases:
@@ -331,9 +387,9 @@ def _time(text: object) -> datetime:
     try:
         if not isinstance(text, str):
             raise ValueError
-        found = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-        if found.strftime(_TIME) != text:
+        moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
+        if moment.strftime(_TIME) != text:
             raise ValueError
-        return found
+        return moment
     except ValueError:
         raise InputError("its times are not ISO 8601 in UTC, to the second") from None

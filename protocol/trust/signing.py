@@ -1,7 +1,7 @@
-"""Ed25519 signatures over canonical JSON, one context per kind of statement.
+"""Ed25519 signatures over canonical JSON, with a context for each kind of statement.
 
-A private key is a PKCS8 PEM file that only its owner may read. A public key travels as 64 hexadecimal
-digits.
+A private key is stored as a PKCS8 PEM file that only its owner may read. A public key travels as 64
+hexadecimal digits.
 """
 
 import json
@@ -28,28 +28,40 @@ _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 class SigningKey:
-    """A private key."""
+    """An Ed25519 private key."""
 
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
-        """A new one by default."""
+        """Hold a private key, a newly generated one by default."""
         self._key = key or Ed25519PrivateKey.generate()
 
     @property
     def public(self) -> str:
-        """Its public key."""
+        """Public key, as 64 hexadecimal digits."""
         return self._key.public_key().public_bytes_raw().hex()
 
     def sign(self, context: str, statement: Any) -> str:
-        """The signature of a JSON value, as 128 hexadecimal digits."""
+        """Sign a JSON value.
+
+        Args:
+            context: Kind of statement, e.g. `release`; a signature is valid in its own context only.
+            statement: JSON value.
+
+        Returns:
+            The signature, as 128 hexadecimal digits.
+        """
         return self._key.sign(_message(context, statement)).hex()
 
     def write(self, path: Path) -> None:
-        """Keep it in `path`, readable by its owner only."""
+        """Write the private key to `path`, readable by its owner only."""
         write_atomic(path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def read_signing_key(path: Path) -> SigningKey:
-    """The key in `path`; raises InputError when it is missing, broken, or others may read it."""
+    """Read a private key.
+
+    Raises:
+        InputError: Naming the file, if it is missing, broken, or others may read it.
+    """
     try:
         mode, data = path.stat().st_mode, path.read_bytes()
         key = load_pem_private_key(data, None)
@@ -67,12 +79,19 @@ def read_signing_key(path: Path) -> SigningKey:
 
 
 def is_public_key(text: object) -> bool:
-    """Whether `text` has the form of a public key."""
+    """Return whether `text` has the form of a public key."""
     return isinstance(text, str) and _PUBLIC.fullmatch(text) is not None
 
 
 def signed_by(public: str, context: str, statement: Any, signature: object) -> bool:
-    """Whether `signature` is that of `statement` by the key `public`."""
+    """Return whether a signature verifies.
+
+    Args:
+        public: Public key, as hexadecimal digits.
+        context: Kind of statement, e.g. `release`.
+        statement: JSON value that was signed.
+        signature: Signature, as hexadecimal digits; anything else does not verify.
+    """
     if not (isinstance(signature, str) and _SIGNATURE.fullmatch(signature)):
         return False
     try:
