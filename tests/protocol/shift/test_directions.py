@@ -57,7 +57,7 @@ def folded(model: nn.Module, directions: Directions) -> Iterator[None]:
     """The edit as part of the MLPs' down projections: an oracle for the hooks of `editing`."""
     saved: list[tuple[nn.Parameter, torch.Tensor]] = []
     for number, layer in enumerate(directions.layers):
-        mlp = next(part for name, part in decoder_layers(model)[layer].named_children() if "mlp" in name)
+        mlp = decoder_layers(model)[layer].get_submodule("mlp")
         projection = [part for part in mlp.modules() if isinstance(part, nn.Linear | Conv1D)][-1]
         for value in projection.parameters():
             saved.append((value, value.data))
