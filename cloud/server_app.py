@@ -26,7 +26,15 @@ _PAUSE_SECONDS = 2.0
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run or resume the job of the run folder."""
+    """Run or resume the job of a run folder.
+
+    Args:
+        grid: Flower's grid.
+        context: Flower's context; its run configuration names the cloud's and the run's folder.
+
+    Raises:
+        InputError: If too few clients can take part.
+    """
     home = CloudHome(Path(str(context.run_config[CLOUD_KEY])))
     folder = run_folder(context.run_config, context.run_id)
     settings = CloudSettings.from_flat(read_json(folder / SETTINGS))
@@ -56,9 +64,12 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:
-    """The clients that can take part, once there are enough; raises InputError when there are not in time.
+    """Return the clients that can take part, once there are enough.
 
-    A node may be there before its agent is, so all are asked again until then.
+    A node may be connected before its agent is, so all are asked again until then.
+
+    Raises:
+        InputError: If there are not enough in time.
     """
     end = time.monotonic() + settings.connect_seconds
     while True:

@@ -17,14 +17,16 @@ def init(
         str, typer.Option(help="Name or address by which edges reach this machine.")
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(help="Port for edges; the next one is the SuperLink's, on loopback.")
+        int, typer.Option(help="Port for edges; the next one is the SuperLink's, on the loopback.")
     ] = 8443,
     preset: Annotated[
-        str, typer.Option(help="Where the settings come from; see `fedperfit presets`.")
+        str, typer.Option(help="Preset the settings start from; see `fedperfit presets`.")
     ] = "quickstart",
-    task: Annotated[str, typer.Option(help="LaMP task; by default the preset's.")] = "",
-    base_model: Annotated[str, typer.Option(help="Folder, hub name, or `embedded`; the preset's.")] = "",
-    clients: Annotated[int, typer.Option(help="A run begins when so many are connected.")] = 3,
+    task: Annotated[str, typer.Option(help="LaMP task; by default that of the preset.")] = "",
+    base_model: Annotated[
+        str, typer.Option(help="Folder, hub name, or `embedded`; by default that of the preset.")
+    ] = "",
+    clients: Annotated[int, typer.Option(help="Number of connected clients at which a run begins.")] = 3,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="key=value, e.g. rounds=3; repeatable.")
     ] = None,
@@ -34,13 +36,13 @@ def init(
     from fedperfit.cloud.deployment.home import init as make
     from fedperfit.protocol.presets import parse_overrides
 
-    given: dict[str, object] = {
+    values: dict[str, object] = {
         **{"host": host, "port": port, "superlink-port": port + 1, "clients": clients},
         **({"task": task} if task else {}),
         **({"base-model": base_model} if base_model else {}),
         **parse_overrides(set_ or []),
     }
-    settings = make(CloudHome(folder), preset, given)
+    settings = make(CloudHome(folder), preset, values)
     out = console()
     out.print(f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds")
     out.print(f"settings are in {folder / 'cloud.toml'}; next: fedperfit-cloud up {folder}")
@@ -56,22 +58,22 @@ def up(folder: Folder) -> None:
     from fedperfit.cloud.deployment.up import up as run_until
     from fedperfit.protocol.system.processes import until_signal
 
-    def told(ready: Ready) -> None:
+    def announce(ready: Ready) -> None:
         out = console()
         out.print(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C")
         out.print(f"enroll a person: fedperfit-cloud enroll {folder} NAME")
         out.print(f"start a run:     fedperfit-cloud run {folder}")
 
     with until_signal() as stopping:
-        run_until(CloudHome(folder), told, stopping)
+        run_until(CloudHome(folder), announce, stopping)
 
 
 def enroll(
     folder: Folder,
-    name: Annotated[str, typer.Argument(help="The client's name.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write the bundle; NAME.bundle here.")] = None,
+    name: Annotated[str, typer.Argument(help="Name of the client.")],
+    out: Annotated[Path | None, typer.Option(help="File of the bundle; by default NAME.bundle.")] = None,
 ) -> None:
-    """Register a person's machine; writes a bundle for `fedperfit-edge join`. Keep it secret."""
+    """Register a person's machine and write a bundle for `fedperfit-edge join`. Keep the bundle secret."""
     from fedperfit.cloud.deployment.enrolment import enroll as register
     from fedperfit.cloud.deployment.home import CloudHome
 
@@ -80,30 +82,30 @@ def enroll(
     console().print(f"wrote {path}; on {name}'s machine: fedperfit-edge join {path.name} --history FILE")
 
 
-def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="The client's name.")]) -> None:
-    """Take a node's right to take part away."""
+def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="Name of the client.")]) -> None:
+    """Take away a node's right to take part."""
     from fedperfit.cloud.deployment.enrolment import unenroll as unregister
     from fedperfit.cloud.deployment.home import CloudHome
 
     unregister(CloudHome(folder), name)
-    console().print(f"{name} is enrolled no more")
+    console().print(f"{name} is no longer enrolled")
 
 
 def run(
     folder: Folder,
-    name: Annotated[str, typer.Option(help="Of the run's folder in runs/; by default the time.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run of that name.")] = False,
+    name: Annotated[str, typer.Option(help="Name of the run's folder in runs/; by default the time.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run of that name.")] = False,
 ) -> None:
     """Train the collective shift, release it, have edges personalize and evaluate.
 
-    Waits for the clients that cloud.toml asks for. A run that was killed goes on by --resume.
+    Waits for the number of clients set in cloud.toml. A run that was killed continues with --resume.
     """
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.run import run as follow
     from fedperfit.protocol.system.errors import InputError
 
     if resume and not name:
-        raise InputError("--resume needs --name: which run?")
+        raise InputError("--resume needs --name, the run to continue")
     out = console()
 
     def show(event: dict[str, Any]) -> None:

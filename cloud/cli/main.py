@@ -32,7 +32,7 @@ app.add_typer(checkpoint_app, name="checkpoint")
 
 @app.callback()
 def _root() -> None:
-    """Keeps the help text above."""
+    """Give the command line its help text."""
 
 
 @checkpoint_app.command("show")
@@ -70,5 +70,5 @@ def show_checkpoint(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script `fedperfit-cloud`."""
     run(app, "fedperfit-cloud")

@@ -16,7 +16,7 @@ _Folder = Annotated[Path, typer.Argument(help="The cloud's folder, as `init` mad
 
 @app.command("list")
 def list_releases(folder: _Folder) -> None:
-    """One line per release: version, times, rounds, privacy spent, the key that signed."""
+    """Print one line per release: version, times, rounds, privacy spent, the key that signed."""
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
     releases = CloudReleases(folder).all()

@@ -1,4 +1,4 @@
-"""The admission gate: what a client's reply may hold; anything else is refused with one line.
+"""The admission gate: decides whether a client's reply may enter a round; a refusal is one line.
 
 Stock Flower averages a NaN and ends the run on an unknown record. Here nothing a client sends can raise
 anything but `Rejected`, and only an admitted `Update` reaches the aggregation.
@@ -30,7 +30,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack, read_header, unp
 from fedperfit.protocol.shift.shift import Shift
 
 ORTHONORMAL = 1e-2
-"""Largest entry of R R^T - I admitted: what rounding to bf16 may leave."""
+"""Largest entry of R R^T - I admitted: the rounding of bf16 stays below it."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,13 @@ class Update:
     """An admitted reply to contribute."""
 
     client: str
+    """Name of the client."""
     shift: Shift
+    """Collective shift as the client trained it."""
     items: int
-    """The client's weight: its training pairs, capped."""
+    """Weight of the client: its training pairs, capped."""
     metrics: dict[str, Metric]
-    """Sums over all its pairs; empty where the owner shares none."""
+    """Sums over all its pairs; empty if the owner shares none."""
     trained: int
     """Training pairs as the client counts them, for the mean of a metric, not for the weight."""
 
@@ -52,10 +54,11 @@ class Counts:
     """An admitted reply to personalize or evaluate."""
 
     client: str
+    """Name of the client."""
     items: int
     """Training pairs, or answered questions, behind the reply."""
     metrics: dict[str, Metric]
-    """Sums over the items; empty where the owner shares none."""
+    """Sums over the items; empty if the owner shares none."""
 
 
 class AdmissionGate:
@@ -70,7 +73,15 @@ class AdmissionGate:
         max_items: int,
         metrics: Mapping[str, MetricRule] = TRAINING_METRICS,
     ) -> None:
-        """header: of the shift that was broadcast; an update must carry the same, byte for byte."""
+        """Set what an update of this round must look like.
+
+        Args:
+            header: Header of the broadcast shift; an update must carry the same, byte for byte.
+            round: Number of the round, which replies repeat.
+            max_norm: Largest Frobenius norm of W - R, and of b.
+            max_items: Largest weight of a client, in items.
+            metrics: Rules for the metrics that clients may share.
+        """
         self.header, self.round = header, round
         self.max_norm, self.max_items, self.metrics = max_norm, max_items, metrics
         self._seen: set[str] = set()
@@ -80,7 +91,15 @@ class AdmissionGate:
         self._prefix = blank[: read_header(blank)[1]]
 
     def admit(self, client: str, reply: Message) -> Update:
-        """The update in `reply`; raises Rejected, and nothing else, when there is none to trust."""
+        """Return the update that a reply holds.
+
+        Args:
+            client: Name of the client.
+            reply: Its reply to contribute.
+
+        Raises:
+            Rejected: If the reply cannot be trusted; no other exception leaves here.
+        """
         if client in self._seen:
             raise Rejected("a second reply in the same round")
         self._seen.add(client)
@@ -110,7 +129,7 @@ class AdmissionGate:
         header, _ = read_header(array.data)
         _same_header(header, self.header)
         if not array.data.startswith(self._prefix):
-            raise Rejected("the header is not written as it was broadcast")
+            raise Rejected("the header's bytes differ from those broadcast")
         shift, _ = unpack(array.data)  # checks the length
         self._check_values(shift)
         return shift
@@ -133,7 +152,17 @@ class AdmissionGate:
 
 
 def admit_counts(client: str, reply: Message, metrics: Mapping[str, MetricRule], *, round: int = 0) -> Counts:
-    """A reply without tensors: personalize, evaluate. Raises Rejected, and nothing else."""
+    """Read a reply without tensors, to personalize or evaluate.
+
+    Args:
+        client: Name of the client.
+        reply: Its reply.
+        metrics: Rules for the metrics that it may share.
+        round: Number that the reply must repeat.
+
+    Raises:
+        Rejected: If the reply cannot be trusted; no other exception leaves here.
+    """
 
     def read() -> Counts:
         records = open_records(

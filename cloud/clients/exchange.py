@@ -1,4 +1,4 @@
-"""Asking clients and collecting their replies over Flower's Message API, byte by byte in the ledger."""
+"""Requests to clients and their replies over Flower's Message API, counted byte by byte in the ledger."""
 
 import logging
 import time
@@ -30,13 +30,16 @@ _UNDECODABLE = (
 
 @dataclass(frozen=True)
 class Transfer:
-    """The bytes of one message."""
+    """Sizes of one message that was sent or received."""
 
     node: int
+    """Flower's id of the node."""
     direction: str
-    """`down` or `up`."""
+    """`down` (cloud to edge) or `up`."""
     payload: int
+    """Bytes of the arrays and statistics in it."""
     message: int
+    """Bytes of the whole message as protobuf."""
 
 
 class Exchange:
@@ -49,14 +52,18 @@ class Exchange:
         names: Mapping[int, str],
         on_reply: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        """names: node id to client name, as `roster` found them.
+        """Set up an exchange with connected clients.
 
-        on_reply: called with the phase, the replies so far and the clients asked.
+        Args:
+            grid: Flower's grid.
+            ledger: Ledger of all messages.
+            names: Client names by node id, as `roster` found them.
+            on_reply: Called with the phase, the number of replies so far and of the clients asked.
         """
         self.grid, self.ledger, self.names = grid, ledger, dict(names)
         self.on_reply = on_reply
         self.last: list[Entry] = []
-        """Ledger entries of the last ask."""
+        """Ledger entries of the last `ask`."""
         self._nodes = {name: node for node, name in self.names.items()}
 
     def ask(
@@ -68,12 +75,21 @@ class Exchange:
         round: int,
         deadline: float,
     ) -> Generator[tuple[str, Message], None, None]:
-        """Send each client its content; yield (client, reply) as replies arrive.
+        """Send each client its content and yield (client, reply) as replies arrive.
 
-        Ends when all have replied or `deadline` seconds have passed; the caller ends it earlier by
-        closing it (`contextlib.closing`). The ledger is written when it ends, in one append, sorted by
-        client and direction. Nothing is sent before the first reply is asked for.
-        Raises InputError for a client that is not connected.
+        Ends when all have replied or the deadline has passed; the caller ends it earlier by closing it
+        (`contextlib.closing`). The ledger is written at the end, in one append, sorted by client and
+        direction. Nothing is sent before the first reply is requested.
+
+        Args:
+            contents: Records to send, by client name.
+            message_type: Flower's type of the messages.
+            phase: Phase, for the ledger and for `on_reply`.
+            round: Number of the round, for the ledger.
+            deadline: Longest wait for replies, in seconds.
+
+        Raises:
+            InputError: If a client is not connected.
         """
         for client in contents:
             if client not in self._nodes:
@@ -110,11 +126,20 @@ def converse(
     deadline: float,
     transfers: list[Transfer],
 ) -> Generator[tuple[int, Message], None, None]:
-    """Send each node its content; yield (node, reply) as replies arrive, at most one per node.
+    """Send each node its content and yield (node, reply) as replies arrive, at most one per node.
 
-    Messages are pulled one by one: pulled together, one reply that cannot be decoded would take the
-    others with it. It is yielded as an error reply. A reply from another node than the one asked, a
-    second one and one nobody asked for are logged and ignored.
+    Messages are fetched one by one: fetched together, one reply that cannot be decoded would take the others
+    with it. It is yielded as an error reply. A reply from a node that was not asked, a second reply and an
+    unsolicited one are logged and ignored.
+
+    Args:
+        grid: Flower's grid.
+        contents: Records to send, by node id.
+        message_type: Flower's type of the messages.
+        names: Client names by node id, for the log.
+        group: Flower's group id of the messages.
+        deadline: Longest wait for replies, in seconds.
+        transfers: List to which the size of every message is appended.
     """
     waiting: dict[str, Message] = {}
     answered: set[str] = set()
@@ -160,17 +185,17 @@ def _pull(grid: Grid, message_id: str, message: Message) -> list[Message]:
 def _sender(
     reply: Message, waiting: Mapping[str, Message], answered: set[str], names: Mapping[int, str]
 ) -> int | None:
-    """The node that was asked for this reply; None, and a warning, when the reply is to be ignored."""
-    asked = reply.metadata.reply_to_message_id
+    """Return the node that owes this reply; None, with a warning, if the reply is to be ignored."""
+    request = reply.metadata.reply_to_message_id
     source = reply.metadata.src_node_id
     name = names.get(source, f"node {source}")
-    if asked in answered:
+    if request in answered:
         logger.warning("%s: ignored a second reply to the same message", name)
         return None
-    if asked not in waiting:
+    if request not in waiting:
         logger.warning("%s: ignored a reply that nobody asked for", name)
         return None
-    node: int = waiting[asked].metadata.dst_node_id
+    node: int = waiting[request].metadata.dst_node_id
     if source != node and not reply.has_error():  # errors may come from the SuperLink itself
         logger.warning("%s: ignored its reply to a message for %s", name, names.get(node, f"node {node}"))
         return None
@@ -178,7 +203,7 @@ def _sender(
 
 
 def measure(message: Message) -> tuple[int, int]:
-    """Bytes of the arrays and of the statistics in `message`, and of the whole message as protobuf."""
+    """Return the bytes of the arrays and statistics in a message, and of the whole message as protobuf."""
     records = list(message.content.values()) if message.has_content() else []
     arrays = [array.data for r in records if isinstance(r, ArrayRecord) for array in r.values()]
     values = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
@@ -190,9 +215,16 @@ def measure(message: Message) -> tuple[int, int]:
 
 
 def entries(transfers: list[Transfer], names: Mapping[int, str], *, phase: str, round: int) -> list[Entry]:
-    """Ledger entries of `transfers`, sorted by client and direction."""
-    found = [
+    """Make the ledger entries of transfers, sorted by client and direction.
+
+    Args:
+        transfers: Sizes of the messages.
+        names: Client names by node id; an unknown node n is called `node-n`.
+        phase: Phase of the messages.
+        round: Number of their round.
+    """
+    made = [
         Entry(phase, round, names.get(t.node, f"node-{t.node}"), t.direction, t.payload, t.message)
         for t in transfers
     ]
-    return sorted(found, key=lambda entry: (entry.client, entry.direction))
+    return sorted(made, key=lambda entry: (entry.client, entry.direction))

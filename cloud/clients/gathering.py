@@ -1,4 +1,4 @@
-"""Asking clients for what they tell as statistics: a bad reply costs its own client only."""
+"""Asking all clients one question and collecting the admitted answers."""
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -23,23 +23,34 @@ def gather(
     round: int,
     deadline: float,
 ) -> dict[str, _T]:
-    """What is admitted, by client name, sorted; the others are logged.
+    """Ask clients and read their replies; a bad reply costs its own client only.
 
-    admit: what a client's reply tells; whatever it raises drops that client.
+    Args:
+        exchange: Exchange with the connected clients.
+        contents: Records to send, by client name.
+        message_type: Flower's type of the messages.
+        admit: Reads the reply of a client; whatever it raises drops that client.
+        phase: Phase, for the ledger and the log.
+        round: Number of the round, for the ledger and the log; 0 outside rounds.
+        deadline: Longest wait for replies, in seconds.
+
+    Returns:
+        What `admit` returned by client name, sorted; the clients left out are logged.
     """
-    found: dict[str, _T] = {}
+    admitted: dict[str, _T] = {}
     dropped: dict[str, str] = {}
     replies = exchange.ask(contents, message_type, phase=phase, round=round, deadline=deadline)
     with closing(replies):
         for client, reply in replies:
             try:
-                found[client] = _admitted(admit, client, reply)
+                admitted[client] = _admitted(admit, client, reply)
             except Rejected as reason:
                 dropped[client] = str(reason)
-    for client in sorted(set(contents) - set(found)):
+    where = f"{phase}, round {round}" if round else phase
+    for client in sorted(set(contents) - set(admitted)):
         why = dropped.get(client, f"no reply within {deadline:g} s")
-        logger.warning("%s, round %d: dropped %s: %s", phase, round, client, why)
-    return dict(sorted(found.items()))
+        logger.warning("%s: dropped %s: %s", where, client, why)
+    return dict(sorted(admitted.items()))
 
 
 def _admitted(admit: Callable[[str, Message], _T], client: str, reply: Message) -> _T:
@@ -47,9 +58,17 @@ def _admitted(admit: Callable[[str, Message], _T], client: str, reply: Message) 
 
 
 def statistics(record: ConfigRecord, key: str) -> bytes:
-    """The one value of a statistics record; raises Rejected for anything else."""
+    """Return the one value of a statistics record.
+
+    Args:
+        record: Statistics record of a reply.
+        key: Name of the value.
+
+    Raises:
+        Rejected: If the record holds anything else.
+    """
     exact_keys(record, {key}, STATISTICS_RECORD)
     data = record[key]
     if not isinstance(data, bytes):
-        raise Rejected(f"{STATISTICS_RECORD}: {key} is no bytes")
+        raise Rejected(f"{STATISTICS_RECORD}: {key} is not bytes")
     return data

@@ -1,4 +1,4 @@
-"""The sums a client may share, by name, form and size; any other metric is refused.
+"""The metric sums a client may share, by name, form and size; any other metric is refused.
 
 A sum over items is bounded by what one item can add, so a client cannot put more into a report than
 its items allow.
@@ -11,22 +11,31 @@ from dataclasses import dataclass
 from fedperfit.protocol.tasks import SCORES, AnswerKind, Task
 
 _SLACK = 1e-6
-"""Relative rounding allowed on a sum of floats."""
+"""Relative rounding error allowed on a sum of floats."""
 
 Metric = float | list[int]
+"""A sum over items, or one count per label."""
 
 
 @dataclass(frozen=True)
 class MetricRule:
-    """What one metric may be; sums are never negative."""
+    """Form and bounds of one metric; sums are never negative."""
 
     per_item: float
-    """The most one item can add to the sum."""
+    """Largest amount that one item can add to the sum."""
     length: int = 0
-    """0 for a number; otherwise a list of this many ints whose total obeys `per_item`."""
+    """Number of counts in a list whose total obeys `per_item`; 0 for a single number."""
 
     def check(self, value: object, items: int) -> Metric:
-        """`value`, a sum over `items`, as a float or a list of ints; raises ValueError with the reason."""
+        """Return a client's value in its declared form.
+
+        Args:
+            value: A sum over items, as the client sent it.
+            items: Number of items behind it.
+
+        Raises:
+            ValueError: With the reason, worded to follow the metric's name.
+        """
         if self.length:
             if not isinstance(value, list) or len(value) != self.length:
                 raise ValueError(f"is not a list of {self.length}")
@@ -51,13 +60,13 @@ class MetricRule:
 
 
 TRAINING_METRICS: Mapping[str, MetricRule] = {"loss": MetricRule(per_item=1e4)}
-"""Of contribute and personalize: the sum of the items' losses."""
+"""Metrics of contribute and personalize: the sum of the items' losses, in nats."""
 
 _WIDEST_ERROR = int(SCORES[-1]) - int(SCORES[0])
 
 
 def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
-    """Of evaluate: the sums that LaMP's metrics of this kind of task are computed from."""
+    """Return the rules for the sums from which LaMP's metrics of this task are computed."""
     correct = MetricRule(per_item=1)
     if task.kind is AnswerKind.CATEGORY:
         per_label = MetricRule(per_item=1, length=len(task.labels))

@@ -1,4 +1,4 @@
-"""Reading a reply that may be hostile: the allow-list of records and keys, the counts, the metrics."""
+"""Reading replies that may be hostile: allow-lists of records and keys, counts, metrics."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 
 
 class Rejected(Exception):
-    """A reply that is dropped; the text is one printable line, whatever the client wrote into it."""
+    """A reply is dropped; the text is one printable line, whatever the client wrote into it."""
 
     def __init__(self, reason: str) -> None:
         line = printable(" ".join(reason[: 4 * _LONGEST_REASON].split()))
@@ -24,7 +24,16 @@ class Rejected(Exception):
 def open_records(
     reply: Message, *, required: Mapping[str, type], optional: Mapping[str, type] | None = None
 ) -> dict[str, Any]:
-    """The records of `reply` by name; raises Rejected for an error, an unknown or a missing record."""
+    """Return the records of a reply by name.
+
+    Args:
+        reply: A client's reply.
+        required: Types of the records that must be there, by name.
+        optional: Types of the records that may be there, by name.
+
+    Raises:
+        Rejected: For an error reply, and for an unknown, missing or mistyped record.
+    """
     if reply.has_error():
         raise Rejected(f"error reply (code {reply.error.code}): {_gist(reply.error.reason or '')}")
     if not reply.has_content():
@@ -43,7 +52,7 @@ def open_records(
 
 
 def guarded(read: Callable[[], _T]) -> _T:
-    """What `read` returns; whatever it raises becomes Rejected."""
+    """Return what `read` returns; every exception it raises becomes Rejected."""
     try:
         return read()
     except Rejected:
@@ -55,7 +64,16 @@ def guarded(read: Callable[[], _T]) -> _T:
 
 
 def exact_keys(record: ArrayRecord | MetricRecord | ConfigRecord, expected: set[str], name: str) -> None:
-    """Raise Rejected unless the record called `name` holds the expected keys and no other."""
+    """Check that a record holds the expected keys and no other.
+
+    Args:
+        record: Record of a reply.
+        expected: Its keys.
+        name: Name of the record, for the reason.
+
+    Raises:
+        Rejected: Naming the key that is unknown or missing.
+    """
     for key in record:
         if key not in expected:
             raise Rejected(f"{name} holds an unknown key {key!r}")
@@ -65,7 +83,16 @@ def exact_keys(record: ArrayRecord | MetricRecord | ConfigRecord, expected: set[
 
 
 def read_counts(record: MetricRecord, *, round: int, least: int) -> int:
-    """The items of a counts record, at least `least`; a bool or a float is no count."""
+    """Return the number of items in a counts record; a bool or a float is no count.
+
+    Args:
+        record: Counts record of a reply.
+        round: Number of the round that it must repeat.
+        least: Smallest number of items accepted.
+
+    Raises:
+        Rejected: If the record is malformed or out of these bounds.
+    """
     exact_keys(record, {ITEMS_KEY, ROUND_KEY}, COUNTS_RECORD)
     items, echo = record[ITEMS_KEY], record[ROUND_KEY]
     if type(items) is not int:
@@ -80,7 +107,19 @@ def read_counts(record: MetricRecord, *, round: int, least: int) -> int:
 def read_metrics(
     record: MetricRecord | None, rules: Mapping[str, MetricRule], items: int
 ) -> dict[str, Metric]:
-    """The sums of a metrics record, all of `rules`; none when the owner shares none."""
+    """Return the sums in a metrics record.
+
+    Args:
+        record: Metrics record of a reply; None if the owner shares no metrics.
+        rules: Rules for the metrics, all of which must be there.
+        items: Number of items behind the sums.
+
+    Returns:
+        Sums by metric; empty if the owner shares none.
+
+    Raises:
+        Rejected: If a metric is missing, unknown or breaks its rule.
+    """
     if record is None:
         return {}
     exact_keys(record, set(rules), METRICS_RECORD)
@@ -94,5 +133,5 @@ def read_metrics(
 
 
 def _gist(reason: str) -> str:
-    """What the client raised: Flower wraps it in tracebacks, `<'... Message: ...'>`."""
+    """Return what the client raised, out of the traceback that Flower wraps it in: `<'... Message: ...'>`."""
     return reason.rsplit("Message: ", 1)[-1].rstrip("'> \n")

@@ -1,4 +1,4 @@
-"""Who is there: waits for the nodes, and asks each for its client's name and status."""
+"""The roster of a run: waits for the nodes and asks each for its client's name and status."""
 
 import re
 import time
@@ -26,34 +26,35 @@ _FIELDS = {
 
 
 class NobodyFits(InputError):
-    """Enough nodes are connected, and none of their clients can take part."""
+    """Enough nodes are connected, but none of their clients can take part."""
 
 
 @dataclass(frozen=True)
 class ClientStatus:
-    """What a client says of itself."""
+    """A client's description of itself."""
 
     client: str
-    """Its name: at most 64 letters, digits and `._-`."""
+    """Name: at most 64 letters, digits and `._-`."""
     fingerprint: str
-    """Of its base model."""
+    """Fingerprint of its base model."""
     task: str
+    """Name of its LaMP task."""
     history: int
-    """Items it can train on."""
+    """Number of items it can train on."""
     questions: int
-    """Held-out questions it can be evaluated on."""
+    """Number of held-out questions it can be evaluated on."""
     shares_metrics: bool
     """Whether its owner allows metric sums in replies."""
 
 
 @dataclass(frozen=True)
 class Roster:
-    """The clients that can take part."""
+    """The clients that can take part in a run."""
 
     names: dict[int, str]
-    """Node id to client name."""
+    """Client names by node id."""
     statuses: dict[str, ClientStatus]
-    """By client name, sorted."""
+    """Statuses by client name, sorted."""
 
 
 def roster(
@@ -66,22 +67,32 @@ def roster(
     ledger: Ledger,
     enrolled: Mapping[int, str] | None = None,
 ) -> Roster:
-    """Wait for `expected` nodes, ask all that are there, and keep those that fit the run.
+    """Wait for nodes, ask all that are connected, and keep those that fit the run.
 
-    timeout: seconds to wait for the nodes, and again for their replies.
-    enrolled: the only name each node may have; None lets every node name itself.
     A status that is malformed, or of another base model or task, is dropped with a warning; so are all
-    that claim the same name, for none of them can be believed.
-    Raises InputError when too few nodes connect or no client is left.
+    that claim the same name, because none of them can be believed.
+
+    Args:
+        grid: Flower's grid.
+        expected: Number of nodes to wait for.
+        timeout: Seconds to wait for the nodes, and again for their replies.
+        fingerprint: Base model of the run.
+        task: LaMP task of the run.
+        ledger: Ledger of the messages.
+        enrolled: The only name each node may have; None lets every node name itself.
+
+    Raises:
+        InputError: If too few nodes connect.
+        NobodyFits: If no client is left.
     """
     nodes = _wait(grid, expected, timeout)
     transfers: list[Transfer] = []
-    found: dict[int, ClientStatus] = {}
+    statuses: dict[int, ClientStatus] = {}
     replied = set()
-    asked = {node: RecordDict() for node in nodes}
+    contents = {node: RecordDict() for node in nodes}
     for node, reply in converse(
         grid,
-        asked,
+        contents,
         STATUS_TYPE,
         names={},
         group="0",
@@ -90,26 +101,26 @@ def roster(
     ):
         replied.add(node)
         try:
-            found[node] = _status(reply, fingerprint, task)
-            if enrolled is not None and enrolled.get(node) != found[node].client:
-                claimed = found.pop(node).client
-                raise Rejected(f"it calls itself {claimed}, and is enrolled as {enrolled.get(node)}")
+            statuses[node] = _status(reply, fingerprint, task)
+            if enrolled is not None and enrolled.get(node) != statuses[node].client:
+                claimed = statuses.pop(node).client
+                raise Rejected(f"it calls itself {claimed}, but is enrolled as {enrolled.get(node)}")
         except Rejected as reason:
             logger.warning("status: dropped node %d: %s", node, reason)
     for node in nodes:
         if node not in replied:
             logger.warning("status: dropped node %d: no reply within %g s", node, timeout)
-    claims = [status.client for status in found.values()]
-    for node, status in list(found.items()):
+    claims = [status.client for status in statuses.values()]
+    for node, status in list(statuses.items()):
         if claims.count(status.client) > 1:
             logger.warning("status: dropped node %d: %s is claimed twice", node, status.client)
-            del found[node]
-    names = {node: status.client for node, status in found.items()}
+            del statuses[node]
+    names = {node: status.client for node, status in statuses.items()}
     ledger.add(entries(transfers, names, phase="status", round=0))
-    if not found:
+    if not statuses:
         raise NobodyFits(f"none of {len(nodes)} connected clients can take part (see the log)")
-    statuses = {s.client: s for s in sorted(found.values(), key=lambda status: status.client)}
-    return Roster(names, statuses)
+    by_name = {s.client: s for s in sorted(statuses.values(), key=lambda status: status.client)}
+    return Roster(names, by_name)
 
 
 def _wait(grid: Grid, expected: int, timeout: float) -> list[int]:
@@ -129,7 +140,7 @@ def _status(reply: Message, fingerprint: str, task: str) -> ClientStatus:
         exact_keys(record, set(_FIELDS), STATUS_RECORD)
         for key, kind in _FIELDS.items():
             if type(record[key]) is not kind:
-                raise Rejected(f"{STATUS_RECORD}: {key} is no {kind.__name__}")
+                raise Rejected(f"{STATUS_RECORD}: {key} is not of type {kind.__name__}")
         if not _NAME.fullmatch(record["client"]):
             raise Rejected(f"client={record['client']!r}: not a client's name")
         for key in ("history", "questions"):

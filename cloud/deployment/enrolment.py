@@ -1,4 +1,4 @@
-"""Enrols a person's machine: a key for its node, registered with the SuperLink, and a bundle to hand over."""
+"""Enrolment of a person's machine: a key for its node, known to the SuperLink, and a bundle to hand over."""
 
 import json
 import subprocess
@@ -24,18 +24,26 @@ from fedperfit.protocol.trust.bundle import NAME, Bundle
 
 
 def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
-    """Register a new node and write its bundle to `out`.
+    """Register a new node and write its bundle.
 
-    Raises InputError for a bad or taken name, or when the cloud is not up.
+    Args:
+        home: The cloud.
+        name: Name of the client.
+        out: File of the bundle, which must not exist.
+
+    Raises:
+        InputError: If the name is bad or taken, the file exists, or the cloud is not up.
     """
     settings = read_cloud(home)
     if not NAME.fullmatch(name):
-        raise InputError(f"name={name!r}: letters, digits and ._-, at most 64, not beginning with . or -")
+        raise InputError(
+            f"name={name!r}: expected at most 64 letters, digits and ._-, not beginning with . or -"
+        )
     record = home.node(name)
     if record.exists():
-        raise InputError(f"{name} is enrolled already; unenroll it first")
+        raise InputError(f"{name} is already enrolled; unenroll it first")
     if out.exists():
-        raise InputError(f"{out}: exists already")
+        raise InputError(f"{out}: already exists")
     wait_for_superlink(home, settings)
     key = ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
@@ -60,7 +68,15 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
 
 
 def unenroll(home: CloudHome, name: str) -> None:
-    """Take a node's right to take part away; raises InputError for one that is not enrolled."""
+    """Take away a node's right to take part.
+
+    Args:
+        home: The cloud.
+        name: Name of the client.
+
+    Raises:
+        InputError: If it is not enrolled.
+    """
     record = home.node(name)
     if not record.exists():
         raise InputError(f"{name} is not enrolled")
@@ -69,7 +85,7 @@ def unenroll(home: CloudHome, name: str) -> None:
 
 
 def enrolled(home: CloudHome) -> dict[int, str]:
-    """Node id to client name."""
+    """Return the names of all enrolled clients by node id."""
     records = [read_json(path) for path in sorted((home.folder / "nodes").glob("*.json"))]
     return {int(record["node"]): record["name"] for record in records}
 
@@ -84,7 +100,7 @@ def _flower(home: CloudHome, action: str, argument: str) -> dict[str, str]:
     except ValueError:
         answer = {}
     if done.returncode or not answer.get("success"):
-        said = (done.stderr + done.stdout).strip().splitlines()
-        reason = answer.get("error-message") or (said[-1] if said else "no reason given")
+        output = (done.stderr + done.stdout).strip().splitlines()
+        reason = answer.get("error-message") or (output[-1] if output else "no reason given")
         raise InputError(f"Flower did not {action} the node: {reason}")
     return answer

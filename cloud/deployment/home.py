@@ -1,13 +1,13 @@
-"""The cloud's own folder: what stands where, and its settings.
+"""The cloud's own folder: its layout and its settings.
 
-cloud.toml       the federation, and where it is reached
+cloud.toml       the federation, and the address of the cloud
 tls/             certificate authority, and the server's certificate
 signing.pem      the key that signs releases (fedperfit.cloud.deployment.release_store)
 releases/        the chain of releases
 nodes/           enrolled nodes: name, Flower's id, public key
 flower/          Flower's state: connection, SuperLink's database
 proxy/           generated configuration of the reverse proxy
-logs/
+logs/            output of SuperLink and proxy
 runs/            one folder per run
 """
 
@@ -25,7 +25,7 @@ from fedperfit.protocol.trust.certificates import issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
 
 CLOUD_KEY = "cloud-dir"
-"""In the run's configuration: the cloud's folder."""
+"""Key of the run's configuration that holds the cloud's folder."""
 CONNECTION = "cloud"
 """Name of the SuperLink in Flower's configuration."""
 
@@ -68,44 +68,51 @@ class CloudHome:
     """The paths in a cloud's folder."""
 
     folder: Path
+    """Folder that `init` made."""
 
     @property
     def tls(self) -> Path:
-        """Certificates."""
+        """Folder of the certificates and their keys."""
         return self.folder / "tls"
 
     @property
     def flower(self) -> Path:
-        """FLWR_HOME."""
+        """Folder of Flower's state, its FLWR_HOME."""
         return self.folder / "flower"
 
     @property
     def logs(self) -> Path:
-        """Of SuperLink and proxy."""
+        """Folder of the logs of SuperLink and proxy."""
         return self.folder / "logs"
 
     @property
     def runs(self) -> Path:
-        """One folder per run."""
+        """Folder that holds one folder per run."""
         return self.folder / "runs"
 
     def node(self, name: str) -> Path:
-        """The record of an enrolled node."""
+        """Return the file that records the enrolled node called `name`."""
         return self.folder / "nodes" / f"{name}.json"
 
     def environment(self) -> dict[str, str]:
-        """For Flower's programs."""
+        """Return the environment variables for Flower's programs."""
         return environment(self.flower)
 
 
 def init(home: CloudHome, preset: str, values: dict[str, object]) -> CloudSettings:
-    """Make the folder: settings of a preset with `values` on top, certificates, signing key.
+    """Make a cloud's folder: settings, certificates, signing key.
 
-    Raises InputError when there is one already.
+    Args:
+        home: Folder to make.
+        preset: Name or file of the preset that the settings start from.
+        values: Settings that replace the preset's, by key.
+
+    Raises:
+        InputError: If the folder holds a cloud already, or a setting is wrong.
     """
     path = home.folder / "cloud.toml"
     if path.exists():
-        raise InputError(f"{home.folder}: holds a cloud already")
+        raise InputError(f"{home.folder}: already holds a cloud")
     known = {field.name.replace("_", "-") for field in fields(CloudSettings)}
     chosen = {key: value for key, value in read_preset(preset).items() if key in known}
     settings = CloudSettings.from_flat(chosen | values)
@@ -127,7 +134,11 @@ def init(home: CloudHome, preset: str, values: dict[str, object]) -> CloudSettin
 
 
 def read_cloud(home: CloudHome) -> CloudSettings:
-    """The settings in `home`; raises InputError when they are missing or malformed."""
+    """Read the settings of a cloud.
+
+    Raises:
+        InputError: If they are missing or malformed.
+    """
     path = home.folder / "cloud.toml"
     try:
         return CloudSettings.from_flat(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -152,7 +163,7 @@ def _flower_config(home: CloudHome, settings: CloudSettings) -> str:
 
 
 def _toml(settings: CloudSettings) -> str:
-    """Every setting, those that have a default after those that have none."""
+    """Write out every setting, those with a default after those without."""
     ordered = sorted(fields(settings), key=lambda field: field.default is not MISSING)
     values = settings.to_flat()
     lines = ["# fedperfit-cloud up FOLDER", "# Read anew by every `up`, `enroll` and `run`."]

@@ -1,8 +1,8 @@
-"""The reverse proxy in front of the SuperLink: nginx, with a configuration of ours.
+"""The reverse proxy in front of the SuperLink: nginx, with a generated configuration.
 
-Flower's control, runtime and fleet interfaces share one port, and only the fleet interface asks who is
-there. So edges reach the fleet interface alone; bodies are limited and read whole before anything reaches
-the SuperLink, and whoever is slow is cut off.
+Flower's control, runtime and fleet interfaces share one port, and only the fleet interface authenticates
+its callers. So edges reach the fleet interface alone; bodies are limited and read whole before anything
+reaches the SuperLink, and slow clients are cut off.
 """
 
 import os
@@ -61,10 +61,20 @@ http {{
 
 
 def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patience: int) -> list[str]:
-    """Write the configuration; the command that runs nginx with it in the foreground.
+    """Write the configuration of nginx.
 
-    root: whether this process is root's, whose workers would otherwise be nobody's and reach no file here.
-    patience: seconds a client may be silent within a request. Raises InputError where nginx is missing.
+    Args:
+        home: The cloud.
+        settings: Its settings.
+        root: Whether this process runs as root; nginx's workers would otherwise run as `nobody`, who can
+            read no file here.
+        patience: Seconds a client may be silent within a request.
+
+    Returns:
+        The command that runs nginx with it in the foreground.
+
+    Raises:
+        InputError: If nginx is not installed.
     """
     program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if program is None:
@@ -88,11 +98,11 @@ def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patienc
 
 
 def proxy_config(home: CloudHome) -> Path:
-    """Where the configuration is."""
+    """Return the path of nginx's configuration."""
     return (home.folder / "proxy" / "nginx.conf").resolve()
 
 
 def _listen(settings: CloudSettings) -> str:
-    """Every interface, but for a cloud that is on the loopback."""
+    """Return where nginx listens: on every interface, unless the cloud is on the loopback."""
     loopback = settings.host in ("127.0.0.1", "localhost")
     return f"127.0.0.1:{settings.port}" if loopback else str(settings.port)

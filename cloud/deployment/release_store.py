@@ -1,6 +1,6 @@
 """The cloud's releases and the key that signs them.
 
-.releases.lock                    held by whoever writes either of the following
+.releases.lock                    held by the writer of either of the following
 releases/00000001.safetensors …   the chain
 signing.pem                       the key in use; signing.next.pem while a rotation is under way
 """
@@ -21,28 +21,42 @@ from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain, rea
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
 KEY = "signing.pem"
+"""File of the signing key in the cloud's folder."""
 _NEXT = "signing.next.pem"
 _LOCK = ".releases.lock"
 
 
 class CloudReleases:
-    """The chain in a cloud's folder."""
+    """The release chain in a cloud's folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        """Folder of the cloud."""
         self._lock = FileLock(folder / _LOCK)
 
     def all(self) -> list[Release]:
-        """Every release, oldest first; raises InputError for one that is broken."""
+        """Return every release, oldest first.
+
+        Raises:
+            InputError: Naming the file of a release that is broken.
+        """
         return [read_release(path) for path in sorted((self.folder / "releases").glob("*.safetensors"))]
 
     def latest(self) -> Release | None:
-        """The last release; None before the first."""
+        """Return the last release; None before the first.
+
+        Raises:
+            InputError: Naming its file, if it is broken.
+        """
         paths = sorted((self.folder / "releases").glob("*.safetensors"))
         return read_release(paths[-1]) if paths else None
 
     def verify(self) -> list[Release]:
-        """The whole chain, verified from its first key; raises InputError for what does not verify."""
+        """Return the whole chain, verified from its first key.
+
+        Raises:
+            InputError: If a release is broken or does not verify.
+        """
         releases = self.all()
         if releases:
             check_chain(releases, releases[0].key)
@@ -57,7 +71,18 @@ class CloudReleases:
         lifetime: timedelta = LIFETIME,
         directions: Directions | None = None,
     ) -> Release:
-        """Sign and keep the next release; the latest again where it says the same and has not expired."""
+        """Sign and store the next release; if the latest says the same and has not expired, return that.
+
+        Args:
+            shift: The collective shift.
+            header: Its description.
+            epsilon: Privacy budget spent; None without differential privacy.
+            lifetime: Validity from now on.
+            directions: The group's directions, if any.
+
+        Raises:
+            InputError: If the chain is of another task or base model.
+        """
         with self._writing():
             key, latest = self.key(), self.latest()
             edit = directions.to_bytes() if directions is not None else b""
@@ -73,9 +98,13 @@ class CloudReleases:
             return release
 
     def rotate(self, *, lifetime: timedelta = LIFETIME) -> Release:
-        """A new key, and the latest shift released again, signed by both keys.
+        """Make a new key and release the latest shift again, signed by both keys.
 
-        Raises InputError before the first release: nobody could have pinned the key.
+        Args:
+            lifetime: Validity of the release.
+
+        Raises:
+            InputError: Before the first release: nobody could have pinned the key.
         """
         with self._writing():
             old, latest = self.key(), self.latest()
@@ -89,7 +118,7 @@ class CloudReleases:
             return release
 
     def key(self) -> SigningKey:
-        """The key in use; a rotation that was killed is finished, or undone where nothing was released."""
+        """Return the key in use; finish a rotation that was killed, or undo it if nothing was released."""
         with self._writing():
             upcoming = self.folder / _NEXT
             if upcoming.exists():

@@ -1,4 +1,4 @@
-"""Starts a run on this cloud's SuperLink and follows it to its end."""
+"""Starting a run on this cloud's SuperLink and following it to its end."""
 
 import json
 from pathlib import Path
@@ -37,10 +37,21 @@ run-dir = {run}
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
-    """Run or resume the job `name`; its folder.
+    """Run or resume a job.
 
-    Raises InputError when the cloud is not up, the name is taken, there is nothing to resume, or the
-    settings have changed since; RunFailed when the run does not complete.
+    Args:
+        home: The cloud.
+        name: Name of the run's folder.
+        resume: Whether to continue a run that was begun.
+        on_event: Called with each event of the run.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        InputError: If the cloud is not up, the name is taken, there is nothing to resume, or the settings
+            have changed since.
+        RunFailed: If the run does not complete.
     """
     settings = read_cloud(home)
     folder = (home.runs / name).absolute()
@@ -72,5 +83,5 @@ def _prepare(folder: Path, settings: CloudSettings, resume: bool) -> None:
             raise InputError(f"{folder}: cloud.toml has changed since this run began")
         return
     if path.exists():
-        raise InputError(f"{folder}: a run of that name is there already; resume it, or name another")
+        raise InputError(f"{folder}: a run of that name exists already; resume it, or choose another name")
     write_json(path, settings.to_flat())

@@ -1,4 +1,4 @@
-"""Runs the SuperLink and the reverse proxy in front of it until told to stop."""
+"""Running the SuperLink and the reverse proxy in front of it until told to stop."""
 
 import os
 import ssl
@@ -18,30 +18,37 @@ from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, wait_until
 
 MARK = "FEDPERFIT_CLOUD"
-"""Set in every process of a cloud to its folder."""
+"""Environment variable that every process of a cloud has set to its folder."""
 _START_SECONDS = 60.0
 _COMING_SECONDS = 15.0
-"""For an `up` that was started just now."""
+"""Longest wait for an `up` that was started just now."""
 _LOCK = ".up.lock"
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What is told when all is up."""
+    """The state of a cloud that is up."""
 
     address: str
-    """Where edges reach the cloud."""
+    """Address by which edges reach the cloud."""
 
 
 def up(
     home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool], patience: int = 15
 ) -> None:
-    """Run until `stopping` says so; then nothing that was started is left.
+    """Run a cloud until told to stop; then no process that was started is left.
 
-    patience: seconds a client may be silent within a request.
+    Processes that a killed `up` left running are stopped first.
 
-    What a killed `up` left running is stopped first. Raises InputError when this cloud is up already or
-    nginx is missing, RunFailed when something does not start or dies.
+    Args:
+        home: The cloud.
+        on_ready: Called once all is up.
+        stopping: Returns whether to stop.
+        patience: Seconds a client may be silent within a request.
+
+    Raises:
+        InputError: If this cloud is up already, or nginx is not installed.
+        RunFailed: If a program does not start, or dies.
     """
     settings = read_cloud(home)
     try:
@@ -53,7 +60,12 @@ def up(
 
 
 def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
-    """Whether the SuperLink answers, asked behind the proxy."""
+    """Return whether the SuperLink answers, asked behind the proxy.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
     context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
     url = f"https://127.0.0.1:{settings.superlink_port}/health"
     try:
@@ -63,7 +75,15 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
 
 
 def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
-    """Until the SuperLink answers; raises InputError when this cloud is neither up nor coming up."""
+    """Wait until the SuperLink answers.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+
+    Raises:
+        InputError: If this cloud is neither up nor coming up.
+    """
     started = time.monotonic()
 
     def given_up() -> bool:
@@ -71,11 +91,13 @@ def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
 
     wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
     if not superlink_ready(home, settings):
-        raise InputError(f"{home.folder}: this cloud is not up; start it by fedperfit-cloud up {home.folder}")
+        raise InputError(
+            f"{home.folder}: this cloud is not up; start it with fedperfit-cloud up {home.folder}"
+        )
 
 
 def _held(home: CloudHome) -> bool:
-    """Whether an `up` has this cloud."""
+    """Return whether an `up` holds this cloud."""
     try:
         with FileLock(home.folder / _LOCK, timeout=0):
             return False
@@ -134,24 +156,24 @@ def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
 
 
 def processes(home: CloudHome) -> list[psutil.Process]:
-    """Every process of this cloud, whoever started it, and all that they started."""
+    """List every process of this cloud, whoever started it, and its descendants."""
     mark, config = str(home.folder.resolve()), str(proxy_config(home))
-    found: set[psutil.Process] = set()
+    family: set[psutil.Process] = set()
     for process in psutil.process_iter():
         try:
             # nginx writes its title over its environment
             if process.environ().get(MARK) == mark or config in " ".join(process.cmdline()):
-                found.update([process, *process.children(recursive=True)])
+                family.update([process, *process.children(recursive=True)])
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return [process for process in found if process.pid != os.getpid()]
+    return [process for process in family if process.pid != os.getpid()]
 
 
 def _stop_left_over(home: CloudHome) -> None:
-    """Kill what a killed `up` left; all of it is suspended first, for nginx replaces a worker that dies."""
-    left = processes(home)
+    """Kill what a killed `up` left, all suspended first, because nginx replaces a worker that dies."""
+    left_over = processes(home)
     for action in (psutil.Process.suspend, psutil.Process.kill):
-        for process in left:
+        for process in left_over:
             with suppress(psutil.NoSuchProcess):
                 action(process)
-    psutil.wait_procs(left, timeout=10)
+    psutil.wait_procs(left_over, timeout=10)

@@ -1,9 +1,8 @@
 """The group's directions (CHAMELEON, Zhang et al., 2025), found over clients that keep their pairs.
 
-First each client tells the moments of its pairs, which give the personalized direction and the frame of the
+First each client sends the moments of its pairs, which give the personalized direction and the frame of the
 probe; then the probe is searched, each evaluation one round of sums (`protocol/shift/probe.py`). The result
-is that of the pooled pairs. A client that is lost on the way is left out, and the search begins anew
-without it.
+equals that of the pooled pairs. If a client is lost on the way, the search starts again without it.
 """
 
 import hashlib
@@ -37,26 +36,33 @@ from fedperfit.protocol.shift.probe import Frame, Moments, Probe, leading, minim
 from fedperfit.protocol.system.errors import InputError
 
 RESTARTS = 2
+"""Random starts of the search."""
 EVALUATIONS = 20
-"""Enough where there are directions to be found; more would cost small models more bytes than their pairs."""
+"""Most evaluations in one search: enough where there are directions to find.
+
+More would cost small models more bytes than their pairs."""
 FEWEST_CLIENTS = 2
+"""Fewest clients of a group."""
 SEARCHES = 5
-"""Begun at most, because clients were lost."""
+"""Most searches; one that loses clients is followed by another."""
 _GREATEST_LOSS = 2.0
-"""Of one pair: both terms of the loss are squares of numbers up to one."""
+"""Largest loss of one pair: both terms are squares of numbers up to one."""
 _GREATEST_STATE = 1e6
+"""Largest entry of a hidden state, far above what models have."""
 _GREATEST_GRADIENT = 1e4
-"""Of one pair: far above what models have, so that no client can make everyone's numbers overflow."""
+"""Largest gradient of one pair, far above what models have, so that no client can make everyone's numbers
+overflow."""
 _T = TypeVar("_T")
 Sums = tuple[torch.Tensor, torch.Tensor]
+"""Losses (layers, restarts) and gradients (layers, rank + 1, restarts), summed over a client's pairs."""
 
 
 class Lost(Exception):
-    """Clients did not answer, or not as they may; the argument is their names."""
+    """Clients did not answer, or gave an inadmissible answer; the arguments are their names."""
 
 
 class GroupDirections:
-    """The search over one exchange."""
+    """The search for a group's directions over one exchange."""
 
     def __init__(
         self,
@@ -68,30 +74,45 @@ class GroupDirections:
         deadline: float,
         phase: str = "directions",
     ) -> None:
-        """layers, hidden_size: the base model's. deadline: seconds a round waits."""
+        """Set up a search.
+
+        Args:
+            exchange: Exchange with the connected clients.
+            settings: How clients make their preference pairs.
+            layers: Decoder layers of the base model.
+            hidden_size: Hidden size of the base model.
+            deadline: Longest wait for replies in each round, in seconds.
+            phase: Phase, for the ledger and the log.
+        """
         self.exchange, self.settings = exchange, settings
         self.layers, self.hidden_size = layers, hidden_size
         self.deadline, self.phase = deadline, phase
 
     def find(self, clients: Sequence[str], *, edited: int, seed: int) -> Directions:
-        """The directions of the `edited` layers with the lowest loss.
+        """Find the directions of the layers with the lowest loss.
 
-        Raises InputError when fewer than two clients are left, or when some are lost in every search.
+        Args:
+            clients: Names of the clients.
+            edited: Number of layers to edit.
+            seed: Seed of the search's starts.
+
+        Raises:
+            InputError: If fewer than two clients are left, or some are lost in every search.
         """
-        told = self._moments(sorted(set(clients)))
+        moments = self._moments(sorted(set(clients)))
         for _ in range(SEARCHES):
-            if len(told) < FEWEST_CLIENTS:
+            if len(moments) < FEWEST_CLIENTS:
                 raise InputError(
-                    f"directions: {len(told)} clients are left, at least {FEWEST_CLIENTS} needed"
+                    f"directions: {len(moments)} clients are left, at least {FEWEST_CLIENTS} are needed"
                 )
             try:
-                probe = self._probe(told, seed)
+                probe = self._probe(moments, seed)
             except Lost as lost:
-                told = {client: one for client, one in told.items() if client not in lost.args}
-                logger.warning("directions: the search begins anew with %d clients", len(told))
+                moments = {name: sent for name, sent in moments.items() if name not in lost.args}
+                logger.warning("directions: the search starts again with %d clients", len(moments))
                 continue
             chosen = sorted(probe.loss.argsort(stable=True)[:edited].tolist())
-            personalized = leading(list(told.values()))
+            personalized = leading(list(moments.values()))
             return Directions.of(chosen, personalized[chosen], probe.theta[chosen])
         raise InputError(f"directions: clients were lost in each of {SEARCHES} searches")
 
@@ -104,28 +125,28 @@ class GroupDirections:
             )
             pairs = read_counts(records[COUNTS_RECORD], round=0, least=FEWEST_PAIRS)
             if pairs > self.settings.items:
-                raise Rejected(f"{pairs} pairs of {self.settings.items} items")
+                raise Rejected(f"it counts {pairs} pairs, more than the {self.settings.items} asked for")
             data = statistics(records[STATISTICS_RECORD], MOMENTS_KEY)
-            told = moments_from_bytes(data, pairs, self.layers, self.hidden_size)
-            for part in (told.personalized_sum, told.neutral_sum, told.rows):
+            sent = moments_from_bytes(data, pairs, self.layers, self.hidden_size)
+            for part in (sent.personalized_sum, sent.neutral_sum, sent.rows):
                 if float(part.abs().max()) > _GREATEST_STATE * pairs:
-                    raise Rejected(f"moments above {_GREATEST_STATE:g} for each pair")
-            return told
+                    raise Rejected(f"the moments exceed {_GREATEST_STATE:g} per pair")
+            return sent
 
         contents = {client: RecordDict({SETTINGS_RECORD: ConfigRecord({**config})}) for client in clients}
         return self._ask(contents, MOMENTS_TYPE, 0, admit)
 
-    def _probe(self, told: Mapping[str, Moments], seed: int) -> Probe:
-        frame = Frame.of(list(told.values()))
+    def _probe(self, moments: Mapping[str, Moments], seed: int) -> Probe:
+        frame = Frame.of(list(moments.values()))
         view = View.of(frame)
         data = view.to_bytes()
-        pairs = sum(one.pairs for one in told.values())
+        pairs = sum(sent.pairs for sent in moments.values())
         evaluations = 0
 
         def evaluate(probes: torch.Tensor) -> Sums:
             nonlocal evaluations
             evaluations += 1
-            sums = self._sums(told, probes, data, evaluations)
+            sums = self._sums(moments, probes, data, evaluations)
             loss, gradient = (torch.stack(part).sum(0) for part in zip(*sums, strict=True))
             return loss / pairs, gradient / pairs
 
@@ -133,18 +154,18 @@ class GroupDirections:
         return minimise(evaluate, seen, seed, restarts=RESTARTS, evaluations=EVALUATIONS)
 
     def _sums(
-        self, told: Mapping[str, Moments], probes: torch.Tensor, view: bytes, number: int
+        self, moments: Mapping[str, Moments], probes: torch.Tensor, view: bytes, number: int
     ) -> list[Sums]:
-        """Everyone's, by client name; the view goes with the first probes, and to who has it no more."""
+        """Collect everyone's sums; the view goes with the first probes, and later to clients that lack it."""
         config = {**self.settings.to_config(), ROUND_KEY: number}
         config[VIEW_DIGEST_KEY] = hashlib.sha256(view).hexdigest()
 
         def content(first: bool) -> RecordDict:
-            asked: dict[str, bytes] = {PROBES_KEY: to_bytes(probes)}
+            request: dict[str, bytes] = {PROBES_KEY: to_bytes(probes)}
             if first:
-                asked[VIEW_KEY] = view
+                request[VIEW_KEY] = view
             return RecordDict(
-                {SETTINGS_RECORD: ConfigRecord({**config}), STATISTICS_RECORD: ConfigRecord({**asked})}
+                {SETTINGS_RECORD: ConfigRecord({**config}), STATISTICS_RECORD: ConfigRecord({**request})}
             )
 
         def admit(client: str, reply: Message) -> Sums | None:
@@ -155,26 +176,26 @@ class GroupDirections:
             if STATISTICS_RECORD not in records:
                 if pairs == 0:
                     return None
-                raise Rejected(f"{pairs} pairs and no {STATISTICS_RECORD}")
-            if pairs != told[client].pairs:
-                raise Rejected(f"{pairs} pairs, {told[client].pairs} before")
+                raise Rejected(f"it counts {pairs} pairs but sends no {STATISTICS_RECORD}")
+            if pairs != moments[client].pairs:
+                raise Rejected(f"it counts {pairs} pairs, and counted {moments[client].pairs} before")
             loss, gradient = sums_from_bytes(statistics(records[STATISTICS_RECORD], SUMS_KEY), probes)
             if not bool(((loss >= 0) & (loss <= _GREATEST_LOSS * pairs)).all()):
-                raise Rejected(f"losses outside 0..{_GREATEST_LOSS * pairs:g}")
+                raise Rejected(f"the losses are outside 0..{_GREATEST_LOSS * pairs:g}")
             if float(gradient.abs().max()) > _GREATEST_GRADIENT * pairs:
-                raise Rejected(f"gradients above {_GREATEST_GRADIENT:g} for each pair")
+                raise Rejected(f"the gradients exceed {_GREATEST_GRADIENT:g} per pair")
             return loss, gradient
 
-        found: dict[str, Sums | None] = self._ask(
-            {client: content(number == 1) for client in told}, PROBE_TYPE, number, admit
+        sums: dict[str, Sums | None] = self._ask(
+            {client: content(number == 1) for client in moments}, PROBE_TYPE, number, admit
         )
-        without = [client for client, sums in found.items() if sums is None]
+        without = [client for client, sent in sums.items() if sent is None]
         if without and number > 1:
-            found |= self._ask({client: content(True) for client in without}, PROBE_TYPE, number, admit)
-        lost = [client for client in told if found.get(client) is None]
+            sums |= self._ask({client: content(True) for client in without}, PROBE_TYPE, number, admit)
+        lost = [client for client in moments if sums.get(client) is None]
         if lost:
             raise Lost(*lost)
-        return [sums for _, sums in sorted(found.items()) if sums is not None]
+        return [sent for _, sent in sorted(sums.items()) if sent is not None]
 
     def _ask(
         self,

@@ -1,7 +1,7 @@
-"""A federation and what comes after it in one run folder; resumable at every phase.
+"""A federation and the phases after it in one run folder; resumable at every phase.
 
 Each phase leaves `results/<phase>.json` and `ledger/<phase>.jsonl`; a phase whose result is there is
-not run again, and training goes on from its last round's checkpoint.
+not run again, and training continues from its last round's checkpoint.
 """
 
 import json
@@ -33,16 +33,21 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
 
 EVENTS = "events.jsonl"
-"""In the run folder: one JSON object per progress event."""
+"""File in the run folder: one JSON object per progress event."""
 FULL = "full"
 """The slot of the personal shifts that are not a study's."""
 
 OnEvent = Callable[[dict[str, Any]], None]
-"""Called with every event after it is on file."""
+"""Function called with every event once it is on file."""
 
 
 def recorder(folder: Path, on_event: OnEvent) -> "Progress":
-    """Appends events to the folder's file, each with its time, and hands them on."""
+    """Make a function that appends events with their time to the folder's file, and passes them on.
+
+    Args:
+        folder: The run folder.
+        on_event: Called with each event once it is on file.
+    """
 
     mend_lines(folder / EVENTS)
 
@@ -56,23 +61,46 @@ def recorder(folder: Path, on_event: OnEvent) -> "Progress":
 
 
 Progress = Callable[[str, dict[str, Any]], None]
-"""Called with an event's name and its values: what a live display shows."""
+"""Function called with an event's name and its values."""
 
 
 class Job:
     """The phases of one run folder over a Flower grid."""
 
     def __init__(self, grid: Grid, settings: JobSettings, folder: Path, progress: Progress) -> None:
+        """Set up a job.
+
+        Args:
+            grid: Flower's grid.
+            settings: Settings of the run.
+            folder: The run folder.
+            progress: Called with the events of the run.
+
+        Raises:
+            InputError: If the base model cannot be described, or the settings do not fit it.
+        """
         self.grid, self.folder, self.progress = grid, folder, progress
         self.card = read_card(settings.base_model)
         settings.check(self.card)
         self._job = settings
-        self._told: dict[str, LayerGradient | None] = {}
+        self._known: dict[str, LayerGradient | None] = {}
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
-        """Wait for `expected` clients; the names of those that can take part (see `roster`)."""
+        """Wait for clients and ask them for their status (see `roster`).
+
+        Args:
+            expected: Number of clients to wait for.
+            seconds: Longest wait.
+            enrolled: The only name each node may have; None lets every node name itself.
+
+        Returns:
+            Names of the clients that can take part, sorted.
+
+        Raises:
+            InputError: If too few clients connect or none can take part.
+        """
         ledger = self._fresh_ledger("status")
-        found = roster(
+        connected = roster(
             self.grid,
             expected=expected,
             timeout=seconds,
@@ -81,14 +109,18 @@ class Job:
             ledger=ledger,
             enrolled=enrolled,
         )
-        self.names = found.names
+        self.names = connected.names
         self.progress("connected", {"clients": len(self.names)})
-        return list(found.statuses)
+        return list(connected.statuses)
 
     def choose(self, clients: Sequence[str]) -> None:
-        """Settle what the settings leave open from these clients' pulls, once; nothing where all is given.
+        """Choose the settings that are `auto`, once, from these clients' layer gradients.
 
-        Raises InputError when too few clients tell theirs.
+        Args:
+            clients: Names of the clients.
+
+        Raises:
+            InputError: If too few clients send theirs.
         """
         if not self._job.open:
             return
@@ -96,21 +128,29 @@ class Job:
         if not path.exists():
             started = time.monotonic()
             layer_gradients = self._layer_gradients(clients)
-            found = {
+            choice = {
                 "settings": self._job.choose(layer_gradients, self.card),
                 "relevance": relevance(layer_gradients).tolist(),
                 "clients": len(layer_gradients),
                 "seconds": time.monotonic() - started,
             }
-            write_json(path, found)
-        found = read_json(path)
-        self._job = self._job.settled(found["settings"])
-        self.progress("chosen", {key: found[key] for key in ("settings", "clients", "seconds")})
+            write_json(path, choice)
+        choice = read_json(path)
+        self._job = self._job.settled(choice["settings"])
+        self.progress("chosen", {key: choice[key] for key in ("settings", "clients", "seconds")})
 
     def train(self, phase: str, clients: Sequence[str]) -> tuple[Federation, Shift]:
-        """The collective shift of a federation of these clients, resumed where it was begun.
+        """Train the collective shift over clients, continuing where a killed run stopped.
 
-        Raises InputError when too few clients can take part.
+        Args:
+            phase: Name of the phase, and of its folder of checkpoints.
+            clients: Names of the clients.
+
+        Returns:
+            The federation, for its round reports, and the collective shift.
+
+        Raises:
+            InputError: If too few clients can take part.
         """
         federation = self._federation(phase, self._ledger(phase))
 
@@ -132,9 +172,17 @@ class Job:
         return federation, federation.train(clients, on_round, start)
 
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
-        """The group's directions over these clients, found once; None where the settings want none.
+        """Find the group's directions over clients, once.
 
-        Raises InputError when too few clients are left.
+        Args:
+            phase: Name of the phase, and of the file of its result.
+            clients: Names of the clients.
+
+        Returns:
+            The directions, or None if the settings ask for none.
+
+        Raises:
+            InputError: If too few clients are left.
         """
         if not self._job.directions:
             return None
@@ -149,8 +197,8 @@ class Job:
                 deadline=self._job.deadline_seconds,
                 phase=phase,
             )
-            found = search.find(clients, edited=self._job.edited_layers, seed=self._job.seed)
-            write_atomic(path, found.to_bytes())
+            directions = search.find(clients, edited=self._job.edited_layers, seed=self._job.seed)
+            write_atomic(path, directions.to_bytes())
         return Directions.from_bytes(path.read_bytes())
 
     def personalize(
@@ -162,7 +210,15 @@ class Job:
         slot: str = FULL,
         items: int | None = None,
     ) -> None:
-        """Have clients fit personal shifts; payload: a packed shift, or a release where edges want one."""
+        """Have clients fit personal shifts, once.
+
+        Args:
+            phase: Name of the phase.
+            clients: Names of the clients.
+            payload: The packed collective shift, or the release file that holds it if edges require one.
+            slot: Name under which clients store the shift.
+            items: Number of latest history items to train on; None takes the settings'.
+        """
         training = self._job.training(personal=True, max_items=items)
         personal = self._job.personal(slot)
         self._once(phase, clients, lambda f: f.personalize(clients, payload, personal, training, phase))
@@ -170,22 +226,34 @@ class Job:
     def evaluate(
         self, phase: str, clients: Sequence[str], payload: bytes, stage: str, *, slot: str = FULL
     ) -> None:
-        """Have clients answer their questions at one stage."""
+        """Have clients answer their questions at one stage, once.
+
+        Args:
+            phase: Name of the phase.
+            clients: Names of the clients.
+            payload: The packed collective shift, or the release file that holds it if edges require one.
+            stage: Stage that answers.
+            slot: Name of the personal shift that answers; ignored for other stages.
+        """
         evaluation = self._job.evaluation(stage, slot)
         self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
 
     @property
     def stages(self) -> list[str]:
-        """Those the job can evaluate."""
+        """Stages the job can evaluate."""
         return [stage for stage in STAGES if stage != "directions" or self._job.directions]
 
     def packed(self, shift: Shift) -> bytes:
-        """A trained collective shift as it travels."""
+        """Pack a trained collective shift as it travels."""
         return pack(shift, self.trained_header)
 
     @property
     def header(self) -> ShiftHeader:
-        """Of the collective shift before any round; raises InputError before `choose`, where it is needed."""
+        """Header of the collective shift before any round.
+
+        Raises:
+            InputError: If a setting is `auto` and `choose` has not been called.
+        """
         return ShiftHeader(
             shape=self._job.shape(self.card),
             task=self._job.task,
@@ -196,27 +264,27 @@ class Job:
 
     @property
     def trained_header(self) -> ShiftHeader:
-        """Of the shift after all rounds."""
+        """Header of the collective shift after all rounds."""
         return replace(self.header, round=self._job.rounds)
 
     def _warm(self, clients: Sequence[str]) -> Shift:
         return warm_start(self._layer_gradients(clients), self.header.shape, STEP, self._job.seed)
 
     def _layer_gradients(self, clients: Sequence[str]) -> list[LayerGradient]:
-        """Of clients by name; those that were asked before are not asked again."""
-        asked = [client for client in clients if client not in self._told]
-        if asked:
-            self.progress("phase", {"phase": LAYER_GRADIENTS, "clients": len(asked)})
-            told = gather_layer_gradients(
+        """Return the layer gradients of clients by name; those that were asked before are not asked again."""
+        unknown = [client for client in clients if client not in self._known]
+        if unknown:
+            self.progress("phase", {"phase": LAYER_GRADIENTS, "clients": len(unknown)})
+            sent = gather_layer_gradients(
                 Exchange(self.grid, self._ledger(LAYER_GRADIENTS), self.names, self._on_reply),
                 self._job.layer_gradients(),
                 self.card,
-                asked,
+                unknown,
                 max_items=self._job.federation().max_items,
                 deadline=self._job.deadline_seconds,
             )
-            self._told |= dict.fromkeys(asked) | told
-        known = [self._told[client] for client in sorted(set(clients))]
+            self._known |= dict.fromkeys(unknown) | sent
+        known = [self._known[client] for client in sorted(set(clients))]
         layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
         if len(layer_gradients) < FEWEST_CLIENTS:
             raise InputError(

@@ -1,6 +1,6 @@
-"""The pulls of clients that keep their pairs, from which layers, ranks and a start are chosen.
+"""The layer gradients of clients that keep their pairs; layers, ranks and a start are chosen from them.
 
-What a client tells is a mean over its pairs; the choice is that of the same pulls in one place
+A client sends a mean over its pairs; the choice equals that from the same layer gradients in one place
 (`protocol.shift.selection`).
 """
 
@@ -25,11 +25,14 @@ from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.shift.selection import LayerGradient
 
 PHASE = "pulls"
+"""Name of the phase in ledgers and events."""
 FEWEST_CLIENTS = 2
-"""Whose pulls make a choice."""
+"""Fewest clients whose layer gradients make a choice."""
 _GREATEST_LENGTH = 1e6
+"""Largest mean length of hidden states, far above what models have."""
 _GREATEST_GRADIENT = 1e4
-"""Far above what models have, so that no client can make everyone's numbers overflow."""
+"""Largest length of a layer gradient, far above what models have, so that no client can make everyone's
+numbers overflow."""
 
 
 def gather_layer_gradients(
@@ -41,20 +44,32 @@ def gather_layer_gradients(
     max_items: int,
     deadline: float,
 ) -> dict[str, LayerGradient]:
-    """Of the clients that are admitted, sorted; none weighs more than `max_items` pairs."""
+    """Ask clients for their layer gradients.
+
+    Args:
+        exchange: Exchange with the connected clients.
+        settings: Positions and pairs the gradients are taken at.
+        card: The base model.
+        clients: Names of the clients.
+        max_items: Largest weight of a client, in pairs.
+        deadline: Longest wait for replies, in seconds.
+
+    Returns:
+        Admitted layer gradients by client name, sorted; refused replies are logged.
+    """
 
     def admit(client: str, reply: Message) -> LayerGradient:
         records = open_records(reply, required={COUNTS_RECORD: MetricRecord, STATISTICS_RECORD: ConfigRecord})
         pairs = read_counts(records[COUNTS_RECORD], round=0, least=FEWEST_PAIRS)
         if settings.max_items and pairs > settings.max_items:
-            raise Rejected(f"{pairs} pairs of {settings.max_items} items")
+            raise Rejected(f"it counts {pairs} pairs, more than the {settings.max_items} asked for")
         data = statistics(records[STATISTICS_RECORD], LAYER_GRADIENT_KEY)
-        told = layer_gradient_from_bytes(data, min(pairs, max_items), card.layers, card.hidden_size)
-        if float(told.gradient.norm(dim=1).max()) > _GREATEST_GRADIENT:
-            raise Rejected(f"a gradient longer than {_GREATEST_GRADIENT:g}")
-        if not bool(((told.length >= 0) & (told.length <= _GREATEST_LENGTH)).all()):
-            raise Rejected(f"lengths outside 0..{_GREATEST_LENGTH:g}")
-        return told
+        sent = layer_gradient_from_bytes(data, min(pairs, max_items), card.layers, card.hidden_size)
+        if float(sent.gradient.norm(dim=1).max()) > _GREATEST_GRADIENT:
+            raise Rejected(f"a layer gradient is longer than {_GREATEST_GRADIENT:g}")
+        if not bool(((sent.length >= 0) & (sent.length <= _GREATEST_LENGTH)).all()):
+            raise Rejected(f"the lengths of its states are outside 0..{_GREATEST_LENGTH:g}")
+        return sent
 
     config = {**settings.to_config(), ROUND_KEY: 0}
     contents = {

@@ -20,11 +20,19 @@ from fedperfit.protocol.shift.shift import Shift
 
 @torch.no_grad()
 def aggregate(updates: Sequence[tuple[Shift, float]]) -> Shift:
-    """The mean of `updates`, pairs of a shift and its positive weight; only weight ratios matter.
+    """Average updates, weighted, and bring R back to orthonormal rows.
 
     Sums run in float64 in the order given, so the caller sorts for a result that does not depend on
-    who replied first. The result is fp32. Raises ValueError for no updates, a weight that is not
-    positive and finite, or shifts of different shapes.
+    who replied first.
+
+    Args:
+        updates: Shifts of one shape with their positive weights; only ratios of weights matter.
+
+    Returns:
+        The mean in fp32.
+
+    Raises:
+        ValueError: For no updates, a weight that is not positive and finite, or shifts of different shapes.
     """
     if not updates:
         raise ValueError("no updates to aggregate")
@@ -51,10 +59,13 @@ def aggregate(updates: Sequence[tuple[Shift, float]]) -> Shift:
 
 
 def polar(S: torch.Tensor) -> torch.Tensor:
-    """(S S^T)^(-1/2) S, the matrix with orthonormal rows nearest to S. S: (..., r, d), r <= d.
+    """Return (S S^T)^(-1/2) S, the matrix with orthonormal rows nearest to S.
 
     By the singular value decomposition U diag V^T -> U V^T, which still has orthonormal rows where S
     has lost rank (two clients with opposite R), where the inverse root would be infinite.
+
+    Args:
+        S: (..., r, d), r <= d.
     """
     U, _, Vt = torch.linalg.svd(S, full_matrices=False)
     result: torch.Tensor = U @ Vt

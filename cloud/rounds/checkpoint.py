@@ -1,4 +1,4 @@
-"""One file per finished round, so that a killed run resumes with the same result.
+"""Checkpoints: one file per finished round, so that a killed run resumes with the same result.
 
 `round-0000.safetensors` is the start, before any update. All rounds are kept.
 """
@@ -22,16 +22,17 @@ class Checkpoint:
     """The state of a federation between two rounds."""
 
     round: int
-    """Rounds done."""
+    """Number of finished rounds."""
     shift: Shift
+    """Collective shift after that round."""
     header: ShiftHeader
-    """Of the shift, in fp32 whatever travels: a resumed run continues from the very same numbers."""
+    """Header of the shift, in fp32 however shifts travel: a resumed run continues from the same numbers."""
     digest: str
     """SHA-256 of the run's settings."""
     entries: int
-    """Length of the ledger; what lies beyond belongs to an unfinished round."""
+    """Length of the ledger; entries beyond it belong to an unfinished round."""
     history: list[RoundReport]
-    """One report per round done."""
+    """Reports of all finished rounds."""
 
 
 class Checkpoints:
@@ -39,9 +40,10 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        """Folder of the files; made by the first write."""
 
     def write(self, checkpoint: Checkpoint) -> None:
-        """Keep `checkpoint`, whole or not at all."""
+        """Write a checkpoint, whole or not at all."""
         fields = {
             "round": checkpoint.round,
             "digest": checkpoint.digest,
@@ -52,22 +54,33 @@ class Checkpoints:
         write_shift_file(self.path(checkpoint.round), _KIND, packed, fields)
 
     def latest(self, digest: str | None = None) -> Checkpoint | None:
-        """The checkpoint of the last finished round; None when there is none.
+        """Return the checkpoint of the last finished round, or None.
 
-        Raises InputError when that file cannot be read, and when `digest` is given and differs.
+        Args:
+            digest: SHA-256 of the settings that the run must have; None accepts any.
+
+        Raises:
+            InputError: If the file cannot be read, or the run has other settings.
         """
         files = sorted(self.folder.glob("round-*.safetensors"))
         if not files:
             return None
         checkpoint = self._read(files[-1])
         if digest is not None and checkpoint.digest != digest:
-            raise InputError(f"{self.folder}: the run folder holds a run with other settings")
+            raise InputError(f"{self.folder}: the checkpoints belong to a run with other settings")
         return checkpoint
 
     def rewind(self, ledger: Ledger) -> Checkpoint | None:
-        """Cut from `ledger` what came after the latest checkpoint (all, when there is none).
+        """Cut from a ledger the entries after the latest checkpoint, all if there is none.
 
-        Raises InputError when the ledger is shorter than the checkpoint says.
+        Args:
+            ledger: Ledger of the same phase.
+
+        Returns:
+            The latest checkpoint, or None.
+
+        Raises:
+            InputError: If the ledger is shorter than the checkpoint says.
         """
         checkpoint = self.latest()
         keep = checkpoint.entries if checkpoint else 0
@@ -81,14 +94,14 @@ class Checkpoints:
         return checkpoint
 
     def path(self, round: int) -> Path:
-        """The file of round `round`."""
+        """Return the file of a round, counted from 1; 0 is the start."""
         return self.folder / f"round-{round:04d}.safetensors"
 
     def _read(self, path: Path) -> Checkpoint:
         packed, fields, _ = read_shift_file(path, _KIND)
         for name, kind in (("round", int), ("digest", str), ("entries", int), ("history", list)):
             if type(fields.get(name)) is not kind:
-                raise InputError(f"{path}: the checkpoint's {name} is missing or no {kind.__name__}")
+                raise InputError(f"{path}: the checkpoint's {name} is missing or not of type {kind.__name__}")
         try:
             shift, header = unpack(packed)
             history = [RoundReport.from_json(report) for report in fields["history"]]

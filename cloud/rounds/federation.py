@@ -16,6 +16,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedperfit.cloud.clients.admission import AdmissionGate, Counts, Update, admit_counts
 from fedperfit.cloud.clients.exchange import Exchange, logger
+from fedperfit.cloud.clients.gathering import gather
 from fedperfit.cloud.clients.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
 from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.rounds.aggregation import aggregate
@@ -41,6 +42,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import task_by_name
 
 Config = dict[str, bool | int | float | str]
+"""Values of a Flower ConfigRecord."""
 
 
 class Federation:
@@ -56,16 +58,25 @@ class Federation:
         settings: FederationSettings,
         training: TrainingSettings,
     ) -> None:
-        """header: shape, task and base model; its round and dtype are set here.
+        """Set up a federation.
 
-        Raises InputError for an unknown task.
+        Args:
+            exchange: Exchange with the connected clients.
+            checkpoints: Folder of its checkpoints.
+            ledger: Ledger that `exchange` writes.
+            header: Shape, task and base model of the shift; round and dtype are set here.
+            settings: Settings of the rounds.
+            training: Settings of the clients' training.
+
+        Raises:
+            InputError: If the task is unknown.
         """
         self.exchange, self.checkpoints, self.ledger = exchange, checkpoints, ledger
         self.settings, self.training = settings, training
         self.task = task_by_name(header.task)
         self.header = replace(header, round=0, dtype=settings.dtype)
         self.history: list[RoundReport] = []
-        """Reports of all rounds done, those before a resume included."""
+        """Reports of all finished rounds, those before a resume included."""
 
     @property
     def digest(self) -> str:
@@ -79,12 +90,19 @@ class Federation:
         on_round: Callable[[RoundReport], None],
         start: Callable[[], Shift] | None = None,
     ) -> Shift:
-        """The collective shift after all rounds, going on after the last checkpoint if there is one.
+        """Run all rounds, continuing after the last checkpoint if there is one.
 
-        start: makes what the first round broadcasts; by default the identity with a random R.
-        on_round is called after a round's checkpoint is written. Raises InputError when there is nobody
-        to ask, when no round could have updates enough for the aggregation, or when the checkpoints are
-        of a run with other settings.
+        Args:
+            contributors: Names of the clients.
+            on_round: Called with each round's report, after its checkpoint is written.
+            start: Makes the shift that the first round broadcasts; by default the identity with a random R.
+
+        Returns:
+            The collective shift after the last round.
+
+        Raises:
+            InputError: If there are no clients, if no round could have enough updates for the aggregation,
+                or if the checkpoints belong to a run with other settings.
         """
         clients = sorted(set(contributors))
         if not clients:
@@ -108,11 +126,17 @@ class Federation:
         training: TrainingSettings,
         phase: str,
     ) -> dict[str, Counts]:
-        """Have each client fit its personal shift on top; what it learns stays with it.
+        """Have each client fit its personal shift, which never leaves it.
 
-        payload: the packed collective shift, or the release that holds it where edges want one.
+        Args:
+            clients: Names of the clients.
+            payload: The packed collective shift, or the release file that holds it if edges require one.
+            personal: Settings of the personal shift.
+            training: Settings of its training.
+            phase: Phase, for the ledger and the log.
 
-        Returns admitted counts by client name, sorted; the others are logged.
+        Returns:
+            Admitted counts by client name, sorted; refused replies are logged.
         """
         config = training.to_config() | personal.to_config()
         return self._counts(clients, payload, config, PERSONALIZE_TYPE, TRAINING_METRICS, phase)
@@ -120,7 +144,17 @@ class Federation:
     def evaluate(
         self, clients: Sequence[str], payload: bytes, evaluation: EvaluationSettings, phase: str
     ) -> dict[str, Counts]:
-        """Have each client answer its questions; admitted metric sums by client name, sorted."""
+        """Have each client answer its questions.
+
+        Args:
+            clients: Names of the clients.
+            payload: The packed collective shift, or the release file that holds it if edges require one.
+            evaluation: Settings of the answers.
+            phase: Phase, for the ledger and the log.
+
+        Returns:
+            Admitted metric sums by client name, sorted; refused replies are logged.
+        """
         rules = evaluation_metrics(self.task)
         return self._counts(clients, payload, evaluation.to_config(), EVALUATE_TYPE, rules, phase)
 
@@ -155,7 +189,7 @@ class Federation:
         return checkpoint
 
     def _round(self, number: int, shift: Shift, clients: list[str]) -> tuple[Shift, RoundReport]:
-        """One round, counted from 1; the broadcast shift has seen `number` - 1."""
+        """Run one round, counted from 1, on a shift that has seen `number` - 1 rounds."""
         settings = self.settings
         draw = random.Random(f"{settings.seed}/{number}")
         asked = sorted(draw.sample(clients, settings.asked(len(clients))))
@@ -227,32 +261,19 @@ class Federation:
         rules: Mapping[str, MetricRule],
         phase: str,
     ) -> dict[str, Counts]:
-        names = sorted(set(clients))
-        deadline = self.settings.deadline_seconds
-        counts: dict[str, Counts] = {}
-        dropped: dict[str, str] = {}
-        replies = self.exchange.ask(
-            _contents(names, payload, config | {ROUND_KEY: 0}),
+        return gather(
+            self.exchange,
+            _contents(sorted(set(clients)), payload, config | {ROUND_KEY: 0}),
             message_type,
+            lambda client, reply: admit_counts(client, reply, rules),
             phase=phase,
             round=0,
-            deadline=deadline,
+            deadline=self.settings.deadline_seconds,
         )
-        with closing(replies):
-            for client, reply in replies:
-                try:
-                    counts[client] = admit_counts(client, reply, rules)
-                except Rejected as reason:
-                    dropped[client] = str(reason)
-        for client in names:
-            if client not in counts:
-                why = dropped.get(client, f"no reply within {deadline:g} s")
-                logger.warning("%s: dropped %s: %s", phase, client, why)
-        return dict(sorted(counts.items()))
 
 
 def _contents(clients: Sequence[str], payload: bytes, config: Config) -> dict[str, RecordDict]:
-    """The same request for each client: the shift and the settings."""
+    """Make one request for every client: the shift and the settings."""
     array = Array(dtype="uint8", shape=(len(payload),), stype=SHIFT_STYPE, data=payload)
     return {
         client: RecordDict(
@@ -266,7 +287,7 @@ def _contents(clients: Sequence[str], payload: bytes, config: Config) -> dict[st
 
 
 def _mean_loss(updates: Sequence[Update]) -> float | None:
-    """Loss per item, clients weighted as in the aggregation; None when none shares it."""
+    """Return the loss per item, clients weighted as in the aggregation; None if none shares it."""
     total, weight = 0.0, 0
     for update in updates:
         loss = update.metrics.get("loss")

@@ -1,4 +1,4 @@
-"""Aggregation that a minority of liars cannot lead far.
+"""Aggregation that a minority of malicious clients cannot lead far astray.
 
 (Q R, Q W, Q b) is the same shift for every orthogonal Q, so medians and distances of raw tensors compare
 numbers that mean nothing. Here every update is first turned to the gauge nearest to the broadcast shift's,
@@ -8,7 +8,7 @@ follow from r x r products:
 
     <M_i, M_j> = sum (R_i R_j^T) o ((W_i - R_i) (W_j - R_j)^T),    <v_i, v_j> = b_i^T R_i R_j^T b_j
 
-All rules give every client the same weight: with claimed counts a liar would weigh more.
+All rules give every client the same weight: with claimed counts a malicious client would weigh more.
 """
 
 import math
@@ -26,31 +26,48 @@ RULES = ("mean", "trimmed-mean", "median", "krum", "multi-krum")
 
 
 class TooFew(Exception):
-    """So few updates that the rule could not tell liars from others; the text says how many it needs."""
+    """Too few updates for the rule to tell malicious ones apart; the text says how many it needs."""
 
 
 def assumed(updates: int, share: float) -> int:
-    """How many of the updates may lie."""
+    """Return how many updates are assumed to be malicious.
+
+    Args:
+        updates: Number of updates.
+        share: Share of them that may be malicious.
+    """
     return math.ceil(round(share * updates, 6))
 
 
 def needed(rule: str, updates: int, share: float) -> int:
-    """How many updates there must be for a robust rule to tell liars from others, of `updates` in all."""
+    """Return how many updates a robust rule needs.
+
+    Args:
+        rule: One of RULES but the mean.
+        updates: Number of updates in all.
+        share: Share of them that may be malicious.
+    """
     liars = assumed(updates, share)
     return max(2 * liars + (3 if rule in ("krum", "multi-krum") else 1), 3)
 
 
 @torch.no_grad()
 def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -> Shift:
-    """The updates under a robust rule.
+    """Aggregate updates under a robust rule (Yin et al. 2018; Blanchard et al. 2017).
 
-    rule: one of RULES but the mean (Yin et al. 2018; Blanchard et al. 2017). share: of updates that may
-    lie, below one half. reference: the shift that was broadcast. Raises TooFew.
+    Args:
+        rule: One of RULES but the mean.
+        shifts: Updates of one shape.
+        share: Share of them that may be malicious, below one half.
+        reference: The shift that was broadcast.
+
+    Raises:
+        TooFew: If the rule needs more updates.
     """
     liars = assumed(len(shifts), share)
     least = needed(rule, len(shifts), share)
     if len(shifts) < least:
-        raise TooFew(f"{rule} against {liars} liars needs {least} updates")
+        raise TooFew(f"{rule} against {liars} malicious clients needs {least} updates")
     turned = [_turned(shift, reference) for shift in shifts]
     if rule == "krum":
         return _krum(turned, liars, 1)
@@ -87,11 +104,11 @@ def _krum(shifts: Sequence[Shift], liars: int, chosen: int) -> Shift:
 
 
 def _inner_products(shifts: Sequence[Shift]) -> np.ndarray:
-    """(n, n) products of the maps, over all layers."""
+    """Return the products (n, n) of the maps, summed over all layers."""
     R = torch.stack([shift.R.detach() for shift in shifts])  # (n, layers, r, d)
     D = torch.stack([(shift.W - shift.R).detach() for shift in shifts])
     b = torch.stack([shift.b.detach() for shift in shifts])
     gram = torch.einsum("ilrd,jlsd->ijlrs", R, R)
     maps = (gram * torch.einsum("ilrd,jlsd->ijlrs", D, D)).sum(dim=(2, 3, 4))
-    found: np.ndarray = (maps + torch.einsum("ilr,ijlrs,jls->ij", b, gram, b)).numpy()
-    return found
+    products: np.ndarray = (maps + torch.einsum("ilr,ijlrs,jls->ij", b, gram, b)).numpy()
+    return products

@@ -182,7 +182,7 @@ TWISTS: dict[str, tuple[Twist, str]] = {
     "another dtype": (header(dtype="bfloat16"), "dtype is 'bfloat16'"),
     "another rank": (other_rank, "rank is 3, expected 2"),
     "header of another round": (other_header, "header's round is"),
-    "respaced header": (spaced_header, "not written as it was broadcast"),
+    "respaced header": (spaced_header, "bytes differ from those broadcast"),
     "old round": (counts(round=-1), "round=-1, expected"),
     "round of a float": (counts(round=1.0), "round=1.0, expected"),
     "no round": (counts(round=None), "counts lacks the key 'round'"),

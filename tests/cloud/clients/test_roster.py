@@ -60,12 +60,12 @@ BAD: dict[str, tuple[Callable[[Message], list[Message]], str]] = {
     "other model": (lambda m: status("ben", m, fingerprint="0"), "its fingerprint is '0'"),
     "other task": (lambda m: status("ben", m, task="LaMP_4"), "its task is 'LaMP_4'"),
     "extra key": (lambda m: status("ben", m, secret="s"), "unknown key 'secret'"),
-    "bool history": (lambda m: status("ben", m, history=True), "history is no int"),
+    "bool history": (lambda m: status("ben", m, history=True), "history is not of type int"),
     "negative": (lambda m: status("ben", m, questions=-1), "questions=-1"),
     "path": (lambda m: status("../ben", m), "not a client's name"),
     "newline": (lambda m: status("ben\n", m), "not a client's name"),
     "long": (lambda m: status("b" * 65, m), "not a client's name"),
-    "bytes": (lambda m: status("ben", m, task=b"LaMP_3"), "task is no str"),
+    "bytes": (lambda m: status("ben", m, task=b"LaMP_3"), "task is not of type str"),
 }
 
 

@@ -164,9 +164,9 @@ def test_enrolment_and_what_is_refused_without_it(cloud, tmp_path):
     bundle = enroll(home, "ada", tmp_path / "ada.bundle")
     assert read_bundle(tmp_path / "ada.bundle") == bundle
     assert list(enrolled(home).values()) == ["ada"]
-    with pytest.raises(InputError, match="enrolled already"):
+    with pytest.raises(InputError, match="already enrolled"):
         enroll(home, "ada", tmp_path / "again.bundle")
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         enroll(home, "ben", tmp_path / "ada.bundle")
     with pytest.raises(InputError, match="at most 64"):
         enroll(home, "../x", tmp_path / "x.bundle")
@@ -230,7 +230,7 @@ def test_a_killed_up_is_cleaned_up_by_the_next(tmp_path):
 def test_init_and_settings_are_one_line_when_wrong(tmp_path):
     home, settings = make_cloud(tmp_path / "cloud")
     assert read_cloud(home) == settings
-    with pytest.raises(InputError, match="holds a cloud already"):
+    with pytest.raises(InputError, match="already holds a cloud"):
         init(home, "quickstart", {})
     with pytest.raises(InputError, match="no cloud here"):
         read_cloud(CloudHome(tmp_path))

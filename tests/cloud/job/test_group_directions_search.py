@@ -107,7 +107,7 @@ def test_a_client_that_is_lost_in_the_search_is_left_out_of_all_of_it(at, tmp_pa
     without = {client: states for client, states in FEW.items() if client != "c002"}
     alone, _ = find(tmp_path / "without", without, Keepers(without, monkeypatch).answer)
     assert found.to_bytes() == alone.to_bytes()
-    assert "directions: the search begins anew with 5 clients" in caplog.messages
+    assert "directions: the search starts again with 5 clients" in caplog.messages
     assert f"directions, round {at}: dropped c002: no reply within 5 s" in caplog.messages
 
 
@@ -121,7 +121,7 @@ def test_with_one_client_left_there_is_no_group(tmp_path, monkeypatch):
     def answer(client: str, message: Message) -> list[Message]:
         return keepers.answer(client, message) if client == "c003" else []
 
-    with pytest.raises(InputError, match="1 clients are left, at least 2 needed"):
+    with pytest.raises(InputError, match="1 clients are left, at least 2 are needed"):
         find(tmp_path, FEW, answer)
 
 
@@ -197,7 +197,7 @@ BOTH: dict[str, tuple[Twist, str]] = {
     "truncated": (statistics(lambda data: data[:-1]), "bytes of statistics, expected"),
     "over-long": (statistics(lambda data: data + bytes(8)), "bytes of statistics, expected"),
     "no bytes": (statistics(lambda data: b""), "0 bytes of statistics"),
-    "text": (statistics(lambda data: "text"), "is no bytes"),
+    "text": (statistics(lambda data: "text"), "is not bytes"),
     "another key": (statistics(lambda data: data, "texts"), "unknown key 'texts'"),
     "another record": (extra, "unknown ConfigRecord 'pairs'"),
     "no counts": (without(COUNTS_RECORD), "record counts is missing"),
@@ -211,29 +211,33 @@ HOSTILE: dict[str, tuple[str, Twist, str]] = {
     "moments, 1e30": (
         MOMENTS_TYPE,
         statistics(lambda d: d[:-4] + torch.tensor([1e30]).numpy().tobytes()),
-        "moments above 1e\\+06",
+        "moments exceed 1e\\+06",
     ),
     "probe, 1e300": (
         PROBE_TYPE,
         statistics(lambda d: d[:-8] + torch.tensor([-1e300], dtype=torch.double).numpy().tobytes()),
-        "gradients above 10000",
+        "gradients exceed 10000",
     ),
     "moments, no statistics": (MOMENTS_TYPE, without(STATISTICS_RECORD), "statistics is missing"),
     "moments, three pairs": (MOMENTS_TYPE, counts(items=3), "items=3: must be at least 4"),
-    "moments, too many pairs": (MOMENTS_TYPE, counts(items=10**9), "1000000000 pairs of 10 items"),
+    "moments, too many pairs": (
+        MOMENTS_TYPE,
+        counts(items=10**9),
+        "1000000000 pairs, more than the 10 asked for",
+    ),
     "probe, NaN": (PROBE_TYPE, statistics(lambda d: NAN64 * (len(d) // 8)), "not finite"),
     "probe, negative losses": (
         PROBE_TYPE,
         statistics(lambda d: (torch.zeros(len(d) // 8).double() - 1).numpy().tobytes()),
-        "losses outside 0..20",
+        "losses are outside 0..20",
     ),
     "probe, endless losses": (
         PROBE_TYPE,
         statistics(lambda d: (torch.zeros(len(d) // 8).double() + 1e300).numpy().tobytes()),
-        "losses outside 0..20",
+        "losses are outside 0..20",
     ),
-    "probe, other pairs": (PROBE_TYPE, counts(items=9), "9 pairs, 10 before"),
-    "probe, no statistics": (PROBE_TYPE, without(STATISTICS_RECORD), "10 pairs and no statistics"),
+    "probe, other pairs": (PROBE_TYPE, counts(items=9), "counts 9 pairs, and counted 10 before"),
+    "probe, no statistics": (PROBE_TYPE, without(STATISTICS_RECORD), "10 pairs but sends no statistics"),
 }
 
 
@@ -268,7 +272,7 @@ def test_always_asking_for_the_view_is_no_endless_loop(tmp_path, monkeypatch, ca
         return [replied]
 
     find(tmp_path, FEW, answer)
-    assert "directions: the search begins anew with 5 clients" in caplog.messages
+    assert "directions: the search starts again with 5 clients" in caplog.messages
 
 
 def test_an_error_reply_is_one_line(tmp_path, monkeypatch, caplog):

@@ -34,7 +34,7 @@ def test_round_trip_keeps_every_bit_and_every_round(tmp_path: Path) -> None:
 def test_other_settings(tmp_path: Path) -> None:
     store = Checkpoints(tmp_path)
     store.write(checkpoint(1))
-    with pytest.raises(InputError, match="the run folder holds a run with other settings"):
+    with pytest.raises(InputError, match="the checkpoints belong to a run with other settings"):
         store.latest("another")
 
 
@@ -64,7 +64,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     [
         ("release", {}, "not a checkpoint"),
         ("checkpoint", {}, "round is missing"),
-        ("checkpoint", {"round": "1", "digest": "", "entries": 0, "history": []}, "no int"),
+        ("checkpoint", {"round": "1", "digest": "", "entries": 0, "history": []}, "not of type int"),
         ("checkpoint", {"round": 3, "digest": "", "entries": 0, "history": []}, "holds round 3"),
         ("checkpoint", {"round": 1, "digest": "", "entries": 0, "history": [{}]}, "round report"),
     ],
