@@ -1,6 +1,5 @@
 """Starting a run on this cloud's SuperLink and following it to its end."""
 
-import json
 from pathlib import Path
 
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, CloudSettings, read_cloud
@@ -8,32 +7,9 @@ from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.cloud.job.job import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.flower import stream_run
-
-_APPS = {
-    "server.py": '"""The installed ServerApp."""\n\nfrom fedperfit.cloud.server_app import app\n\n'
-    '__all__ = ["app"]\n',
-    "client.py": '"""The installed ClientApp."""\n\nfrom fedperfit.edge.client_app import app\n\n'
-    '__all__ = ["app"]\n',
-}
-"""Flower wants apps inside the folder it runs; a module each, for neither machine has the other's part."""
-_PROJECT = """[project]
-name = "fedperfit-deployed"
-version = "0.1.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedperfit"
-
-[tool.flwr.app.components]
-serverapp = "server:app"
-clientapp = "client:app"
-
-[tool.flwr.app.config]
-run-dir = {run}
-{cloud_key} = {cloud}
-"""
+from fedperfit.protocol.system.flower_app import write_app
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
@@ -58,13 +34,13 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
     wait_for_superlink(home, settings)
     _prepare(folder, settings, resume)
     app = folder / "app"
-    for file, content in _APPS.items():
-        write_atomic(app / file, content.encode())
-    values = {"run": folder, "cloud": home.folder.absolute()}
-    project = _PROJECT.format(
-        cloud_key=CLOUD_KEY, **{key: json.dumps(str(value)) for key, value in values.items()}
+    write_app(
+        app,
+        "fedperfit-deployed",
+        server="fedperfit.cloud.server_app",
+        client="fedperfit.edge.client_app",
+        config={"run-dir": str(folder), CLOUD_KEY: str(home.folder.absolute())},
     )
-    write_atomic(app / "pyproject.toml", project.encode())
     stream_run(
         *(app, CONNECTION, home.environment()),
         events=folder / EVENTS,

@@ -15,7 +15,7 @@ from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
-from fedperfit.protocol.system.processes import Children, wait_until
+from fedperfit.protocol.system.processes import Children, marked, wait_until
 
 MARK = "FEDPERFIT_CLOUD"
 """Environment variable that every process of a cloud has set to its folder."""
@@ -157,15 +157,11 @@ def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
 
 def processes(home: CloudHome) -> list[psutil.Process]:
     """List every process of this cloud, whoever started it, and its descendants."""
-    mark, config = str(home.folder.resolve()), str(proxy_config(home))
+    # nginx writes its title over its environment, so it is known by its configuration
     family: set[psutil.Process] = set()
-    for process in psutil.process_iter():
-        try:
-            # nginx writes its title over its environment
-            if process.environ().get(MARK) == mark or config in " ".join(process.cmdline()):
-                family.update([process, *process.children(recursive=True)])
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+    for process in marked(MARK, str(home.folder.resolve()), command=str(proxy_config(home))):
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            family.update([process, *process.children(recursive=True)])
     return [process for process in family if process.pid != os.getpid()]
 
 

@@ -149,6 +149,23 @@ def _command_lines(pid: int) -> list[str]:
     return lines
 
 
+def marked(variable: str, value: str, *, command: str = "") -> list[psutil.Process]:
+    """List the other processes of this machine that carry a mark, whoever started them.
+
+    Args:
+        variable: Environment variable that is the mark.
+        value: Value it has in the processes looked for.
+        command: Text in the command line that marks a process too; empty for none.
+    """
+    processes = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            here = process.environ().get(variable) == value
+            if here or (command and command in " ".join(process.cmdline())):
+                processes.append(process)
+    return [process for process in processes if process.pid != os.getpid()]
+
+
 @contextmanager
 def until_signal() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGINT or SIGTERM has come."""

@@ -1,7 +1,5 @@
 """Flower simulation as a child of this process, none of whose processes stays behind."""
 
-import json
-import os
 import signal
 import subprocess
 import time
@@ -18,32 +16,12 @@ from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.flower import environment, executable, free_ports, stream_run
+from fedperfit.protocol.system.flower_app import write_app
+from fedperfit.protocol.system.processes import marked
 from fedperfit.simulation.run.environment import RUN_MARK, variables, write_flower_home
 from fedperfit.simulation.run.job import LOCK
 
 _START_SECONDS = 60.0
-_APP = '''"""Names the installed apps for Flower, which wants them inside the folder it runs."""
-
-from fedperfit.simulation.client_app import app as client
-from fedperfit.simulation.server_app import app as server
-
-__all__ = ["client", "server"]
-'''
-_PROJECT = """[project]
-name = "fedperfit-run"
-version = "0.1.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "fedperfit"
-
-[tool.flwr.app.components]
-serverapp = "apps:server"
-clientapp = "apps:client"
-
-[tool.flwr.app.config]
-run-dir = {folder}
-"""
 
 
 def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: OnEvent) -> None:
@@ -75,14 +53,7 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
 
 def stop_run(folder: Path) -> None:
     """Stop every process that has this run's mark; a killed run leaves SuperLink and Ray behind."""
-    mark = str(folder.resolve())
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(RUN_MARK) == mark:
-                processes.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+    processes = marked(RUN_MARK, str(folder.resolve()))
     for process in processes:
         _signal(process, signal.SIGTERM)
     _, alive = psutil.wait_procs(processes, timeout=5)
@@ -127,10 +98,12 @@ def _superlink(folder: Path, clients: int, client_gpus: float) -> Iterator[dict[
 
 def _stream(folder: Path, needed: dict[str, str], on_event: OnEvent) -> None:
     app = folder / "app"
-    app.mkdir(exist_ok=True)
-    (app / "apps.py").write_text(_APP, encoding="utf-8")
-    (app / "pyproject.toml").write_text(
-        _PROJECT.format(folder=json.dumps(str(folder.resolve()))), encoding="utf-8"
+    write_app(
+        app,
+        "fedperfit-run",
+        server="fedperfit.simulation.server_app",
+        client="fedperfit.simulation.client_app",
+        config={"run-dir": str(folder.resolve())},
     )
     stream_run(
         *(app, "simulation", needed),

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -6,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedperfit.protocol.system.processes import Children, wait_until
+from fedperfit.protocol.system.processes import Children, marked, wait_until
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
 PARENT = [
@@ -93,3 +94,18 @@ def test_a_signal_is_told_and_handlers_are_put_back():
         check=True,
     )
     assert done.stdout.split() == ["False", "True", "True"]
+
+
+def test_marked_processes_are_found_by_environment_or_command_line():
+    value = f"mark-{os.getpid()}"
+    by_variable = subprocess.Popen(SLEEP, env={**os.environ, "A_MARK": value})
+    by_command = subprocess.Popen([*SLEEP, value])
+    try:
+        assert wait_until(lambda: [p.pid for p in marked("A_MARK", value)] == [by_variable.pid], 30)
+        both = {by_variable.pid, by_command.pid}
+        assert wait_until(lambda: {p.pid for p in marked("A_MARK", value, command=value)} == both, 30)
+        assert marked("A_MARK", "another") == []
+    finally:
+        for process in (by_variable, by_command):
+            process.kill()
+            process.wait()
