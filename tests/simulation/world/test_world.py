@@ -12,8 +12,7 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import EMBEDDED, embedded_folder, load
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import TASKS
-from fedperfit.protocol.tasks import Kind as TaskKind
+from fedperfit.protocol.tasks import TASKS, AnswerKind
 from fedperfit.simulation.world.build import (
     BOUNDS,
     NEW_USERS,
@@ -135,7 +134,7 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
         asked = [Question(example.prompt) for example in encode(base, [pair for pair, _ in pairs])]
         alone = Stack([], None, False)
         lamp = TASKS[task]
-        if lamp.kind is TaskKind.TEXT:
+        if lamp.kind is AnswerKind.TEXT:
             answers = generate(base, alone, asked, batch_size=40)
         else:
             tokens = base.tokenizer(list(lamp.labels), add_special_tokens=False)["input_ids"]
