@@ -284,7 +284,7 @@ def test_an_error_reply_is_one_line(tmp_path, monkeypatch, caplog):
         return keepers.answer(client, message)
 
     find(tmp_path, FEW, answer)
-    assert "directions, round 0: dropped c000: error reply (code 7): Traceback a?[31m line" in caplog.messages
+    assert "directions: dropped c000: error reply (code 7): Traceback a?[31m line" in caplog.messages
 
 
 def test_as_many_layers_as_there_are_can_be_edited(tmp_path, monkeypatch):
