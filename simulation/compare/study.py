@@ -95,7 +95,7 @@ def plan(state: WorkerState) -> list[WorkUnit]:
     for task in settings.tasks:
         rows = rows_of(state, task_by_name(task))
         if not rows:
-            raise InputError(f"{task}: no method suits it of {', '.join(settings.methods)}")
+            raise InputError(f"{task}: none of the methods {', '.join(settings.methods)} suits it")
         chains = [lineage(state.methods, name) for name in rows]
         searched = dict.fromkeys(
             link for chain in sorted(chains, key=len) for link in chain if state.methods[link].space
