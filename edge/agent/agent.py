@@ -126,12 +126,14 @@ class Agent:
         items: ItemCache | None = None,
         keeper: KeyKeeper | None = None,
         encoder: str = "",
+        salt: str = "",
     ) -> None:
         """items: shared by the agents of a process; by default one of its own. keeper: of the vault's key.
 
-        encoder: of sentences (`edge.chameleon.encoder`); by default the base model is.
+        encoder: of sentences (`edge.chameleon.encoder`); by default the base model is. salt: secret part of
+        the seed of personal shifts, without which the seed is known to all who know the person's name.
         """
-        self.base, self.encoder = base, encoder
+        self.base, self.encoder, self._salt = base, encoder, salt
         self.items = items or ItemCache(base)
         self.vault = Vault(folder / VAULT, keeper)
         self._folder = folder
@@ -178,7 +180,7 @@ class Agent:
         self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
     ) -> Job:
         """Fitting a new personal shift on top of `release`."""
-        order = f"{training.seed}/{self.history.name}"
+        order = f"{self._salt}{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
         return self.job(PersonalShift.start(shape, seed=seed_from(order)), release, order, training)
 

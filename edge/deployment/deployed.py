@@ -5,6 +5,7 @@ between its steps.
 """
 
 import math
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -42,6 +43,8 @@ from fedperfit.protocol.trust.release import Release
 SLOT = "full"
 _WAITING_TRAININGS = 4
 _WAITING_ANSWERS = 16
+_SALT_BYTES = 32
+"""Random bytes from the operating system that the starts of personal shifts depend on."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Deployed:
         if settings.encoder:
             sentence_encoder(settings.encoder, str(base.device))
         budget = None if settings.cache_gib < 0 else int(settings.cache_gib * 2**30)
-        agent = Agent(home.folder, base, ItemCache(base, budget), keeper, settings.encoder)
+        items, salt = ItemCache(base, budget), secrets.token_hex(_SALT_BYTES)
+        agent = Agent(home.folder, base, items, keeper, settings.encoder, salt)
         with agent.vault.held():
             yield cls(home, settings, agent, clock)
 
