@@ -11,8 +11,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.enrolment import enrolled
-from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome, CloudSettings
+from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.job.job import Job, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError

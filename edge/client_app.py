@@ -6,7 +6,7 @@ the agent's bridge allows. It imports neither torch nor transformers and starts 
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from flwr.app import Context, Message
@@ -23,16 +23,12 @@ from fedperfit.protocol.messages.keys import (
     SHIFT_RECORD,
     SUMS_KEY,
 )
-from fedperfit.protocol.messages.settings import (
-    EvaluationSettings,
-    LayerGradientSettings,
-    PairSettings,
-    PersonalSettings,
-    TrainingSettings,
-)
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
+from fedperfit.protocol.settings.names import key_of
+from fedperfit.protocol.system.errors import InputError
 
 app = ClientApp()
+_Part = TypeVar("_Part", bound=Proto)
 _SCORES = {
     "correct": "correct",
     "absolute_error": "absolute-error",
@@ -61,10 +57,9 @@ def contribute(message: Message, context: Context) -> Message:
     """One round of stage 1."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        training = TrainingSettings.from_config(_config(message))
         request = bridge_pb2.ContributeRequest(
             shift=_payload(message),
-            training=bridge_pb2.Training(**vars(training)),
+            training=_filled(bridge_pb2.Training, message),
         )
         answer = stub.Contribute(request, timeout=timeout)
         return reply(message, answer.items, _loss(answer), answer.update)
@@ -77,11 +72,10 @@ def personalize(message: Message, context: Context) -> Message:
     """Stage 2: the personal shift stays with the agent."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        config = _config(message)
         request = bridge_pb2.PersonalizeRequest(
             release=_payload(message),
-            personal=bridge_pb2.Personal(**vars(PersonalSettings.from_config(config))),
-            training=bridge_pb2.Training(**vars(TrainingSettings.from_config(config))),
+            personal=_filled(bridge_pb2.Personal, message),
+            training=_filled(bridge_pb2.Training, message),
         )
         answer = stub.Personalize(request, timeout=timeout)
         return reply(message, answer.items, _loss(answer))
@@ -94,7 +88,9 @@ def moments(message: Message, context: Context) -> Message:
     """What the person tells of their preference pairs."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        answer = stub.Moments(bridge_pb2.MomentsRequest(pairs=_pairs(message)), timeout=timeout)
+        answer = stub.Moments(
+            bridge_pb2.MomentsRequest(pairs=_filled(bridge_pb2.Pairs, message)), timeout=timeout
+        )
         return reply(message, answer.pairs, statistics={MOMENTS_KEY: answer.moments})
 
     return _asked(message, context, ask)
@@ -107,7 +103,10 @@ def probe(message: Message, context: Context) -> Message:
     def ask(stub: Any, timeout: float) -> Message:
         asked = probe_request(message)
         request = bridge_pb2.ProbeRequest(
-            pairs=_pairs(message), probes=asked["probes"], view_digest=asked["digest"], view=asked["view"]
+            pairs=_filled(bridge_pb2.Pairs, message),
+            probes=asked["probes"],
+            view_digest=asked["digest"],
+            view=asked["view"],
         )
         answer = stub.Probe(request, timeout=timeout)
         return reply(message, answer.pairs, statistics={SUMS_KEY: answer.sums} if answer.sums else None)
@@ -120,8 +119,7 @@ def layer_gradient(message: Message, context: Context) -> Message:
     """The gradient of the person's mean loss at each layer."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        request = bridge_pb2.PullRequest(**vars(LayerGradientSettings.from_config(_config(message))))
-        answer = stub.Pull(request, timeout=timeout)
+        answer = stub.Pull(_filled(bridge_pb2.PullRequest, message), timeout=timeout)
         return reply(message, answer.pairs, statistics={LAYER_GRADIENT_KEY: answer.pull})
 
     return _asked(message, context, ask)
@@ -132,9 +130,8 @@ def evaluate(message: Message, context: Context) -> Message:
     """Metric sums of one stage on the client's own questions."""
 
     def ask(stub: Any, timeout: float) -> Message:
-        evaluation = EvaluationSettings.from_config(_config(message))
         request = bridge_pb2.EvaluateRequest(
-            release=_payload(message), evaluation=bridge_pb2.Evaluation(**vars(evaluation))
+            release=_payload(message), evaluation=_filled(bridge_pb2.Evaluation, message)
         )
         answer = stub.Evaluate(request, timeout=timeout)
         return reply(message, answer.items, _scores(answer))
@@ -161,8 +158,19 @@ def _payload(message: Message) -> bytes:
     return data
 
 
-def _pairs(message: Message) -> bridge_pb2.Pairs:
-    return bridge_pb2.Pairs(**vars(PairSettings.from_config(_config(message))))
+def _filled(part: type[_Part], message: Message) -> _Part:
+    """One part of a request, from the message's settings; whether they make sense is the agent's to check.
+
+    Raises:
+        InputError: A setting is missing, or of another type than the schema's.
+    """
+    config = _config(message)
+    names = [field.name for field in part.DESCRIPTOR.fields]
+    try:
+        filled: _Part = part(**{name: config[key_of(name)] for name in names})
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"settings of {part.__name__}: {error}") from None
+    return filled
 
 
 def _config(message: Message) -> dict[str, Any]:

@@ -10,12 +10,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.commands import run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
+from fedperfit.simulation.run.settings import RunSettings, TuneSettings
+from fedperfit.simulation.settings_cli import presets, settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,6 +32,8 @@ app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)
 app.command()(analyze)
+app.command()(settings)
+app.command()(presets)
 
 
 class Backend(StrEnum):
@@ -43,13 +48,9 @@ def simulate(
     preset: Annotated[
         str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")
     ] = "quickstart",
-    task: Annotated[str | None, typer.Option(help="LaMP task, e.g. LaMP_2M, LaMP_3, LaMP_4.")] = None,
-    base_model: Annotated[
-        str | None, typer.Option(help="Folder, hub name, or `embedded`, the model that ships.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="Folder with the task's LaMP files, or `world`, the synthetic users.")
-    ] = None,
+    task: Annotated[str | None, setting_option(RunSettings, "task")] = None,
+    base_model: Annotated[str | None, setting_option(RunSettings, "base_model")] = None,
+    data: Annotated[str | None, setting_option(RunSettings, "data")] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the run; new by default: runs/TASK-TIME.")
     ] = None,
@@ -77,12 +78,11 @@ def simulate(
     """
     from fedperfit.cloud.job.settings import SETTINGS
     from fedperfit.protocol.model.base_model import read_card
-    from fedperfit.protocol.presets import parse_overrides
+    from fedperfit.protocol.settings.assignments import parse_assignments
     from fedperfit.protocol.system.files import read_json, write_json
     from fedperfit.simulation.run.clients import prepare_clients
     from fedperfit.simulation.run.job import run_in_process
     from fedperfit.simulation.run.runner import run_simulation
-    from fedperfit.simulation.run.settings import RunSettings
 
     console = Console()
     if resume:
@@ -95,7 +95,7 @@ def simulate(
     else:
         named = {"task": task, "base-model": base_model, "data": data}
         overrides = {key: value for key, value in named.items() if value is not None}
-        settings = RunSettings.read(preset, overrides | parse_overrides(setting or []))
+        settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
         if (folder / SETTINGS).exists():
             raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
@@ -187,24 +187,22 @@ def tune(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Settings, e.g. --set task=LaMP_3.")
     ] = None,
-    rates: Annotated[str, typer.Option(help="Learning rates to try.")] = "1e-3,2e-3,5e-3,1e-2",
-    epochs: Annotated[str, typer.Option(help="Numbers of epochs to try.")] = "4,6",
-    users: Annotated[int, typer.Option(help="How many of the others to validate on.")] = 8,
+    rates: Annotated[str | None, setting_option(TuneSettings, "rates")] = None,
+    epochs: Annotated[str | None, setting_option(TuneSettings, "epochs")] = None,
+    users: Annotated[int | None, setting_option(TuneSettings, "users")] = None,
 ) -> None:
     """Choose the personal learning rate and epochs on validation data.
 
     Uses the histories of others only (older items to fit, the latest quarter to score), so that no
     target user's question takes part in the choice.
     """
-    from fedperfit.protocol.presets import parse_overrides
-    from fedperfit.simulation.run.settings import RunSettings
+    from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
     from fedperfit.simulation.run.tuning import tune as trials
 
     console = Console()
-    settings = RunSettings.read(preset, parse_overrides(setting or []))
-    for trial in trials(
-        settings, [float(rate) for rate in rates.split(",")], [int(e) for e in epochs.split(",")], users
-    ):
+    options = parse_options(TuneSettings, {"rates": rates, "epochs": epochs, "users": users})
+    settings = TuneSettings.read(preset, options | parse_assignments(TuneSettings, setting))
+    for trial in trials(settings):
         console.print(
             f"rate {trial.learning_rate:g}  epochs {trial.epochs}  score {trial.score:.3f}"
             f"  (without a personal shift {trial.without:.3f})",
@@ -222,32 +220,17 @@ def flower_env(
 
     Writes runs/flower-home with a simulation of as many nodes as the preset has clients.
     """
-    from fedperfit.protocol.presets import parse_overrides
+    from fedperfit.protocol.settings.assignments import parse_assignments
     from fedperfit.protocol.system.run_folder import RUNS_VARIABLE
     from fedperfit.simulation.run.clients import count_clients
     from fedperfit.simulation.run.environment import variables, write_flower_home
-    from fedperfit.simulation.run.settings import RunSettings
 
-    settings = RunSettings.read(preset, parse_overrides(setting or []))
+    settings = RunSettings.read(preset, parse_assignments(RunSettings, setting))
     runs = Path("runs").resolve()
     home = runs / "flower-home"
     write_flower_home(home, address=":local:", clients=count_clients(settings), client_gpus=client_gpus)
     for name, value in (variables(home, str(home), client_gpus) | {RUNS_VARIABLE: str(runs)}).items():
         print(f"export {name}={shlex.quote(value)}")
-
-
-@app.command()
-def presets() -> None:
-    """List the presets that ship, with what each is for."""
-    from importlib import resources
-
-    from fedperfit.protocol.presets import preset_names
-
-    console = Console()
-    for name in preset_names():
-        text = (resources.files("fedperfit.configs") / f"{name}.toml").read_text(encoding="utf-8")
-        about = " ".join(line.lstrip("# ") for line in text.splitlines()[1:] if line.startswith("#"))
-        console.print(f"[bold]{name}[/bold]  {about}", highlight=False)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.presets import parse_overrides
+from fedperfit.protocol.settings.assignments import parse_assignments
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.run_folder import run_folder
 from fedperfit.simulation.run.job import do_job
@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
     if (folder / SETTINGS).exists():
         settings = RunSettings.from_flat(read_json(folder / SETTINGS))
     else:
-        overrides = parse_overrides(str(context.run_config["set"]).split())
+        overrides = parse_assignments(RunSettings, str(context.run_config["set"]).split())
         settings = RunSettings.read(str(context.run_config["preset"]), overrides)
         write_json(folder / SETTINGS, settings.to_flat())
 

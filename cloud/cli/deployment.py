@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
 
 Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
@@ -13,36 +16,26 @@ Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
 
 def init(
     folder: Folder,
-    host: Annotated[
-        str, typer.Option(help="Name or address by which edges reach this machine.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port for edges; the next one is the SuperLink's, on the loopback.")
-    ] = 8443,
+    host: Annotated[str | None, setting_option(CloudSettings, "host")] = None,
+    port: Annotated[int | None, setting_option(CloudSettings, "port")] = None,
     preset: Annotated[
         str, typer.Option(help="Preset the settings start from; see `fedperfit presets`.")
     ] = "quickstart",
-    task: Annotated[str, typer.Option(help="LaMP task; by default that of the preset.")] = "",
-    base_model: Annotated[
-        str, typer.Option(help="Folder, hub name, or `embedded`; by default that of the preset.")
-    ] = "",
-    clients: Annotated[int, typer.Option(help="Number of connected clients at which a run begins.")] = 3,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="key=value, e.g. rounds=3; repeatable.")
-    ] = None,
+    task: Annotated[str | None, setting_option(CloudSettings, "task")] = None,
+    base_model: Annotated[str | None, setting_option(CloudSettings, "base_model")] = None,
+    clients: Annotated[int | None, setting_option(CloudSettings, "clients")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP.format(example="rounds=3"))] = None,
 ) -> None:
     """Make a cloud: certificate authority, server certificate, signing key, settings."""
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.home import init as make
-    from fedperfit.protocol.presets import parse_overrides
 
-    values: dict[str, object] = {
-        **{"host": host, "port": port, "superlink-port": port + 1, "clients": clients},
-        **({"task": task} if task else {}),
-        **({"base-model": base_model} if base_model else {}),
-        **parse_overrides(set_ or []),
+    options = {
+        **{"host": host, "port": port, "clients": clients},
+        **{"task": task or None, "base_model": base_model or None},
     }
-    settings = make(CloudHome(folder), preset, values)
+    given = parse_options(CloudSettings, options) | parse_assignments(CloudSettings, set_)
+    settings = make(CloudHome(folder), preset, given)
     out = console()
     out.print(f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds")
     out.print(f"settings are in {folder / 'cloud.toml'}; next: fedperfit-cloud up {folder}")

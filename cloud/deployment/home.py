@@ -13,11 +13,12 @@ runs/            one folder per run
 
 import json
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import environment
@@ -28,39 +29,6 @@ CLOUD_KEY = "cloud-dir"
 """Key of the run's configuration that holds the cloud's folder."""
 CONNECTION = "cloud"
 """Name of the SuperLink in Flower's configuration."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CloudSettings(JobSettings):
-    """A deployment; the keys of cloud.toml are these names with hyphens."""
-
-    deadline_seconds: float = 3600.0
-    """How long a round waits for replies."""
-    clients: int
-    """A run begins when so many are connected."""
-    connect_seconds: float = 300.0
-    """How long it waits for them."""
-    host: str
-    """Where edges reach the cloud: a name or an address."""
-    port: int
-    """Of the reverse proxy."""
-    superlink_port: int
-    """Of the SuperLink behind it, on the loopback only."""
-    lifetime_days: int = 90
-    """How long a release is valid."""
-    max_body_mib: int = 16
-    """Largest request let through to the SuperLink."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("clients", "lifetime_days", "max_body_mib"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("port", "superlink_port"):
-            if not 1 <= getattr(self, name) <= 65535:
-                raise InputError(f"{name}={getattr(self, name)}: not a port")
-        if self.port == self.superlink_port:
-            raise InputError(f"port={self.port}: the proxy and the SuperLink need ports of their own")
 
 
 @dataclass(frozen=True)
@@ -113,9 +81,7 @@ def init(home: CloudHome, preset: str, values: dict[str, object]) -> CloudSettin
     path = home.folder / "cloud.toml"
     if path.exists():
         raise InputError(f"{home.folder}: already holds a cloud")
-    known = {field.name.replace("_", "-") for field in fields(CloudSettings)}
-    chosen = {key: value for key, value in read_preset(preset).items() if key in known}
-    settings = CloudSettings.from_flat(chosen | values)
+    settings = CloudSettings.from_flat(CloudSettings.own(read_preset(preset)) | values)
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = new_authority("fedperfit")
     hosts = list(dict.fromkeys([settings.host, "127.0.0.1", "localhost"]))
@@ -164,8 +130,8 @@ def _flower_config(home: CloudHome, settings: CloudSettings) -> str:
 
 def _toml(settings: CloudSettings) -> str:
     """Write out every setting, those with a default after those without."""
-    ordered = sorted(fields(settings), key=lambda field: field.default is not MISSING)
     values = settings.to_flat()
+    ordered = sorted(described(CloudSettings), key=lambda setting: not setting.required)
     lines = ["# fedperfit-cloud up FOLDER", "# Read anew by every `up`, `enroll` and `run`."]
-    lines += [f"{key} = {json.dumps(values[key])}" for key in (f.name.replace("_", "-") for f in ordered)]
+    lines += [f"{setting.key} = {json.dumps(values[setting.key])}" for setting in ordered]
     return "\n".join(lines) + "\n"

@@ -9,7 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from fedperfit.cloud.deployment.home import CloudHome, CloudSettings
+from fedperfit.cloud.deployment.home import CloudHome
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import FLEET

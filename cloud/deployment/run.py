@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, CloudSettings, read_cloud
+from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, read_cloud
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.cloud.job.job import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS

@@ -11,8 +11,9 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, read_cloud
+from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, marked, wait_until

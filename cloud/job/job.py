@@ -23,7 +23,7 @@ from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
@@ -34,8 +34,6 @@ from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic,
 
 EVENTS = "events.jsonl"
 """File in the run folder: one JSON object per progress event."""
-FULL = "full"
-"""The slot of the personal shifts that are not a study's."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 """Function called with every event once it is on file."""
@@ -207,7 +205,7 @@ class Job:
         clients: Sequence[str],
         payload: bytes,
         *,
-        slot: str = FULL,
+        slot: str = FULL_SLOT,
         items: int | None = None,
     ) -> None:
         """Have clients fit personal shifts, once.
@@ -219,12 +217,12 @@ class Job:
             slot: Name under which clients store the shift.
             items: Number of latest history items to train on; None takes the settings'.
         """
-        training = self._job.training(personal=True, max_items=items)
+        training = self._job.personal_training(max_items=items)
         personal = self._job.personal(slot)
         self._once(phase, clients, lambda f: f.personalize(clients, payload, personal, training, phase))
 
     def evaluate(
-        self, phase: str, clients: Sequence[str], payload: bytes, stage: str, *, slot: str = FULL
+        self, phase: str, clients: Sequence[str], payload: bytes, stage: Stage, *, slot: str = FULL_SLOT
     ) -> None:
         """Have clients answer their questions at one stage, once.
 
@@ -239,9 +237,9 @@ class Job:
         self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
 
     @property
-    def stages(self) -> list[str]:
+    def stages(self) -> list[Stage]:
         """Stages the job can evaluate."""
-        return [stage for stage in STAGES if stage != "directions" or self._job.directions]
+        return [stage for stage in Stage if stage is not Stage.DIRECTIONS or self._job.directions]
 
     def packed(self, shift: Shift) -> bytes:
         """Pack a trained collective shift as it travels."""
@@ -310,7 +308,7 @@ class Job:
             ledger=ledger,
             header=self.header,
             settings=self._job.federation(),
-            training=self._job.training(personal=False),
+            training=self._job.collective_training(),
         )
 
     def _on_reply(self, phase: str, replies: int, clients: int) -> None:

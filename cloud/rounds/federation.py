@@ -81,7 +81,7 @@ class Federation:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the result, beside the clients and the start."""
-        described = [asdict(self.settings), asdict(self.training), asdict(self.header)]
+        described = [vars(self.settings), vars(self.training), asdict(self.header)]
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def train(

@@ -13,15 +13,17 @@ All rules give every client the same weight: with claimed counts a malicious cli
 
 import math
 from collections.abc import Callable, Sequence
+from typing import get_args
 
 import numpy as np
 import torch
 
 from fedperfit.cloud.rounds.aggregation import aggregate, polar
+from fedperfit.cloud.rounds.settings import AggregationRule
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import multi_krum, trimmed_mean
 
-RULES = ("mean", "trimmed-mean", "median", "krum", "multi-krum")
+RULES: tuple[str, ...] = get_args(AggregationRule)
 """`mean` is `cloud.rounds.aggregation`; the others are here."""
 
 

@@ -28,7 +28,7 @@ from fedperfit.edge.engine.training import Fit, Job, Watch, cohorts, fit
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
-from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.shift.packing import MAGIC, ShiftHeader, pack, unpack
@@ -98,15 +98,15 @@ class OpenedRelease:
         """The shift as what personal shifts are fitted and answer on."""
         return self.shift.requires_grad_(False).to(base.device)
 
-    def edit(self, stage: str) -> Directions | None:
+    def edit(self, stage: Stage) -> Directions | None:
         """What MLPs are edited by at a stage; raises InputError where it has no directions to do it by."""
-        if stage != "directions":
+        if stage is not Stage.DIRECTIONS:
             return None
         if self.directions is None:
             raise InputError("the release carries no directions")
         return self.directions
 
-    def edited(self, base: BaseModel, stage: str) -> AbstractContextManager[None]:
+    def edited(self, base: BaseModel, stage: Stage) -> AbstractContextManager[None]:
         """Inside the block the model's MLPs are edited as the stage has it."""
         directions = self.edit(stage)
         return nullcontext() if directions is None else editing(base.model, directions.to(base.device))
@@ -164,14 +164,14 @@ class Agent:
     def answer(self, release: OpenedRelease, question: str, settings: EvaluationSettings) -> str:
         """The answer to one question at one stage, for the owner alone."""
         own = self.shift_for(release, settings)
-        prompt = self.history.task.query_pair(question, "", PromptForm(settings.prompt_form)).prompt
+        prompt = self.history.task.query_pair(question, "", settings.prompt_form).prompt
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
     def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> Job:
         """Training `shift` on the history; raises InputError without one, or for another task's release."""
         self._check_task(release)
-        pairs = self.history.pairs(PromptForm(settings.prompt_form), settings.max_items)
+        pairs = self.history.pairs(settings.prompt_form, settings.max_items)
         if not pairs:
             raise InputError("there is no history to train on")
         return Job(shift, encode(self.base, pairs), order)
@@ -186,10 +186,10 @@ class Agent:
 
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
-        if settings.stage != "base":
+        if settings.stage is not Stage.BASE:
             self._check_task(release)
         release.edit(settings.stage)
-        if settings.stage != "personal":
+        if settings.stage is not Stage.PERSONAL:
             return None
         return self.vault.load(settings.slot, release.belonging(settings.additive))
 
@@ -260,7 +260,7 @@ def evaluate(
     while company := list(islice(agents, _EVALUATED_TOGETHER)):
         asking = []
         for agent in company:
-            asked = agent.history.asked(PromptForm(settings.prompt_form))
+            asked = agent.history.asked(settings.prompt_form)
             try:
                 if not asked:
                     raise InputError("there are no held-out questions to evaluate on")
@@ -296,7 +296,7 @@ def _trained(
     prefix: Sequence[int] | None = None
     for cohort in cohorts(jobs(), settings, items):
         if prefix is None:
-            prefix = shared_prefix(items.base, owners[0].history.task, PromptForm(settings.prompt_form))
+            prefix = shared_prefix(items.base, owners[0].history.task, settings.prompt_form)
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
         fits = fit(cohort, settings, items, prefix=prefix, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
@@ -324,7 +324,7 @@ def _answers(
     if not asking:
         return []
     base, task = items.base, asking[0][0].history.task
-    shared = [] if settings.stage == "base" else [release.frozen(base)]
+    shared = [] if settings.stage is Stage.BASE else [release.frozen(base)]
     personal = [own for _, own, _ in asking if own is not None]
     stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
     questions = [
@@ -332,9 +332,9 @@ def _answers(
         for user, (_, _, prompts) in enumerate(asking)
         for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
     ]
-    form = PromptForm(settings.prompt_form)
+    form = settings.prompt_form
     batch = settings.batch_size
-    kept = None if settings.stage == "directions" else items  # of the model as it is
+    kept = None if settings.stage is Stage.DIRECTIONS else items  # of the model as it is
     with release.edited(base, settings.stage):
         left = iter(answer(base, task, form, stack, questions, batch_size=batch, items=kept))
     return [list(islice(left, len(prompts))) for _, _, prompts in asking]

@@ -21,7 +21,7 @@ from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, Job, Watch, fit, mean_losses
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord
-from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
+from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
@@ -107,8 +107,8 @@ def learn(
     if kept.belonging != release.belonging(personal.additive):
         return Lesson(count, 0, math.nan)
     fitted = TrainingSettings.from_config(kept.account.training)
-    training = replace(fitted, epochs=1, learning_rate=fitted.learning_rate * _RATE)
-    pairs = agent.history.pairs(PromptForm(training.prompt_form), training.max_items)
+    training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
+    pairs = agent.history.pairs(training.prompt_form, training.max_items)
     examples = encode(agent.base, pairs)
     new = examples[-len(items) :]
     jobs = [_lesson(shift, examples, len(new), training, count)]
@@ -185,15 +185,15 @@ def _chosen(
             shifts = [job.shift for job in jobs]
         return [Intervention([frozen, shift], additive=personal.additive) for shift in shifts]
 
-    candidates = {"collective": Candidate.fixed(Intervention([frozen]))}
+    candidates = {Stage.COLLECTIVE.value: Candidate.fixed(Intervention([frozen]))}
     if release.directions is not None:
-        candidates["directions"] = Candidate.fixed(Intervention([frozen], release.directions))
-    candidates["personal"] = Candidate(learn, learns=True)
-    return choose(agent.base, examples, candidates, "personal", watch)
+        candidates[Stage.DIRECTIONS.value] = Candidate.fixed(Intervention([frozen], release.directions))
+    candidates[Stage.PERSONAL.value] = Candidate(learn, learns=True)
+    return choose(agent.base, examples, candidates, Stage.PERSONAL.value, watch)
 
 
 def _prefix(agent: Agent, training: TrainingSettings) -> tuple[int, ...]:
-    return shared_prefix(agent.base, agent.history.task, PromptForm(training.prompt_form))
+    return shared_prefix(agent.base, agent.history.task, training.prompt_form)
 
 
 def _sibling(personal: PersonalSettings) -> str:

@@ -8,7 +8,6 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS, LayerGradientSett
 from fedperfit.protocol.messages.statistics import layer_gradient_to_bytes
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import PromptForm
 
 
 class TooFewPairs(InputError):
@@ -31,7 +30,7 @@ def check_enough(pairs: int, what: str) -> None:
 
 def report_layer_gradient(agent: Agent, settings: LayerGradientSettings) -> Statistics:
     """Of the latest pairs of the history; raises TooFewPairs."""
-    pairs = agent.history.pairs(PromptForm(settings.prompt_form), settings.max_items)
+    pairs = agent.history.pairs(settings.prompt_form, settings.max_items)
     check_enough(len(pairs), "training pairs")
     told = layer_gradient(agent.base, pairs, Positions.parse(settings.positions), settings.batch_size)
     return Statistics(told.pairs, {}, layer_gradient_to_bytes(told))

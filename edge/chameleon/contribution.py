@@ -11,12 +11,11 @@ import torch
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.statistics import Statistics, check_enough
 from fedperfit.edge.chameleon.identify import States
-from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states
+from fedperfit.edge.chameleon.pairs import Reader, preference_states
 from fedperfit.protocol.messages.settings import ROWS, PairSettings
 from fedperfit.protocol.messages.statistics import View, moments_to_bytes, probes_from_bytes, sums_to_bytes
 from fedperfit.protocol.shift.probe import Moments, evaluate
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import PromptForm
 
 
 @dataclass(frozen=True)
@@ -72,9 +71,9 @@ def _kept(agent: Agent, settings: PairSettings, memory: Memory) -> States:
     """The pairs as they were told of; made again where the process was started anew."""
     made, states = memory.states.get(agent.history.name, (None, None))
     if made != settings or states is None:
-        form = PromptForm(settings.prompt_form)
+        form = settings.prompt_form
         reader = Reader(agent.base, agent.history.task, form, settings.batch_size, agent.encoder)
-        states = preference_states(reader, agent.history, settings.items, PairSource(settings.source))
+        states = preference_states(reader, agent.history, settings.items, settings.source)
         memory.states[agent.history.name] = (settings, states)
     check_enough(len(states), "preference pairs")
     return states

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import torch
@@ -14,19 +13,11 @@ from fedperfit.edge.chameleon.prompts import Agent, history_text, insight_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer, generate
 from fedperfit.edge.engine.slab import Stack
+from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.tasks import PromptForm, Task
 
 _NOTHING = Stack([], None, False)
-
-
-class PairSource(StrEnum):
-    """Where the two outputs of a pair come from."""
-
-    INSIGHTS = "insights"
-    """Both written by the model under insights it wrote: the paper's, for models that follow instructions."""
-    CONTRAST = "contrast"
-    """The person's own answer against the bare model's, for models too small to write insights."""
 
 
 @dataclass(frozen=True)

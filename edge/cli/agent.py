@@ -214,8 +214,6 @@ def rotate_key(
     to: Annotated[str, typer.Option(help="How the new key is kept: file, passphrase or keyring.")] = "",
 ) -> None:
     """Seal the vault under a new key, kept as before or in another way; the agent must be stopped."""
-    from dataclasses import replace
-
     from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.vault.keys import keeper
@@ -227,7 +225,7 @@ def rotate_key(
     vault = Vault(home.folder / VAULT, keeper(settings.key))
     with vault.held():
         vault.rotate(new)
-        replace(settings, key=new.kind).write(home)
+        settings.replace(key=new.kind).write(home)
     console().print(f"sealed under a new key, kept by {new.kind}")
 
 

@@ -29,7 +29,9 @@ for command in (
 Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
 Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]
 BaseName = Annotated[str, typer.Option("--base-model", help="Folder, hub name, or `embedded`.")]
-SLOT = "full"
+Preset = Annotated[
+    str, typer.Option(help="Where the other settings come from: a preset by name, or a .toml file.")
+]
 
 
 @app.command()
@@ -52,32 +54,32 @@ def personalize(
     folder: Folder,
     release: Release,
     base_model: BaseName = "embedded",
-    rank: Annotated[int, typer.Option(help="Rank of the personal shift.")] = 4,
-    epochs: Annotated[int, typer.Option(help="Passes over the history.")] = 6,
+    preset: Preset = "quickstart",
+    rank: Annotated[int | None, typer.Option(help="Rank of the personal shift; the preset's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the history; the preset's.")] = None,
     learning_rate: Annotated[
-        float, typer.Option(help="Peak rate; about 1e-4 for a 7B model, 5e-3 for a tiny one.")
-    ] = 5e-3,
-    prompt_form: Annotated[str, typer.Option(help="`lamp`, or `oppu` for large models.")] = "lamp",
+        float | None,
+        typer.Option(help="Peak rate, about 1e-4 for a 7B model, 5e-3 for a tiny one; the preset's."),
+    ] = None,
+    prompt_form: Annotated[
+        str | None, typer.Option(help="`lamp`, or `oppu` for large models; the preset's.")
+    ] = None,
 ) -> None:
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
     from fedperfit.edge.agent.agent import Agent
-    from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
+    from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.model.base_model import load
+    from fedperfit.protocol.settings.assignments import parse_options
     from fedperfit.protocol.trust.release import read_release
 
-    training = TrainingSettings(
-        seed=0,
-        epochs=epochs,
-        batch_size=8,
-        learning_rate=learning_rate,
-        weight_decay=0.01,
-        clip_norm=1.0,
-        max_items=0,
-        prompt_form=prompt_form,
-    )
+    options = {
+        **{"personal_rank": rank, "personal_epochs": epochs},
+        **{"personal_learning_rate": learning_rate, "prompt_form": prompt_form},
+    }
+    settings = FittingSettings.of_preset(preset, parse_options(FittingSettings, options))
+    training, personal = settings.personal_training(), settings.personal()
     found = read_release(release)
     agent = Agent(folder, load(base_model))
-    personal = PersonalSettings(rank=rank, additive=False, slot=SLOT)
     done = agent.personalize(found.packed, personal, training)
     loss = done.metrics["loss"]
     assert isinstance(loss, float)
@@ -90,24 +92,33 @@ def answer(
     question: Annotated[str, typer.Argument(help="A question of the task, in LaMP's form.")],
     release: Release,
     base_model: BaseName = "embedded",
-    prompt_form: Annotated[str, typer.Option(help="As in `personalize`.")] = "lamp",
+    preset: Preset = "quickstart",
+    prompt_form: Annotated[str | None, typer.Option(help="As in `personalize`.")] = None,
 ) -> None:
     """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
     from fedperfit.edge.agent.agent import Agent, OpenedRelease
-    from fedperfit.protocol.messages.settings import STAGES, EvaluationSettings
+    from fedperfit.protocol.fitting import FittingSettings
+    from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
     from fedperfit.protocol.model.base_model import load
+    from fedperfit.protocol.settings.assignments import parse_options
     from fedperfit.protocol.trust.release import read_release
 
+    options = parse_options(FittingSettings, {"prompt_form": prompt_form})
+    settings = FittingSettings.of_preset(preset, options)
     found = read_release(release)
     agent = Agent(folder, load(base_model))
     opened = OpenedRelease.of(found.to_bytes(), agent.base)
-    for stage in STAGES:
-        if stage == "directions" and opened.directions is None:
+    for stage in Stage:
+        if stage is Stage.DIRECTIONS and opened.directions is None:
             continue
-        settings = EvaluationSettings(
-            stage=stage, slot=SLOT, additive=False, batch_size=1, prompt_form=prompt_form
+        evaluation = EvaluationSettings(
+            stage=stage,
+            slot=FULL_SLOT,
+            additive=settings.additive,
+            batch_size=1,
+            prompt_form=settings.prompt_form,
         )
-        print(f"{stage:>10}: {agent.answer(opened, question, settings)}")
+        print(f"{stage:>10}: {agent.answer(opened, question, evaluation)}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ import math
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
@@ -29,18 +29,19 @@ from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.vault import StoredShift
 from fedperfit.protocol.messages.settings import (
-    STAGES,
+    FULL_SLOT,
     EvaluationSettings,
     LayerGradientSettings,
     PairSettings,
     PersonalSettings,
+    Stage,
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import PromptForm
 from fedperfit.protocol.trust.release import Release
 
-SLOT = "full"
 _WAITING_TRAININGS = 4
 _WAITING_ANSWERS = 16
 _SALT_BYTES = 32
@@ -113,7 +114,7 @@ class Deployed:
         self, data: bytes, personal: PersonalSettings, training: TrainingSettings, alive: Alive
     ) -> Outcome:
         """Verify a release, keep it, and renew the personal shift on it."""
-        personal = replace(personal, slot=SLOT)
+        personal = personal.replace(slot=FULL_SLOT)
         with self._training("personalize", alive) as watch:
             release = self.releases.accept(data)
             self.agent.read()
@@ -141,7 +142,7 @@ class Deployed:
         """Answer the held-out questions at one stage of a release; metric sums."""
         release = self.releases.accept(data)
         with self._model.turn(self._wanted(alive)):
-            return self.agent.evaluate(release.to_bytes(), replace(settings, slot=SLOT))
+            return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
 
     # What the owner may ask.
 
@@ -178,11 +179,11 @@ class Deployed:
         """The answer to a question of the task, and the stage that answered."""
         with self._model.turn(self._wanted(alive)):
             stage = self._stage(stage)
-            if stage == "base":
+            if stage is Stage.BASE:
                 raise InputError("there is no release yet: generate answers from the base model alone")
             settings = EvaluationSettings(
                 stage=stage,
-                slot=SLOT,
+                slot=FULL_SLOT,
                 additive=self._personal().additive,
                 batch_size=1,
                 prompt_form=self._prompt_form(),
@@ -204,13 +205,13 @@ class Deployed:
 
     def state(self) -> State:
         """Release, personal shift, and what is being done; never waits for a turn."""
-        release, personal, stage, problem = None, None, "base", ""
+        release, personal, stage, problem = None, None, Stage.BASE, ""
         try:
             stage = self._stage("")
             release = self.releases.current()
-            if SLOT in self.agent.vault.slots():
-                personal, _ = self.agent.vault.open(SLOT)
-            self._stage("personal")
+            if FULL_SLOT in self.agent.vault.slots():
+                personal, _ = self.agent.vault.open(FULL_SLOT)
+            self._stage(Stage.PERSONAL)
             if release is not None and self.releases.expired(release):
                 problem = (
                     f"release {release.version} expired at {release.expires}: the cloud has not renewed it"
@@ -254,25 +255,25 @@ class Deployed:
     def _personal(self) -> PersonalSettings:
         """Of the personal shift in use."""
         rank, additive = 1, False
-        if SLOT in self.agent.vault.slots():
-            kept, _ = self.agent.vault.open(SLOT)
+        if FULL_SLOT in self.agent.vault.slots():
+            kept, _ = self.agent.vault.open(FULL_SLOT)
             rank, additive = kept.shape.rank, kept.belonging.additive
-        return PersonalSettings(rank=rank, additive=additive, slot=SLOT)
+        return PersonalSettings(rank=rank, additive=additive, slot=FULL_SLOT)
 
-    def _prompt_form(self) -> str:
-        if SLOT not in self.agent.vault.slots():
-            return "lamp"
-        kept, _ = self.agent.vault.open(SLOT)
-        return str(kept.account.training["prompt-form"])
+    def _prompt_form(self) -> PromptForm:
+        if FULL_SLOT not in self.agent.vault.slots():
+            return PromptForm.LAMP
+        kept, _ = self.agent.vault.open(FULL_SLOT)
+        return PromptForm(kept.account.training["prompt-form"])
 
-    def _stage(self, asked: str) -> str:
+    def _stage(self, asked: str) -> Stage:
         """The stage asked for; raises InputError saying why it is not there.
 
         Without one the furthest there is; where that is `personal`, the one that suits the person best.
         """
-        if asked and asked not in STAGES:
-            raise InputError(f"stage={asked!r}: expected one of {', '.join(STAGES)}")
-        wanted = [asked] if asked else list(reversed(STAGES))
+        if asked and asked not in list(Stage):
+            raise InputError(f"stage={asked!r}: expected one of {', '.join(Stage)}")
+        wanted = [Stage(asked)] if asked else list(reversed(Stage))
         for stage in wanted:
             try:
                 self._stack(stage)
@@ -282,29 +283,29 @@ class Deployed:
                     raise
         raise AssertionError
 
-    def _suiting(self, furthest: str) -> str:
-        if furthest != "personal":
+    def _suiting(self, furthest: Stage) -> Stage:
+        if furthest is not Stage.PERSONAL:
             return furthest
-        kept, _ = self.agent.vault.open(SLOT)
-        stage = kept.account.stage
-        stale = stage == "directions" and kept.account.version != self._current().version
+        kept, _ = self.agent.vault.open(FULL_SLOT)
+        stage = Stage(kept.account.stage)
+        stale = stage is Stage.DIRECTIONS and kept.account.version != self._current().version
         return furthest if stale else stage
 
-    def _edited(self, stage: str) -> AbstractContextManager[None]:
-        if stage == "base":
+    def _edited(self, stage: Stage) -> AbstractContextManager[None]:
+        if stage is Stage.BASE:
             return nullcontext()
         return self._open(self._current()).edited(self.agent.base, stage)
 
-    def _stack(self, stage: str) -> Stack:
-        if stage == "base":
+    def _stack(self, stage: Stage) -> Stack:
+        if stage is Stage.BASE:
             return Stack([], None, False)
         opened = self._open(self._current())
         frozen = [opened.frozen(self.agent.base)]
         opened.edit(stage)
-        if stage != "personal":
+        if stage is not Stage.PERSONAL:
             return Stack(frozen, None, False)
         personal = self._personal()
-        shift = self.agent.vault.load(SLOT, opened.belonging(personal.additive))
+        shift = self.agent.vault.load(FULL_SLOT, opened.belonging(personal.additive))
         return Stack(frozen, Slab.of([shift], self.agent.base.device), personal.additive)
 
 

@@ -10,10 +10,15 @@ releases/        verified releases
 sent.jsonl       every message that left this machine
 """
 
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
+
+from fedperfit.protocol.settings.base import Settings
+from fedperfit.protocol.settings.fields import BaseModelName, CacheSize, Device, Encoder, ModelType
+from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 
@@ -50,48 +55,41 @@ class Home:
         return self.folder / "sent.jsonl"
 
 
-@dataclass(frozen=True)
-class AgentSettings:
+class AgentSettings(Settings):
     """What an agent is started with; `agent.json`."""
 
-    base_model: str
-    """Folder, hub name, or `embedded`."""
-    release_key: str
-    """The cloud's public key: 64 hexadecimal digits."""
-    key: str = "file"
-    """How the vault's key is kept: file, passphrase or keyring."""
-    device: str = "auto"
-    dtype: str = "auto"
-    cache_gib: float = -1.0
-    """GiB kept of what the base model makes of items; -1 is a quarter of the memory."""
-    encoder: str = ""
-    """Sentence encoder (folder or hub name) that selects items for the group's directions; empty: the base
-    model."""
+    base_model: BaseModelName
+    release_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z"), Unit("64 hexadecimal digits")]
+    """Public key of the cloud that signs its releases."""
+    key: Annotated[
+        str, Field(pattern=r"^(file|passphrase|keyring)\z"), Unit("file, passphrase or keyring")
+    ] = "file"
+    """How the vault's key is kept."""
+    device: Device = "auto"
+    dtype: ModelType = "auto"
+    cache_gib: CacheSize = -1.0
+    encoder: Encoder = ""
     tcp: bool = False
     """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""
 
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{64}", self.release_key):
-            raise InputError("release-key: expected 64 hexadecimal digits")
-
     def write(self, home: Home) -> None:
         """Keep them in `home`."""
-        fields = {name.replace("_", "-"): value for name, value in asdict(self).items()}
-        write_json(home.folder / "agent.json", fields)
+        write_json(home.folder / "agent.json", self.to_flat())
 
 
 def read_settings(home: Home) -> AgentSettings:
-    """The settings in `home`; raises InputError when they are missing or malformed."""
+    """The settings in `home`.
+
+    Raises:
+        InputError: They are missing or malformed.
+    """
     path = home.folder / "agent.json"
     if not path.exists():
         raise InputError(f"{home.folder}: not a joined edge (no agent.json); see fedperfit-edge join")
-    fields = read_json(path)
-    kinds = {name: field.type for name, field in AgentSettings.__dataclass_fields__.items()}
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: not an object")
     try:
-        values = {key.replace("-", "_"): value for key, value in fields.items()}
-        for name, value in values.items():
-            if type(value) is not kinds[name]:
-                raise TypeError(name)
-        return AgentSettings(**values)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: {error.args[0] if error.args else 'not an object'} is wrong") from None
+        return AgentSettings.from_flat(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 
 from fedperfit.edge.web.owner import Owner
-from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.schema import owner_pb2
 
 SUITING = "fedperfit"
@@ -84,10 +84,10 @@ def router(owner: Owner) -> APIRouter:
 
 def _stages(state: dict[str, Any]) -> list[str]:
     return [
-        *["base"],
-        *(["collective"] if "release" in state else []),
-        *(["directions"] if state.get("release", {}).get("edited") else []),
-        *(["personal"] if "personal" in state and not _stale(state) else []),
+        *[Stage.BASE],
+        *([Stage.COLLECTIVE] if "release" in state else []),
+        *([Stage.DIRECTIONS] if state.get("release", {}).get("edited") else []),
+        *([Stage.PERSONAL] if "personal" in state and not _stale(state) else []),
     ]
 
 
@@ -109,7 +109,7 @@ def _asked(body: _Request) -> owner_pb2.GenerateRequest:
 async def _answer(
     owner: Owner, body: _Request, asked: owner_pb2.GenerateRequest, request: Request, *, chat: bool
 ) -> Response:
-    if body.model not in (SUITING, *(PREFIX + stage for stage in STAGES)):
+    if body.model not in (SUITING, *(PREFIX + stage for stage in Stage)):
         return failure(404, f"the model {body.model!r} does not exist")
     pieces = _until_stop(
         owner.generate(asked), [body.stop] if isinstance(body.stop, str) else body.stop or []

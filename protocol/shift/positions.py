@@ -2,10 +2,12 @@
 
 import re
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from fedperfit.protocol.system.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Positions:
         parts = [f"f{self.first}"] * bool(self.first) + [f"l{self.last}"] * bool(self.last)
         return "+".join(parts)
 
-    def mask(self, prompt: torch.Tensor) -> torch.Tensor:
+    def mask(self, prompt: "torch.Tensor") -> "torch.Tensor":
         """Mark the shifted positions of a padded batch.
 
         A prompt shorter than N + M is shifted once per token.

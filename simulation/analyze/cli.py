@@ -6,28 +6,27 @@ from typing import Annotated
 
 import typer
 
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.simulation.analyze.settings import AnalyzeSettings
 
 
 def analyze(
-    tasks: Annotated[str, typer.Option(help="LaMP tasks, separated by commas.")] = "LaMP_2M,LaMP_3",
-    base_model: Annotated[str, typer.Option(help="Folder, hub name, or `embedded`.")] = "embedded",
-    data: Annotated[
-        str, typer.Option(help="Folder with a task's LaMP files or one such folder per task, or `world`.")
-    ] = "world",
-    users: Annotated[int, typer.Option(help="Target users at most; no rank can be higher.")] = 24,
-    queries: Annotated[
-        int, typer.Option(help="Questions at most, over which a user's vector is a mean.")
-    ] = 8,
-    template: Annotated[
-        str,
-        typer.Option(help="How history is shown: `sentences`, LaMP's wording, or `pairs`, solved questions."),
-    ] = "sentences",
-    prompt_form: Annotated[str, typer.Option(help="`lamp`, the benchmark's questions, or `oppu`.")] = "lamp",
+    tasks: Annotated[str | None, setting_option(AnalyzeSettings, "tasks")] = None,
+    base_model: Annotated[str | None, setting_option(AnalyzeSettings, "base_model")] = None,
+    data: Annotated[str | None, setting_option(AnalyzeSettings, "data")] = None,
+    users: Annotated[int | None, setting_option(AnalyzeSettings, "users")] = None,
+    queries: Annotated[int | None, setting_option(AnalyzeSettings, "queries")] = None,
+    template: Annotated[str | None, setting_option(AnalyzeSettings, "template")] = None,
+    prompt_form: Annotated[str | None, setting_option(AnalyzeSettings, "prompt_form")] = None,
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the study; new by default: runs/analyze-TIME.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Annotated[str | None, setting_option(AnalyzeSettings, "device")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="world-history=32"))
+    ] = None,
 ) -> None:
     """See what users' histories do inside the model, layer by layer: delta-vectors.
 
@@ -39,18 +38,14 @@ def analyze(
     Example: fedperfit analyze --tasks LaMP_2N,LaMP_3 --data data --base-model FOLDER
     """
     from fedperfit.simulation.analyze.page import REPORT, conclusions, terminal_table
-    from fedperfit.simulation.analyze.settings import AnalyzeSettings
     from fedperfit.simulation.analyze.study import run_study
 
-    settings = AnalyzeSettings(
-        tasks=[word.strip() for word in tasks.split(",") if word.strip()],
-        base_model=base_model,
-        data=data,
-        device=device,
-        prompt_form=prompt_form,
-        template=template,
-        users=users,
-        queries=queries,
+    options = {
+        **{"tasks": tasks, "base_model": base_model, "data": data, "device": device},
+        **{"prompt_form": prompt_form, "template": template, "users": users, "queries": queries},
+    }
+    settings = AnalyzeSettings.from_flat(
+        parse_options(AnalyzeSettings, options) | parse_assignments(AnalyzeSettings, setting)
     )
     console = wide_console()
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()

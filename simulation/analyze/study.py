@@ -10,7 +10,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
-from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.analyze.findings import describe
 from fedperfit.simulation.analyze.page import write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
@@ -54,7 +54,7 @@ def run_study(
         context = MethodContext(
             base=base,
             task=everyone.task,
-            form=PromptForm(settings.prompt_form),
+            form=settings.prompt_form,
             seed=_SEED,
             items=ItemCache(base, 0),
             folder=folder,

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,7 +28,8 @@ from fedperfit.protocol.trust.signing import SigningKey
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.run.settings import RunSettings
-from fedperfit.simulation.world.build import WorldSize, write_world
+from fedperfit.simulation.world.build import write_world
+from fedperfit.simulation.world.settings import WorldSize
 
 _TASK = "LaMP_2M"
 ROUNDS = 4
@@ -59,12 +59,12 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
     header = ShiftHeader(settings.shape(card), _TASK, card.fingerprint, round=0)
     home = _person(folder, base_model)
     packed = pack(Shift.identity(header.shape, seed=0), header)
-    training = settings.training(personal=False)
+    training = settings.collective_training()
     with _agent(home) as bridge:
         _round(bridge, packed, training)
         staying = min(_seconds(lambda: _round(bridge, packed, training)) for _ in range(ROUNDS))
         idle = [_seconds(lambda: bridge.Status(bridge_pb2.StatusRequest())) for _ in range(_ASKED)]
-        long = bridge.Contribute.future(_request(packed, replace(training, epochs=100_000)))
+        long = bridge.Contribute.future(_request(packed, training.replace(epochs=100_000)))
         time.sleep(2)
         busy = [_seconds(lambda: bridge.Status(bridge_pb2.StatusRequest())) for _ in range(_ASKED)]
         if long.done():
@@ -88,7 +88,9 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
 
 def _person(folder: Path, base_model: str) -> Home:
     task = task_by_name(_TASK)
-    world = write_world(folder / "world", _TASK, WorldSize(1, 1, 1, 64, 1), seed=0)
+    world = write_world(
+        folder / "world", _TASK, WorldSize(others=1, targets=1, new=1, history=64, questions=1), seed=0
+    )
     data = open_lamp(world, task)
     home = Home(folder / "home")
     write_json_lines(home.folder / "history.jsonl", data.user("targets", data.users("targets")[0]).history)

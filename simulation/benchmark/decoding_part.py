@@ -37,7 +37,7 @@ def run(model: ModelSpec, task: str, threads: int, record: Record) -> list[dict[
         workload = Workload.of_task(task, users=1, items=1)
         prompt = torch.tensor([next(make_examples(base, workload))[0].prompt], device=base.device)
         shape = workload.settings.shape(base.card)
-        personal = replace(shape, rank=workload.settings.personal("full").rank)
+        personal = replace(shape, rank=workload.settings.personal().rank)
         shifts = [Shift.identity(shape, seed=0), Shift.identity(personal, seed=1)]
         stages = {"base model alone": [], "personal shift": [shift.to(base.device) for shift in shifts]}
         return {"rows": _measure(base, prompt, stages)}

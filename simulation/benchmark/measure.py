@@ -113,7 +113,7 @@ def _run(order: dict[str, Any]) -> Figures:
         settings=RunSettings.from_flat(order["settings"]),
     )
     base = make_base(ModelSpec(**order["model"]))
-    short = replace(workload, settings=replace(workload.settings, personal_epochs=1))
+    short = replace(workload, settings=workload.settings.replace(personal_epochs=1))
     first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
     contender(base, [first_batch], replace(short, users=1, items=len(first_batch)))
     cuda = base.device.type == "cuda"

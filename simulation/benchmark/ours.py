@@ -28,7 +28,7 @@ def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
         Bytes of one personal shift.
     """
     settings = workload.settings
-    training = settings.training(personal=True)
+    training = settings.personal_training()
     cache = ItemCache(base)
     jobs = (
         Job(_personal(base, workload, user), examples, order(workload, user))
@@ -92,7 +92,7 @@ def _personal(base: BaseModel, workload: Workload, user: int) -> PersonalShift:
 
 
 def _shape(base: BaseModel, workload: Workload) -> ShiftShape:
-    return replace(workload.settings.shape(base.card), rank=workload.settings.personal("full").rank)
+    return replace(workload.settings.shape(base.card), rank=workload.settings.personal().rank)
 
 
 def _bytes(base: BaseModel, workload: Workload) -> int:

@@ -92,7 +92,7 @@ def make_model(base: BaseModel, workload: Workload) -> Any:
         workload: Layers and rank.
     """
     library = required("pyreft")
-    rank = workload.settings.personal("full").rank
+    rank = workload.settings.personal().rank
     sizes = {"embed_dim": base.card.hidden_size, "low_rank_dimension": rank, "dtype": base.model.dtype}
     representations = [
         {

@@ -15,7 +15,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.files import mend_lines, read_json_lines
-from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import Method, lineage, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
@@ -93,7 +93,7 @@ class WorkerState:
         return MethodContext(
             base=self._items.base,
             task=task_by_name(task),
-            form=PromptForm(settings.prompt_form),
+            form=settings.prompt_form,
             seed=seed,
             items=self._items,
             folder=self.folder / "made",

@@ -3,58 +3,45 @@
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.compare.settings import CompareSettings
 
 if TYPE_CHECKING:
     from fedperfit.simulation.compare.study import Progress
 
 
 def compare(
-    tasks: Annotated[str, typer.Option(help="LaMP tasks, separated by commas.")] = "LaMP_2M",
-    base_model: Annotated[str, typer.Option(help="Folder, hub name, or `embedded`.")] = "embedded",
-    data: Annotated[
-        str, typer.Option(help="Folder with a task's LaMP files or one such folder per task, or `world`.")
-    ] = "world",
+    tasks: Annotated[str | None, setting_option(CompareSettings, "tasks")] = None,
+    base_model: Annotated[str | None, setting_option(CompareSettings, "base_model")] = None,
+    data: Annotated[str | None, setting_option(CompareSettings, "data")] = None,
     methods: Annotated[
-        str, typer.Option(help="Methods by name, separated by commas; all by default. See --list-methods.")
-    ] = "",
+        str | None,
+        typer.Option(help="Methods by name, separated by commas; all by default. See --list-methods."),
+    ] = None,
     method_file: Annotated[
         list[Path] | None, typer.Option(help="A Python file with a Method of your own; its rows join in.")
     ] = None,
-    users: Annotated[int, typer.Option(help="Target users at most.")] = 12,
-    others: Annotated[int, typer.Option(help="Other users at most: collective parts, validation.")] = 40,
-    seeds: Annotated[str, typer.Option(help="Of training, separated by commas; 0,1,2 by default.")] = "",
-    draws: Annotated[int, typer.Option(help="Random draws of hyper-parameters, for each method.")] = 20,
-    values_of: Annotated[
-        Path | None,
-        typer.Option(help="A comparison's folder: take the hyper-parameters it chose for these tasks."),
+    users: Annotated[int | None, setting_option(CompareSettings, "users")] = None,
+    others: Annotated[int | None, setting_option(CompareSettings, "others")] = None,
+    seeds: Annotated[str | None, setting_option(CompareSettings, "seeds")] = None,
+    draws: Annotated[int | None, setting_option(CompareSettings, "draws")] = None,
+    values_of: Annotated[Path | None, setting_option(CompareSettings, "values_of")] = None,
+    validation_users: Annotated[int | None, setting_option(CompareSettings, "validation_users")] = None,
+    history_lengths: Annotated[str | None, setting_option(CompareSettings, "history_lengths")] = None,
+    collective_sizes: Annotated[str | None, setting_option(CompareSettings, "collective_sizes")] = None,
+    curve_users: Annotated[int | None, setting_option(CompareSettings, "curve_users")] = None,
+    prompt_form: Annotated[str | None, setting_option(CompareSettings, "prompt_form")] = None,
+    encoder: Annotated[str | None, setting_option(CompareSettings, "encoder")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="world-history=32"))
     ] = None,
-    validation_users: Annotated[
-        int,
-        typer.Option(
-            help="Of the others, those the draws are scored on; 0 is as many as have 80 questions, or half."
-        ),
-    ] = 0,
-    history_lengths: Annotated[
-        str, typer.Option(help="Cold start: history items. `none` leaves this part out.")
-    ] = "0,1,2,4,8,16,32,64",
-    collective_sizes: Annotated[
-        str, typer.Option(help="Cold start: other users; all is added. `none` leaves this part out.")
-    ] = "10,20,50",
-    curve_users: Annotated[int, typer.Option(help="Target users of the cold-start curves.")] = 8,
-    prompt_form: Annotated[str, typer.Option(help="`lamp`, the benchmark's questions, or `oppu`.")] = "lamp",
-    encoder: Annotated[
-        str,
-        typer.Option(
-            help="Sentence encoder, a folder or hub name, for CHAMELEON's selection of items; by default the "
-            "base model."
-        ),
-    ] = "",
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-TIME.")
     ] = None,
@@ -64,7 +51,7 @@ def compare(
     workers: Annotated[
         int, typer.Option(help="Processes side by side; 0 is one per core that has room.")
     ] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    device: Annotated[str | None, setting_option(CompareSettings, "device")] = None,
     list_methods: Annotated[bool, typer.Option(help="List the methods and end.")] = False,
 ) -> None:
     """Compare methods of personalization on the same model, users, items and seeds.
@@ -78,7 +65,6 @@ def compare(
     from fedperfit.protocol.tasks import task_by_name
     from fedperfit.simulation.compare.method import registry
     from fedperfit.simulation.compare.page import REPORT, standing, terminal_table
-    from fedperfit.simulation.compare.settings import CompareSettings
     from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
@@ -87,36 +73,29 @@ def compare(
         for name, method in registry(files).items():
             console.print(f"[bold]{name}[/bold]  {method.title}")
         return
+    options: dict[str, Any] = {
+        **{"tasks": tasks, "methods": methods, "base_model": base_model, "data": data, "encoder": encoder},
+        **{"device": device, "prompt_form": prompt_form, "seeds": seeds, "draws": draws},
+        **{"validation_users": validation_users, "others": others, "users": users},
+        **{"history_lengths": history_lengths, "collective_sizes": collective_sizes},
+        **{"curve_users": curve_users, "values_of": str(values_of.resolve()) if values_of else None},
+        "method_files": [str(path) for path in files],
+    }
+    given = parse_options(CompareSettings, options) | parse_assignments(CompareSettings, setting)
     if resume:
         if run_dir is None or not (run_dir / SETTINGS).exists():
             raise InputError("--resume needs --run-dir, the folder of a comparison that was begun")
         folder = run_dir
-        if methods or seeds:
-            extend(folder, _words(methods), _numbers("seeds", seeds))
+        if "methods" in given or "seeds" in given:
+            extend(folder, given.get("methods", []), given.get("seeds", []))
     else:
         folder = run_dir or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
         found = registry(files)
-        named = _words(tasks)
-        suiting = [n for n, m in found.items() if any(m.suits(task_by_name(task)) for task in named)]
-        settings = CompareSettings(
-            tasks=named,
-            methods=_words(methods) or suiting,
-            method_files=[str(path) for path in files],
-            base_model=base_model,
-            data=data,
-            encoder=encoder,
-            device=device,
-            prompt_form=prompt_form,
-            seeds=_numbers("seeds", seeds or "0,1,2"),
-            draws=draws,
-            values_of=str(values_of.resolve()) if values_of else "",
-            validation_users=validation_users,
-            others=others,
-            users=users,
-            history_lengths=_numbers("history-lengths", history_lengths),
-            collective_sizes=_numbers("collective-sizes", collective_sizes),
-            curve_users=curve_users,
-        )
+        settings = CompareSettings.from_flat({"methods": list(found), **given})
+        if "methods" not in given:
+            named = [task_by_name(task) for task in settings.tasks]
+            suiting = [name for name, method in found.items() if any(map(method.suits, named))]
+            settings = settings.replace(methods=suiting)
         begin(folder, settings)
     folder = folder.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -153,17 +132,3 @@ def _line(progress: "Progress") -> str:
     about = "" if left is None else f", about {left / 60:.0f} min left"
     passed = (time.monotonic() - progress.started) / 60
     return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(name: str, text: str) -> list[int]:
-    """Raises InputError for what is no list of whole numbers."""
-    if text.strip() == "none":
-        return []
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError:
-        raise InputError(f"{name}={text!r}: expected whole numbers separated by commas") from None

@@ -3,13 +3,13 @@
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
@@ -209,8 +209,7 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
         InputError: A method is unknown.
     """
     settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
-    more = replace(
-        settings,
+    more = settings.replace(
         methods=list(dict.fromkeys([*settings.methods, *methods])),
         seeds=list(dict.fromkeys([*settings.seeds, *seeds])),
     )
@@ -226,7 +225,7 @@ def _take_values(state: WorkerState, source: Path) -> None:
     for name in ("base_model", "data", "draws", "prompt_form", "encoder"):
         there, here = getattr(theirs, name), getattr(ours, name)
         if there != here:
-            raise InputError(f"{source}: its {name.replace('_', '-')} is {there!r}, here it is {here!r}")
+            raise InputError(f"{source}: its {key_of(name)} is {there!r}, here it is {here!r}")
     source_state = WorkerState(source, theirs)
     finished = [unit for unit in plan(state) if unit.kind == SEARCH and not source_state.left(unit)]
     if not finished:

@@ -18,7 +18,8 @@ from fedperfit.protocol.tasks import AnswerKind, task_by_name
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
-from fedperfit.simulation.world.build import WORLD, WorldSize, write_world
+from fedperfit.simulation.world.build import WORLD, write_world
+from fedperfit.simulation.world.settings import WorldSize
 
 data_app = typer.Typer(
     no_args_is_help=True,

@@ -10,7 +10,8 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp import User, open_lamp
-from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, WorldSize, write_world
+from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, write_world
+from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
 
 ENOUGH_QUESTIONS = 80
 """Questions of all validating users together that suffice to choose hyper-parameters."""
@@ -73,16 +74,6 @@ class Participants:
                 validating.append(_held_out(self.task, history, questions))
         chosen = {target.history.name for target in validating}
         return [other for other in self.others if other.name not in chosen], validating
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParticipantCounts:
-    """Numbers of users, and for the synthetic world the number of items each has."""
-
-    others: int
-    targets: int
-    world_history: int
-    world_questions: int
 
 
 def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -> Participants:

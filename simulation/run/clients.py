@@ -12,7 +12,8 @@ from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.client_app import AGENT, CLIENTS
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
-from fedperfit.simulation.world.build import BOUNDS, NEW_USERS, WORLD, WorldSize, write_world
+from fedperfit.simulation.world.build import BOUNDS, NEW_USERS, WORLD, write_world
+from fedperfit.simulation.world.settings import WorldSize
 
 ROSTER = Path(CLIENTS) / "roster.json"
 """File in the run folder that says which user each client is."""

@@ -32,7 +32,7 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return {}
     card = read_json(folder / "card.json")
     training = by_phase.get("train", [])
-    own = job.personal("full").rank
+    own = job.personal().rank
     width = BYTES[job.transport_dtype]
     payloads = [entry.payload for entry in training if entry.payload]
     return {

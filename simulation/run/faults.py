@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Mapping
+from typing import get_args
 
 import torch
 from flwr.app import Array, ArrayRecord, Error, Message
@@ -11,10 +12,11 @@ from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, SHIFT_KEY, SHIFT_R
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import NODE_UNAVAILABLE, InProcessGrid, set_reply_to
+from fedperfit.simulation.run.settings import Attack
 
-_SINGLE_ATTACKS = ("sign-flip", "scale", "nans", "constant")
-ATTACKS = (*_SINGLE_ATTACKS, "mixed")
+ATTACKS: tuple[str, ...] = get_args(Attack)
 """Attacks by name; `mixed` gives each malicious client one of the others in turn."""
+_SINGLE_ATTACKS = tuple(attack for attack in ATTACKS if attack != "mixed")
 _SCALE = 100.0
 """Factor of the change under the attack `scale`."""
 

@@ -1,58 +1,79 @@
 """The settings of one simulated run: those of the job, and who takes part."""
 
-from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
 
 from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.protocol.settings.fields import (
+    CacheSize,
+    Device,
+    Encoder,
+    Epochs,
+    Items,
+    LearningRate,
+    ModelType,
+)
+from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.run.faults import ATTACKS
+from fedperfit.simulation.world.settings import (
+    DataPlace,
+    HistoryLengths,
+    NewUsers,
+    Others,
+    Targets,
+    WorldHistory,
+    WorldQuestions,
+)
+
+Attack = Literal["sign-flip", "scale", "nans", "constant", "mixed"]
+"""What liars send in place of their update (`simulation.run.faults`)."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class RunSettings(JobSettings):
-    """One run; the keys of a preset are these names with hyphens."""
+    """One simulated run; a preset's keys are these."""
 
-    data: str
-    """Folder with the task's LaMP files, or `world`."""
-    device: str = "auto"
-    dtype: str = "auto"
-    """Of the base model: auto, float32 or bfloat16."""
-    cache_gib: float = -1.0
-    """GiB a process keeps of what the base model makes of items; -1 is a quarter of the memory, 0 nothing."""
-    encoder: str = ""
-    """Sentence encoder (folder or hub name) that selects items for directions; empty: the base model."""
+    data: DataPlace
+    device: Device = "auto"
+    dtype: ModelType = "auto"
+    cache_gib: CacheSize = -1.0
+    encoder: Encoder = ""
     share_metrics: bool = True
-    """What the simulated owners allow; without it there is nothing to report."""
-    others: int = 40
-    """Users that train the collective shift: of the world this many, of real data at most this many."""
-    targets: int = 24
-    new: int = 24
-    """New users for cold start; real data without such a group uses the targets."""
-    world_history: int = 64
-    world_questions: int = 20
-    history_lengths: list[int]
-    """Cold start by history length; empty for none."""
-    collective_sizes: list[int]
-    """Cold start by number of collective clients, two at least with `warm_start`; empty for none."""
-    collective_study_items: int = 16
-    """History items of a new user in the study by number of collective clients."""
-    bootstrap_samples: int = 2000
-    dropout: float = 0.0
+    """Whether the simulated owners send sums of losses and scores, without which nothing is reported."""
+    others: Others = 40
+    targets: Targets = 24
+    new: NewUsers = 24
+    world_history: WorldHistory = 64
+    world_questions: WorldQuestions = 20
+    history_lengths: HistoryLengths
+    collective_sizes: list[Annotated[int, Field(ge=1), Unit("clients")]]
+    """Numbers of collective clients at which cold start is measured; an empty list leaves it out."""
+    collective_study_items: Items = 16
+    """A new user's latest items in the study by number of collective clients; 0 is all."""
+    bootstrap_samples: Annotated[int, Field(ge=1), Unit("samples")] = 2000
+    """Samples of users behind every interval."""
+    dropout: Annotated[float, Field(ge=0, lt=1), Unit("share")] = 0.0
     """Share of the clients asked that are lost in each round."""
-    malicious: float = 0.0
+    malicious: Annotated[float, Field(ge=0, lt=1), Unit("share")] = 0.0
     """Share of the others that lie in every round."""
-    attack: str = "sign-flip"
+    attack: Attack = "sign-flip"
     """What liars send: `sign-flip`, `scale` (100 times the change), `nans`, `constant`, or `mixed`."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("others", "targets", "new", "world_history", "world_questions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        for name in ("dropout", "malicious"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be in 0..1")
-        if self.attack not in ATTACKS:
-            raise InputError(f"attack={self.attack!r}: expected one of {', '.join(ATTACKS)}")
-        for name, least in (("history_lengths", 0), ("collective_sizes", 2 if self.warm_start else 1)):
-            if any(value < least for value in getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)}: values must be at least {least}")
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        if self.warm_start and 1 in self.collective_sizes:
+            raise InputError(
+                f"collective-sizes={self.collective_sizes}: expected at least 2 clients each with warm-start"
+            )
+        return self
+
+
+class TuneSettings(RunSettings):
+    """A run's settings, and what is tried for its personal shifts."""
+
+    rates: Annotated[list[LearningRate], Field(min_length=1)] = [1e-3, 2e-3, 5e-3, 1e-2]
+    """Peak learning rates to try."""
+    epochs: Annotated[list[Epochs], Field(min_length=1)] = [4, 6]
+    """Numbers of epochs to try with each of them."""
+    users: Annotated[int, Field(ge=1), Unit("users")] = 8
+    """Others to validate on, at most; no target user's question takes part."""

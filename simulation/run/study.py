@@ -7,6 +7,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedperfit.cloud.job.job import Job, Progress
+from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
@@ -51,7 +52,7 @@ class Study(Job):
         packed = self.packed(shift)
         self.personalize("personalize", targets, packed)
         for stage in self.stages:
-            payload = release if stage == "directions" else packed
+            payload = release if stage is Stage.DIRECTIONS else packed
             self.evaluate(f"evaluate-{stage}", targets, payload, stage)
         newcomers = new or targets
         self._history_study(newcomers, packed)
@@ -74,7 +75,7 @@ class Study(Job):
             slot = f"history-{length}"
             if length:
                 self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=length)
-            self.evaluate(slot, clients, packed, "personal" if length else "collective", slot=slot)
+            self.evaluate(slot, clients, packed, Stage.PERSONAL if length else Stage.COLLECTIVE, slot=slot)
 
     def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
         """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others."""
@@ -86,6 +87,6 @@ class Study(Job):
             if size < len(others):
                 _, shift = self.train(f"{slot}-train", others[:size])
             packed = self.packed(shift)
-            self.evaluate(slot, clients, packed, "collective", slot=slot)
+            self.evaluate(slot, clients, packed, Stage.COLLECTIVE, slot=slot)
             self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=items)
-            self.evaluate(f"{slot}-personal", clients, packed, "personal", slot=slot)
+            self.evaluate(f"{slot}-personal", clients, packed, Stage.PERSONAL, slot=slot)

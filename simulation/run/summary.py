@@ -7,7 +7,7 @@ import numpy as np
 
 from fedperfit.cloud.job.settings import SELECTION, read_settled
 from fedperfit.edge.engine.scoring import score
-from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, MAIN, Bootstrap, Phase, Sample
@@ -30,7 +30,7 @@ def summarise(folder: Path) -> dict[str, Any]:
         if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
     }
     samples = {phase: sample for phase, sample in samples.items() if sample.users}
-    stages = {stage: samples[f"evaluate-{stage}"] for stage in STAGES if f"evaluate-{stage}" in samples}
+    stages = {stage.value: samples[f"evaluate-{stage}"] for stage in Stage if f"evaluate-{stage}" in samples}
     summary: dict[str, Any] = {
         "task": task.name,
         "main": main,

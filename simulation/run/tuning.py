@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from fedperfit.edge.agent.agent import Agent, Outcome, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
 from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
@@ -19,7 +20,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
-from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.run.settings import RunSettings, TuneSettings
 
 VALIDATION_SHARE = 0.25
 """Share of a history, its latest items, that becomes questions."""
@@ -37,14 +38,11 @@ class Trial:
     """Score without a personal shift."""
 
 
-def tune(settings: RunSettings, rates: list[float], epochs: list[int], users: int) -> Iterator[Trial]:
-    """Try every rate with every number of epochs.
+def tune(settings: TuneSettings) -> Iterator[Trial]:
+    """Try every rate with every number of epochs, on the first others of the run's data.
 
     Args:
-        settings: Settings of the run to tune for.
-        rates: Learning rates.
-        epochs: Numbers of epochs.
-        users: Others to validate on at most, the first of the run's data.
+        settings: Settings of the run to tune for, and what to try.
 
     Raises:
         InputError: Data is missing or broken, or a history cannot be fitted.
@@ -56,19 +54,19 @@ def tune(settings: RunSettings, rates: list[float], epochs: list[int], users: in
     with TemporaryDirectory() as name:
         folder = Path(name)
         roster = prepare_clients(settings, folder)
-        others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS][:users]
+        others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS]
         items = ItemCache(base)
         agents = []
-        for index in others:
+        for index in others[: settings.users]:
             _hold_out(folder / CLIENTS / str(index))
             agents.append(Agent(folder / CLIENTS / str(index), base, items))
-        without = _score(agents, packed, settings, "collective")
-        for count in epochs:
-            for rate in rates:
-                training = replace(settings.training(personal=True), learning_rate=rate, epochs=count)
+        without = _score(agents, packed, settings, Stage.COLLECTIVE)
+        for count in settings.epochs:
+            for rate in settings.rates:
+                training = settings.personal_training().replace(learning_rate=rate, epochs=count)
                 fits = personalize(agents, packed, settings.personal("tuning"), training, items)
                 _succeeded(fits)
-                yield Trial(rate, count, _score(agents, packed, settings, "personal"), without)
+                yield Trial(rate, count, _score(agents, packed, settings, Stage.PERSONAL), without)
 
 
 def _hold_out(folder: Path) -> None:
@@ -86,7 +84,7 @@ def _question(task: Task, item: dict[str, object]) -> str:
     return task.instruction + str(item[task.field])
 
 
-def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: str) -> float:
+def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: Stage) -> float:
     outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].items))
     key = "rouge-1" if agents[0].history.task.kind is AnswerKind.TEXT else "correct"
     total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))

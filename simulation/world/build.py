@@ -15,6 +15,7 @@ from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
 from fedperfit.simulation.world.headlines import Headlines
 from fedperfit.simulation.world.rating import Rating
+from fedperfit.simulation.world.settings import WorldSize
 from fedperfit.simulation.world.tagging import Tagging
 from fedperfit.simulation.world.world_task import WorldTask
 
@@ -26,31 +27,6 @@ NEW_USERS = "new-users"
 """Folder inside a task's folder with the new users, in the same layout."""
 BOUNDS = "bounds.json"
 """File with the gold and the two best answers of every question, per user."""
-
-
-@dataclass(frozen=True)
-class WorldSize:
-    """Numbers of users and items in the world.
-
-    Raises:
-        InputError: A number is below 1.
-    """
-
-    others: int = 40
-    """Users whose data train the collective shift."""
-    targets: int = 24
-    """Users who fit personal shifts."""
-    new: int = 24
-    """Users who join after training, for the cold-start study."""
-    history: int = 64
-    """History items per user."""
-    questions: int = 20
-    """Questions per target or new user; others have a quarter as many."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value < 1:
-                raise InputError(f"{name}={value}: the world needs at least 1")
 
 
 @dataclass

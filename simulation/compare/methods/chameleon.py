@@ -7,7 +7,8 @@ from safetensors.torch import load, save
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
-from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states, selected
+from fedperfit.edge.chameleon.pairs import Reader, preference_states, selected
+from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.simulation.compare.context import people_digest
 from fedperfit.simulation.compare.method import Family, Method

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, init
+from fedperfit.cloud.deployment.home import CloudHome, init
 from fedperfit.cloud.deployment.up import up
 from fedperfit.protocol.system.flower import free_ports
 
@@ -26,7 +26,7 @@ SMALL: dict[str, object] = {
 }
 
 
-def make_cloud(folder: Path, **changed: object) -> tuple[CloudHome, CloudSettings]:
+def make_cloud(folder: Path, **changed: object) -> tuple[CloudHome]:
     port, superlink = free_ports(2)
     home = CloudHome(folder)
     places = {"host": "127.0.0.1", "port": port, "superlink-port": superlink}

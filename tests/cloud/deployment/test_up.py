@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running, trusting
 
 from fedperfit.cloud.deployment.enrolment import enroll, enrolled, unenroll
-from fedperfit.cloud.deployment.home import CloudHome, CloudSettings, init, read_cloud
+from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
+from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import processes, up
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic

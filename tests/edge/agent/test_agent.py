@@ -34,7 +34,7 @@ def test_contribute_trains_the_collective_shift(agent, packed, header, training)
 
 def test_personalize_raises_the_score_of_a_fitted_user(tmp_path, base, packed, personal, training):
     agent = Agent(write_client(tmp_path / "client", items=48, questions=40), base)
-    outcome = agent.personalize(packed, personal, replace(training, epochs=6))
+    outcome = agent.personalize(packed, personal, training.replace(epochs=6))
     assert outcome.items == 48
     before = agent.evaluate(packed, evaluation("collective"))
     after = agent.evaluate(packed, evaluation("personal"))
@@ -61,7 +61,7 @@ def test_the_questions_are_never_trained_on(tmp_path, base, packed, personal, tr
 
 def test_max_items_takes_the_latest(tmp_path, base, packed, personal, training):
     agent = Agent(write_client(tmp_path / "all"), base)
-    assert agent.personalize(packed, personal, replace(training, max_items=5)).items == 5
+    assert agent.personalize(packed, personal, training.replace(max_items=5)).items == 5
     latest = tmp_path / "latest"
     write_client(latest)
     lines = (latest / "history.jsonl").read_text().splitlines()

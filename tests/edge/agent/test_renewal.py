@@ -64,7 +64,7 @@ def test_what_validates_better_goes_on(agent, base, header):
     learned = agent.vault.open("full")[1]
     assert not torch.equal(learned.W, before.W)
     near, next_ = opened(base, header, strength=0.01), opened(base, header, seed=3, strength=0.01)
-    hardly = replace(TRAINING, learning_rate=1e-6)
+    hardly = TRAINING.replace(learning_rate=1e-6)
     _, origin = renew(agent, near, 2, PERSONAL, hardly)
     assert origin == "carried over"
     kept, shift = agent.vault.open("full")

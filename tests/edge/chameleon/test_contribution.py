@@ -9,8 +9,7 @@ from tests.edge.edge_clients import write_client
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.statistics import TooFewPairs
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
-from fedperfit.edge.chameleon.pairs import PairSource
-from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PAIR_SOURCES, PairSettings
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PairSettings
 from fedperfit.protocol.messages.statistics import View, moments_from_bytes, to_bytes
 from fedperfit.protocol.shift.probe import Frame
 from fedperfit.protocol.system.errors import InputError
@@ -78,7 +77,3 @@ def test_what_does_not_fit_is_refused(agents, changed, reason):
     memory = Memory()
     with pytest.raises(InputError, match=reason):
         probe(agents[0], SETTINGS, Probing(**{**vars(asked(agents, memory)), **changed}), memory)
-
-
-def test_the_settings_know_the_sources_there_are():
-    assert sorted(PAIR_SOURCES) == sorted(PairSource)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states, representative, selected
+from fedperfit.edge.chameleon.pairs import Reader, preference_states, representative, selected
 from fedperfit.edge.chameleon.prompts import WORDINGS, Agent, insight_prompt, output_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
+from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.tasks import TASKS, PromptForm
 

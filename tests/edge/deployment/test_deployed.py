@@ -16,7 +16,7 @@ from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.fair_lock import Busy
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.engine.slab import Slab
-from fedperfit.protocol.messages.settings import STAGES
+from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
@@ -49,7 +49,7 @@ def personalize(release, **changed):
     return bridge_pb2.PersonalizeRequest(
         release=release.to_bytes(),
         personal=bridge_pb2.Personal(**vars(PERSONAL)),
-        training=bridge_pb2.Training(**vars(replace(TRAINING, **changed))),
+        training=bridge_pb2.Training(**vars(TRAINING.replace(**changed))),
     )
 
 
@@ -141,7 +141,7 @@ def test_generate_streams_what_it_would_answer_whole(stubs, edge, header):
     bridge.Personalize(personalize(release, epochs=8))
     prompt = "a quiet story about the sea"
     texts = {}
-    for stage in STAGES:
+    for stage in Stage:
         text, last = generated(owner, prompt=prompt, stage=stage, max_new_tokens=12)
         again, _ = generated(
             owner, turns=[owner_pb2.Turn(role="user", text=prompt)], stage=stage, max_new_tokens=12
@@ -206,17 +206,17 @@ def test_what_suits_the_person_best_answers_and_says_so(stubs, header, stage, mo
     bridge, owner = stubs
     (release,) = releases(header, 1, group(header))
     assert owner.Explain(owner_pb2.ExplainRequest()).stage == "base"
-    each = {name: torch.full((4,), 2.0 - (name == stage)) for name in STAGES[1:]}
+    each = {name: torch.full((4,), 2.0 - (name == stage)) for name in list(Stage)[1:]}
     monkeypatch.setattr("fedperfit.edge.agent.choice._judged", lambda *asked: each)
     bridge.Personalize(personalize(release))
     told = owner.Explain(owner_pb2.ExplainRequest())
     assert told.stage == stage
     assert {judged.stage: judged.loss for judged in told.personal.judged} == {
-        name: 2.0 - (name == stage) for name in STAGES[1:]
+        name: 2.0 - (name == stage) for name in list(Stage)[1:]
     }
     text, last = generated(owner, prompt="a film", max_new_tokens=8)
     assert last.stage == stage
-    for other in STAGES:
+    for other in Stage:
         asked = generated(owner, prompt="a film", max_new_tokens=8, stage=other)
         assert asked[1].stage == other
         assert other != stage or asked[0] == text

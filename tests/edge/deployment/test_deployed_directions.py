@@ -15,11 +15,11 @@ from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.edge import client_app as bridge
 from fedperfit.edge.agent.agent import OpenedRelease
-from fedperfit.edge.chameleon.pairs import PairSource, Reader, preference_states
+from fedperfit.edge.chameleon.pairs import Reader, preference_states
 from fedperfit.edge.chameleon.states import tokenize
 from fedperfit.edge.deployment.server import serving
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.messages.settings import ROWS, PairSettings
+from fedperfit.protocol.messages.settings import ROWS, PairSettings, PairSource
 from fedperfit.protocol.messages.statistics import View, moments_from_bytes, sums_from_bytes, to_bytes
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc

@@ -52,7 +52,7 @@ def test_users_side_by_side_end_where_each_would_alone(
 ):
     """Against recomputing everything, torch's AdamW and its clipping, one user at a time."""
     base = precise
-    training = replace(training, learning_rate=1e-3, batch_size=3, clip_norm=clip)
+    training = training.replace(learning_rate=1e-3, batch_size=3, clip_norm=clip)
     draw = random.Random(seed)
     sizes = [draw.randint(1, 8) for _ in range(draw.randint(1, 4))]
     together, alone = (jobs_of(shape, sizes, positions=positions) for _ in range(2))
@@ -69,7 +69,7 @@ def test_users_side_by_side_end_where_each_would_alone(
 
 
 def test_a_user_in_a_cohort_of_64_ends_where_it_would_alone(base, shape, training, cache):
-    training = replace(training, learning_rate=1e-3, batch_size=4, clip_norm=0.05)
+    training = training.replace(learning_rate=1e-3, batch_size=4, clip_norm=0.05)
     sizes = [1 + n % 7 for n in range(64)]
     together, alone = jobs_of(shape, sizes), jobs_of(shape, sizes)
     fits = fit(together, training, cache)

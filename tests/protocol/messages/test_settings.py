@@ -1,8 +1,7 @@
-import dataclasses
-
 import pytest
 
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, TrainingSettings
+from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
 
 GOOD = [
@@ -19,8 +18,8 @@ GOOD = [
     PersonalSettings(rank=4, additive=True, slot="history-16"),
     EvaluationSettings(stage="personal", slot="full", additive=False, batch_size=16, prompt_form="lamp"),
 ]
-FIELDS = [(settings, field) for settings in GOOD for field in dataclasses.fields(settings)]
-ids = [f"{type(settings).__name__}.{field.name}" for settings, field in FIELDS]
+FIELDS = [(settings, field) for settings in GOOD for field in type(settings).model_fields]
+ids = [f"{type(settings).__name__}.{field}" for settings, field in FIELDS]
 
 
 @pytest.mark.parametrize("settings", GOOD)
@@ -33,7 +32,7 @@ def test_round_trip_beside_other_keys(settings):
 @pytest.mark.parametrize(("settings", "field"), FIELDS, ids=ids)
 def test_missing_key_is_named(settings, field):
     config = settings.to_config()
-    key = field.name.replace("_", "-")
+    key = key_of(field)
     del config[key]
     with pytest.raises(InputError, match=f"settings lack '{key}'"):
         type(settings).from_config(config)
@@ -42,10 +41,11 @@ def test_missing_key_is_named(settings, field):
 @pytest.mark.parametrize(("settings", "field"), FIELDS, ids=ids)
 @pytest.mark.parametrize("value", [True, 1, 1.5, "x", b"x", None, [1], {}], ids=repr)
 def test_wrong_type_is_named(settings, field, value):
-    if type(value) is field.type or (field.type is float and type(value) is int):
+    right = type(getattr(settings, field))
+    if type(value) is right or (right is float and type(value) is int) or (field == "slot" and value == "x"):
         return
-    key = field.name.replace("_", "-")
-    with pytest.raises(InputError, match=f"{key}=.*expected {field.type.__name__}"):
+    key = key_of(field)
+    with pytest.raises(InputError, match=f"{key}=.*: expected "):
         type(settings).from_config({**settings.to_config(), key: value})
 
 
@@ -73,6 +73,6 @@ OUT_OF_RANGE = [
 
 @pytest.mark.parametrize(("settings", "name", "value"), OUT_OF_RANGE)
 def test_out_of_range_is_one_line_naming_the_setting(settings, name, value):
-    with pytest.raises(InputError, match=f"{name}=") as caught:
-        dataclasses.replace(settings, **{name: value})
+    with pytest.raises(InputError, match=f"{key_of(name)}=") as caught:
+        settings.replace(**{name: value})
     assert "\n" not in str(caught.value)

@@ -3,7 +3,6 @@
 import atexit
 import shutil
 import tempfile
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -99,4 +98,4 @@ def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int],
 
 def with_batch(settings: CompareSettings, size: int) -> CompareSettings:
     """Return the settings with another number of questions answered at once."""
-    return replace(settings, answer_batch=size)
+    return settings.replace(answer_batch=size)

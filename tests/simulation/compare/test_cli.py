@@ -16,7 +16,8 @@ from fedperfit.protocol.system.files import read_json, read_json_lines
 from fedperfit.simulation.compare.cells import MAIN, WorkUnit
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import Progress, begin, run_comparison
-from fedperfit.simulation.data.participants import ParticipantCounts, participants
+from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.world.settings import ParticipantCounts
 
 FAST = (
     *("--methods", "base,majority-user,perfit-stage1", "--users", "2", "--others", "7", "--draws", "2"),
@@ -93,13 +94,16 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
         (["--tasks", "LaMP_9"], "unknown task"),
         (["--tasks", "LaMP_2N"], "the world has no task"),
         (["--methods", "base,nothing"], "unknown method 'nothing'"),
-        (["--seeds", "a"], "seeds='a'"),
+        (["--seeds", "a"], "seeds=['a']: expected a list of at least one, each a whole"),
         (["--seeds", "1,1"], "each once"),
         (["--users", "0"], "users=0"),
         (["--others", "1"], "too few to validate"),
         (["--validation-users", "40"], "too few to validate"),
         (["--data", "nowhere"], "nowhere"),
-        (["--history-lengths", "-1"], "must be at least 0"),
+        (
+            ["--history-lengths", "-1"],
+            "history-lengths=[-1]: expected a list",
+        ),
         (["--resume"], "--resume needs --run-dir"),
         (["--prompt-form", "other"], "expected lamp or oppu"),
         (["--tasks", "LaMP_4", "--methods", "majority-user"], "none of the methods"),
@@ -224,7 +228,7 @@ def test_real_data_may_be_a_folder_per_task(tmp_path):
 def test_settings_go_to_a_file_and_back(tmp_path):
     state = started(tmp_path / "run", methods=["base"])
     assert CompareSettings.from_flat(read_json(state.folder / "settings.json")) == state.settings
-    with pytest.raises(InputError, match="another version"):
+    with pytest.raises(InputError, match="unknown setting 'surprise'"):
         CompareSettings.from_flat({"surprise": 1})
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedperfit.protocol.model.base_model import EMBEDDED, BaseModelCard, read_card
-from fedperfit.protocol.presets import parse_overrides, preset_names
+from fedperfit.protocol.presets import preset_names
+from fedperfit.protocol.settings.assignments import parse_assignments
 from fedperfit.protocol.shift.selection import SHARE, LayerGradient, least_rank
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.run.settings import RunSettings
@@ -34,7 +35,7 @@ def test_paper_values(name):
     layers, collective, personal = PAPER[name]
     shape = settings.shape(CARD)
     assert (shape.layers, shape.rank, settings.personal_rank) == (layers, collective, personal)
-    training = settings.training(personal=True)
+    training = settings.personal_training()
     assert (training.learning_rate, training.weight_decay, training.clip_norm) == (1e-4, 1e-2, 0.3)
 
 
@@ -46,16 +47,19 @@ def test_layers_scale_by_depth():
 
 
 def test_overrides_are_toml_values():
-    values = parse_overrides(["rounds=3", "task=LaMP_3", "layers=[1, 2]", "additive=true", "positions=f7+l7"])
+    values = parse_assignments(
+        RunSettings, ["rounds=3", "task=LaMP_3", "layers=1,2", "additive=true", "positions=f7+l7", "data=3"]
+    )
     assert values == {
         "rounds": 3,
         "task": "LaMP_3",
         "layers": [1, 2],
         "additive": True,
         "positions": "f7+l7",
+        "data": "3",
     }
     with pytest.raises(InputError, match="key=value"):
-        parse_overrides(["rounds"])
+        parse_assignments(RunSettings, ["rounds"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +101,7 @@ OPEN = {"layers": "auto", "collective-rank": "auto", "personal-rank": "auto"}
 def test_what_is_still_to_be_chosen_is_told_in_one_line(key):
     settings = RunSettings.read("quickstart", {key: "auto"})
     assert settings.open
-    with pytest.raises(InputError, match=f"{key.replace('-', '_')}=auto: chosen in a run") as caught:
+    with pytest.raises(InputError, match=f"{key}=auto: chosen in a run") as caught:
         settings.shape(CARD)
     assert "\n" not in str(caught.value)
 
@@ -129,5 +133,5 @@ def test_only_what_is_open_is_chosen(given):
     assert settled.shape(CARD).rank == given.get(
         "collective-rank", least_rank(layer_gradients, (30, 31), SHARE)
     )
-    assert settled.personal("full").rank <= settled.shape(CARD).rank
+    assert settled.personal().rank <= settled.shape(CARD).rank
     assert RunSettings.from_flat(settled.to_flat()) == settled

@@ -1,0 +1,104 @@
+"""Settings that several groups have: type, bounds, unit and meaning, stated once."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.tasks import PromptForm, task_by_name
+
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
+
+
+def _task(name: str) -> str:
+    task_by_name(name)
+    return name
+
+
+def _positions(text: str) -> str:
+    Positions.parse(text)
+    return text
+
+
+TaskName = Annotated[
+    str, AfterValidator(_task), Unit("LaMP task"), Field(description="LaMP task, e.g. LaMP_2M.")
+]
+TaskNames = Annotated[
+    list[Annotated[str, AfterValidator(_task)]],
+    Unit("LaMP tasks"),
+    Field(min_length=1, description="LaMP tasks, each with a part of its own in the report."),
+]
+BaseModelName = Annotated[
+    str,
+    Unit("folder or hub name"),
+    Field(description="Base model: a folder, a hub name, or `embedded`, the model that ships."),
+]
+PromptStyle = Annotated[
+    PromptForm,
+    Field(
+        strict=False,
+        description="Form of the prompts: `lamp`, the benchmark's questions, or `oppu`, for large models.",
+    ),
+]
+PromptPositions = Annotated[
+    str,
+    AfterValidator(_positions),
+    Unit("prompt tokens"),
+    Field(description="Shifted prompt positions: `f7+l7` is the first seven tokens and the last seven."),
+]
+Device = Annotated[
+    str,
+    Unit("torch device"),
+    Field(description="Where the model runs: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …"),
+]
+ModelType = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Field(description="Number format of the base model; `auto` is bfloat16 on CUDA and float32 on a CPU."),
+]
+TransportType = Annotated[
+    Literal["float32", "bfloat16"],
+    Field(description="Number format in which collective shifts travel."),
+]
+CacheSize = Annotated[
+    float,
+    Field(
+        ge=-1,
+        description="Memory of a process for what the base model makes of items; 0 keeps nothing, -1 is a "
+        "quarter of the machine's.",
+    ),
+    Unit("GiB"),
+]
+Encoder = Annotated[
+    str,
+    Unit("folder or hub name"),
+    Field(description="Sentence encoder that selects items for directions; empty: the base model does."),
+]
+Seed = Annotated[
+    int,
+    Field(ge=0, description="Start of every random draw."),
+    Unit("number"),
+]
+Epochs = Annotated[int, Field(ge=1), Unit("passes over the items")]
+LearningRate = Annotated[float, Field(gt=0), Unit("per step")]
+Items = Annotated[int, Field(ge=0), Unit("items")]
+Rank = Annotated[int, Field(ge=1), Unit("dimensions")]
+BatchSize = Annotated[int, Field(ge=1, description="Items of one person in a training step."), Unit("items")]
+AnswerBatch = Annotated[int, Field(ge=1, description="Questions answered side by side."), Unit("questions")]
+WeightDecay = Annotated[
+    float,
+    Field(ge=0, lt=1, description="Decoupled weight decay on W and b; R has none."),
+    Unit("share per unit of learning rate"),
+]
+ClipNorm = Annotated[
+    float,
+    Field(gt=0, description="Largest norm of the whole gradient."),
+    Unit("norm"),
+]
+Additive = Annotated[
+    bool,
+    Field(
+        description="Add the two shifts' deltas instead of applying the personal shift after the collective."
+    ),
+]
