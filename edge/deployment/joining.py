@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import secrets
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -84,7 +86,7 @@ def keep_running(
     Raises RunFailed when the agent does not come up at first, InputError when the system cannot confine
     the SuperNode.
     """
-    node = _supernode(home, unconfined)
+    node = supernode(home, unconfined)
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
     secret = asked(read_settings(home).key)
     environments = {"agent": {**os.environ, **secret}, "supernode": environment(home.node / "flower")}
@@ -126,18 +128,39 @@ def keep_running(
                 launch(dead.name)
 
 
-def _supernode(home: Home, unconfined: bool) -> list[str]:
+def supernode(home: Home, unconfined: bool) -> list[str]:
+    """Return the command that runs the SuperNode and its SuperExec, which share a new secret.
+
+    Without one, any account of this machine could take the cloud's messages from the SuperNode's port and
+    answer them. Flower uses a secret only where the SuperNode does not start SuperExec itself.
+
+    Args:
+        home: The person's folder, made by `settle`.
+        unconfined: Whether they run outside the sandbox.
+
+    Raises:
+        InputError: If the system cannot confine them.
+    """
     home.bridge.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home.node / "flower").mkdir(parents=True, exist_ok=True)
     node = home.node.absolute()
+    secret = node / "superexec.secret"
+    write_atomic(secret, secrets.token_bytes(32))
     (port,) = free_ports(1)
-    command = [
+    node_command = [
         *(executable("flower-supernode"), "--superlink", read_json(node / "address.json")["address"]),
         *("--root-certificates", str(node / "ca.crt")),
         *("--auth-supernode-private-key", str(node / "node.key")),
         *("--node-config", f'{BRIDGE_KEY}="{home.bridge.absolute()}"'),
-        *("--host", "127.0.0.1", "--port", str(port), "--isolation", "subprocess"),
+        *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process"),
+        *("--superexec-auth-secret-file", str(secret)),
     ]
+    superexec = [
+        *(executable(SUPEREXEC), "--insecure", "--runtime-api-address", f"127.0.0.1:{port}"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+    together = f"{shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(node_command)}"
+    command = ["sh", "-c", together]
     if unconfined:
         return command
     return confined(command, writable=[home.node, home.bridge])
