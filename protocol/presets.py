@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.settings.names import nearest
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 
 def read_preset(preset: str) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def preset_text(preset: str) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}") from None
 

@@ -53,7 +53,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One of LaMP's tasks (Salemi et al., 2024)."""
+    """A task of LaMP (Salemi et al., 2024): how items become prompts, and answers labels or texts."""
 
     name: str
     """LaMP's name of the task, e.g. `LaMP_2M`."""

@@ -9,7 +9,7 @@ from rich.table import Table
 from fedperfit.cloud.cli import deployment as deploy_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.protocol.system.commands import console, run
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 app = typer.Typer(
     name="fedperfit-cloud",
@@ -47,7 +47,7 @@ def show_checkpoint(
     from fedperfit.cloud.rounds.checkpoint import Checkpoints
 
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise MissingFileError(f"{folder}: no such folder")
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is None:
         raise InputError(f"{folder}: no checkpoint")

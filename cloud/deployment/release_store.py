@@ -15,7 +15,7 @@ from filelock import FileLock
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain, read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
@@ -132,7 +132,7 @@ class CloudReleases:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if not self.folder.is_dir():
-            raise InputError(f"{self.folder}: no such folder")
+            raise MissingFileError(f"{self.folder}: no such folder")
         with self._lock:
             yield
 

@@ -29,7 +29,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
 
 EVENTS = "events.jsonl"
@@ -167,7 +167,12 @@ class Job:
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
         start = (lambda: self._warm(clients)) if self._job.warm_start else None
-        return federation, federation.train(clients, on_round, start)
+        shift = federation.train(clients, on_round, start)
+        if all(report.skipped for report in federation.history):
+            raise RunFailed(
+                f"{phase}: no round had the updates it needs; the log says why clients were dropped"
+            )
+        return federation, shift
 
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
         """Find the group's directions over clients, once.

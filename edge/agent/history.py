@@ -7,7 +7,7 @@ questions.jsonl   the same, held out for measuring and never trained on; may be 
 vault/            sealed: personal shifts, learned items
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,19 @@ from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 
 @dataclass(frozen=True)
 class History:
-    """What one person has on their machine."""
+    """One person's items and questions, all of one task."""
 
     name: str
+    """Name of the client."""
     task: Task
-    shares_metrics: bool
     items: list[dict[str, Any]]
-    answered: list[dict[str, Any]]
-    questions: list[dict[str, Any]]
+    """History items with the fields of the task, oldest first."""
+    answered: list[dict[str, Any]] = field(default_factory=list)
+    """Questions answered in the past, `{"input", "gold"}` each: trained on like items."""
+    questions: list[dict[str, Any]] = field(default_factory=list)
+    """Questions held out for measuring, `{"id", "input", "gold"}` each: never trained on."""
+    shares_metrics: bool = False
+    """Whether metric sums may leave in replies to the cloud."""
 
     def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
         """The latest training pairs, oldest first: past questions, then items. 0 is all."""

@@ -16,7 +16,7 @@ from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE, asked
 from fedperfit.protocol.model.base_model import read_card
-from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.errors import InputError, MissingFileError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.system.flower import SUPEREXEC, environment, executable, free_ports
 from fedperfit.protocol.system.processes import Child, Children, wait_until
@@ -61,7 +61,7 @@ def settle(
     for field, path in (("history", history), ("questions", questions)):
         if path is not None:
             if not path.is_file():
-                raise InputError(f"{path}: no such file")
+                raise MissingFileError(f"{path}: no such file")
             client[field] = str(path.absolute())
     if history is None and not (home.folder / "history.jsonl").is_file():
         raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")

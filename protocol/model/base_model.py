@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from fedperfit.protocol.model.config import attention_sizes, text_config
 from fedperfit.protocol.model.layers import decoder_layers
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import read_json
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def resolve(name: str) -> Path:
     if name and folder.is_dir():
         return folder.resolve()
     if not name or name.count("/") > 1 or name.startswith((".", "~", "/")):
-        raise InputError(f"base model {name!r}: no such folder")
+        raise MissingFileError(f"base model {name!r}: no such folder")
     from huggingface_hub import snapshot_download
 
     try:

@@ -15,7 +15,7 @@ import safetensors
 from safetensors import SafetensorError
 from safetensors.numpy import save
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
 
 FORMAT = 1
@@ -72,14 +72,14 @@ def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[byt
         with path.open("rb") as file:
             data = file.read(-1 if most is None else most + 1)
         if most is not None and len(data) > most:
-            raise InputError(f"larger than the {most} bytes a {kind} may have")
+            raise MalformedFileError(f"larger than the {most} bytes a {kind} may have")
         return parse_shift_file(data, kind)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{path}: {error}") from None
 
 
 def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], bytes]:
@@ -103,17 +103,17 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
         directions = bytes(tensors.pop(_DIRECTIONS, {"data": b""})["data"])
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         reason = "".join(filter(str.isprintable, str(error))) or type(error).__name__
-        raise InputError(f"truncated, or not a {kind} ({reason})") from None
+        raise MalformedFileError(f"truncated, or not a {kind} ({reason})") from None
     if not isinstance(metadata, dict) or metadata.get("kind") != kind:
-        raise InputError(f"not a {kind}")
+        raise MalformedFileError(f"not a {kind}")
     if metadata.get("format") != FORMAT:
-        raise InputError(f"{kind} of format {metadata.get('format')!r}, expected {FORMAT}")
+        raise MalformedFileError(f"{kind} of format {metadata.get('format')!r}, expected {FORMAT}")
     if set(tensors) != {_TENSOR} or set(header["__metadata__"]) != {_METADATA}:
-        raise InputError(f"the {kind} holds unknown tensors or metadata")
+        raise MalformedFileError(f"the {kind} holds unknown tensors or metadata")
     if metadata.get("sha256") != sha256(packed):
-        raise InputError("the shift does not match its SHA-256")
+        raise MalformedFileError("the shift does not match its SHA-256")
     if metadata.get(_DIRECTIONS) != (sha256(directions) if directions else None):
-        raise InputError("the directions do not match their SHA-256")
+        raise MalformedFileError("the directions do not match their SHA-256")
     return packed, metadata, directions
 
 

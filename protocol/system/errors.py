@@ -9,6 +9,18 @@ class InputError(FedperfitError, ValueError):
     """A user's mistake; command lines print it and exit with code 2."""
 
 
+class MissingFileError(InputError):
+    """A file or folder that the user named, or that a run needs, does not exist."""
+
+
+class MalformedFileError(InputError):
+    """A file exists but is broken, truncated, or not of the kind that was asked for."""
+
+
+class SettingError(InputError):
+    """A setting is unknown, of the wrong type, or outside its bounds."""
+
+
 class RunFailed(FedperfitError):
     """A run, or a program it needs, did not complete; command lines print it and exit with code 1."""
 

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 
 _PART = ".part"
 """Suffix of a file that is still being written."""
@@ -73,37 +73,35 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return the JSON value in `path`.
+    """Read the JSON value in `path`.
 
     Raises:
-        InputError: Naming the file and, if the JSON is broken, the line.
+        MissingFileError: There is no such file.
+        MalformedFileError: It is not JSON; the message names the line.
+        InputError: The system does not let it be read.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        raise MalformedFileError(f"{path}: not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
+        raise MalformedFileError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
     except (ValueError, RecursionError):
-        raise InputError(f"{path}: JSON with a number too long or nested too deeply") from None
+        raise MalformedFileError(f"{path}: JSON with a number too long or nested too deeply") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
 def read_json_lines(path: Path) -> list[Any]:
-    """Return one JSON value per line of `path`; blank lines are skipped.
-
-    Raises:
-        InputError: Naming the file and, if the JSON is broken, the line.
-    """
+    """Read one JSON value per line of `path`; blank lines are skipped. Raises as `read_json` does."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise InputError(f"{path}: not UTF-8 text") from None
+        raise MalformedFileError(f"{path}: not UTF-8 text") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     values = []
@@ -112,9 +110,9 @@ def read_json_lines(path: Path) -> list[Any]:
             try:
                 values.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: broken JSON ({error.msg})") from None
+                raise MalformedFileError(f"{path}, line {number}: broken JSON ({error.msg})") from None
             except (ValueError, RecursionError):
-                raise InputError(
+                raise MalformedFileError(
                     f"{path}, line {number}: JSON with a number too long or nested too deeply"
                 ) from None
     return values

@@ -22,7 +22,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import parse_shift_file, read_shift_file, sha256, shift_file
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
 
 FILE_NAME = "release.safetensors"
@@ -284,11 +284,11 @@ def parse_release(data: bytes) -> Release:
     """Parse the bytes of a release file; whether to trust the signer, `check_signed_from` decides.
 
     Raises:
-        InputError: If it is truncated or too large, if the shift does not match its hash, if the metadata
-            contradict the shift's own header or the chain, or if a field is missing, unknown or malformed.
+        MalformedFileError: It is truncated or too large, the shift does not match its hash, the metadata
+            contradict the shift's own header or the chain, or a field is missing, unknown or malformed.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(f"larger than the {MAX_BYTES} bytes a release may have")
+        raise MalformedFileError(f"larger than the {MAX_BYTES} bytes a release may have")
     return _release(*parse_shift_file(data, _KIND))
 
 
@@ -302,7 +302,7 @@ def read_release(path: Path) -> Release:
     try:
         return _release(*content)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise MalformedFileError(f"{path}: {error}") from None
 
 
 def _edit(directions: Directions | None) -> bytes:
@@ -312,21 +312,21 @@ def _edit(directions: Directions | None) -> bytes:
 def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
     _, header = unpack(packed)
     if edit and Directions.from_bytes(edit).neutral.shape[1] != header.shape.hidden_size:
-        raise InputError("its directions are of another size than its shift")
+        raise MalformedFileError("its directions are of another size than its shift")
     chain, epsilon = fields.get("chain"), fields.get("epsilon")
     if not (isinstance(chain, list) and all(map(is_public_key, chain)) and len(set(chain)) == len(chain)):
-        raise InputError("its chain is not a list of distinct digests")
+        raise MalformedFileError("its chain is not a list of distinct digests")
     if fields.get("version") != len(chain) + 1 or type(fields["version"]) is not int:
-        raise InputError(f"its version is not explained by a chain of {len(chain)} releases before it")
+        raise MalformedFileError(f"its version is not explained by a chain of {len(chain)} earlier releases")
     if epsilon is not None and not (type(epsilon) is float and math.isfinite(epsilon) and epsilon >= 0):
-        raise InputError("its epsilon is not a number of at least 0")
+        raise MalformedFileError("its epsilon is not a number of at least 0")
     if not is_public_key(fields.get("key")):
-        raise InputError("its key is not a public key")
+        raise MalformedFileError("its key is not a public key")
     signatures = fields.get("signatures")
     if not isinstance(signatures, dict) or not all(isinstance(value, str) for value in signatures.values()):
-        raise InputError("its signatures are malformed")
+        raise MalformedFileError("its signatures are malformed")
     if _time(fields.get("issued")) >= _time(fields.get("expires")):
-        raise InputError("it expires before it was issued")
+        raise MalformedFileError("it expires before it was issued")
     release = Release(
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
         edit=edit,
@@ -336,9 +336,9 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
     expected = release.fields()
     for name in sorted(set(fields) - _ENVELOPE | set(expected)):
         if name not in expected:
-            raise InputError(f"it has an unknown field {name!r}")
+            raise MalformedFileError(f"it has an unknown field {name!r}")
         if fields.get(name) != expected[name]:
-            raise InputError(f"{name} contradicts the shift's own header")
+            raise MalformedFileError(f"{name} contradicts the shift's own header")
     return release
 
 
@@ -349,11 +349,11 @@ def _rotations(values: Any, version: int) -> tuple[Rotation, ...]:
         keys = all(is_public_key(key) for rotation in rotations for key in (rotation.old, rotation.new))
         known = all(type(number) is int and 1 < number <= version for number in versions)
     except TypeError:
-        raise InputError("its rotations are malformed") from None
+        raise MalformedFileError("its rotations are malformed") from None
     if not (keys and known and versions == sorted(set(versions))):
-        raise InputError("its rotations are malformed")
+        raise MalformedFileError("its rotations are malformed")
     if any(before.new != after.old for before, after in pairwise(rotations)):
-        raise InputError("its rotations do not follow one another")
+        raise MalformedFileError("its rotations do not follow one another")
     return rotations
 
 
@@ -392,4 +392,4 @@ def _time(text: object) -> datetime:
             raise ValueError
         return moment
     except ValueError:
-        raise InputError("its times are not ISO 8601 in UTC, to the second") from None
+        raise MalformedFileError("its times are not ISO 8601 in UTC, to the second") from None

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
 
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
@@ -28,7 +28,7 @@ _SIGNATURE = re.compile(r"[0-9a-f]{128}")
 
 
 class SigningKey:
-    """An Ed25519 private key."""
+    """An Ed25519 private key that signs releases and rotations."""
 
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
         """Hold a private key, a newly generated one by default."""
@@ -66,7 +66,7 @@ def read_signing_key(path: Path) -> SigningKey:
         mode, data = path.stat().st_mode, path.read_bytes()
         key = load_pem_private_key(data, None)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     except (ValueError, TypeError):

@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
@@ -123,14 +124,48 @@ class Method(ABC):
         return 0
 
 
-def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
-    """Find all methods: those that ship, and those in `files`.
+M = TypeVar("M", bound=Method)
+
+ENTRY_POINTS = "fedperfit.methods"
+"""Entry-point group of installed packages that bring methods: every process of a comparison finds them."""
+
+_registered: dict[str, type[Method]] = {}
+
+
+def register_method(method: type[M]) -> type[M]:
+    """Add a method to the registry of this process; usable as a class decorator.
+
+    Worker processes of `fedperfit compare` do not see it: name its file by `--method-file`, or bring it by an
+    entry point of the group `fedperfit.methods` of an installed package.
+
+    Args:
+        method: Concrete subclass of `Method` with a `name` and a `title`. A class of the same module and
+            qualified name replaces the one registered before, as when a notebook cell runs twice.
 
     Returns:
-        Classes by name, in the order of the table.
+        The class itself.
 
     Raises:
-        InputError: A file cannot be imported or holds no method, or a name is used twice.
+        InputError: It is not a method with a name, or another method has that name.
+    """
+    if not (isinstance(method, type) and issubclass(method, Method) and hasattr(method, "name")):
+        raise InputError(f"{method!r}: not a Method with a name")
+    known = registry().get(method.name)
+    if known is not None and _identity(known) != _identity(method):
+        raise InputError(f"two methods are called {method.name!r}")
+    _registered[method.name] = method
+    return method
+
+
+def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
+    """Return all methods by name, in the order of the table.
+
+    Args:
+        files: Python files with methods, besides those that ship, that installed packages bring, and that
+            this process registered.
+
+    Raises:
+        InputError: A file or package cannot be imported or holds no method, or a name is used twice.
     """
     from fedperfit.simulation.compare import methods
 
@@ -147,6 +182,9 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
             if method.name in by_name:
                 raise InputError(f"two methods are called {method.name!r}")
             by_name[method.name] = method
+    for method in [*_installed(), *_registered.values()]:
+        if _identity(by_name.setdefault(method.name, method)) != _identity(method):
+            raise InputError(f"two methods are called {method.name!r}")
     for name in by_name:
         lineage(by_name, name)
     return dict(sorted(by_name.items(), key=lambda entry: entry[1].family))
@@ -170,6 +208,24 @@ def lineage(methods: Mapping[str, type[Method]], name: str) -> list[str]:
             raise InputError(f"{chain[0]} builds on {parent!r}, which builds on {chain[0]}")
         chain.insert(0, parent)
     return chain
+
+
+def _identity(method: type[Method]) -> tuple[str, str]:
+    return method.__module__, method.__qualname__
+
+
+def _installed() -> list[type[Method]]:
+    """Methods that installed packages bring."""
+    methods = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            method = entry.load()
+        except Exception as error:  # whatever a package raises when it is imported
+            raise InputError(f"{entry.value}: {type(error).__name__}: {error}") from None
+        if not (isinstance(method, type) and issubclass(method, Method) and hasattr(method, "name")):
+            raise InputError(f"{entry.value}: not a Method with a name")
+        methods.append(method)
+    return methods
 
 
 def _is_method(value: Any, module: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import ijson
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 BUFFER = 1 << 16
 """Bytes read at once."""
@@ -69,7 +69,7 @@ def first_byte(path: Path) -> bytes:
             while (byte := file.read(1)).isspace():
                 pass
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise MissingFileError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if not byte:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.json_stream import document, elements
 
@@ -70,7 +70,7 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
             missing files.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
+        raise MissingFileError(f"{folder}: no such folder")
     missing = {
         files: [name for name in file_names(files) if not (folder / name).is_file()]
         for files in (OPPU_FILES, OFFICIAL_FILES)

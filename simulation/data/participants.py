@@ -118,12 +118,12 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
 
 def _other(task: Task, user: User) -> History:
     answered = [question for question in user.questions if question["gold"]]
-    return History(user.name, task, False, user.history, answered, [])
+    return History(user.name, task, user.history, answered)
 
 
 def _target(task: Task, user: User) -> Target:
     questions = [question for question in user.questions if question["gold"]]
-    return _as_target(History(user.name, task, False, user.history, [], []), questions)
+    return _as_target(History(user.name, task, user.history), questions)
 
 
 def _as_target(history: History, questions: Sequence[dict[str, Any]]) -> Target:

@@ -1,10 +1,11 @@
 """Clients of a simulation: each user of a data set in a folder of their own."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedperfit.edge.agent.history import History, write_history
+from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
@@ -63,16 +64,28 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
                 bounds[client] = known[name]
     if bounds:
         write_json(folder / BOUNDS, bounds)
-    agent = {
-        "base-model": settings.base_model,
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "cache-gib": settings.cache_gib,
-        "encoder": settings.encoder,
-    }
-    write_json(folder / CLIENTS / AGENT, agent)
+    _write_agent(folder, settings)
     write_json(folder / ROSTER, roster)
     return roster
+
+
+def write_clients(folder: Path, histories: Sequence[History], settings: RunSettings) -> None:
+    """Write `folder/clients/<partition>/` for each history, in their order: the clients of a federation.
+
+    Args:
+        folder: The run's.
+        histories: One per client.
+        settings: Base model, device, dtype, cache and encoder of the agents.
+    """
+    for partition, history in enumerate(histories):
+        write_history(folder / CLIENTS / str(partition), history)
+    _write_agent(folder, settings)
+
+
+def read_clients(folder: Path) -> list[History]:
+    """Read the histories that `write_clients` wrote into a run's folder, in their order."""
+    folders = [path.parent for path in (folder / CLIENTS).glob("*/client.json")]
+    return [read_history(path) for path in sorted(folders, key=lambda path: int(path.name))]
 
 
 def count_clients(settings: RunSettings) -> int:
@@ -81,6 +94,17 @@ def count_clients(settings: RunSettings) -> int:
         return settings.others + settings.targets + settings.new
     data = open_lamp(Path(settings.data).expanduser(), task_by_name(settings.task))
     return min(settings.others, len(data.users("others"))) + min(settings.targets, len(data.users("targets")))
+
+
+def _write_agent(folder: Path, settings: RunSettings) -> None:
+    agent = {
+        "base-model": settings.base_model,
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "cache-gib": settings.cache_gib,
+        "encoder": settings.encoder,
+    }
+    write_json(folder / CLIENTS / AGENT, agent)
 
 
 def _data_folder(settings: RunSettings, folder: Path) -> Path:

@@ -25,7 +25,7 @@ ITEMS = {
 
 
 def history(task: str, items: int | None = None) -> History:
-    return History("one", TASKS[task], False, ITEMS[task][:items], [], [])
+    return History("one", TASKS[task], ITEMS[task][:items])
 
 
 def reader(base: BaseModel, task: str) -> Reader:

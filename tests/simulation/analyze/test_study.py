@@ -73,9 +73,7 @@ def test_latest_items_come_first_and_who_has_none_that_fits_is_left_out(studied)
     text = context.base.tokenizer.decode(user.contexts[HISTORY][0])
     places = [text.index(item["description"][:12]) for item in user.target.history.items]
     assert places == sorted(places, reverse=True)
-    empty = Target(
-        History("none", TASKS["LaMP_2M"], False, [], [], []), ("q",), targets[0].questions[:1], ("",)
-    )
+    empty = Target(History("none", TASKS["LaMP_2M"], []), ("q",), targets[0].questions[:1], ("",))
     long = replace(targets[0], questions=(targets[0].questions[0] + " word" * 600,))
     assert [one.target for one in user_texts(context, [empty, long, *targets], 2, SENTENCES)] == targets
 

@@ -62,7 +62,7 @@ def test_retrieval_is_bm25s_own_over_earlier_items(seed, earlier, k):
 def test_later_items_never_reach_a_training_prompt(tmp_path):
     rng = random.Random(1)
     items = [item("LaMP_2M", rng) | {"description": f"mark{n}end storm harbour"} for n in range(8)]
-    history = History("ada", TASKS["LaMP_2M"], False, items, [], [])
+    history = History("ada", TASKS["LaMP_2M"], items)
     pairs = retrieving_pairs(context("LaMP_2M", tmp_path), history, 4, PAIRS)
     for n, pair in enumerate(pairs):
         assert f"mark{n}end" in pair.prompt
@@ -103,7 +103,7 @@ def test_the_nearest_item_is_shown_first(tmp_path):
         {"description": "violin in the desert", "tag": "classic"},
         {"description": "robot museum", "tag": "comedy"},
     ]
-    history = History("ada", TASKS["LaMP_2M"], False, items, [], [])
+    history = History("ada", TASKS["LaMP_2M"], items)
     question = TASKS["LaMP_2M"].instruction + "a violin lost in the desert"
     shown = retrieving_prompt(place, history, question, 2, SENTENCES)
     assert shown.startswith('the tag for the movie: "violin in the desert" is "classic"')

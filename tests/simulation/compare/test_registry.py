@@ -7,8 +7,9 @@ from tests.simulation.compare.small_comparison import ALL, run_all, started
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.compare import method as method_module
 from fedperfit.simulation.compare.cells import MAIN, WorkUnit
-from fedperfit.simulation.compare.method import lineage, registry
+from fedperfit.simulation.compare.method import Method, lineage, register_method, registry
 
 PAGE = DOCS / "own-method.md"
 METHOD = "from fedperfit.simulation.compare.method import Method\n\n\n"
@@ -82,3 +83,59 @@ def test_a_file_that_is_wrong_is_told_in_one_line(tmp_path, text, reason):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"nowhere\.py"):
         registry([tmp_path / "nowhere.py"])
+
+
+class _Echo(Method):
+    """Answers with the question itself."""
+
+    name, title = "echo", "Echo"
+
+    def answer(self, fitted, questions):
+        return list(questions)
+
+
+@pytest.fixture
+def nothing_registered(monkeypatch):
+    monkeypatch.setattr(method_module, "_registered", {})
+
+
+@pytest.mark.usefixtures("nothing_registered")
+def test_a_registered_method_is_in_the_registry_once():
+    assert register_method(_Echo) is _Echo
+    assert registry()["echo"] is register_method(_Echo)
+    assert set(registry()) == {*ALL, "echo"}
+
+
+@pytest.mark.usefixtures("nothing_registered")
+@pytest.mark.parametrize("name", ["perfit", None])
+def test_a_method_with_anothers_name_or_none_cannot_be_registered(name):
+    attributes = {"answer": _Echo.answer, "title": "Other"} | ({"name": name} if name else {})
+    with pytest.raises(InputError, match="two methods are called 'perfit'" if name else "not a Method"):
+        register_method(type("Other", (Method,), attributes))
+    assert sorted(registry()) == sorted(ALL)
+
+
+class _Entry:
+    """An entry point of an installed package."""
+
+    value = "package:thing"
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def load(self):
+        if isinstance(self.thing, Exception):
+            raise self.thing
+        return self.thing
+
+
+def test_installed_packages_bring_methods(monkeypatch):
+    monkeypatch.setattr(method_module, "entry_points", lambda group: [_Entry(_Echo)])
+    assert registry()["echo"] is _Echo
+
+
+@pytest.mark.parametrize("thing", [int, ImportError("no torch")])
+def test_an_installed_package_that_brings_none_is_one_line(monkeypatch, thing):
+    monkeypatch.setattr(method_module, "entry_points", lambda group: [_Entry(thing)])
+    with pytest.raises(InputError, match=r"package:thing: .*(not a Method|no torch)"):
+        registry()

@@ -97,7 +97,7 @@ def test_where_users_have_few_questions_more_of_them_validate(task, items, answe
     about = TASKS[task]
     past = [{"id": str(n), "input": f"{about.instruction}{n}", "gold": "1"} for n in range(answered)]
     own = [{about.field: str(n), about.answer: "1"} for n in range(items)]
-    others = [History(f"u{n}", about, False, own, past, []) for n in range(40)]
+    others = [History(f"u{n}", about, own, past) for n in range(40)]
     rest, held = Participants(about, others, [], {}).validation(0, 16)
     assert (len(held), len(rest)) == (expected, 40 - expected)
     asked = sum(len(target.questions) for target in held)

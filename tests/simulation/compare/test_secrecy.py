@@ -37,7 +37,7 @@ def trapped(target: Target, *, whole: bool) -> Target:
     if not whole:
         return replace(target, golds=Trap())  # type: ignore[arg-type]
     own = target.history
-    history = History(own.name, own.task, False, Trap(), Trap(), Trap())  # type: ignore[arg-type]
+    history = History(own.name, own.task, Trap(), Trap(), Trap())  # type: ignore[arg-type]
     return Target(history, Trap(), Trap(), Trap())  # type: ignore[arg-type]
 
 
