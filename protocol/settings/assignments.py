@@ -10,7 +10,7 @@ from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.mistakes import unknown_setting
 from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.settings.rules import choices_of
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import SettingError
 
 NOTHING = "none"
 """Word for an empty list."""
@@ -20,13 +20,13 @@ def parse_assignments(group: type[Settings], assignments: Iterable[str] | None) 
     """Values by key from `key=value` texts.
 
     Raises:
-        InputError: A text has another form, or names a setting that the group does not have.
+        SettingError: A text has another form, or names a setting that the group does not have.
     """
     values = {}
     for assignment in assignments or []:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise InputError(f"{assignment!r}: expected key=value")
+            raise SettingError(f"{assignment!r}: expected key=value")
         values[key] = parse_value(group, key, text)
     return values
 
@@ -49,7 +49,7 @@ def parse_value(group: type[Settings], key: str, text: str) -> Any:
     """One value, as TOML; a bare word is a text, and lists may be words between commas, or `none`.
 
     Raises:
-        InputError: The group has no such setting.
+        SettingError: The group has no such setting.
     """
     fields = {key_of(name): field for name, field in group.model_fields.items()}
     if key_of(key) not in fields:

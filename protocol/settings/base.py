@@ -14,7 +14,7 @@ from fedperfit.protocol.settings.names import key_of
 
 
 class Settings(BaseModel):
-    """Values that are checked once and never change. Raises InputError, one line, for any that is wrong."""
+    """Values that are checked once and never change. Raises SettingError, one line, for any that is wrong."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -44,7 +44,7 @@ class Settings(BaseModel):
         """Read values by key, as JSON and TOML hold them.
 
         Raises:
-            InputError: A key is unknown or missing, or a value is not allowed.
+            SettingError: A key is unknown or missing, or a value is not allowed.
         """
         return cls(**values)
 
@@ -53,7 +53,7 @@ class Settings(BaseModel):
         """Read the values of this group from among others, which are left alone.
 
         Raises:
-            InputError: A key is missing, or a value is not allowed.
+            SettingError: A key is missing, or a value is not allowed.
         """
         return cls(**cls.own(values))
 
@@ -70,6 +70,6 @@ class Settings(BaseModel):
         """A copy with some fields changed, checked like any other.
 
         Raises:
-            InputError: A value is not allowed.
+            SettingError: A value is not allowed.
         """
         return type(self)(**(vars(self) | changes))

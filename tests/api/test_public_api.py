@@ -4,7 +4,6 @@ import importlib
 import inspect
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,7 +80,7 @@ def test_fitting_lowers_the_loss_and_changes_answers_as_the_history_says(base: f
         base,
         person,
         shape(),
-        settings=replace(fedperfit.PERSONAL_TRAINING, epochs=1),
+        settings=fedperfit.PERSONAL_TRAINING.replace(epochs=1),
     )
     personal, fitted = fedperfit.fit_personal_shift(base, person, shape(), start=0)
     assert fitted.loss < once.loss
@@ -146,6 +145,13 @@ def test_programs_can_tell_a_missing_file_from_a_broken_one(tmp_path: Path) -> N
         fedperfit.load(str(tmp_path / "no-model"))
     with pytest.raises(fedperfit.MissingFileError):
         fedperfit.read_history(tmp_path)
+
+
+def test_programs_can_tell_a_bad_setting() -> None:
+    with pytest.raises(fedperfit.SettingError, match="rounds"):
+        fedperfit.run_federation([history("bob")], settings={"rounds": 0})
+    with pytest.raises(fedperfit.SettingError, match="the nearest is 'rounds'"):
+        fedperfit.run_federation([history("bob")], settings={"round": 1})
 
 
 def test_ten_lines_take_a_federation_to_personal_answers(tmp_path: Path) -> None:
