@@ -11,7 +11,7 @@ from tests.shell import Shell, started_in
 FEDERATION = DOCS / "federation.md"
 """Run by tests/simulation/test_deployment.py, with every byte recorded."""
 OWN_METHOD = DOCS / "own-method.md"
-CHECKOUT = ("pyproject.toml", "constraints.txt", "mkdocs.yml", "README.md", "docs", "src", "tools")
+CHECKOUT = ("constraints.txt", "mkdocs.yml", "README.md", "docs", "src", "tools")
 """What commands need of a checkout beside the installed package."""
 _ELSEWHERE = re.compile(
     r"""(?:src|data)=["']?(?:https?:)?//|<link[^>]+href=["']?(?:https?:)?//"""
@@ -30,6 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("reader")
     for name in CHECKOUT:
         (folder / name).symlink_to(ROOT / name)
+    (folder / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())  # Flower packs no links
     (code,) = (block.text for block in blocks(OWN_METHOD) if block.language == "python")
     (folder / "latest.py").write_text(code)
     yield folder
