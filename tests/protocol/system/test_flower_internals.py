@@ -152,7 +152,7 @@ def undocumented(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flwr":
             public = importlib.import_module(node.module).__all__ if node.module in DOCUMENTED else ()
             yield from (f"{node.module}.{a.name}" for a in node.names if a.name not in public)
-        elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+", str(node.value)):
+        elif isinstance(node, ast.Constant) and re.fullmatch(r"flwr(\.\w+)+(?<!\.py)", str(node.value)):
             yield str(node.value)
         elif isinstance(node, ast.Attribute) and re.search(r"\bmetadata\._", ast.unparse(node)):
             yield ast.unparse(node)
