@@ -111,13 +111,28 @@ def test_a_simulation_runs_nothing_of_the_current_folder(run: Path, hostile: Pat
     assert not (hostile / "was-run").exists()
 
 
-def test_a_script_imports_the_wheel(bare: Path, hostile: Path, tmp_path: Path) -> None:
+SCRIPT = """
+import fedperfit
+base = fedperfit.load("embedded", device="cpu")
+task = fedperfit.task_by_name("LaMP_2M")
+shape = fedperfit.ShiftShape(
+    layers=(3,), rank=2, hidden_size=base.card.hidden_size, positions=fedperfit.Positions.parse("l7")
+)
+ada = fedperfit.History("ada", task, [{"description": "a robot dreams", "tag": "sci-fi"}] * 4)
+shift, done = fedperfit.fit_personal_shift(base, ada, shape)
+(answer,) = fedperfit.answer_questions(base, task, [task.instruction + "a robot dreams"], [shift])
+print(fedperfit.__file__, done.items, answer, sep="\\n")
+"""
+
+
+def test_a_script_uses_the_api_of_the_wheel(bare: Path, hostile: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(
-        "import fedperfit, fedperfit.edge.engine.training, fedperfit.configs\nprint(fedperfit.__file__)\n"
-    )
-    command = [str(bare / "bin" / "python"), str(script)]
-    assert Path(inside(bare, hostile, command).stdout.strip()).is_relative_to(bare)
+    script.write_text(SCRIPT)
+    done = inside(bare, hostile, [str(bare / "bin" / "python"), str(script)])
+    assert done.returncode == 0, done.stderr
+    place, items, answer = done.stdout.splitlines()
+    assert Path(place).is_relative_to(bare)
+    assert (items, answer) == ("4", "sci-fi")
     assert not (hostile / "was-run").exists()
 
 
