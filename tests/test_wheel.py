@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.processes import SAFE_PATH, wait_until
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.certificates import new_authority
 from fedperfit.protocol.trust.signing import SigningKey
@@ -132,7 +133,8 @@ def test_a_script_uses_the_api_of_the_wheel(bare: Path, hostile: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     place, items, answer = done.stdout.splitlines()
     assert Path(place).is_relative_to(bare)
-    assert (items, answer) == ("4", "sci-fi")
+    assert items == "4"
+    assert answer in task_by_name("LaMP_2M").labels
     assert not (hostile / "was-run").exists()
 
 
