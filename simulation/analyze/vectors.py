@@ -12,8 +12,8 @@ from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.building_blocks.prompts import with_items
 from fedperfit.simulation.compare.context import MethodContext
-from fedperfit.simulation.compare.prompts import with_items
 from fedperfit.simulation.data.participants import Target
 
 HISTORY, RANDOM, OTHER = "history", "random text", "another's history"

@@ -66,15 +66,15 @@ def benchmark(
     2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
     two minutes. pyreft and peft are optional: a row says how to install what is missing.
     """
-    from fedperfit.simulation.benchmark import (
-        agent_part,
-        decoding_part,
-        orthonormal_part,
-        scaling_part,
-        training_part,
-    )
     from fedperfit.simulation.benchmark.contenders import CONTENDERS
     from fedperfit.simulation.benchmark.model import ModelSpec, make_base
+    from fedperfit.simulation.benchmark.parts import (
+        agent,
+        decoding,
+        orthonormal,
+        scaling,
+        training,
+    )
     from fedperfit.simulation.benchmark.record import Record
     from fedperfit.simulation.benchmark.workload import LENGTHS
 
@@ -90,7 +90,7 @@ def benchmark(
         device=device,
         dtype=dtype,
     )
-    plan = training_part.TrainingPlan(
+    plan = training.TrainingPlan(
         model=model,
         card=make_base(model).card,
         tasks=_choice("tasks", tasks, LENGTHS),
@@ -107,7 +107,7 @@ def benchmark(
     counts = {
         "training": plan.count,
         "decoding": 1,
-        "scaling": scaling_part.REPEATS * len(sizes),
+        "scaling": scaling.REPEATS * len(sizes),
         "orthonormal": 2,
         "agent": 1,
     }
@@ -129,25 +129,25 @@ def benchmark(
     record = Record(out, settings, on_done)
     tables = []
     if "training" in chosen:
-        trained = training_part.run(plan, record)
+        trained = training.run(plan, record)
         record.put("training", trained)
-        tables.append(training_part.table(trained))
+        tables.append(training.table(trained))
     if "decoding" in chosen:
-        decoded = decoding_part.run(model, _DECODED, threads, record)
+        decoded = decoding.run(model, _DECODED, threads, record)
         record.put("decoding", decoded)
-        tables.append(decoding_part.table(decoded))
+        tables.append(decoding.table(decoded))
     if "scaling" in chosen:
-        scaled = scaling_part.run(sizes, threads, record)
+        scaled = scaling.run(sizes, threads, record)
         record.put("scaling", scaled)
-        tables.append(scaling_part.table(scaled))
+        tables.append(scaling.table(scaled))
     if "orthonormal" in chosen:
-        steps = orthonormal_part.run(threads, record)
+        steps = orthonormal.run(threads, record)
         record.put("orthonormal", steps)
-        tables.append(orthonormal_part.table(steps))
+        tables.append(orthonormal.table(steps))
     if "agent" in chosen:
-        stayed = agent_part.run(base_model, record)
+        stayed = agent.run(base_model, record)
         record.put("agent", stayed)
-        tables.append(agent_part.table(stayed))
+        tables.append(agent.table(stayed))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True)

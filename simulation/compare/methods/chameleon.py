@@ -10,9 +10,9 @@ from fedperfit.edge.chameleon.identify import Edit, Identify, ProbeKind, States,
 from fedperfit.edge.chameleon.pairs import Reader, preference_states, selected
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.shift.directions import Directions, editing
+from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items
 from fedperfit.simulation.compare.context import people_digest
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
 _EDITED = (1, 2, 4)
 """Numbers of layers that are edited, to search among."""

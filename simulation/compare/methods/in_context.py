@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
+from fedperfit.simulation.compare.building_blocks.prompts import TEMPLATES, with_items
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import TEMPLATES, with_items
 
 
 class FullHistory(Method):

@@ -17,10 +17,10 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.model.config import attention_sizes
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.compare.baseline_training import train
+from fedperfit.simulation.compare.building_blocks.baseline_training import train
+from fedperfit.simulation.compare.building_blocks.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 from fedperfit.simulation.compare.context import people_digest
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 PENALTY = 5e-4
 """Weight of the scales' absolute values, as in LoFiT's code."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.adapters import (
+from fedperfit.simulation.compare.building_blocks.adapters import (
     RANKS,
     Adapter,
     answer,
@@ -14,10 +14,10 @@ from fedperfit.simulation.compare.adapters import (
     merged,
     targets,
 )
+from fedperfit.simulation.compare.building_blocks.prompts import Retrieving
+from fedperfit.simulation.compare.building_blocks.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import Retrieving
-from fedperfit.simulation.compare.shifts import COLLECTIVE_EPOCHS, PERSONAL_EPOCHS, RATES
 
 
 class LoraP(Method):

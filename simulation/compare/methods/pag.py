@@ -7,9 +7,9 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, generate
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.tasks import Pair
+from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items
 from fedperfit.simulation.compare.context import NOTHING
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import SENTENCES, with_items
 
 _INSTRUCTIONS = {
     "LaMP_2N": "Look at the following past articles this user has written and determine the most popular "

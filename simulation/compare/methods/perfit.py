@@ -7,9 +7,8 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.examples import Example
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import Retrieving
-from fedperfit.simulation.compare.shifts import (
+from fedperfit.simulation.compare.building_blocks.prompts import Retrieving
+from fedperfit.simulation.compare.building_blocks.shifts import (
     COLLECTIVE_EPOCHS,
     COLLECTIVE_RANKS,
     DEPTHS,
@@ -23,6 +22,7 @@ from fedperfit.simulation.compare.shifts import (
     shape,
     stack,
 )
+from fedperfit.simulation.compare.method import Family, Method
 
 
 class Stage1(Method):

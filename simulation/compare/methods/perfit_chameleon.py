@@ -7,10 +7,10 @@ from typing import Any
 from fedperfit.edge.agent.choice import Candidate, Examples, Intervention, choose, losses
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.shift.directions import editing
+from fedperfit.simulation.compare.building_blocks.shifts import stack
 from fedperfit.simulation.compare.method import Family
 from fedperfit.simulation.compare.methods.chameleon import Group
 from fedperfit.simulation.compare.methods.perfit import PerFit
-from fedperfit.simulation.compare.shifts import stack
 
 ITEMS = 10
 """Items of each other user that directions are found from, as in CHAMELEON's paper."""

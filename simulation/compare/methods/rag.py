@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from fedperfit.simulation.compare.building_blocks.prompts import TEMPLATES, retrieving_prompt
 from fedperfit.simulation.compare.method import Family, Method
-from fedperfit.simulation.compare.prompts import TEMPLATES, retrieving_prompt
 
 
 class _Rag(Method):

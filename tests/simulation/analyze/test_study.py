@@ -12,7 +12,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, delta_vectors, user_texts
-from fedperfit.simulation.compare.prompts import PAIRS, SENTENCES, with_items
+from fedperfit.simulation.compare.building_blocks.prompts import PAIRS, SENTENCES, with_items
 from fedperfit.simulation.data.participants import Target
 
 

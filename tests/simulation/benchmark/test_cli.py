@@ -8,14 +8,14 @@ from tests.simulation.benchmark.benchmark_cases import TINY
 from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.benchmark import (
-    agent_part,
-    decoding_part,
-    orthonormal_part,
-    scaling_part,
-    training_part,
-)
 from fedperfit.simulation.benchmark.measure import Figures
+from fedperfit.simulation.benchmark.parts import (
+    agent,
+    decoding,
+    orthonormal,
+    scaling,
+    training,
+)
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.cli import app
 
@@ -33,11 +33,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise InputError("pyreft cannot be imported: pip install it")
         return Figures(0.1 if contender == "engine" else 1.0, 5_000_000, 1000)
 
-    monkeypatch.setattr(training_part, "measure", measure)
-    monkeypatch.setattr(scaling_part, "measure", measure)
-    monkeypatch.setattr(orthonormal_part, "HIDDEN_SIZE", 64)
-    monkeypatch.setattr(decoding_part, "NEW_TOKENS", 2)
-    monkeypatch.setattr(agent_part, "ROUNDS", 1)
+    monkeypatch.setattr(training, "measure", measure)
+    monkeypatch.setattr(scaling, "measure", measure)
+    monkeypatch.setattr(orthonormal, "HIDDEN_SIZE", 64)
+    monkeypatch.setattr(decoding, "NEW_TOKENS", 2)
+    monkeypatch.setattr(agent, "ROUNDS", 1)
     return seen
 
 
@@ -108,11 +108,11 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
 def test_a_shift_costs_nothing_per_decoded_token_in_layers_run(tmp_path: Path) -> None:
     """Timings are for the table; here: the same rows for both stages, from real generation."""
     record = Record(tmp_path / "r.json", {}, lambda name, figures: None)
-    rows = decoding_part.run(replace(TINY, layers=2), "LaMP_4", 1, record)
+    rows = decoding.run(replace(TINY, layers=2), "LaMP_4", 1, record)
     assert [row["stage"] for row in rows] == ["base model alone", "personal shift"]
     assert all(row["token_ms"] > 0 for row in rows)
 
 
 def test_our_retraction_is_what_is_timed() -> None:
-    assert orthonormal_part._ours(4, users=2) > 0
-    assert orthonormal_part._torch(2) > 0
+    assert orthonormal._ours(4, users=2) > 0
+    assert orthonormal._torch(2) > 0

@@ -12,13 +12,13 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS, PromptForm
-from fedperfit.simulation.compare import adapters
+from fedperfit.simulation.compare.building_blocks import adapters
+from fedperfit.simulation.compare.building_blocks.shifts import settings, shape
 from fedperfit.simulation.compare.cells import WorkerState
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import lineage, registry
 from fedperfit.simulation.compare.methods import style_vector
 from fedperfit.simulation.compare.search import drawn
-from fedperfit.simulation.compare.shifts import settings, shape
 from fedperfit.simulation.data.participants import Participants
 
 METHODS = registry()

@@ -10,10 +10,10 @@ from tests.simulation.compare.small_comparison import run_all, started
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.compare.building_blocks.shifts import RATES
 from fedperfit.simulation.compare.cells import SEARCH, WorkUnit
 from fedperfit.simulation.compare.method import LogUniform, Method, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
-from fedperfit.simulation.compare.shifts import RATES
 from fedperfit.simulation.compare.study import plan
 from fedperfit.simulation.data.participants import ENOUGH_QUESTIONS, Participants
 

@@ -11,8 +11,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.tasks import TASKS, PromptForm
-from fedperfit.simulation.compare.context import MethodContext
-from fedperfit.simulation.compare.prompts import (
+from fedperfit.simulation.compare.building_blocks.prompts import (
     PAIRS,
     SENTENCES,
     TEMPLATES,
@@ -21,6 +20,7 @@ from fedperfit.simulation.compare.prompts import (
     retrieving_prompt,
     with_items,
 )
+from fedperfit.simulation.compare.context import MethodContext
 
 WORDS = "storm harbour queen robot laughter museum forest banker violin desert".split()
 BASE = load("embedded", device="cpu", dtype="float32")

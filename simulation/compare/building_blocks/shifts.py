@@ -13,7 +13,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift, ShiftShape
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.baseline_training import CLIP_NORM, WEIGHT_DECAY
+from fedperfit.simulation.compare.building_blocks.baseline_training import CLIP_NORM, WEIGHT_DECAY
 from fedperfit.simulation.compare.context import MethodContext, Values, people_digest
 from fedperfit.simulation.compare.method import LogUniform
 

@@ -13,7 +13,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
-from fedperfit.simulation.compare.baseline_training import train
+from fedperfit.simulation.compare.building_blocks.baseline_training import train
 from fedperfit.simulation.compare.context import MethodContext, Values, people_digest
 from fedperfit.simulation.optional import required
 

@@ -11,8 +11,8 @@ from tests.protocol.tiny_models import CONFIGS, END, VOCABULARY, tiny_model
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.rows import batch_loss, collate
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.simulation.compare.adapters import _wrapped, targets
-from fedperfit.simulation.compare.baseline_training import shared_prefix, step_loss, train
+from fedperfit.simulation.compare.building_blocks.adapters import _wrapped, targets
+from fedperfit.simulation.compare.building_blocks.baseline_training import shared_prefix, step_loss, train
 
 
 def base_of(name: str) -> BaseModel:
