@@ -19,7 +19,7 @@ MOST_FILES = 14
 """Python files a folder may have."""
 
 FLOORS: Mapping[str, Sequence[str]] = {
-    "protocol": ("system", "presets tasks model schema", "shift", "messages trust"),
+    "protocol": ("system", "tasks model schema", "shift", "settings trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
     "edge": ("engine vault records", "agent", "chameleon", "deployment", "web client_app", "cli"),
     "simulation": (
@@ -27,6 +27,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "data report client_app",
         "compare run",
         "analyze benchmark server_app",
+        "settings_cli",
         "cli",
     ),
 }

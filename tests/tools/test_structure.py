@@ -78,12 +78,12 @@ def test_imports_for_type_checking_alone_load_nothing(copy: Path):
 
 def test_arrows_upwards_and_sideways_and_homeless_rooms_are_told(copy: Path):
     append(copy / "edge/vault/keys.py", "import fedperfit.edge.agent.history")
-    append(copy / "protocol/messages/keys.py", "import fedperfit.protocol.trust.signing")
+    append(copy / "protocol/settings/base.py", "import fedperfit.protocol.trust.signing")
     (copy / "edge/cellar.py").write_text("import fedperfit.edge.cli")
     assert upward(read_tree(copy)) == [
         "edge/cellar: on no floor, give it one in tools/structure.py",
         "edge/vault -> edge/agent",
-        "protocol/messages -> protocol/trust",
+        "protocol/settings -> protocol/trust",
     ]
 
 
