@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedperfit.protocol.system.files import read_json
-from fedperfit.simulation.run.plots import history_plot
+from fedperfit.simulation.report.plots import history_plot
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures" / "quickstart-tagging.json"

@@ -9,8 +9,8 @@ from rich.table import Table as TerminalTable
 
 from fedperfit.cloud.job.settings import read_settled
 from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.simulation.report import plots
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render
-from fedperfit.simulation.run import plots
 from fedperfit.simulation.run.summary import METRICS
 
 REPORT = "report.html"

@@ -11,7 +11,7 @@ from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, MAIN, Bootstrap, Phase, Sample
-from fedperfit.simulation.report.communication import communication
+from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.world.build import BOUNDS
 
 METRICS = "metrics.json"
