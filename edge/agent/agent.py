@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from fedperfit.edge.agent.history import History, read_history
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums, score
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.training import Fit, Job, Watch, cohorts, fit
+from fedperfit.edge.engine.training import Fit, FitJob, Watch, cohorts, fit
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
@@ -168,17 +169,17 @@ class Agent:
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
-    def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> Job:
+    def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> FitJob:
         """Training `shift` on the history; raises InputError without one, or for another task's release."""
         self._check_task(release)
         pairs = self.history.pairs(settings.prompt_form, settings.max_items)
         if not pairs:
             raise InputError("there is no history to train on")
-        return Job(shift, encode(self.base, pairs), order)
+        return FitJob(shift, encode(self.base, pairs), order)
 
     def personal_job(
         self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
-    ) -> Job:
+    ) -> FitJob:
         """Fitting a new personal shift on top of `release`."""
         order = f"{self._salt}{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
@@ -212,11 +213,11 @@ def contribute(
     """`Agent.contribute` of each of `agents`, which share the model of `items`; results as they come."""
     release = OpenedRelease.of(packed, items.base)
 
-    def job(agent: Agent) -> Job:
+    def job(agent: Agent) -> FitJob:
         order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
         return agent.job(release.copy(), release, order, settings)
 
-    def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
+    def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))
 
     yield from _trained(agents, job, conclude, settings, items, watch=watch)
@@ -232,10 +233,10 @@ def personalize(
     """`Agent.personalize` of each of `agents`, which share the model of `items`; results as they come."""
     release = OpenedRelease.of(packed, items.base)
 
-    def job(agent: Agent) -> Job:
+    def job(agent: Agent) -> FitJob:
         return agent.personal_job(release, personal, training)
 
-    def conclude(agent: Agent, job: Job, done: Fit) -> Outcome:
+    def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
         assert isinstance(job.shift, PersonalShift)
         belonging = release.belonging(personal.additive)
         agent.vault.store(
@@ -274,8 +275,8 @@ def evaluate(
 
 def _trained(
     agents: Iterable[Agent],
-    make: Callable[[Agent], Job],
-    conclude: Callable[[Agent, Job, Fit], Outcome],
+    make: Callable[[Agent], FitJob],
+    conclude: Callable[[Agent, FitJob, Fit], Outcome],
     settings: TrainingSettings,
     items: ItemCache,
     **how: Any,
@@ -283,7 +284,7 @@ def _trained(
     owners: list[Agent] = []
     refused: list[Result] = []
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[FitJob]:
         for agent in agents:
             try:
                 job = make(agent)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from fedperfit.edge.agent.agent import Agent, OpenedRelease, Outcome, shared_prefix
 from fedperfit.edge.agent.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.engine.examples import Example, encode
-from fedperfit.edge.engine.training import Fit, Job, Watch, fit, mean_losses
+from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
@@ -127,7 +127,7 @@ def learn(
 
 def _lesson(
     shift: Shift, examples: Sequence[Example], new: int, training: TrainingSettings, number: int
-) -> Job:
+) -> FitJob:
     """Steps that hold the `new` last examples and others drawn from those before them."""
     rng = random.Random(f"{training.seed}/{number}")
     known = range(len(examples) - new)
@@ -138,7 +138,7 @@ def _lesson(
         for group in groups:
             replayed = rng.sample(known, min(len(known), max(training.batch_size - len(group), 0)))
             batches.append([*group, *replayed])
-    return Job(shift, examples, "", batches)
+    return FitJob(shift, examples, "", batches)
 
 
 def _fit(
@@ -146,7 +146,7 @@ def _fit(
     release: OpenedRelease,
     personal: PersonalSettings,
     training: TrainingSettings,
-    jobs: Sequence[Job],
+    jobs: Sequence[FitJob],
     watch: Watch | None,
 ) -> list[Fit]:
     return fit(

@@ -11,7 +11,8 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.chameleon.identify import States
 from fedperfit.edge.chameleon.prompts import Agent, history_text, insight_prompt, output_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer, generate
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer, generate
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.model.base_model import BaseModel

@@ -80,8 +80,8 @@ def agent(folder: Folder) -> None:
     from fedperfit.edge.deployment.deployed import Deployed
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.deployment.server import serving, undumpable
-    from fedperfit.edge.engine.allocator import keep_freed_memory
     from fedperfit.edge.vault.keys import keeper
+    from fedperfit.protocol.system.allocator import keep_freed_memory
     from fedperfit.protocol.system.processes import until_signal, wait_until
 
     home = Home(folder.absolute())

@@ -1,42 +1,28 @@
-"""Answers of the shifted model: greedy text, and the likeliest of a fixed set of labels.
+"""Answers questions by the shifted model: with greedy text, or the likeliest of a fixed set of labels.
 
 Questions of many users are answered side by side, each under its own user's shifts.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from transformers import DynamicCache
 
-from fedperfit.edge.engine.building import Item
-from fedperfit.edge.engine.examples import Example, pad_left, position_arguments
-from fedperfit.edge.engine.items import EMBEDDINGS, ItemCache, context_length
+from fedperfit.edge.engine.batching import Question, QuestionBatch, question_batches
+from fedperfit.edge.engine.examples import position_arguments
+from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.prefix import (
-    Prefix,
-    common_prefix,
-    contexts_side_by_side,
     forgets,
-    run_prefix,
-    starting_with,
     whole_layers,
 )
-from fedperfit.edge.engine.slab import BatchPositions, Stack
+from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.model.layers import changing, decoder_layers
+from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
 
 MAX_NEW_TOKENS = 64
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt, and whose it is: an index into the stack's own shifts."""
-
-    prompt: tuple[int, ...]
-    user: int = 0
+"""Most tokens of an answer."""
 
 
 def answer(
@@ -49,7 +35,20 @@ def answer(
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[str]:
-    """The likeliest of a task's labels for each question, or greedy text. items: as for `generate`."""
+    """Answer questions of a task: with the likeliest of its labels, or with text where it has none.
+
+    Args:
+        base: the frozen model.
+        task: decides which of the two it is.
+        form: form of the labels.
+        stack: shifts of the users.
+        questions: prompts of any users.
+        batch_size: questions answered side by side.
+        items: keeps keys and values of prompts for when they are asked again; None to keep none.
+
+    Returns:
+        One answer per question, in their order.
+    """
     if task.kind is AnswerKind.TEXT:
         return generate(base, stack, questions, batch_size=batch_size, items=items)
     labels = label_tokens(base, task, form)
@@ -58,7 +57,16 @@ def answer(
 
 
 def label_tokens(base: BaseModel, task: Task, form: PromptForm) -> list[tuple[int, ...]]:
-    """Each label's target as token ids, end token included."""
+    """Tokenize the targets of a task's labels.
+
+    Args:
+        base: model whose tokenizer counts.
+        task: has labels.
+        form: form of the targets.
+
+    Returns:
+        Token ids of each label, end token included.
+    """
     tokens = base.tokenizer([task.target(label, form) for label in task.labels], add_special_tokens=False)
     return [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
 
@@ -72,13 +80,22 @@ def generate(
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[str]:
-    """Greedy continuations up to the end token, in the order of `questions`.
+    """Continue prompts greedily up to the end token or `MAX_NEW_TOKENS`.
 
     The shifts act in the prefill only, so a decoded token costs what it costs without them.
-    items: keeps what no shift can touch of the questions, for when they are asked again under another.
+
+    Args:
+        base: the frozen model.
+        stack: shifts of the users.
+        questions: prompts of any users.
+        batch_size: questions answered side by side.
+        items: keeps keys and values of prompts for when they are asked again; None to keep none.
+
+    Returns:
+        One stripped text per question, in their order.
     """
     answers = [""] * len(questions)
-    for batch in batches(base, stack, questions, batch_size, items):
+    for batch in question_batches(base, stack, questions, batch_size, items):
         width = batch.ids.shape[1]
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             rows = base.model.generate(
@@ -106,15 +123,26 @@ def likeliest(
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[int]:
-    """For each question the index of the label with the highest log-likelihood, end token included.
+    """Find the label with the highest log-likelihood, end token included, for each question.
 
-    labels: token ids of each label's target. The prompt is run once; then all labels stand side by side
-    in one row, each seeing the prompt and itself, so that no cache is copied. items: as for `generate`.
+    A prompt is run once; then all labels stand side by side in one row, each attending to the prompt and
+    itself, so that no cache is copied.
+
+    Args:
+        base: the frozen model.
+        stack: shifts of the users.
+        questions: prompts of any users.
+        labels: token ids of each label's target.
+        batch_size: questions answered side by side.
+        items: keeps keys and values of prompts for when they are asked again; None to keep none.
+
+    Returns:
+        Number of the label for each question, in their order.
     """
     best = [0] * len(questions)
     tree = _LabelTree.of(labels, base.device)
     depth = range(len(decoder_layers(base.model)))
-    for batch in batches(base, stack, questions, batch_size, items):
+    for batch in question_batches(base, stack, questions, batch_size, items):
         mask, rest = batch.mask, batch.ids[:, batch.known :]
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             prefill = base.model(
@@ -156,13 +184,13 @@ class _LabelTree:
     starts: torch.Tensor
     """(labels,) first tokens, predicted by the prompt."""
     inputs: torch.Tensor
-    """(S,)"""
+    """(S,) tokens of all labels but their last ones."""
     outputs: torch.Tensor
-    """(S,)"""
+    """(S,) token that follows each input."""
     label: torch.Tensor
-    """(S,) label each input belongs to."""
+    """(S,) number of the label each input belongs to."""
     depth: torch.Tensor
-    """(S,) its place in the label, from 0."""
+    """(S,) place of each input in its label, from 0."""
 
     @classmethod
     def of(cls, labels: Sequence[tuple[int, ...]], device: torch.device) -> "_LabelTree":
@@ -175,7 +203,7 @@ class _LabelTree:
         return cls(torch.tensor([label[0] for label in labels], device=device), *columns)
 
     def attention(self, prompt: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Additive mask (batch, 1, S, prompt + S): the prompt's tokens, and the label's own so far."""
+        """Additive mask (batch, 1, S, prompt + S) that lets an input see the prompt and its label so far."""
         own = (self.label[:, None] == self.label) & (self.depth[:, None] >= self.depth)
         rows = len(self.inputs)
         seen = torch.cat(
@@ -187,9 +215,9 @@ class _LabelTree:
 
 
 def _recomputed_scores(
-    base: BaseModel, stack: Stack, batch: "_Batch", labels: Sequence[tuple[int, ...]]
+    base: BaseModel, stack: Stack, batch: QuestionBatch, labels: Sequence[tuple[int, ...]]
 ) -> torch.Tensor:
-    """(batch, labels) log-likelihoods, each label with its whole prompt: for models that forget keys."""
+    """Log-likelihoods (batch, labels), each label run with its whole prompt: for models that forget keys."""
     prompt = batch.ids.shape[1]
     scores = []
     for label in labels:
@@ -206,91 +234,3 @@ def _recomputed_scores(
         logs = logits[:, prompt - 1 : -1].float().log_softmax(-1)
         scores.append(logs.gather(2, tokens[:, :, None]).sum(dim=(1, 2)))
     return torch.stack(scores, dim=1)
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Prompts of similar length: what is known of them already, and the rest padded on the left."""
-
-    indices: list[int]
-    owners: list[int]
-    """The user of each row."""
-    ids: torch.Tensor
-    """(batch, tokens)"""
-    mask: torch.Tensor
-    """(batch, tokens) bool, false at padding."""
-    known: int
-    """Columns whose keys and values are known."""
-    cache: DynamicCache | None
-    """Keys and values of the known columns."""
-
-    def shifted(self, base: BaseModel, stack: Stack, prompt: torch.Tensor) -> AbstractContextManager[None]:
-        """The stack at the prompts' positions in the first pass through each layer.
-
-        prompt: (batch, tokens) bool, true at the prompts' tokens among those of that pass.
-        """
-        users = sorted(set(self.owners))
-        chosen = stack.some(users)
-        done: set[int] = set()
-        at = None
-        if chosen.layers:
-            mask = chosen.parts[0].shape.positions.mask(prompt.cpu())
-            at = BatchPositions.of(mask, [users.index(owner) for owner in self.owners], base.device)
-
-        def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
-            if layer in done or at is None:
-                return hidden
-            done.add(layer)
-            return at.change(chosen, layer, hidden)
-
-        return changing(base.model, chosen.layers, change)
-
-
-def batches(
-    base: BaseModel,
-    stack: Stack,
-    questions: Sequence[Question],
-    batch_size: int,
-    items: ItemCache | None,
-) -> Iterator[_Batch]:
-    prompts = [question.prompt for question in questions]
-    prefix, known = _known(base, stack, prompts, items)
-    shared = prefix.tokens if prefix else ()
-    layers = range(len(decoder_layers(base.model)))
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        rows = [prompts[index] for index in indices]
-        halves = [(row[len(shared) : known[row].start], row[known[row].start :]) for row in rows]
-        contexts, filled = contexts_side_by_side([known[row].context for row in rows], layers)
-        parts = [*([prefix.layers] if prefix else []), *([contexts] if contexts else [])]
-        before, _ = pad_left([half for half, _ in halves], base.device)
-        rest, own = pad_left([half for _, half in halves], base.device)
-        first = torch.tensor(shared, dtype=torch.long, device=base.device).expand(len(rows), -1)
-        started = torch.ones_like(first, dtype=torch.bool)
-        yield _Batch(
-            indices=indices,
-            owners=[questions[index].user for index in indices],
-            ids=torch.cat([first, before, rest], dim=1),
-            mask=torch.cat([started, filled.to(base.device), own], dim=1),
-            known=len(shared) + filled.shape[1],
-            cache=starting_with(base, {n: [part[n] for part in parts] for n in layers if parts}),
-        )
-
-
-def _known(
-    base: BaseModel, stack: Stack, prompts: Sequence[tuple[int, ...]], items: ItemCache | None
-) -> tuple[Prefix | None, dict[tuple[int, ...], Item]]:
-    """What all prompts begin with, and what is known of each: its context where the cache keeps it."""
-    positions = stack.parts[0].shape.positions if stack.parts else None
-    if positions is not None and positions.first:
-        return None, {prompt: Item(0, None, None) for prompt in prompts}
-    if items is not None and positions is not None:
-        examples = [Example(prompt, ()) for prompt in prompts]
-        prepared = items.prepare([examples], EMBEDDINGS, positions)
-        return prepared.prefix, {example.prompt: item for example, item in prepared.items.items()}
-    last = 1 if positions is None else positions.last
-    contexts = [prompt[: context_length(prompt, last)] for prompt in prompts]
-    shared = 0 if forgets(base, max(map(len, prompts))) else common_prefix(contexts)
-    prefix = run_prefix(base, prompts[0][:shared], 0, range(len(decoder_layers(base.model))))
-    return prefix, {prompt: Item(len(prefix) if prefix else 0, None, None) for prompt in prompts}

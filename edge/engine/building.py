@@ -1,4 +1,4 @@
-"""Running training items through a frozen model once, for what `items.py` keeps of them."""
+"""Runs training items through the frozen model once, for the cache in `items.py`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,29 +19,39 @@ from fedperfit.protocol.model.layers import changing, decoder_layers, running
 
 
 @dataclass(frozen=True)
-class Item:
-    """One example, prepared."""
+class CachedItem:
+    """Part of an example's computation that no shift can change."""
 
     start: int
-    """First token of its row that a step runs."""
+    """Number of the first token of the row that a step runs."""
     hidden: torch.Tensor | None
     """(tokens run, d) output of the entry layer, before any shift; None where steps begin with the tokens."""
     context: torch.Tensor | None
-    """(2 * layers above, heads, tokens, head size): keys and values between the prefix and `start`."""
+    """(2 * layers above, heads, tokens, head size) keys and values between the prefix and `start`."""
 
     @property
     def bytes(self) -> int:
-        """Memory taken."""
+        """Bytes of memory that the tensors take."""
         return sum(tensor.nbytes for tensor in (self.hidden, self.context) if tensor is not None)
 
 
 @torch.no_grad()
 def build_items(
     base: BaseModel, examples: Sequence[Example], starts: Sequence[int], entry: int, prefix: Prefix | None
-) -> list[Item]:
-    """The items of `examples`, whose rows begin with `prefix` and are run from `starts` in each step.
+) -> list[CachedItem]:
+    """Run examples once and keep what training steps need of them.
 
-    The context between the two goes through all layers, the rest as far as the entry layer, if there is one.
+    The context between prefix and start goes through all layers, the rest as far as the entry layer.
+
+    Args:
+        base: the frozen model.
+        examples: rows that all begin with the tokens of `prefix`.
+        starts: for each example the number of the first token that a step runs.
+        entry: first shifted decoder layer; negative to keep no hidden states.
+        prefix: run of the shared tokens, if there are any.
+
+    Returns:
+        One item per example, in their order.
     """
     shared = len(prefix) if prefix else 0
     prefix_parts = prefix_parts_of(prefix)
@@ -59,12 +69,12 @@ def build_items(
         context = None
         if longest and above:
             context = torch.stack([tensor[row, :, shared:start] for tensor in above])
-        items.append(Item(start, hidden, context))
+        items.append(CachedItem(start, hidden, context))
     return items
 
 
 def _run_contexts(base: BaseModel, ids: torch.Tensor, prefix_parts: PrefixParts, tokens: int) -> PrefixParts:
-    """Keys and values of the prefix and the contexts `ids` (rows, tokens) in every layer."""
+    """Keys and values of prefix and contexts in every layer; ids: (rows, context tokens)."""
     run = base.model(
         input_ids=ids.to(base.device),
         past_key_values=starting_with(base, prefix_parts),
@@ -83,9 +93,9 @@ def _run_rest(
     entry: int,
     prefix_parts: PrefixParts,
 ) -> list[torch.Tensor | None]:
-    """(tokens, d) output of the entry layer for each row from its start on.
+    """Output of the entry layer for each row from its start on, (tokens, d).
 
-    known: places of keys and values before, filled up to each start.
+    known: columns of keys and values before the rows, filled up to each row's start.
     """
     rows = [(*e.prompt[start:], *e.target[:-1]) for e, start in zip(examples, starts, strict=True)]
     lengths = torch.tensor([len(row) for row in rows])
@@ -107,6 +117,6 @@ def _run_rest(
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(rows, longest), padded on the right, where causality makes padding harmless."""
+    """Ids (rows, longest), padded on the right, where causality makes padding harmless."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.long)

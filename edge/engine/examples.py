@@ -1,4 +1,4 @@
-"""Training pairs as token ids."""
+"""Training pairs as token ids, and padding of prompts."""
 
 import inspect
 from collections.abc import Sequence
@@ -16,18 +16,27 @@ KEPT_TAIL = 32
 
 @dataclass(frozen=True)
 class Example:
-    """One pair as token ids; the target ends with the end token."""
+    """One training pair as token ids."""
 
     prompt: tuple[int, ...]
+    """Token ids of the prompt, start token included where the model has one."""
     target: tuple[int, ...]
+    """Token ids of the target, end token included."""
 
 
 def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[Example]:
-    """Tokenize `pairs`. A row longer than the model's context loses tokens of its field.
+    """Tokenize training pairs; a row longer than the model's context loses tokens of its field.
 
-    reserve: tokens left free after the prompt where the target is shorter.
+    Args:
+        base: model whose tokenizer and context count.
+        pairs: prompts with their targets.
+        reserve: fewest tokens left free after a prompt.
 
-    Raises InputError when a target alone fills the context.
+    Returns:
+        One example per pair, in their order.
+
+    Raises:
+        InputError: a target alone fills the context.
     """
     if not pairs:
         return []
@@ -48,7 +57,15 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
 
 
 def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """ids and attention mask (batch, tokens) of prompts to be continued, padded on the left."""
+    """Batch prompts that are to be continued, padded on the left.
+
+    Args:
+        prompts: token ids, at least one prompt.
+        device: where the tensors are wanted.
+
+    Returns:
+        Ids (batch, tokens), 0 at padding, and mask (batch, tokens) bool, false at padding.
+    """
     width = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.long)
     mask = torch.zeros(len(prompts), width, dtype=torch.bool)
@@ -59,9 +76,15 @@ def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[
 
 
 def position_arguments(base: BaseModel, mask: torch.Tensor, last: int = 0) -> dict[str, torch.Tensor]:
-    """`position_ids` of the `last` columns (0: all) that do not count padding, for models that take them.
+    """Position ids that do not count padding, as an argument for models that take them.
 
-    mask: (batch, tokens) bool, true at tokens.
+    Args:
+        base: model to be called.
+        mask: (batch, tokens) bool, false at padding.
+        last: number of last columns that the call runs; 0 for all.
+
+    Returns:
+        `position_ids` (batch, columns run), or nothing where the model has no such argument.
     """
     if "position_ids" not in inspect.signature(base.model.forward).parameters:
         return {}

@@ -1,4 +1,4 @@
-"""What a frozen model makes of items, computed once and reused over steps, epochs, fits and stages.
+"""Hidden states, keys and values of items, computed once and reused over steps, epochs, fits and stages.
 
 Below the first shifted layer, the entry layer, nothing ever changes: an item keeps the hidden states that
 leave it (the layer cache; reference, section 2a). With positions `lM` nothing before the last M prompt
@@ -20,7 +20,7 @@ from functools import cached_property
 import psutil
 import torch
 
-from fedperfit.edge.engine.building import Item, build_items
+from fedperfit.edge.engine.building import CachedItem, build_items
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.prefix import Prefix, common_prefix, forgets, run_prefix
 from fedperfit.protocol.model.base_model import BaseModel
@@ -31,19 +31,19 @@ from fedperfit.protocol.shift.positions import Positions
 logger = logging.getLogger("fedperfit.edge")
 
 _BUILD_TOKENS = 4096
-"""Tokens run at once while building."""
+"""Tokens run at once while building items."""
 _SHARE = 0.25
-"""Of the device's memory, the default budget of all processes on it."""
+"""Share of the device's memory that all processes on it may use by default."""
 PROCESSES_VARIABLE = "FEDPERFIT_PROCESSES"
-"""Environment variable: how many processes share the device; whoever starts more than one sets it."""
+"""Environment variable with the number of processes that share the device; who starts several sets it."""
 
 
 EMBEDDINGS = -1
-"""The entry layer of those who run every layer: what enters is the tokens themselves."""
+"""Entry layer of a step that runs every decoder layer, from the tokens on."""
 
 
-class Plan(Enum):
-    """What is kept of an item, from most to least memory."""
+class CachePlan(Enum):
+    """How much is kept of each item, from most to least memory."""
 
     CONTEXTS = "keys and values of the context, states of the rest"
     STATES = "hidden states at the first shifted layer only"
@@ -51,40 +51,47 @@ class Plan(Enum):
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What items are prepared for; those of one kind can be used together."""
+class ItemKind:
+    """Use that items are prepared for; only items of one kind can be used together."""
 
     entry: int
-    """The first shifted decoder layer, or `EMBEDDINGS`."""
+    """First shifted decoder layer, or `EMBEDDINGS`."""
     positions: Positions
-    plan: Plan
+    """Shifted tokens of each prompt."""
+    plan: CachePlan
     prefix: tuple[int, ...]
-    """What all their rows begin with, run apart."""
+    """Tokens all rows begin with, run once for all of them."""
 
     def start(self, example: Example) -> int:
-        """The first token of an example's row that a step runs."""
-        if self.plan is Plan.CONTEXTS:
+        """Number of the first token of an example's row that a step runs."""
+        if self.plan is CachePlan.CONTEXTS:
             return context_length(example.prompt, self.positions.last)
         return len(self.prefix)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples ready for training."""
+    """Prepared items of examples, ready for training steps."""
 
-    kind: Kind
+    kind: ItemKind
     prefix: Prefix | None
-    """Constant where positions are `lM`, else as far as the entry layer."""
-    items: dict[Example, Item]
+    """Run of the shared prefix: through all layers with positions `lM`, else as far as the entry layer."""
+    items: dict[Example, CachedItem]
+    """Prepared item of each example."""
 
 
 def context_length(prompt: Sequence[int], last: int) -> int:
-    """Tokens of `prompt` before its last `last`, and before its last one; `lM` leaves them untouched."""
+    """Number of tokens of a prompt that positions `lM` leave untouched in every layer.
+
+    Args:
+        prompt: token ids.
+        last: M; at least the last token, which predicts the target, is always run.
+    """
     return max(0, len(prompt) - max(1, last))
 
 
 def default_budget(device: torch.device) -> int:
-    """Bytes items may take: this process's part of a quarter of the device's memory."""
+    """Bytes that prepared items may take: this process's part of a quarter of the device's memory."""
     share = _SHARE / int(os.environ.get(PROCESSES_VARIABLE, "1"))
     if device.type == "cuda":
         return int(share * torch.cuda.get_device_properties(device).total_memory)
@@ -92,18 +99,23 @@ def default_budget(device: torch.device) -> int:
 
 
 class ItemCache:
-    """Prepared items of one model within a budget of bytes; the longest unused make room."""
+    """Prepared items of one model within a budget of bytes; the least recently used make room."""
 
     def __init__(self, base: BaseModel, budget: int | None = None) -> None:
-        """budget: bytes; None takes `default_budget`, 0 keeps nothing."""
+        """Start an empty cache.
+
+        Args:
+            base: the frozen model.
+            budget: bytes; None takes `default_budget`, 0 keeps nothing.
+        """
         self.base = base
         self.budget = default_budget(base.device) if budget is None else budget
         self.bytes = 0
         self.most_bytes = self.most_items = 0
-        """The most that were ever kept at once."""
-        self._prefixes: dict[Kind, Prefix | None] = {}
-        self._items: OrderedDict[tuple[Kind, Example], Item] = OrderedDict()
-        self._said: set[Plan] = set()
+        """Most bytes and most items that were ever kept at once."""
+        self._prefixes: dict[ItemKind, Prefix | None] = {}
+        self._items: OrderedDict[tuple[ItemKind, Example], CachedItem] = OrderedDict()
+        self._said: set[CachePlan] = set()
 
     def prepare(
         self,
@@ -112,16 +124,22 @@ class ItemCache:
         positions: Positions,
         prefix: Sequence[int] | None = None,
     ) -> Prepared:
-        """The items of all users' examples; what is kept of each is decided by what the budget allows.
+        """Prepare the examples of all users, keeping as much of each as the budget allows.
 
-        entry: the first shifted layer; `EMBEDDINGS` keeps keys and values of every layer, and no states.
-        beginning: what their prompts are known to begin with; by default whatever they have in common.
-            Known, it does not depend on the company an item is built in, nor do the item's bits.
+        Args:
+            users: examples of each user; items are built user by user.
+            entry: first shifted decoder layer; `EMBEDDINGS` keeps keys and values of every layer, no states.
+            positions: shifted tokens of each prompt.
+            prefix: tokens all prompts are known to begin with; by default whatever they have in common. A
+                known prefix makes an item's bits independent of the items that it is built beside.
+
+        Returns:
+            The items of all examples, with their shared prefix.
         """
         wanted = list(dict.fromkeys(example for user in users for example in user))
         kind = self._choose(wanted, entry, positions, prefix)
-        if kind.plan is Plan.NOTHING:
-            return Prepared(kind, None, {example: Item(0, None, None) for example in wanted})
+        if kind.plan is CachePlan.NOTHING:
+            return Prepared(kind, None, {example: CachedItem(0, None, None) for example in wanted})
         if kind not in self._prefixes:
             depth = entry + 1 if positions.first else len(decoder_layers(self.base.model))
             self._prefixes[kind] = run_prefix(self.base, kind.prefix, entry, range(depth))
@@ -136,13 +154,18 @@ class ItemCache:
         return Prepared(kind, self._prefixes[kind], items)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all items and prefixes."""
         self._items.clear()
         self._prefixes.clear()
         self.bytes = 0
 
-    def size(self, example: Example, kind: Kind) -> int:
-        """Bytes an example's item takes."""
+    def size(self, example: Example, kind: ItemKind) -> int:
+        """Bytes that an example's item takes, known before it is built.
+
+        Args:
+            example: training pair as token ids.
+            kind: use that the item is prepared for.
+        """
         config = text_config(self.base.model.config)
         attention = attention_sizes(config)
         start = kind.start(example)
@@ -153,40 +176,38 @@ class ItemCache:
         return int(self.base.model.dtype.itemsize * (config.hidden_size * run + context))
 
     def _choose(
-        self,
-        wanted: Sequence[Example],
-        entry: int,
-        positions: Positions,
-        prefix: Sequence[int] | None,
-    ) -> Kind:
-        """The kind that keeps the most within the budget; one already there wherever it will do."""
-        longest = max(len(example.prompt) + len(example.target) for example in wanted)
-        rigid = not self._keeps_keys or forgets(self.base, longest)
-        contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in wanted]
-        shared = common_prefix([*contexts, *([] if prefix is None else [prefix])])
-        if rigid or shared < positions.first:
-            shared = 0
-        shared_prefix = contexts[0][:shared]
-        for plan in (Plan.CONTEXTS, Plan.STATES):
-            if plan is Plan.CONTEXTS and (rigid or positions.first):
-                continue
-            there = [
-                kind
-                for kind in self._prefixes
-                if (kind.entry, kind.positions, kind.plan) == (entry, positions, plan)
-                and kind.prefix == shared_prefix[: len(kind.prefix)]
-                and len(kind.prefix) >= positions.first
-            ]
-            kind = max(there, key=lambda known: len(known.prefix), default=None) or Kind(
-                entry, positions, plan, shared_prefix
-            )
-            if self.budget and sum(self.size(example, kind) for example in wanted) <= self.budget:
+        self, examples: Sequence[Example], entry: int, positions: Positions, prefix: Sequence[int] | None
+    ) -> ItemKind:
+        """The kind that keeps the most within the budget, an existing one where it serves."""
+        longest = max(len(example.prompt) + len(example.target) for example in examples)
+        whole_rows = not self._keeps_keys or forgets(self.base, longest)
+        shared = () if whole_rows else _shared_prefix(examples, positions, prefix)
+        plans = [CachePlan.CONTEXTS, CachePlan.STATES]
+        if whole_rows or positions.first:
+            plans.remove(CachePlan.CONTEXTS)
+        for plan in plans:
+            kind = self._existing_kind(entry, positions, plan, shared)
+            kind = kind or ItemKind(entry, positions, plan, shared)
+            if self.budget and sum(self.size(example, kind) for example in examples) <= self.budget:
                 return kind
             self._say(plan)
-        return Kind(entry, positions, Plan.NOTHING, ())
+        return ItemKind(entry, positions, CachePlan.NOTHING, ())
 
-    def _say(self, refused: Plan) -> None:
-        """Tell, once per plan, that the budget asks for more work in each step."""
+    def _existing_kind(
+        self, entry: int, positions: Positions, plan: CachePlan, shared: tuple[int, ...]
+    ) -> ItemKind | None:
+        """The kind with the longest prefix among those of former items that serve rows beginning `shared`."""
+        kinds = [
+            kind
+            for kind in self._prefixes
+            if (kind.entry, kind.positions, kind.plan) == (entry, positions, plan)
+            and kind.prefix == shared[: len(kind.prefix)]
+            and len(kind.prefix) >= positions.first
+        ]
+        return max(kinds, key=lambda kind: len(kind.prefix), default=None)
+
+    def _say(self, refused: CachePlan) -> None:
+        """Warn, once per plan, that the budget is too small for it and so each step has more work."""
         if self.budget and refused not in self._said:
             self._said.add(refused)
             gib = self.budget / 2**30
@@ -194,10 +215,10 @@ class ItemCache:
 
     @cached_property
     def _keeps_keys(self) -> bool:
-        """Whether the model keeps keys and values, and not state of another kind."""
+        """Whether every layer of the model keeps keys and values, and no state of another kind."""
         return run_prefix(self.base, (0,), 0, range(len(decoder_layers(self.base.model)))) is not None
 
-    def _make_room(self, kind: Kind, wanted: Sequence[Example]) -> None:
+    def _make_room(self, kind: ItemKind, wanted: Sequence[Example]) -> None:
         needed = sum(self.size(example, kind) for example in wanted if (kind, example) not in self._items)
         kept = {(kind, example) for example in wanted}
         for key in [key for key in self._items if key not in kept]:
@@ -205,7 +226,7 @@ class ItemCache:
                 break
             self.bytes -= self._items.pop(key).bytes
 
-    def _build(self, kind: Kind, missing: list[Example]) -> None:
+    def _build(self, kind: ItemKind, missing: list[Example]) -> None:
         """Build one user's items, rows of similar length together."""
         missing.sort(key=lambda example: len(example.prompt) + len(example.target))
         while missing:
@@ -216,3 +237,15 @@ class ItemCache:
             for example, item in zip(chunk, built, strict=True):
                 self._items[kind, example] = item
                 self.bytes += item.bytes
+
+
+def _shared_prefix(
+    examples: Sequence[Example], positions: Positions, prefix: Sequence[int] | None
+) -> tuple[int, ...]:
+    """Tokens that the contexts of all examples, and `prefix` where given, begin with.
+
+    None where the first shifted positions reach beyond them.
+    """
+    contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in examples]
+    shared = common_prefix([*contexts, *([] if prefix is None else [prefix])])
+    return contexts[0][:shared] if shared >= positions.first else ()

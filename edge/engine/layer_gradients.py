@@ -1,7 +1,7 @@
-"""Where and along what a model would have to move for one person, without training anything.
+"""Gradient of one person's mean loss with respect to each layer's output, without training anything.
 
-The gradient of the loss on a person's pairs with respect to a constant added at the shifted positions
-after each decoder layer: one backward pass gives all layers. It is what a shift's b learns first.
+The gradient is taken with respect to a constant added at the shifted positions after each decoder layer: one
+backward pass gives all layers. It is the direction that a shift's b learns first.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,18 @@ from fedperfit.protocol.tasks import Pair
 def layer_gradient(
     base: BaseModel, pairs: Sequence[Pair], positions: Positions, batch_size: int = 8
 ) -> LayerGradient:
-    """Of `pairs`, at `positions` of their prompts."""
+    """Gradient of the mean loss on a person's pairs with respect to each layer's output.
+
+    Args:
+        base: the frozen model.
+        pairs: at least one training pair.
+        positions: shifted tokens of each prompt.
+        batch_size: pairs per backward pass.
+
+    Returns:
+        Gradients (layers, d), mean lengths (layers,) of the hidden states at the positions, and the number
+        of pairs.
+    """
     examples = sorted(encode(base, pairs), key=lambda e: len(e.prompt) + len(e.target))
     layers = range(len(decoder_layers(base.model)))
     gradient = torch.zeros(len(layers), base.card.hidden_size, device=base.device)
@@ -38,7 +49,10 @@ def layer_gradient(
 def _loss(
     base: BaseModel, examples: Sequence[Example], positions: Positions, layers: range, offset: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean over rows of each row's mean cross-entropy; mean length of the states at the positions."""
+    """Mean over rows of each row's mean cross-entropy, and mean length (layers,) of the shifted states.
+
+    offset: (layers, d), added at the positions after each layer.
+    """
     batch = collate(examples, base.device)
     shifted = positions.mask(batch.prompt[:, :-1])
     lengths = torch.zeros(len(layers), device=base.device)

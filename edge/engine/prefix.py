@@ -1,4 +1,4 @@
-"""The tokens all prompts of a task begin with, run once for every item, user and step that shares them."""
+"""Runs the tokens that all prompts of a task begin with once, for all items, users and steps."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from fedperfit.protocol.model.config import text_config
 from fedperfit.protocol.model.layers import changing, decoder_layers, running
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
-"""Of one decoder layer, each (rows, heads, tokens, head size)."""
+"""Keys and values of one decoder layer, each (rows, heads, tokens, head size)."""
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What a frozen model makes of a beginning, as far as no shift can touch it."""
+    """Shared first tokens, run through the frozen model as far as no shift can change them."""
 
     tokens: tuple[int, ...]
+    """Token ids, at least one."""
     hidden: torch.Tensor
     """(1, tokens, d) output of the entry layer."""
     layers: Mapping[int, KeysValues]
-    """By decoder layer, with one row."""
+    """Keys and values by decoder layer, with one row."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -31,9 +32,17 @@ class Prefix:
 
 @torch.no_grad()
 def run_prefix(base: BaseModel, tokens: Sequence[int], entry: int, layers: range) -> Prefix | None:
-    """Run `tokens` through the decoder layers `layers`, which begin at 0 and hold `entry`.
+    """Run shared first tokens through the first decoder layers.
 
-    None where there are no tokens, or the model does not keep all keys: sliding windows, recurrent layers.
+    Args:
+        base: the frozen model.
+        tokens: token ids.
+        entry: layer whose output is kept.
+        layers: decoder layers to run; begins at 0 and holds `entry`.
+
+    Returns:
+        The run; None where there are no tokens, or the model does not keep all keys (sliding windows,
+        recurrent layers).
     """
     if not tokens:
         return None
@@ -46,7 +55,7 @@ def run_prefix(base: BaseModel, tokens: Sequence[int], entry: int, layers: range
 
 
 def recorder(outputs: list[torch.Tensor]) -> Any:
-    """A change for `changing` that changes nothing and keeps what passes."""
+    """A change for `changing` that leaves hidden states as they are and appends them to `outputs`."""
 
     def change(layer: int, hidden: torch.Tensor) -> torch.Tensor:
         outputs.append(hidden)
@@ -56,41 +65,58 @@ def recorder(outputs: list[torch.Tensor]) -> Any:
 
 
 def whole_layers(cache: DynamicCache, layers: range, tokens: int) -> dict[int, KeysValues]:
-    """Keys and values of `layers`; empty unless each of them holds all `tokens`."""
-    found: list[Any] = cache.layers[layers.start : layers.stop]
-    kept = {
+    """Keys and values of some decoder layers after a run.
+
+    Args:
+        cache: filled by the run.
+        layers: decoder layers asked for.
+        tokens: number of tokens run.
+
+    Returns:
+        By layer; empty unless each of `layers` holds the keys of all tokens.
+    """
+    cached: list[Any] = cache.layers[layers.start : layers.stop]
+    whole = {
         number: (layer.keys, layer.values)
-        for number, layer in zip(layers, found, strict=False)
+        for number, layer in zip(layers, cached, strict=False)
         if getattr(layer, "keys", None) is not None and layer.keys.shape[2] == tokens
     }
-    return kept if len(kept) == len(layers) else {}
+    return whole if len(whole) == len(layers) else {}
 
 
 PrefixParts = Mapping[int, Sequence[KeysValues]]
-"""By decoder layer the parts that stand before the tokens to be run, each with all rows or one for all."""
+"""Keys and values before the tokens to be run: by decoder layer, in parts of all rows or one for all."""
 
 
 def prefix_parts_of(prefix: Prefix | None) -> PrefixParts:
-    """The prefix as the only part."""
+    """Keys and values of a prefix as the only part; none without a prefix."""
     return {} if prefix is None else {number: [part] for number, part in prefix.layers.items()}
 
 
 def starting_with(base: BaseModel, prefix_parts: PrefixParts) -> DynamicCache | None:
-    """A cache whose layers begin with `beginning`; None for none of them.
+    """A key-value cache that begins with given keys and values.
 
-    The other layers get places that take no memory: the model asks the first layer for the length.
+    Layers without any get placeholders that take no memory: the model asks the first layer for the length.
+
+    Args:
+        base: the model the cache is for.
+        prefix_parts: keys and values by decoder layer, equally long in each.
+
+    Returns:
+        The cache; None where no layer has keys and values.
     """
     if not prefix_parts:
         return None
     parts = next(iter(prefix_parts.values()))
-    place = [(keys.new_zeros(()).expand(keys.shape),) * 2 for keys, _ in parts]
+    placeholder = [(keys.new_zeros(()).expand(keys.shape),) * 2 for keys, _ in parts]
+    depth = len(decoder_layers(base.model))
     cache = DynamicCache()
-    cache.layers = [_StartedLayer(prefix_parts.get(n, place)) for n in range(len(decoder_layers(base.model)))]
+    cache.layers = [_StartedLayer(prefix_parts.get(n, placeholder)) for n in range(depth)]
     return cache
 
 
 class _StartedLayer(DynamicLayer):
-    """Joins its parts only when the layer's own keys and values come, so that all are copied once."""
+    """Layer of a cache that joins its parts only with the first run's keys, so that each is copied once."""
 
     def __init__(self, parts: Sequence[KeysValues]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -99,7 +125,7 @@ class _StartedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> KeysValues:
-        """All keys and values so far."""
+        """Append (rows, heads, tokens, head size) each; returns all keys and values so far."""
         if self.parts:
             rows = len(key_states)
             keys, values = zip(*self.parts, strict=True)
@@ -112,7 +138,7 @@ class _StartedLayer(DynamicLayer):
         return joined
 
     def get_seq_length(self) -> int:
-        """Tokens so far."""
+        """Number of tokens whose keys the layer holds."""
         if self.parts:
             return sum(keys.shape[2] for keys, _ in self.parts)
         return int(super().get_seq_length())
@@ -121,10 +147,14 @@ class _StartedLayer(DynamicLayer):
 def contexts_side_by_side(
     contexts: Sequence[torch.Tensor | None], layers: range
 ) -> tuple[dict[int, KeysValues], torch.Tensor]:
-    """Rows' own keys and values as a part of a beginning, padded on the left; and which places are filled.
+    """Stack the keys and values of rows of different lengths, padded on the left.
 
-    contexts: (2 * layers, heads, tokens, head size) of each row, or None. The second is (rows, places) bool,
-    without places when no row has a context.
+    Args:
+        contexts: for each row (2 * layers, heads, tokens, head size), or None for no tokens.
+        layers: decoder layers the tensors belong to, keys and values of each in turn.
+
+    Returns:
+        Keys and values by layer, none where no row has a context; and (rows, columns) bool, false at padding.
     """
     lengths = torch.tensor([0 if context is None else context.shape[2] for context in contexts])
     widest = int(lengths.max())
@@ -142,13 +172,18 @@ def contexts_side_by_side(
 
 
 def forgets(base: BaseModel, tokens: int) -> bool:
-    """Whether the model attends to a window shorter than twice `tokens`, in which padding would count."""
+    """Whether the model's sliding window is so short that padding would push tokens out of it.
+
+    Args:
+        base: the model.
+        tokens: length of the longest row; padded, a row takes at most twice as many columns.
+    """
     window = getattr(text_config(base.model.config), "sliding_window", None)
     return window is not None and 2 * tokens > window
 
 
 def common_prefix(rows: Sequence[Sequence[int]]) -> int:
-    """Number of tokens all rows begin with."""
+    """Number of first tokens that all rows have in common."""
     for index, tokens in enumerate(zip(*rows, strict=False)):
         if len(set(tokens)) > 1:
             return index

@@ -1,4 +1,4 @@
-"""Batches of whole rows, and their losses: the plain way, for what keeps nothing between steps."""
+"""Batches of whole rows, and their losses, for methods that keep nothing between steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Batch:
     """Prompts and targets in one row each, padded on the right."""
 
     ids: torch.Tensor
-    """(batch, tokens)"""
+    """(batch, tokens) token ids, 0 at padding."""
     attention: torch.Tensor
     """(batch, tokens) bool, false at padding."""
     prompt: torch.Tensor
@@ -23,12 +23,17 @@ class Batch:
 
     @property
     def target(self) -> torch.Tensor:
-        """(batch, tokens) bool, true at the tokens the loss is on."""
+        """Tokens that the loss is on, (batch, tokens) bool."""
         return self.attention & ~self.prompt
 
 
 def collate(examples: Sequence[Example], device: torch.device) -> Batch:
-    """Pad `examples` to one batch."""
+    """Pad examples to one batch on a device.
+
+    Args:
+        examples: at least one.
+        device: where the tensors are wanted.
+    """
     prompts = torch.tensor([len(example.prompt) for example in examples])
     lengths = prompts + torch.tensor([len(example.target) for example in examples])
     width = int(lengths.max())
@@ -42,13 +47,23 @@ def collate(examples: Sequence[Example], device: torch.device) -> Batch:
 
 
 def batch_loss(model: Any, batch: Batch) -> torch.Tensor:
-    """Mean cross-entropy over the target tokens of all rows, in nats."""
+    """Mean cross-entropy over the target tokens of all rows together, in nats.
+
+    Args:
+        model: causal language model of transformers.
+        batch: padded rows on the model's device.
+    """
     logits, tokens, _ = _predictions(model, batch)
     return F.cross_entropy(logits, tokens)
 
 
 def row_losses(model: Any, batch: Batch) -> torch.Tensor:
-    """(batch,): each row's mean cross-entropy over its target tokens, in nats."""
+    """Mean cross-entropy over the target tokens of each row, (batch,), in nats.
+
+    Args:
+        model: causal language model of transformers.
+        batch: padded rows on the model's device.
+    """
     logits, tokens, owners = _predictions(model, batch)
     losses = F.cross_entropy(logits, tokens, reduction="none")
     rows = len(batch.ids)
@@ -56,7 +71,7 @@ def row_losses(model: Any, batch: Batch) -> torch.Tensor:
 
 
 def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Of each target token: logits (targets, vocabulary) fp32, the token, and the row it is in.
+    """Logits (targets, vocabulary) in fp32 for all target tokens, with the token and the row of each.
 
     Rows run without their last token, which is only predicted, and logits are made at target columns only.
     """
@@ -68,5 +83,5 @@ def _predictions(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, 
         logits_to_keep=columns,
         use_cache=False,
     ).logits
-    kept = predicted[:, columns]
-    return logits[kept].float(), batch.ids[:, 1:][:, columns][kept], kept.nonzero()[:, 0]
+    targets = predicted[:, columns]
+    return logits[targets].float(), batch.ids[:, 1:][:, columns][targets], targets.nonzero()[:, 0]

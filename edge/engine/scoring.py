@@ -12,10 +12,20 @@ from rouge_score.rouge_scorer import RougeScorer
 from fedperfit.protocol.tasks import AnswerKind, Task
 
 Sums = dict[str, float | list[int]]
+"""Metric sums over questions, by name; lists have one count per label of the task."""
 
 
 def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
-    """Metric sums of `answers` against `golds` of one task."""
+    """Score answers to questions of one task.
+
+    Args:
+        task: decides which metrics there are.
+        answers: one text per question.
+        golds: the right answer to each.
+
+    Returns:
+        Sums over the questions.
+    """
     if task.kind is AnswerKind.CATEGORY:
         return _category(task, answers, golds)
     if task.kind is AnswerKind.RATING:

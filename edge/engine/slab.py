@@ -18,16 +18,26 @@ _EPSILON = 1e-8
 
 @dataclass(frozen=True, repr=False)
 class Slab:
-    """Users' shifts of one shape, to apply or to train. Like a personal shift it does not leave the edge."""
+    """Shifts of one shape, one per user, to apply or to train. Like a personal shift it stays at the edge."""
 
     shape: ShiftShape
+    """Layers, rank, hidden size and positions of every user's shift."""
     R: torch.Tensor
+    """(users, layers, r, d), rows orthonormal."""
     W: torch.Tensor
+    """(users, layers, r, d) weights of the shift."""
     b: torch.Tensor
+    """(users, layers, r) biases of the shift."""
 
     @classmethod
     def of(cls, shifts: Sequence[Shift], device: torch.device, *, train: bool = False) -> "Slab":
-        """Copies of `shifts`."""
+        """Stack copies of users' shifts.
+
+        Args:
+            shifts: of one shape, one per user.
+            device: where the copies are kept.
+            train: whether the copies take gradients.
+        """
         stacked = [torch.stack([getattr(s, name).detach() for s in shifts]) for name in ("R", "W", "b")]
         return cls(shifts[0].shape, *(tensor.to(device).requires_grad_(train) for tensor in stacked))
 
@@ -36,21 +46,29 @@ class Slab:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """R, W, b."""
+        """R, W and b, in this order."""
         return [self.R, self.W, self.b]
 
     def some(self, users: Sequence[int]) -> "Slab":
-        """Of these users only, to apply."""
+        """The shifts of these users only, without gradients."""
         return Slab(self.shape, *(tensor.detach()[list(users)] for tensor in self.tensors))
 
     def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """(W h + b - R h) R of each of the first U users; hidden and result: (U, positions, d)."""
+        """PerFit's shift (W h + b - R h) R of the hidden states h of the first U users.
+
+        Args:
+            index: place of the decoder layer among the shape's layers.
+            hidden: (U, positions, d).
+
+        Returns:
+            (U, positions, d) changes to be added.
+        """
         R, W, b = (tensor[: len(hidden), index] for tensor in self.tensors)
         return torch.baddbmm(b[:, None], hidden, (W - R).mT) @ R
 
     @torch.no_grad()
     def copy_to(self, shifts: Sequence[Shift]) -> None:
-        """Write the users' tensors into their shifts."""
+        """Write each user's tensors into their own shift."""
         for tensors, shift in zip(zip(*self.tensors, strict=True), shifts, strict=True):
             for target, source in zip((shift.R, shift.W, shift.b), tensors, strict=True):
                 target.copy_(source)
@@ -58,28 +76,39 @@ class Slab:
 
 @dataclass(frozen=True)
 class Stack:
-    """What acts on users' hidden states: shifts they share, then each user's own."""
+    """Shifts that act on users' hidden states: those they share, then each user's own."""
 
     shared: Sequence[Shift]
+    """Shifts of all users, in the order in which they act."""
     own: Slab | None
+    """Shifts of one user each, if there are any."""
     additive: bool
+    """Whether every shift of a layer acts on the layer's own output, not on what the former ones made."""
 
     def some(self, users: Sequence[int]) -> "Stack":
-        """Of these users only."""
+        """The shifts that act on these users only."""
         return Stack(self.shared, self.own.some(users) if self.own is not None else None, self.additive)
 
     @property
     def parts(self) -> list[Shift | Slab]:
-        """In the order in which they act."""
+        """Shared and own shifts, in the order in which they act."""
         return [*self.shared, *([self.own] if self.own is not None else [])]
 
     @property
     def layers(self) -> list[int]:
-        """Decoder layers with a shift, ascending."""
+        """Numbers of the decoder layers with a shift, ascending."""
         return sorted({layer for part in self.parts for layer in part.shape.layers})
 
     def __call__(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """The shifts of `layer` applied to hidden (users, positions, d), in fp32 at least."""
+        """Apply the shifts of one layer, computing in fp32 at least.
+
+        Args:
+            layer: decoder layer; one without a shift returns its input.
+            hidden: (users, positions, d).
+
+        Returns:
+            (users, positions, d) in the type of `hidden`.
+        """
         origin = shifted = widened(hidden)
         for part in self.parts:
             if layer in part.shape.layers:
@@ -93,52 +122,81 @@ class BatchPositions:
     """The shifted positions of a batch, gathered by user so that slabs apply to them in one product."""
 
     index: torch.Tensor
-    """(users, positions) into the flattened (rows * tokens); users with fewer repeat one of theirs."""
-    kept: torch.Tensor | None
-    """Which of the flattened (users * positions) are not repetitions; None is all."""
+    """(users, positions) into the flattened (rows * tokens); users with fewer positions repeat their last."""
+    distinct: torch.Tensor | None
+    """Entries of the flattened (users * positions) that are no repetitions; None for all."""
 
     @classmethod
     def of(cls, mask: torch.Tensor, owners: Sequence[int], device: torch.device) -> "BatchPositions":
-        """mask: (rows, tokens) bool on the CPU, true at shifted positions; owners: user of each row."""
+        """Gather the shifted positions of each user.
+
+        Args:
+            mask: (rows, tokens) bool on the CPU, true at shifted positions.
+            owners: user of each row.
+            device: where the hidden states are.
+        """
         width = mask.shape[1]
-        found: list[list[int]] = [[] for _ in range(max(owners) + 1)]
+        positions: list[list[int]] = [[] for _ in range(max(owners) + 1)]
         for row, column in mask.nonzero().tolist():
-            found[owners[row]].append(row * width + column)
-        most = max(map(len, found))
-        index = torch.tensor([(user + most * user[-1:])[:most] for user in found])
-        kept = None
-        if any(len(user) < most for user in found):
-            kept = torch.cat([torch.arange(len(user)) + most * n for n, user in enumerate(found)]).to(device)
-        return cls(index.to(device), kept)
+            positions[owners[row]].append(row * width + column)
+        most = max(map(len, positions))
+        index = torch.tensor([(own + most * own[-1:])[:most] for own in positions])
+        distinct = None
+        if any(len(own) < most for own in positions):
+            entries = [torch.arange(len(own)) + most * user for user, own in enumerate(positions)]
+            distinct = torch.cat(entries).to(device)
+        return cls(index.to(device), distinct)
 
     def change(self, stack: Stack, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden (rows, tokens, d) with the stack applied at these positions."""
+        """Apply the shifts of one layer at these positions.
+
+        Args:
+            stack: shifts of the users.
+            layer: decoder layer.
+            hidden: (rows, tokens, d) output of the layer.
+
+        Returns:
+            (rows, tokens, d), equal to `hidden` at all other positions.
+        """
         flat = hidden.flatten(0, 1)
         index = self.index.flatten()
         shifted = stack(layer, flat[index].view(*self.index.shape, -1)).flatten(0, 1)
-        if self.kept is not None:
-            index, shifted = index[self.kept], shifted[self.kept]
+        if self.distinct is not None:
+            index, shifted = index[self.distinct], shifted[self.distinct]
         return flat.index_put((index,), shifted).view_as(hidden)
 
 
 class AdamW:
-    """AdamW for a slab in which all users began together: no decay on R, R kept orthonormal.
+    """AdamW (Loshchilov and Hutter, 2019) for a slab: no decay on R, whose rows stay orthonormal.
 
-    Differs from torch's in having one rate, one clip and one gradient norm per user. A user's update
-    depends on its own gradient alone.
+    Differs from torch's in having one rate, one clip and one gradient norm per user, who all start at the
+    same step. A user's update depends on their own gradient alone.
     """
 
     def __init__(self, slab: Slab, *, weight_decay: float, clip_norm: float) -> None:
+        """Start with zero moments.
+
+        Args:
+            slab: shifts to be trained in place.
+            weight_decay: of W and b.
+            clip_norm: greatest norm of one user's gradient.
+        """
         self.slab, self.clip_norm = slab, clip_norm
         self.decays = [0.0, weight_decay, weight_decay]
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in slab.tensors]
         self.steps = 0
         self.failed = torch.zeros(len(slab.R), dtype=torch.bool, device=slab.R.device)
-        """(users,) whose loss or gradient was not finite; they stay where they are."""
+        """(users,) bool, true once a user's loss or gradient was not finite; their shift then stays."""
 
     @torch.no_grad()
     def step(self, losses: torch.Tensor, gradients: Sequence[torch.Tensor], rates: torch.Tensor) -> None:
-        """One step of the first U users. losses, rates: (U,); gradients of R, W, b: (users, ...)."""
+        """Take one step of the first U users.
+
+        Args:
+            losses: (U,), only looked at for values that are not finite.
+            gradients: gradients of R, W and b, each with all users first.
+            rates: (U,) learning rates.
+        """
         self.steps += 1
         users = len(rates)
         active = [gradient[:users] for gradient in gradients]

@@ -1,4 +1,4 @@
-"""One training step of several users: what is not prepared is run, and the loss of each user comes out."""
+"""One training step of several users: runs what is not prepared, and returns the loss of each user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from fedperfit.edge.engine.building import Item
+from fedperfit.edge.engine.building import CachedItem
 from fedperfit.edge.engine.examples import Example, position_arguments
 from fedperfit.edge.engine.items import Prepared
 from fedperfit.edge.engine.prefix import (
@@ -29,24 +29,34 @@ _IGNORED = -100
 
 
 @dataclass(frozen=True)
-class Row:
-    """One example of one user."""
+class StepRow:
+    """One example of one user, with its prepared item."""
 
     user: int
+    """Place of the user's shift in the slab."""
     example: Example
-    item: Item
+    item: CachedItem
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """What a step runs; the end token is predicted, never an input."""
+        """Tokens that the step runs; the end token is predicted and never an input."""
         return (*self.example.prompt[self.item.start :], *self.example.target[:-1])
 
 
-def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]) -> torch.Tensor:
-    """(users,) mean cross-entropy over each user's target tokens, in nats.
+def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[StepRow]) -> torch.Tensor:
+    """Mean cross-entropy over each user's target tokens, under the user's shifts.
 
-    rows: of users 0, 1, … without gaps. Equal to running whole rows with the shifts injected, up to
-    rounding; which layers and tokens are really run is decided by what was prepared.
+    Equal to running whole rows with the shifts injected, up to rounding; only the layers and tokens that
+    are not prepared are run.
+
+    Args:
+        base: the frozen model.
+        stack: shifts of all users.
+        prepared: items of the rows' examples.
+        rows: examples of users 0, 1, … without gaps.
+
+    Returns:
+        (users,) losses in nats.
     """
     device = base.device
     depth = len(decoder_layers(base.model))
@@ -82,7 +92,10 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
 
 
 def _by_user(losses: torch.Tensor, targets: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
-    """(users,) means of losses (rows, tokens), of which each row has `targets` that count."""
+    """Means (users,) of losses (rows, tokens), which are 0 but at each row's target tokens.
+
+    targets: (rows,) number of target tokens; owners: user of each row.
+    """
     owner = torch.tensor(owners)
     users = int(owner.max()) + 1
     counts = torch.zeros(users, dtype=torch.long).index_add(0, owner, targets)
@@ -91,7 +104,7 @@ def _by_user(losses: torch.Tensor, targets: torch.Tensor, owners: Sequence[int])
 
 
 def _positions(prepared: Prepared, prompt: torch.Tensor) -> torch.Tensor:
-    """(rows, tokens) bool of what is shifted among the tokens run. prompt: their prompt tokens."""
+    """Shifted tokens among those run, (rows, tokens) bool; prompt: (rows, tokens) bool, true in prompts."""
     positions = prepared.kind.positions
     if prepared.prefix is None:
         return positions.mask(prompt)
@@ -107,10 +120,10 @@ def _change(stack: Stack, shifted: torch.Tensor, owners: Sequence[int], device: 
     return lambda layer, hidden: at.change(stack, layer, hidden)
 
 
-def _hidden(rows: Sequence[Row]) -> torch.Tensor | None:
-    """(rows, tokens, d) what enters above the entry layer; None when nothing was prepared."""
-    kept = [row.item.hidden for row in rows if row.item.hidden is not None]
-    return pad_sequence(kept, batch_first=True, padding_side="left") if kept else None
+def _hidden(rows: Sequence[StepRow]) -> torch.Tensor | None:
+    """Hidden states (rows, tokens, d) that enter above the entry layer; None when none were prepared."""
+    states = [row.item.hidden for row in rows if row.item.hidden is not None]
+    return pad_sequence(states, batch_first=True, padding_side="left") if states else None
 
 
 def _left(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
@@ -119,9 +132,9 @@ def _left(rows: Sequence[Sequence[int]], padding: int = 0) -> torch.Tensor:
 
 
 def _prefix_parts(
-    base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[Row]
+    base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[StepRow]
 ) -> tuple[PrefixParts, torch.Tensor]:
-    """Keys and values of what stands before the tokens run; and which places of it are filled."""
+    """Keys and values of the tokens before those run, and (rows, columns) bool, false at their padding."""
     above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
     parts: list[Mapping[int, KeysValues]] = []
     filled = torch.ones(len(rows), 0, dtype=torch.bool)
@@ -140,7 +153,7 @@ def _prefix_parts(
 def _shifted_prefix(
     base: BaseModel, stack: Stack, prepared: Prepared, prefix: Prefix, owners: Sequence[int]
 ) -> dict[int, KeysValues]:
-    """The prefix once for each user, its first positions shifted; then repeated for the user's rows."""
+    """Keys and values of the prefix with each user's shifts at its first positions, repeated per row."""
     users = max(owners) + 1
     entering = prefix.hidden.expand(users, -1, -1)
     shifted = Positions(prepared.kind.positions.first, 0).mask(torch.ones(users, len(prefix)))

@@ -1,4 +1,4 @@
-"""A text continued piece by piece, shifted in its prompt only."""
+"""Continues a text piece by piece, with shifts that act in its prompt only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,26 +6,28 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, batches
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
+from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
 
 Alive = Callable[[], bool]
-"""Whether the caller still waits for an answer."""
+"""Tells whether the caller still waits for an answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen."""
+    """Rule by which the next token is chosen."""
 
     temperature: float = 0.0
-    """0 is greedy."""
+    """Divisor of the logits, 0 to 10; 0 takes the likeliest token."""
     top_p: float = 0.0
-    """0 is all."""
+    """Probability that the sampled tokens make up together, 0 to 1; 0 samples from all tokens."""
     seed: int = 0
+    """Seed of the random numbers; of no effect at temperature 0."""
     max_new_tokens: int = 0
-    """0 is as many as an answer of a task may have."""
+    """Most tokens to generate; 0 for as many as an answer of a task may have."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature <= 10:
@@ -36,16 +38,29 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a text ended."""
+    """End of a generated text."""
 
     reason: str
     """`stop` at the end token, `length` at the limit."""
     prompt_tokens: int
+    """Number of tokens in the prompt."""
     completion_tokens: int
+    """Number of tokens generated, the end token included."""
 
 
 def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
-    """The tokens of a free text; raises InputError when they leave no room for an answer."""
+    """Tokenize a free text that is to be continued.
+
+    Args:
+        base: model whose tokenizer and context count.
+        prompt: text.
+
+    Returns:
+        Token ids, at least one.
+
+    Raises:
+        InputError: the prompt is empty, or leaves no room for an answer in the context.
+    """
     row = (*base.start, *base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
     if not row:
         raise InputError("the prompt is empty")
@@ -55,9 +70,11 @@ def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
 
 
 def conversation(base: BaseModel, turns: list[tuple[str, str]]) -> str:
-    """The prompt of a conversation, by the model's chat template; one without has the texts by line.
+    """Write a conversation as one prompt, by the model's chat template.
 
-    turns: role and text.
+    Args:
+        base: model whose tokenizer has the template; without one the texts stand on lines of their own.
+        turns: (role, text) of each message, oldest first.
     """
     tokenizer = base.tokenizer
     if not tokenizer.chat_template:
@@ -76,8 +93,20 @@ def stream(
     on_text: Callable[[str], None],
     alive: Alive,
 ) -> Finished:
-    """Continue `prompt`, calling `on_text` with each piece; ends early when the caller is gone."""
-    (batch,) = batches(base, stack, [Question(prompt)], 1, None)
+    """Continue a prompt piece by piece; ends early when the caller is gone.
+
+    Args:
+        base: the frozen model.
+        stack: shifts that act at the prompt's positions.
+        prompt: token ids.
+        sampling: how the next token is chosen.
+        on_text: called with each piece of text as it is decoded.
+        alive: asked before every token whether the caller still waits.
+
+    Returns:
+        Why the text ended, and the numbers of tokens.
+    """
+    (batch,) = question_batches(base, stack, [Question(prompt)], 1, None)
     most = min(sampling.max_new_tokens or MAX_NEW_TOKENS, base.context - len(prompt))
     choice: dict[str, object] = {"do_sample": False, "num_beams": 1}
     if sampling.temperature > 0:

@@ -1,4 +1,4 @@
-"""Fitting shifts to people's pairs; both stages use this, for one person or many side by side."""
+"""Fits shifts to users' training pairs, for one user or many side by side; both stages of PerFit use this."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,55 +7,119 @@ from dataclasses import dataclass
 import torch
 
 from fedperfit.edge.engine.examples import Example
-from fedperfit.edge.engine.items import ItemCache, Kind, Plan, context_length
+from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
 from fedperfit.edge.engine.slab import AdamW, Slab, Stack
-from fedperfit.edge.engine.step import Row, step_losses
+from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 
 Watch = Callable[[int, int], None]
-"""Called before every step with its number, from 0, and their number; what it raises ends the training."""
+"""Called before every step with the step's number, from 0, and the number of steps; an error it raises
+ends the training."""
 
 _TOKENS = (2048, 16384)
-"""Tokens a step of a cohort runs at most, on a CPU and on CUDA: enough to keep the device busy."""
+"""Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One user's training."""
+class FitJob:
+    """A shift to be fitted to one user's examples."""
 
     shift: Shift
-    """Trained in place."""
+    """The shift, which training changes in place."""
     examples: Sequence[Example]
+    """The user's training pairs as token ids."""
     order: str
-    """Seeds the shuffling."""
+    """Seed of the shuffling, any text."""
     batches: Sequence[Sequence[int]] | None = None
-    """The examples of each step; by default each epoch goes through all of them, shuffled."""
+    """Numbers of the examples in each step; by default each epoch goes through all examples, shuffled."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What a training run did."""
+    """Result of fitting one user's shift."""
 
     items: int
     """Examples in an epoch."""
     steps: int
+    """Number of optimizer steps taken."""
     loss: float
     """Mean loss per example over the last epoch (all steps of given batches), in nats per target token;
     NaN when training failed."""
 
     @property
     def metrics(self) -> Sums:
-        """The loss as a sum over items."""
+        """The loss as a sum over the items, for pooling over users."""
         return {"loss": self.loss * self.items}
 
 
+@dataclass(frozen=True)
+class _UserSchedule:
+    """The steps of one user."""
+
+    number: int
+    """Place of the user among the jobs."""
+    job: FitJob
+    batches: list[Sequence[int]]
+    """Numbers of the examples in each step."""
+    last_epoch: int
+    """First step whose loss is reported: the last epoch's, or 0 where the batches were given."""
+
+    @classmethod
+    def of(cls, number: int, job: FitJob, settings: TrainingSettings) -> "_UserSchedule":
+        batches = list(_batches(job, settings))
+        last_epoch = 0 if job.batches else len(batches) - len(batches) // settings.epochs
+        return cls(number, job, batches, last_epoch)
+
+
+class _Schedule:
+    """The steps of users trained side by side.
+
+    The users with the most steps come first, so that those still training are always the leading ones.
+    """
+
+    def __init__(self, jobs: Sequence[FitJob], settings: TrainingSettings, device: torch.device) -> None:
+        users = [_UserSchedule.of(number, job, settings) for number, job in enumerate(jobs)]
+        self.users = sorted(users, key=lambda user: -len(user.batches))
+        self.steps = len(self.users[0].batches)
+        self._totals = torch.tensor([len(user.batches) for user in self.users], device=device)
+        self._last_epochs = torch.tensor([user.last_epoch for user in self.users], device=device)
+        self._loss_sums, self._examples = torch.zeros(2, len(jobs), device=device)
+
+    def active(self, step: int) -> list[_UserSchedule]:
+        """The users who take this step."""
+        return [user for user in self.users if step < len(user.batches)]
+
+    def decay(self, step: int, users: int) -> torch.Tensor:
+        """(users,) factor of the learning rate of the first `users`: falls linearly from 1 to a tenth."""
+        return 1 - 0.9 * step / self._totals[:users]
+
+    def record(self, step: int, losses: torch.Tensor) -> None:
+        """Count the mean losses (active users,) of a step into the means that are reported."""
+        users = len(losses)
+        sizes = [len(user.batches[step]) for user in self.active(step)]
+        examples = torch.tensor(sizes, device=losses.device)
+        reported = step >= self._last_epochs[:users]
+        self._loss_sums[:users] += torch.where(reported, losses * examples, 0.0)
+        self._examples[:users] += torch.where(reported, examples, 0)
+
+    def fits(self, failed: torch.Tensor) -> list[Fit]:
+        """The results in the order of the jobs; failed: (users,) bool, in the order of the schedule."""
+        self._loss_sums[failed] = float("nan")
+        means = (self._loss_sums / self._examples).tolist()
+        fits = {
+            user.number: Fit(len(user.job.examples), len(user.batches), loss)
+            for user, loss in zip(self.users, means, strict=True)
+        }
+        return [fits[number] for number in range(len(fits))]
+
+
 def fit(
-    jobs: Sequence[Job],
+    jobs: Sequence[FitJob],
     settings: TrainingSettings,
     cache: ItemCache,
     *,
@@ -65,14 +129,27 @@ def fit(
     prefix: Sequence[int] | None = None,
     watch: Watch | None = None,
 ) -> list[Fit]:
-    """Train the jobs' shifts in place, side by side, on top of the frozen shifts `beneath`.
+    """Train the shifts of the jobs in place, side by side.
 
-    Each user takes its own steps: own batches, loss, clipping and rate, so that it ends where it would
+    Each user takes steps of their own: own batches, loss, clipping and rate, and so ends where they would
     alone. AdamW with no weight decay on R, whose gradient is kept tangent and whose rows are made
-    orthonormal again after every step. A user whose loss or gradient is not finite is left at that step.
+    orthonormal again after every step. A user whose loss or gradient is not finite stays at that step.
 
-    decay_rate: let the rate fall linearly to a tenth. beginning: see `ItemCache.prepare`.
-    Raises InputError when a job has no examples, or the shifts differ in shape or can change nothing.
+    Args:
+        jobs: one per user, with shifts of one shape.
+        settings: epochs, batch size, learning rate, weight decay and clipping, for all users.
+        cache: prepared items of the base model that the shifts are trained on.
+        frozen: shifts shared by all users that act before the trained ones and do not change.
+        additive: every shift of a layer acts on the layer's own output, not on what the former ones made.
+        decay_rate: let the learning rate fall linearly to a tenth.
+        prefix: tokens every prompt is known to begin with; see `ItemCache.prepare`.
+        watch: called before every step.
+
+    Returns:
+        One result per job, in the order of the jobs.
+
+    Raises:
+        InputError: a job has no examples, or the shifts differ in shape or can change nothing.
     """
     if any(not job.examples for job in jobs):
         raise InputError("there is no history to train on")
@@ -80,53 +157,35 @@ def fit(
         raise InputError("users trained together need shifts of one shape")
     base = cache.base
     jobs[0].shift.shape.check_effect(len(decoder_layers(base.model)))
-    jobs_by_length = sorted(range(len(jobs)), key=lambda n: -_steps(jobs[n], settings))
-    ranked = [jobs[n] for n in jobs_by_length]
-    batches = [list(_batches(job, settings)) for job in ranked]
-    totals = torch.tensor([len(steps) for steps in batches], device=base.device)
-    slab = Slab.of([job.shift for job in ranked], base.device, train=True)
+    schedule = _Schedule(jobs, settings, base.device)
+    shifts = [user.job.shift for user in schedule.users]
+    slab = Slab.of(shifts, base.device, train=True)
     stack = Stack(frozen, slab, additive)
-    shape = slab.shape
-    users = [job.examples for job in jobs]
-    prepared = cache.prepare(users, stack.layers[0], shape.positions, prefix)
+    prepared = cache.prepare([job.examples for job in jobs], stack.layers[0], slab.shape.positions, prefix)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
-    last_epoch, counted = torch.zeros(2, len(jobs), device=base.device)
-    last_starts = torch.tensor(
-        [
-            0 if job.batches else len(steps) - len(steps) // settings.epochs
-            for job, steps in zip(ranked, batches, strict=True)
-        ],
-        device=base.device,
-    )
-    for step in range(len(batches[0])):
+    for step in range(schedule.steps):
         if watch is not None:
-            watch(step, len(batches[0]))
-        active = [steps[step] for steps in batches if step < len(steps)]
-        rows = [
-            Row(user, ranked[user].examples[n], prepared.items[ranked[user].examples[n]])
-            for user, chosen in enumerate(active)
-            for n in chosen
-        ]
-        losses = step_losses(base, stack, prepared, rows)
+            watch(step, schedule.steps)
+        losses = step_losses(base, stack, prepared, _rows(schedule.active(step), step, prepared))
         gradients = torch.autograd.grad(losses.sum(), slab.tensors)
+        losses = losses.detach()
         rates = torch.full_like(losses, settings.learning_rate)
         if decay_rate:
-            rates *= 1 - 0.9 * step / totals[: len(active)]
-        losses = losses.detach()
+            rates *= schedule.decay(step, len(losses))
         optimizer.step(losses, gradients, rates)
-        sizes = torch.tensor([len(chosen) for chosen in active], device=base.device)
-        counts = step >= last_starts[: len(active)]
-        last_epoch[: len(active)] += torch.where(counts, losses * sizes, 0.0)
-        counted[: len(active)] += torch.where(counts, sizes, 0)
-    last_epoch[optimizer.failed] = float("nan")
-    slab.copy_to([job.shift for job in ranked])
-    fits = {
-        n: Fit(len(job.examples), len(steps), loss)
-        for n, job, steps, loss in zip(
-            jobs_by_length, ranked, batches, (last_epoch / counted).tolist(), strict=True
-        )
-    }
-    return [fits[n] for n in range(len(jobs))]
+        schedule.record(step, losses)
+    slab.copy_to(shifts)
+    return schedule.fits(optimizer.failed)
+
+
+def _rows(active: Sequence[_UserSchedule], step: int, prepared: Prepared) -> list[StepRow]:
+    """The examples of a step, each with the place of its user in the slab."""
+    batches = [[user.job.examples[n] for n in user.batches[step]] for user in active]
+    return [
+        StepRow(place, example, prepared.items[example])
+        for place, batch in enumerate(batches)
+        for example in batch
+    ]
 
 
 @torch.no_grad()
@@ -140,29 +199,51 @@ def mean_losses(
     additive: bool,
     prefix: Sequence[int] | None = None,
 ) -> list[float]:
-    """Mean loss per example under each of `shifts`, in nats per target token; nothing is trained."""
+    """Mean loss per example under each of `shifts`, without training.
+
+    Args:
+        shifts: of one shape, each tried on all examples.
+        examples: at least one.
+        settings: only the batch size is used.
+        cache: prepared items of the base model.
+        frozen: shifts that act before each of `shifts`.
+        additive: every shift of a layer acts on the layer's own output.
+        prefix: tokens every prompt is known to begin with; see `ItemCache.prepare`.
+
+    Returns:
+        One mean per shift, in nats per target token.
+    """
     stack = Stack(frozen, Slab.of(shifts, cache.base.device), additive)
     prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, prefix)
     total = torch.zeros(len(shifts), device=cache.base.device)
     for start in range(0, len(examples), settings.batch_size):
         batch = examples[start : start + settings.batch_size]
-        rows = [Row(user, e, prepared.items[e]) for user in range(len(shifts)) for e in batch]
+        rows = [StepRow(user, e, prepared.items[e]) for user in range(len(shifts)) for e in batch]
         total += len(batch) * step_losses(cache.base, stack, prepared, rows)
     means: list[float] = (total / len(examples)).tolist()
     return means
 
 
-def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -> Iterator[list[Job]]:
-    """Successive jobs that fit into one another's company: the budget, and what the device runs at once."""
+def cohorts(jobs: Iterable[FitJob], settings: TrainingSettings, cache: ItemCache) -> Iterator[list[FitJob]]:
+    """Group successive jobs so that each group fits the cache's budget and one step fills the device.
+
+    Args:
+        jobs: taken one at a time, as the groups are used.
+        settings: only the batch size is used.
+        cache: its budget in bytes bounds the prepared items of a group.
+
+    Yields:
+        Groups of at least one job, in the order of the jobs.
+    """
     room = _TOKENS[cache.base.device.type == "cuda"]
-    cohort: list[Job] = []
+    cohort: list[FitJob] = []
     tokens = bytes = 0
     for job in jobs:
         kind = _kind(job)
         needed = sum(cache.size(example, kind) for example in set(job.examples))
         run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
         run *= min(settings.batch_size, len(job.examples))
-        if kind.positions.first:  # the shared beginning runs once per user and step
+        if kind.positions.first:  # the shared prefix runs once per user and step
             run += len(kind.prefix)
         if cohort and (tokens + run > room or bytes + needed > cache.budget):
             yield cohort
@@ -173,24 +254,18 @@ def cohorts(jobs: Iterable[Job], settings: TrainingSettings, cache: ItemCache) -
         yield cohort
 
 
-def _kind(job: Job) -> Kind:
-    """What a job's items would be prepared for if memory were no matter."""
+def _kind(job: FitJob) -> ItemKind:
+    """The kind a job's items would have if memory did not matter."""
     shape = job.shift.shape
     positions = shape.positions
     contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in job.examples]
     shared = common_prefix(contexts) if len(contexts) > 1 else 0
-    plan = Plan.STATES if positions.first else Plan.CONTEXTS
-    return Kind(shape.layers[0], positions, plan, contexts[0][:shared])
+    plan = CachePlan.STATES if positions.first else CachePlan.CONTEXTS
+    return ItemKind(shape.layers[0], positions, plan, contexts[0][:shared])
 
 
-def _steps(job: Job, settings: TrainingSettings) -> int:
-    if job.batches is not None:
-        return len(job.batches)
-    return settings.epochs * -(-len(job.examples) // settings.batch_size)
-
-
-def _batches(job: Job, settings: TrainingSettings) -> Iterator[Sequence[int]]:
-    """The job's examples of each step: its own, or shuffled anew in each epoch."""
+def _batches(job: FitJob, settings: TrainingSettings) -> Iterator[Sequence[int]]:
+    """Numbers of the job's examples in each step: as given, or shuffled anew in each epoch."""
     if job.batches is not None:
         yield from job.batches
         return

@@ -81,7 +81,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
 
 
 def _environment(threads: int) -> dict[str, str]:
-    from fedperfit.edge.engine.allocator import ALLOCATOR
+    from fedperfit.protocol.system.allocator import ALLOCATOR
 
     return ALLOCATOR | {"OMP_NUM_THREADS": str(threads)}
 

@@ -8,7 +8,7 @@ import torch
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.rows import batch_loss, collate
-from fedperfit.edge.engine.training import Job, cohorts, fit
+from fedperfit.edge.engine.training import FitJob, cohorts, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected
@@ -31,7 +31,7 @@ def engine(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
     training = settings.personal_training()
     cache = ItemCache(base)
     jobs = (
-        Job(_personal(base, workload, user), examples, order(workload, user))
+        FitJob(_personal(base, workload, user), examples, order(workload, user))
         for user, examples in enumerate(users)
     )
     collective = _collective(base, workload)

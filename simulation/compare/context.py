@@ -12,7 +12,8 @@ from typing import Any
 from filelock import FileLock
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Stack

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import torch
 
-from fedperfit.edge.engine.allocator import ALLOCATOR
 from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.allocator import ALLOCATOR
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.processes import SAFE_PATH
 from fedperfit.simulation.compare.cells import WorkerState, WorkUnit, work

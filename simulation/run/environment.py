@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from fedperfit.edge.engine.allocator import ALLOCATOR
 from fedperfit.edge.engine.items import PROCESSES_VARIABLE
+from fedperfit.protocol.system.allocator import ALLOCATOR
 from fedperfit.protocol.system.flower import QUIET
 
 RUN_MARK = "FEDPERFIT_RUN"

@@ -11,8 +11,8 @@ from flwr.serverapp import Grid
 
 from fedperfit.cloud.job.job import OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.edge.engine.allocator import keep_freed_memory
 from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.system.allocator import keep_freed_memory
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.client_app import CLIENTS, items_of

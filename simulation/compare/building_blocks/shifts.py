@@ -7,7 +7,7 @@ from fedperfit.cloud.rounds.aggregation import aggregate
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.training import Job, fit
+from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
@@ -97,7 +97,7 @@ def fitted(
         frozen: Shifts that act before it and stay as they are.
     """
     shift = Shift.identity(where, seed=context.number(name, "start")).to(context.base.device)
-    job = Job(shift, examples, f"{context.seed}/{name}")
+    job = FitJob(shift, examples, f"{context.seed}/{name}")
     fit([job], training, context.items, frozen=frozen, decay_rate=True)
     return shift.requires_grad_(False)
 
@@ -144,7 +144,7 @@ def federated(
             updates = []
             for name, examples in encoded:
                 own = shift.copy()
-                fit([Job(own, examples, f"{context.seed}/{name}/{number}")], training, context.items)
+                fit([FitJob(own, examples, f"{context.seed}/{name}/{number}")], training, context.items)
                 updates.append((own, float(len(examples))))
             shift = aggregate(updates).to(context.base.device)
         return pack(shift, header)

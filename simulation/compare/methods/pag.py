@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, generate
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, generate
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests.edge.moved_shift import moved
 
-from fedperfit.edge.engine.answering import Question, generate, likeliest
+from fedperfit.edge.engine.answering import generate, likeliest
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack

@@ -18,10 +18,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from fedperfit.edge.engine.answering import Question, likeliest
-from fedperfit.edge.engine.items import ItemCache, Plan
+from fedperfit.edge.engine.answering import likeliest
+from fedperfit.edge.engine.batching import Question
+from fedperfit.edge.engine.items import CachePlan, ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.step import Row, step_losses
+from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected
 from fedperfit.protocol.shift.positions import Positions
@@ -69,7 +70,7 @@ def check_step(small, positions, budget):
     frozen, own = moved(shape, 1).requires_grad_(False), [moved(shape, 2), moved(shape, 3)]
     prepared = ItemCache(small, budget).prepare([examples], 1, positions)
     slab = Slab.of(own, small.device, train=True)
-    rows = [Row(n // 4, example, prepared.items[example]) for n, example in enumerate(examples)]
+    rows = [StepRow(n // 4, example, prepared.items[example]) for n, example in enumerate(examples)]
     losses = step_losses(small, Stack([frozen], slab, False), prepared, rows)
     gradients = torch.autograd.grad(losses.sum(), slab.tensors)
     for user, chosen in enumerate((examples[:4], examples[4:])):
@@ -88,7 +89,7 @@ def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     sliding = BaseModel(model=model, tokenizer=None, card=None)
     for positions in ("l7", "f7+l7"):
-        assert check_step(sliding, Positions.parse(positions), 1 << 30) is Plan.STATES
+        assert check_step(sliding, Positions.parse(positions), 1 << 30) is CachePlan.STATES
     for prefix in (20, 4):
         check_likeliest(sliding, [e.prompt for e in examples_of(5, seed=4, prefix=prefix)])
 
@@ -143,7 +144,7 @@ def test_bf16_models_are_trained_to_the_precision_of_bf16(positions):
     prepared = ItemCache(half).prepare([examples], 1, shape.positions)
     assert prepared.items[examples[0]].hidden.dtype == torch.bfloat16
     slab = Slab.of([shift], half.device, train=True)
-    rows = [Row(0, example, prepared.items[example]) for example in examples]
+    rows = [StepRow(0, example, prepared.items[example]) for example in examples]
     (loss,) = step_losses(half, Stack([], slab, False), prepared, rows)
     gradients = torch.autograd.grad(loss, slab.tensors)
     slow = slow_loss(half, [shift], examples)

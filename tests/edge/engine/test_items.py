@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.edge.random_items import examples_of
 
-from fedperfit.edge.engine.items import PROCESSES_VARIABLE, ItemCache, Plan, context_length
+from fedperfit.edge.engine.items import PROCESSES_VARIABLE, CachePlan, ItemCache, context_length
 from fedperfit.protocol.shift.positions import Positions
 
 LAST, BOTH = Positions.parse("l7"), Positions.parse("f7+l7")
@@ -16,7 +16,7 @@ def test_context_lengths():
     assert context_length(range(5), 0) == 4, "the last prompt token predicts the target"
 
 
-@pytest.mark.parametrize(("positions", "plan"), [(LAST, Plan.CONTEXTS), (BOTH, Plan.STATES)])
+@pytest.mark.parametrize(("positions", "plan"), [(LAST, CachePlan.CONTEXTS), (BOTH, CachePlan.STATES)])
 def test_sizes_are_known_before_building(base, positions, plan):
     examples = examples_of(6, prefix=9, shortest=8)
     cache = ItemCache(base)
@@ -32,13 +32,13 @@ def test_sizes_are_known_before_building(base, positions, plan):
 def test_the_plan_follows_the_budget(base, caplog):
     examples = examples_of(6, prefix=9, shortest=8)
     kind = ItemCache(base).prepare([examples], 3, LAST).kind
-    kinds = (kind, replace(kind, plan=Plan.STATES))
+    kinds = (kind, replace(kind, plan=CachePlan.STATES))
     sizes = [sum(ItemCache(base).size(example, kind) for example in examples) for kind in kinds]
     assert sizes[0] > sizes[1]
     for budget, plan in (
-        (sizes[0], Plan.CONTEXTS),
-        (sizes[0] - 1, Plan.STATES),
-        (sizes[1] - 1, Plan.NOTHING),
+        (sizes[0], CachePlan.CONTEXTS),
+        (sizes[0] - 1, CachePlan.STATES),
+        (sizes[1] - 1, CachePlan.NOTHING),
     ):
         with caplog.at_level("WARNING"):
             cache = ItemCache(base, budget)
@@ -46,7 +46,7 @@ def test_the_plan_follows_the_budget(base, caplog):
         assert cache.bytes <= budget
     assert "too small to keep keys and values" in caplog.text
     assert "too small to keep hidden states" in caplog.text
-    assert ItemCache(base, 0).prepare([examples], 3, LAST).kind.plan is Plan.NOTHING
+    assert ItemCache(base, 0).prepare([examples], 3, LAST).kind.plan is CachePlan.NOTHING
 
 
 def test_items_are_built_once_and_the_longest_unused_make_room(base):
@@ -108,7 +108,7 @@ def test_too_many_items_for_contexts_are_still_built_once(base):
     whole.prepare([examples], 3, LAST)
     cache = ItemCache(base, whole.bytes - 1)
     first = cache.prepare([examples], 3, LAST)
-    assert first.kind.plan is Plan.STATES
+    assert first.kind.plan is CachePlan.STATES
     again = cache.prepare([examples], 3, LAST)
     assert all(again.items[example] is first.items[example] for example in examples)
 

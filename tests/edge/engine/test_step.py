@@ -11,12 +11,12 @@ from tests.edge.engine.slow_training import slow_loss
 from tests.edge.moved_shift import moved
 from tests.edge.random_items import examples_of
 
-from fedperfit.edge.engine.items import ItemCache, Plan
+from fedperfit.edge.engine.items import CachePlan, ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.step import Row, step_losses
+from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.shift.positions import Positions
 
-BUDGETS = {Plan.CONTEXTS: 1 << 30, Plan.STATES: 150_000, Plan.NOTHING: 0}
+BUDGETS = {CachePlan.CONTEXTS: 1 << 30, CachePlan.STATES: 150_000, CachePlan.NOTHING: 0}
 
 
 def distance(fast, slow) -> float:
@@ -31,7 +31,7 @@ def distance(fast, slow) -> float:
     prefix=st.integers(0, 12),
     positions=st.sampled_from(["l1", "l7", "l25", "f7+l7", "f2+l3", "f3"]),
     layers=st.sampled_from([(0,), (3, 4), (2, 5), (7,), (0, 7)]),
-    plan=st.sampled_from(list(Plan)),
+    plan=st.sampled_from(list(CachePlan)),
     shared=st.integers(0, 1),
     additive=st.booleans(),
 )
@@ -52,7 +52,7 @@ def test_losses_and_gradients_are_those_of_each_user_alone(
         slab = Slab.of(shifts, model.device, train=True)
         cache = ItemCache(model, BUDGETS[plan])
         prepared = cache.prepare(examples, layers[0], shape.positions)
-        rows = [Row(user, e, prepared.items[e]) for user, own in enumerate(examples) for e in own]
+        rows = [StepRow(user, e, prepared.items[e]) for user, own in enumerate(examples) for e in own]
         losses = step_losses(model, Stack(frozen, slab, additive), prepared, rows)
         gradients = torch.autograd.grad(losses.sum(), slab.tensors)
         for user, shift in enumerate(shifts):

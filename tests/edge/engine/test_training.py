@@ -11,7 +11,7 @@ from tests.edge.random_items import examples_of
 
 from fedperfit.edge.engine.examples import KEPT_TAIL, encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.training import Job, cohorts, fit
+from fedperfit.edge.engine.training import FitJob, cohorts, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
@@ -23,11 +23,11 @@ def cache(base):
     return ItemCache(base)
 
 
-def jobs_of(shape, sizes, *, prefix=9, positions=None) -> list[Job]:
+def jobs_of(shape, sizes, *, prefix=9, positions=None) -> list[FitJob]:
     if positions is not None:
         shape = replace(shape, positions=Positions.parse(positions))
     return [
-        Job(PersonalShift.start(shape, seed=n), examples_of(size, n, prefix=prefix), str(n))
+        FitJob(PersonalShift.start(shape, seed=n), examples_of(size, n, prefix=prefix), str(n))
         for n, size in enumerate(sizes)
     ]
 
@@ -92,7 +92,7 @@ def test_fit_lowers_the_loss_and_keeps_rows_orthonormal(base, shape, training, c
 def test_fit_is_deterministic_and_depends_on_the_order_seed(shape, training, cache):
     results = []
     for order in ("a", "a", "b"):
-        job = Job(PersonalShift.start(shape, seed=0), examples_of(20), order)
+        job = FitJob(PersonalShift.start(shape, seed=0), examples_of(20), order)
         fit([job], training, cache)
         results.append(job.shift.b.detach().clone())
     assert torch.equal(results[0], results[1])
@@ -124,7 +124,7 @@ def test_one_user_whose_training_fails_leaves_the_others_alone(shape, training, 
 
 def test_no_examples_is_an_error(shape, training, cache):
     with pytest.raises(InputError, match="no history"):
-        fit([Job(PersonalShift.start(shape, seed=0), [], "x")], training, cache)
+        fit([FitJob(PersonalShift.start(shape, seed=0), [], "x")], training, cache)
 
 
 def test_shapes_that_differ_are_an_error(shape, training, cache):

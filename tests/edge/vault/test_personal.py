@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from fedperfit.edge.engine.slab import Slab
-from fedperfit.edge.engine.training import Job
+from fedperfit.edge.engine.training import FitJob
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
@@ -53,4 +53,4 @@ def test_a_slab_of_personal_shifts_refuses_to_leave_too(shift):
         with pytest.raises(TypeError, match="do not leave the edge"):
             leave(slab)
     assert "tensor" not in repr(slab)
-    assert "tensor" not in repr(Job(shift, [], "x"))
+    assert "tensor" not in repr(FitJob(shift, [], "x"))

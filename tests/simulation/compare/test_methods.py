@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.simulation.compare.small_comparison import started
 
-from fedperfit.edge.engine.training import Job, fit
+from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
@@ -103,7 +103,7 @@ def test_a_federation_of_equal_clients_is_one_of_them(context, people):
         shifts.append(method.shared)  # type: ignore[attr-defined]
     history = context.collective_histories([one])[0]
     alone = Shift.identity(shape(context, "middle", 4, "l7"), seed=context.number("collective", "start"))
-    job = Job(alone, context.encode(context.pairs(history)), f"0/{one.name}/0")
+    job = FitJob(alone, context.encode(context.pairs(history)), f"0/{one.name}/0")
     fit([job], settings(context, 1, 5e-3), context.items)
     hidden = torch.randn(5, 192, generator=torch.Generator().manual_seed(0))
     for shift in shifts:

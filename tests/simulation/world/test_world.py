@@ -6,7 +6,8 @@ from itertools import islice
 
 import pytest
 
-from fedperfit.edge.engine.answering import Question, generate, likeliest
+from fedperfit.edge.engine.answering import generate, likeliest
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Stack
