@@ -112,7 +112,7 @@ class OpenedRelease:
         directions = self.edit(stage)
         return nullcontext() if directions is None else editing(base.model, directions.to(base.device))
 
-    def belonging(self, additive: bool) -> ShiftKey:
+    def shift_key(self, additive: bool) -> ShiftKey:
         """What a personal shift on top of this one belongs to."""
         return ShiftKey(self.header.task, self.header.fingerprint, self.digest, additive)
 
@@ -192,7 +192,7 @@ class Agent:
         release.edit(settings.stage)
         if settings.stage is not Stage.PERSONAL:
             return None
-        return self.vault.load(settings.slot, release.belonging(settings.additive))
+        return self.vault.load(settings.slot, release.shift_key(settings.additive))
 
     def _check_task(self, release: OpenedRelease) -> None:
         if release.header.task != self.history.task.name:
@@ -238,9 +238,9 @@ def personalize(
 
     def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
         assert isinstance(job.shift, PersonalShift)
-        belonging = release.belonging(personal.additive)
+        shift_key = release.shift_key(personal.additive)
         agent.vault.store(
-            personal.slot, job.shift, belonging, FitRecord(done.items, training=training.to_config())
+            personal.slot, job.shift, shift_key, FitRecord(done.items, training=training.to_config())
         )
         return Outcome(done.items, done.metrics)
 

@@ -76,8 +76,8 @@ def renew(
         if carried <= fitted:
             shifts, origin = list(old), CARRIED
     chosen = _chosen(agent, release, personal, training, job.examples, shifts[1:], watch)
-    account = FitRecord(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
-    _store(agent, release, personal, shifts, account)
+    fit_record = FitRecord(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
+    _store(agent, release, personal, shifts, fit_record)
     return Outcome(fits[0].items, fits[0].metrics), origin
 
 
@@ -104,9 +104,9 @@ def learn(
     if release is None or personal.slot not in agent.vault.slots():
         return Lesson(count, 0, math.nan)
     kept, shift = agent.vault.open(personal.slot)
-    if kept.belonging != release.belonging(personal.additive):
+    if kept.shift_key != release.shift_key(personal.additive):
         return Lesson(count, 0, math.nan)
-    fitted = TrainingSettings.from_config(kept.account.training)
+    fitted = TrainingSettings.from_config(kept.fit_record.training)
     training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
     pairs = agent.history.pairs(training.prompt_form, training.max_items)
     examples = encode(agent.base, pairs)
@@ -118,10 +118,10 @@ def learn(
         jobs.append(_lesson(sibling, rest, sum(e not in held for e in new), training, count))
     fits = _finite(_fit(agent, release, personal, training, jobs, watch))
     shifts = [job.shift for job in jobs]
-    account = replace(kept.account, items=len(examples), origin=LEARNED)
-    _store(agent, release, personal, shifts, account)
+    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
+    _store(agent, release, personal, shifts, fit_record)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
-    _store(agent, release, personal, shifts, replace(account, stage=chosen.name, judged=chosen.losses))
+    _store(agent, release, personal, shifts, replace(fit_record, stage=chosen.name, judged=chosen.losses))
     return Lesson(count, fits[0].steps, fits[0].loss)
 
 
@@ -208,9 +208,9 @@ def _old(
     if not set(slots) <= set(agent.vault.slots()):
         return None
     (kept, shift), (_, sibling) = (agent.vault.open(slot) for slot in slots)
-    same = kept.belonging.fingerprint == agent.base.card.fingerprint
-    same &= kept.account.training["prompt-form"] == training.prompt_form
-    if same and kept.shape == like.shape == sibling.shape and kept.belonging.additive == personal.additive:
+    same = kept.shift_key.fingerprint == agent.base.card.fingerprint
+    same &= kept.fit_record.training["prompt-form"] == training.prompt_form
+    if same and kept.shape == like.shape == sibling.shape and kept.shift_key.additive == personal.additive:
         return shift, sibling
     return None
 
@@ -220,7 +220,7 @@ def _sibling_of(agent: Agent, release: OpenedRelease, personal: PersonalSettings
     if _sibling(personal) not in agent.vault.slots():
         return None
     kept, shift = agent.vault.open(_sibling(personal))
-    return shift if kept.belonging == release.belonging(personal.additive) else None
+    return shift if kept.shift_key == release.shift_key(personal.additive) else None
 
 
 def _store(
@@ -228,9 +228,9 @@ def _store(
     release: OpenedRelease,
     personal: PersonalSettings,
     shifts: Sequence[Shift],
-    account: FitRecord,
+    fit_record: FitRecord,
 ) -> None:
-    belonging = release.belonging(personal.additive)
+    shift_key = release.shift_key(personal.additive)
     for slot, shift in zip((personal.slot, _sibling(personal)), shifts, strict=False):
         assert isinstance(shift, PersonalShift)
-        agent.vault.store(slot, shift, belonging, account)
+        agent.vault.store(slot, shift, shift_key, fit_record)

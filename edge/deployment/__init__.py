@@ -1,1 +1,1 @@
-"""An agent that stays up: enrolment, the confined SuperNode, the two sockets, verified releases."""
+"""Deployment of an agent that stays up: enrolment, confined SuperNode, two sockets, verified releases."""

@@ -1,8 +1,8 @@
-"""Runs the SuperNode where a person's own things are not to be found, and nothing can be changed.
+"""Confines the SuperNode so that it sees nothing of a person's and can change nothing.
 
 In a deployment Flower runs ClientApp code that the cloud ships, with the rights of whoever runs the
 SuperNode. So it runs under bubblewrap: in namespaces of its own, without capabilities, in a file system that
-holds the system and Python read-only, a private /tmp, and of all else what it is given. Homes, other people's
+holds the system and Python read-only, a private /tmp, and the folders it is given. Homes, other people's
 folders and other processes are not there.
 """
 
@@ -19,15 +19,23 @@ _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/nix/store"),
     *("/run/systemd/resolve", "/run/current-system", "/sys/devices/system/cpu"),
 )
-"""What programs need of a system, where it is there."""
+"""Folders of the system that programs need; those that are missing are left out."""
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
 
 
 def confined(command: Sequence[str], *, writable: Sequence[Path]) -> list[str]:
-    """`command` where only the folders `writable` can be changed, and nothing else of a person is seen.
+    """Wrap a command so that it can change nothing but some folders and sees nothing else of a person's.
 
-    Raises InputError where bubblewrap is missing or the system does not allow it its namespaces.
+    Args:
+        command: program and arguments.
+        writable: folders the program may change; it runs in the first.
+
+    Returns:
+        Program and arguments of bubblewrap.
+
+    Raises:
+        InputError: bubblewrap is missing, or the system does not allow it its namespaces.
     """
     program = shutil.which("bwrap")
     if program is None:
@@ -47,13 +55,13 @@ def confined(command: Sequence[str], *, writable: Sequence[Path]) -> list[str]:
 
 
 def _python() -> Iterator[Path]:
-    """Where this Python, its libraries and our code for edges are, unless the system's folders hold them."""
-    found = {Path(sys.prefix).absolute(), Path(sys.base_prefix).absolute(), Path(sys.prefix).resolve()}
-    found.add(Path(sys.executable).resolve().parent.parent)
+    """Folders of this Python, its libraries and our edge code, but for those in the system's folders."""
+    prefixes = {Path(sys.prefix).absolute(), Path(sys.base_prefix).absolute(), Path(sys.prefix).resolve()}
+    prefixes.add(Path(sys.executable).resolve().parent.parent)
     package = Path(fedperfit.__file__).parent
     own = [package, *(package.joinpath(part).resolve() for part in ("edge", "protocol"))]
     shown: list[Path] = [Path(path) for path in _SYSTEM]
-    for folder in (*sorted(found), *own):
+    for folder in (*sorted(prefixes), *own):
         if not any(folder.is_relative_to(path) for path in shown):
             shown.append(folder)
             yield folder

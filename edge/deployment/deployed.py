@@ -1,10 +1,10 @@
-"""A deployed edge: one person's agent with its releases, its record of what left, and turns at the model.
+"""A deployed edge: one person's agent with its releases, its record of what left, and locks on the model.
 
-Everything here may be called from many threads. One training runs at a time and gives way to answers
-between its steps.
+All calls may come from many threads. One training runs at a time and lets answers go first between its steps.
+Calls take `alive`, which tells whether the caller still waits; they raise `Busy` where too many wait,
+`Cancelled` once the caller is gone, and InputError for what cannot be done.
 """
 
-import math
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -44,29 +44,34 @@ from fedperfit.protocol.trust.release import Release
 
 _WAITING_TRAININGS = 4
 _WAITING_ANSWERS = 16
+"""Calls that may wait for a training, and for the model."""
 _SALT_BYTES = 32
 """Random bytes from the operating system that the starts of personal shifts depend on."""
 
 
 @dataclass(frozen=True)
 class State:
-    """What an owner may want to know."""
+    """State of a deployed edge at one moment."""
 
     release: Release | None
+    """Release in force, if there is one."""
     personal: StoredShift | None
+    """Description of the personal shift, if there is one."""
     stage: str
-    """That answers where none is asked for."""
+    """Stage used when the caller names none."""
     busy: str
+    """Name and step of the training under way; empty when there is none."""
     problem: str
-    """Why there is no personal answer; empty when there is."""
+    """Reason why there is no personal answer; empty when there is one."""
 
 
 class Deployed:
-    """The agent of a person's folder, for as long as `open` lasts."""
+    """One person's agent that stays up; usable inside the block of `open`."""
 
     def __init__(
         self, home: Home, settings: AgentSettings, agent: Agent, clock: Callable[[], datetime]
     ) -> None:
+        """Take over an agent whose vault is held; see `open`."""
         self.home, self.settings, self.agent = home, settings, agent
         self.sent = Sent(home.sent)
         self.releases = ReleaseStore(
@@ -92,7 +97,17 @@ class Deployed:
         keeper: KeyKeeper,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Iterator["Deployed"]:
-        """Load the base model and hold the vault; raises InputError for whatever is missing or in use."""
+        """Load the base model and hold the vault inside the block.
+
+        Args:
+            home: the person's folder.
+            settings: base model, device, memory and release key.
+            keeper: keeps the vault's key.
+            clock: tells the time in UTC.
+
+        Raises:
+            InputError: something is missing, or another process uses the vault.
+        """
         base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
         if settings.encoder:
             sentence_encoder(settings.encoder, str(base.device))
@@ -102,10 +117,10 @@ class Deployed:
         with agent.vault.held():
             yield cls(home, settings, agent, clock)
 
-    # What the cloud may ask.
+    # Calls of the cloud.
 
     def contribute(self, packed: bytes, training: TrainingSettings, alive: Alive) -> Contribution:
-        """One round of stage 1."""
+        """Train the packed collective shift for one round of stage 1."""
         with self._training("contribute", alive) as watch:
             self.agent.read()
             return self.agent.contribute(packed, training, watch)
@@ -113,7 +128,14 @@ class Deployed:
     def personalize(
         self, data: bytes, personal: PersonalSettings, training: TrainingSettings, alive: Alive
     ) -> Outcome:
-        """Verify a release, keep it, and renew the personal shift on it."""
+        """Verify a release, keep it, and renew the personal shift on it.
+
+        Args:
+            data: bytes of the release.
+            personal: rank and mode of the personal shift; its slot is the one in use here.
+            training: epochs, batch size and rates of the fit.
+            alive: whether the caller still waits.
+        """
         personal = personal.replace(slot=FULL_SLOT)
         with self._training("personalize", alive) as watch:
             release = self.releases.accept(data)
@@ -122,32 +144,32 @@ class Deployed:
             return outcome
 
     def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
-        """What is told of the preference pairs, which are made anew."""
+        """Make preference pairs anew and return their moments."""
         with self._training("moments", alive):
             self.agent.read()
             return moments(self.agent, pairs, self._memory)
 
-    def probe(self, pairs: PairSettings, asked: Probing, alive: Alive) -> Statistics:
-        """Sums over those pairs."""
+    def probe(self, pairs: PairSettings, probing: Probing, alive: Alive) -> Statistics:
+        """Sum the probes' loss and gradient over the preference pairs."""
         with self._training("probe", alive):
-            return probe(self.agent, pairs, asked, self._memory)
+            return probe(self.agent, pairs, probing, self._memory)
 
     def layer_gradient(self, settings: LayerGradientSettings, alive: Alive) -> Statistics:
-        """The gradient of the mean loss on the latest pairs, at each layer."""
-        with self._training("pull", alive):
+        """Gradient of the mean loss on the latest pairs with respect to each layer's output."""
+        with self._training("layer gradient", alive):
             self.agent.read()
             return report_layer_gradient(self.agent, settings)
 
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
-        """Answer the held-out questions at one stage of a release; metric sums."""
+        """Answer the held-out questions at one stage of a release, given as bytes."""
         release = self.releases.accept(data)
         with self._model.turn(self._wanted(alive)):
             return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
 
-    # What the owner may ask.
+    # Calls of the owner.
 
     def learn(self, items: list[dict[str, Any]], alive: Alive) -> Lesson:
-        """Keep items and take a few steps on them."""
+        """Keep items of the person's task in the vault and take a few training steps on them."""
         with self._training("learn", alive) as watch:
             release = self.releases.current()
             opened = self._open(release) if release is not None else None
@@ -162,9 +184,18 @@ class Deployed:
         on_text: Callable[[str, str], None],
         alive: Alive,
     ) -> tuple[Finished, str]:
-        """Continue a prompt, or a conversation of (role, text); how it ended, and the stage that answered.
+        """Continue a prompt or a conversation.
 
-        on_text: gets each piece, and the stage.
+        Args:
+            prompt: text to be continued; not used where there are turns.
+            turns: (role, text) of a conversation's messages, oldest first.
+            stage: stage that answers; empty for the one that suits the person best.
+            sampling: how the next token is chosen.
+            on_text: called with each piece of text and the stage.
+            alive: whether the caller still waits.
+
+        Returns:
+            How the text ended, and the stage that answered.
         """
         base = self.agent.base
         tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
@@ -176,7 +207,11 @@ class Deployed:
             return finished, stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
-        """The answer to a question of the task, and the stage that answered."""
+        """Answer a question of the task, in LaMP's form, at a stage or the one that suits the person best.
+
+        Returns:
+            The answer, and the stage that answered.
+        """
         with self._model.turn(self._wanted(alive)):
             stage = self._stage(stage)
             if stage is Stage.BASE:
@@ -191,9 +226,12 @@ class Deployed:
             return self.agent.answer(self._open(self._current()), question, settings), stage
 
     def forget(self) -> tuple[int, int]:
-        """Destroy the vault's key and all it sealed; how many shifts and learned items there were.
+        """Destroy the vault's key and everything it sealed.
 
         Waits for no training: one under way ends without storing anything.
+
+        Returns:
+            Number of shifts and number of learned items that were deleted.
         """
         with self._model.turn(self._wanted(lambda: True)):
             self._forgotten += 1
@@ -204,7 +242,7 @@ class Deployed:
             return forgotten
 
     def state(self) -> State:
-        """Release, personal shift, and what is being done; never waits for a turn."""
+        """Describe the release, the personal shift and the work under way; never waits for a lock."""
         release, personal, stage, problem = None, None, Stage.BASE, ""
         try:
             stage = self._stage("")
@@ -253,43 +291,46 @@ class Deployed:
         return release
 
     def _personal(self) -> PersonalSettings:
-        """Of the personal shift in use."""
+        """Settings of the personal shift in use."""
         rank, additive = 1, False
         if FULL_SLOT in self.agent.vault.slots():
-            kept, _ = self.agent.vault.open(FULL_SLOT)
-            rank, additive = kept.shape.rank, kept.belonging.additive
+            stored, _ = self.agent.vault.open(FULL_SLOT)
+            rank, additive = stored.shape.rank, stored.shift_key.additive
         return PersonalSettings(rank=rank, additive=additive, slot=FULL_SLOT)
 
     def _prompt_form(self) -> PromptForm:
         if FULL_SLOT not in self.agent.vault.slots():
             return PromptForm.LAMP
-        kept, _ = self.agent.vault.open(FULL_SLOT)
-        return PromptForm(kept.account.training["prompt-form"])
+        stored, _ = self.agent.vault.open(FULL_SLOT)
+        return PromptForm(stored.fit_record.training["prompt-form"])
 
-    def _stage(self, asked: str) -> Stage:
-        """The stage asked for; raises InputError saying why it is not there.
+    def _stage(self, name: str) -> Stage:
+        """The named stage, or without a name the last one that can answer.
 
-        Without one the furthest there is; where that is `personal`, the one that suits the person best.
+        Where that is `personal`, the stage with the lowest held-out loss. Raises InputError with the reason
+        where the named stage cannot answer.
         """
-        if asked and asked not in list(Stage):
-            raise InputError(f"stage={asked!r}: expected one of {', '.join(Stage)}")
-        wanted = [Stage(asked)] if asked else list(reversed(Stage))
-        for stage in wanted:
-            try:
-                self._stack(stage)
-                return stage if asked else self._suiting(stage)
-            except InputError:
-                if stage == wanted[-1]:
-                    raise
-        raise AssertionError
+        if name and name not in list(Stage):
+            raise InputError(f"stage={name!r}: expected one of {', '.join(Stage)}")
+        if name:
+            self._stack(Stage(name))
+            return Stage(name)
+        last = next(stage for stage in reversed(Stage) if self._can_answer(stage))
+        return self._best_stage() if last is Stage.PERSONAL else last
 
-    def _suiting(self, furthest: Stage) -> Stage:
-        if furthest is not Stage.PERSONAL:
-            return furthest
-        kept, _ = self.agent.vault.open(FULL_SLOT)
-        stage = Stage(kept.account.stage)
-        stale = stage is Stage.DIRECTIONS and kept.account.version != self._current().version
-        return furthest if stale else stage
+    def _can_answer(self, stage: Stage) -> bool:
+        try:
+            self._stack(stage)
+        except InputError:
+            return False
+        return True
+
+    def _best_stage(self) -> Stage:
+        """The stage with the lowest held-out loss; `personal` where its directions are of another release."""
+        stored, _ = self.agent.vault.open(FULL_SLOT)
+        stage = Stage(stored.fit_record.stage)
+        stale = stage is Stage.DIRECTIONS and stored.fit_record.version != self._current().version
+        return Stage.PERSONAL if stale else stage
 
     def _edited(self, stage: Stage) -> AbstractContextManager[None]:
         if stage is Stage.BASE:
@@ -305,10 +346,5 @@ class Deployed:
         if stage is not Stage.PERSONAL:
             return Stack(frozen, None, False)
         personal = self._personal()
-        shift = self.agent.vault.load(FULL_SLOT, opened.belonging(personal.additive))
+        shift = self.agent.vault.load(FULL_SLOT, opened.shift_key(personal.additive))
         return Stack(frozen, Slab.of([shift], self.agent.base.device), personal.additive)
-
-
-def finite(value: float) -> float | None:
-    """`value`, or nothing where it is not a number."""
-    return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Where one of the agent's services is reached: what stands in a folder that only its owner may enter.
+"""Address of one of the agent's services, in a folder that only its owner may enter.
 
 A Unix socket, or where the system has none (or the settings ask for it) a port of the loopback with mutual
 TLS, whose certificates are issued anew at each start by an authority of the folder's own: who can read one
@@ -16,19 +16,28 @@ from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.trust.certificates import issue, new_authority
 
 BRIDGE_KEY = "bridge"
-"""In the node's configuration: the folder of the agent's endpoint for it."""
+"""Key in the node's configuration of the folder with the agent's endpoint for it."""
 SOCKET = "agent.sock"
 _TCP = "tcp.json"
 _NAME = "localhost"
 _LONGEST_SOCKET = 100
-"""Bytes; a Unix socket's path may have 107."""
+"""Bytes of the longest path used for a socket; a Unix socket's path may have 107."""
 _LARGEST = 17 << 20
 LIMITS = [(f"grpc.max_{way}_message_length", _LARGEST) for way in ("receive", "send")]
-"""A little more than the largest release."""
+"""gRPC's limits on messages in bytes, a little more than the largest release."""
 
 
 def listen(server: grpc.Server, folder: Path, *, tcp: bool) -> None:
-    """Have `server` listen for who can read `folder`; raises InputError when it cannot."""
+    """Have a server listen for those who can read a folder.
+
+    Args:
+        server: gRPC server, not yet started.
+        folder: made where it is missing, and closed to other users.
+        tcp: listen on a port of the loopback with mutual TLS, not on a Unix socket.
+
+    Raises:
+        InputError: the server cannot listen there.
+    """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     for left in (SOCKET, _TCP):
@@ -45,7 +54,7 @@ def listen(server: grpc.Server, folder: Path, *, tcp: bool) -> None:
 
 
 def connect(folder: Path) -> grpc.Channel:
-    """A channel to the service of `folder`; raises InputError when it never listened there."""
+    """Open a channel to the service of a folder; raises InputError when none ever listened there."""
     target, credentials, options = _target(folder)
     if credentials is None:
         return grpc.insecure_channel(target, options=options)
@@ -53,7 +62,7 @@ def connect(folder: Path) -> grpc.Channel:
 
 
 def connect_async(folder: Path) -> grpc.aio.Channel:
-    """The same for asyncio."""
+    """Open a channel for asyncio to the service of a folder; raises InputError like `connect`."""
     target, credentials, options = _target(folder)
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=options)

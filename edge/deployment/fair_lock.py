@@ -1,4 +1,4 @@
-"""Whose turn it is at the model: first come, first served, and long work gives way between its steps."""
+"""A first-come lock on the model; long holders yield between their steps."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from threading import Condition
 from fedperfit.edge.engine.streaming import Alive
 
 _PATIENCE = 0.2
-"""Seconds between two looks at whether a waiting caller is still there."""
+"""Seconds between two checks whether a waiting caller is still there."""
 
 
 class Cancelled(Exception):
@@ -16,21 +16,26 @@ class Cancelled(Exception):
 
 
 class Busy(Exception):
-    """Too many are waiting already."""
+    """Too many callers are waiting for the model already."""
 
 
 class FairLock:
-    """A line; its head has the turn."""
+    """Lock whose waiters get it in the order in which they came."""
 
     def __init__(self, most: int) -> None:
-        """most: that may wait while one has the turn."""
+        """Start unlocked; most: number of callers that may wait while one holds the lock."""
         self._most = most
         self._line: deque[object] = deque()
         self._changed = Condition()
 
     @contextmanager
     def turn(self, alive: Alive) -> Iterator[None]:
-        """Wait for the turn and have it; raises Busy, or Cancelled when the caller is gone meanwhile."""
+        """Wait for the lock and hold it inside the block.
+
+        Raises:
+            Busy: as many callers as may are waiting already.
+            Cancelled: `alive` said while waiting that the caller is gone.
+        """
         me = object()
         with self._changed:
             if len(self._line) > self._most:
@@ -48,7 +53,7 @@ class FairLock:
                 self._leave(me)
 
     def give_way(self) -> None:
-        """Whoever has the turn lets all who wait go first."""
+        """Let all who wait go first; to be called by the holder."""
         with self._changed:
             if len(self._line) > 1:
                 me = self._line.popleft()

@@ -1,4 +1,4 @@
-"""A person's own folder at a deployed edge: what stands where, and the agent's settings.
+"""Layout of a person's own folder at a deployed edge, and the agent's settings in it.
 
 client.json      who they are and where their history is (fedperfit.edge.agent.history)
 agent.json       the base model, the cloud's release key, how the vault's key is kept
@@ -25,33 +25,34 @@ from fedperfit.protocol.system.files import read_json, write_json
 
 @dataclass(frozen=True)
 class Home:
-    """The paths in a person's folder."""
+    """Paths in a person's folder."""
 
     folder: Path
+    """The folder itself, which only its owner may enter."""
 
     @property
     def bridge(self) -> Path:
-        """All that the SuperNode's ClientApp may reach."""
+        """Folder of the endpoint for the SuperNode's ClientApp, the only one it may reach."""
         return self.folder / "bridge"
 
     @property
     def owner(self) -> Path:
-        """The owner's alone."""
+        """Folder of the endpoint and the token for the owner alone."""
         return self.folder / "owner"
 
     @property
     def node(self) -> Path:
-        """The SuperNode's own."""
+        """Folder of the SuperNode: enrolment, certificates, log."""
         return self.folder / "node"
 
     @property
     def releases(self) -> Path:
-        """The release store."""
+        """Folder of the verified releases."""
         return self.folder / "releases"
 
     @property
     def sent(self) -> Path:
-        """The log of what left this machine."""
+        """File with the record of every message that left this machine."""
         return self.folder / "sent.jsonl"
 
 

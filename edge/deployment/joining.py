@@ -1,4 +1,4 @@
-"""Joins a cloud: makes a person's folder from an enrolment, then runs agent and SuperNode in it."""
+"""Joins a cloud: makes a person's folder from an enrolment, then keeps agent and SuperNode running in it."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ import grpc
 from fedperfit.edge.deployment.confinement import confined
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
-from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE, asked
+from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE, passphrase_variable
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, MissingFileError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
@@ -23,11 +23,11 @@ from fedperfit.protocol.system.processes import Child, Children, wait_until
 from fedperfit.protocol.trust.bundle import Bundle
 
 _START_SECONDS = 600.0
-"""For the agent to load the base model."""
+"""Seconds the agent has to load the base model."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
-"""Seconds before a program that died is started again: twice as long each time it dies young."""
+"""Seconds before a program that ended is started again; they double each time it ends early."""
 _OLD = 60.0
-"""Seconds after which it is not young any more."""
+"""Seconds of running after which an end no longer counts as early."""
 
 
 def settle(
@@ -42,11 +42,25 @@ def settle(
     device: str,
     encoder: str = "",
 ) -> AgentSettings:
-    """Make the person's folder, or find that it is there.
+    """Make a person's folder from an enrolment; a folder made from it before stays as it is.
 
-    history: the owner's own file, which stays where it is; None: history.jsonl in the folder. base_model:
-    where this machine has the bundle's model; empty: by its name. Raises InputError when the model is
-    another one, the history is missing, or the folder belongs to another enrolment.
+    Args:
+        bundle: the enrolment that the cloud gave out.
+        home: the folder.
+        history: the owner's own file, which stays where it is; None for history.jsonl in the folder.
+        questions: file of held-out questions, if there is one.
+        base_model: folder or hub name of the bundle's base model on this machine; empty for its own name.
+        shares_metrics: whether sums of losses and scores may go to the cloud.
+        key: how the vault's key is kept: file, passphrase or keyring.
+        device: auto, cpu or cuda.
+        encoder: sentence encoder that selects items for the group's directions; empty for the base model.
+
+    Returns:
+        The settings of the agent in this folder.
+
+    Raises:
+        InputError: the base model is another one, the history is missing, or the folder belongs to another
+            enrolment.
     """
     enrolment = home.node / "enrolment.sha256"
     digest = hashlib.sha256(repr(sorted(vars(bundle).items())).encode()).hexdigest()
@@ -81,14 +95,21 @@ def settle(
 def keep_running(
     home: Home, *, unconfined: bool, say: Callable[[str], None], stopping: Callable[[], bool]
 ) -> None:
-    """Run agent and SuperNode until `stopping`, starting again what dies; at the end nothing is left.
+    """Run agent and SuperNode until told to stop, starting again whichever ends; none is left running.
 
-    Raises RunFailed when the agent does not come up at first, InputError when the system cannot confine
-    the SuperNode.
+    Args:
+        home: the person's folder, as `settle` made it.
+        unconfined: run the SuperNode with the rights of the user, not under bubblewrap.
+        say: shows a line to the owner.
+        stopping: whether to stop.
+
+    Raises:
+        RunFailed: the agent did not come up at first.
+        InputError: the system cannot confine the SuperNode.
     """
     node = supernode(home, unconfined)
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
-    secret = asked(read_settings(home).key)
+    secret = passphrase_variable(read_settings(home).key)
     environments = {"agent": {**os.environ, **secret}, "supernode": environment(home.node / "flower")}
     environments["supernode"].pop(PASSPHRASE_VARIABLE, None)
     programs = {"agent": agent, "supernode": node}
@@ -100,7 +121,8 @@ def keep_running(
         def launch(name: str) -> Child:
             born[name] = time.monotonic()
             return children.start(
-                *(name, programs[name]),
+                name,
+                programs[name],
                 log=logs[name],
                 environment=environments[name],
                 needs=SUPEREXEC if name == "supernode" else "",

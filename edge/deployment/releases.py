@@ -1,4 +1,4 @@
-"""The releases an edge has verified; a refused one leaves the last good one in force.
+"""Keeps the releases an edge has verified; a refused one leaves the last good one in force.
 
 One file per release. Nothing else is kept: what is trusted follows from the key pinned at enrolment and
 from the files, which are verified again whenever they are read.
@@ -15,11 +15,11 @@ from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.release import Release, parse_release, read_release
 
 _SKEW = timedelta(hours=1)
-"""By which clocks may differ."""
+"""Greatest difference between the clocks of cloud and edge."""
 
 
 class ReleaseStore:
-    """Releases of one cloud, for one task and base model."""
+    """Store of one cloud's releases for one task and base model."""
 
     def __init__(
         self,
@@ -30,16 +30,25 @@ class ReleaseStore:
         task: str,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """pinned: the cloud's public key, as the enrolment has it."""
+        """Read nothing until it is needed.
+
+        Args:
+            folder: holds one file per release.
+            pinned: the cloud's public key from the enrolment, 64 hexadecimal digits.
+            fingerprint: fingerprint of the base model.
+            task: name of the LaMP task.
+            clock: tells the time in UTC.
+        """
         self.folder = folder
         self._pinned, self._fingerprint, self._task, self._clock = pinned, fingerprint, task, clock
         self._accepting = Lock()
 
     def accept(self, data: bytes) -> Release:
-        """Verify a release and keep it; one that is there already is no news.
+        """Verify a release and keep it; one that is in force already changes nothing.
 
-        Raises InputError, and changes nothing, for a release that is malformed, of another task or base
-        model, not signed by the cloud, expired, older than the one in force or in conflict with it.
+        Raises:
+            InputError: the release is malformed, of another task or base model, not signed by the cloud,
+                expired, older than the one in force or in conflict with it; nothing is changed.
         """
         try:
             with self._accepting:
@@ -48,7 +57,7 @@ class ReleaseStore:
             raise InputError(f"release refused: {error}") from None
 
     def current(self) -> Release | None:
-        """The latest that verifies, expired or not; None before the first."""
+        """The latest release that verifies, expired or not; None before the first."""
         for path in sorted(self.folder.glob("*.safetensors"), reverse=True):
             try:
                 release = read_release(path)
@@ -63,18 +72,21 @@ class ReleaseStore:
         return [read_release(path) for path in sorted(self.folder.glob("*.safetensors"))]
 
     def verify(self) -> None:
-        """Check everything kept, offline; raises InputError for what does not verify.
+        """Check all releases kept, offline.
 
         Releases may be missing between two kept ones: an edge that was off skipped them.
+
+        Raises:
+            InputError: a release does not verify, or does not follow from the one before it.
         """
-        kept = self.all()
-        for before, after in pairwise(kept):
+        releases = self.all()
+        for before, after in pairwise(releases):
             _check_succession(before, after)
-        for release in kept:
+        for release in releases:
             self._check(release, self._pinned)
 
     def expired(self, release: Release) -> bool:
-        """Whether its time is over."""
+        """Whether a release has expired by the store's clock."""
         return release.expired(self._clock())
 
     def _accept(self, release: Release, data: bytes) -> Release:

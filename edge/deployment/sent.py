@@ -1,4 +1,4 @@
-"""The owner's record of what left this machine: one JSON line per message, written before it goes."""
+"""Records for the owner what leaves this machine: one JSON line per message, written before it goes."""
 
 import json
 from collections.abc import Iterator
@@ -22,41 +22,57 @@ _STATISTICS = {
 
 @dataclass(frozen=True)
 class SentField:
-    """One field of a message."""
+    """Description of one field of a message."""
 
     name: str
+    """Name in the schema, behind the names of the fields that hold it."""
     value: str
-    """A number or name as it was sent; of bytes, what they are."""
+    """Number or text as it was sent; for bytes a description of what they are."""
     bytes: int
+    """Size of the field in the message."""
 
 
 @dataclass(frozen=True)
 class SentMessage:
-    """One message."""
+    """Description of one message to the cloud."""
 
     call: str
+    """Name of the call it answered."""
     bytes: int
+    """Size of the message."""
     fields: list[SentField]
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
+    """Time of recording, ISO 8601 in UTC."""
 
 
 class Sent:
-    """The record in one file."""
+    """Record of all messages, in one file."""
 
     def __init__(self, path: Path) -> None:
+        """Open the record in a file, which may be absent; a line that a kill left unfinished is mended."""
         self.path = path
         mend_lines(path)
 
     def add(self, call: str, reply: Message) -> None:
-        """Record a reply."""
+        """Record a reply before it is sent.
+
+        Args:
+            call: name of the call it answers.
+            reply: message of the bridge's schema.
+        """
         self._append(SentMessage(call, reply.ByteSize(), list(_fields(reply))))
 
     def add_error(self, call: str, kind: str) -> None:
-        """Record that a call was answered by the kind of an error alone."""
+        """Record that a call was answered by the type of an error alone.
+
+        Args:
+            call: name of the call.
+            kind: name of the error's type.
+        """
         self._append(SentMessage(call, len(kind), [SentField("error", kind, len(kind))]))
 
     def messages(self) -> list[SentMessage]:
-        """All, oldest first; raises InputError for a broken line."""
+        """All recorded messages, oldest first; raises InputError for a broken line."""
         if not self.path.exists():
             return []
         try:

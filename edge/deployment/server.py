@@ -1,4 +1,4 @@
-"""Serves an agent to the cloud's bridge and to its owner, at endpoints of their own."""
+"""Runs the gRPC servers of an agent: one for the cloud's bridge and one for its owner."""
 
 import ctypes
 from collections.abc import Callable, Iterator
@@ -21,7 +21,15 @@ _PR_SET_DUMPABLE = 4
 
 @contextmanager
 def serving(deployed: Deployed, home: Home) -> Iterator[None]:
-    """Both services until the end of the block; calls under way are then given seconds to end."""
+    """Serve both services inside the block; calls under way then have 5 seconds to end.
+
+    Args:
+        deployed: the agent.
+        home: its folder, which holds both endpoints.
+
+    Raises:
+        InputError: an endpoint cannot be listened on.
+    """
     tcp = deployed.settings.tcp
     bridge_service, owner_service = BridgeService(deployed), OwnerService(deployed)
     bridge = _server(

@@ -1,23 +1,26 @@
-"""The agent's two gRPC services, each a thin layer over `edge.deployment.deployed`.
+"""Serves a deployed agent by two gRPC services, each a thin layer over `edge.deployment.deployed`.
 
 Over the bridge an error is told by its type alone, for its text could quote a person's history; the owner
-gets the text.
+gets the text. Each call takes a request of its schema and gRPC's context, and raises nothing: errors are
+statuses.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import wraps
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, NoReturn, TypeAlias
+from typing import Any
 
-import grpc
 from google.protobuf.message import Message
 
 from fedperfit.edge.agent.agent import Outcome
 from fedperfit.edge.chameleon.contribution import Probing
-from fedperfit.edge.deployment.deployed import Deployed, State, finite
-from fedperfit.edge.deployment.fair_lock import Busy, Cancelled
+from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_errors, tells_stream_errors
+from fedperfit.edge.deployment.deployed import Deployed
+from fedperfit.edge.deployment.explanation import explanation
+from fedperfit.edge.deployment.sent import Sent
 from fedperfit.edge.engine.streaming import Finished, Sampling
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
@@ -29,20 +32,46 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.system.errors import InputError
 
-_Code: TypeAlias = grpc.StatusCode
+_Call = Callable[[Any, Any, CallContext], Message]
+
+
+def _recorded(name: str) -> Callable[[_Call], _Call]:
+    """Decorate a call over the bridge: its reply is recorded before it leaves, and so is an error's type.
+
+    name: name of the call in the owner's record.
+    """
+
+    def decorate(call: _Call) -> _Call:
+        @wraps(call)
+        def answer(service: Any, request: Any, context: CallContext) -> Message:
+            sent: Sent = service._deployed.sent
+            try:
+                reply = call(service, request, context)
+                sent.add(name, reply)
+                return reply
+            except Exception as error:  # its text could quote a person's history
+                kind = type(error).__name__
+                sent.add_error(name, kind)
+                context.abort(status_of(error), kind)
+
+        return answer
+
+    return decorate
 
 
 class BridgeService(bridge_pb2_grpc.BridgeServicer):
-    """What the cloud may ask, through the SuperNode."""
+    """Calls the cloud may make, through the SuperNode."""
 
     def __init__(self, deployed: Deployed) -> None:
+        """Serve one agent."""
         self._deployed = deployed
 
-    def Status(self, request: bridge_pb2.StatusRequest, context: Any) -> bridge_pb2.StatusReply:
-        """Who this client is and what it could do."""
+    @_recorded("status")
+    def Status(self, request: bridge_pb2.StatusRequest, context: CallContext) -> Message:
+        """Tell who this client is, which base model and task it has, and how many items."""
         agent = self._deployed.agent
         history = agent.history
-        reply = bridge_pb2.StatusReply(
+        return bridge_pb2.StatusReply(
             client=history.name,
             fingerprint=agent.base.card.fingerprint,
             task=history.task.name,
@@ -50,186 +79,126 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
             questions=len(history.questions),
             shares_metrics=history.shares_metrics,
         )
-        self._deployed.sent.add("status", reply)
-        return reply
 
-    def Contribute(self, request: bridge_pb2.ContributeRequest, context: Any) -> Message:
-        """One round of stage 1."""
+    @_recorded("contribute")
+    def Contribute(self, request: bridge_pb2.ContributeRequest, context: CallContext) -> Message:
+        """Train the collective shift for one round of stage 1 and return the update."""
+        training = TrainingSettings(**_fields(request.training))
+        done = self._deployed.contribute(request.shift, training, context.is_active)
+        return bridge_pb2.ContributeReply(update=done.update, items=done.items, **self._shared(done))
 
-        def act() -> Message:
-            training = TrainingSettings(**_fields(request.training))
-            done = self._deployed.contribute(request.shift, training, context.is_active)
-            return bridge_pb2.ContributeReply(update=done.update, items=done.items, **self._shared(done))
+    @_recorded("personalize")
+    def Personalize(self, request: bridge_pb2.PersonalizeRequest, context: CallContext) -> Message:
+        """Fit the personal shift of stage 2, which stays here; return counts, and the loss if shared."""
+        personal = PersonalSettings(**_fields(request.personal))
+        training = TrainingSettings(**_fields(request.training))
+        done = self._deployed.personalize(request.release, personal, training, context.is_active)
+        return bridge_pb2.PersonalizeReply(items=done.items, **self._shared(done))
 
-        return self._answer("contribute", act, context)
+    @_recorded("evaluate")
+    def Evaluate(self, request: bridge_pb2.EvaluateRequest, context: CallContext) -> Message:
+        """Answer the held-out questions at one stage and return metric sums, if shared."""
+        evaluation = EvaluationSettings(**_fields(request.evaluation))
+        done = self._deployed.evaluate(request.release, evaluation, context.is_active)
+        scores = {name.replace("-", "_").lower(): value for name, value in self._shared(done).items()}
+        return bridge_pb2.EvaluateReply(
+            items=done.items, scores=bridge_pb2.Scores(**scores) if scores else None
+        )
 
-    def Personalize(self, request: bridge_pb2.PersonalizeRequest, context: Any) -> Message:
-        """Stage 2; what it learns stays here."""
+    @_recorded("moments")
+    def Moments(self, request: bridge_pb2.MomentsRequest, context: CallContext) -> Message:
+        """Make preference pairs of the history and return their moments."""
+        pairs = PairSettings(**_fields(request.pairs))
+        done = self._deployed.moments(pairs, context.is_active)
+        return bridge_pb2.MomentsReply(moments=done.data, pairs=done.items)
 
-        def act() -> Message:
-            personal = PersonalSettings(**_fields(request.personal))
-            training = TrainingSettings(**_fields(request.training))
-            done = self._deployed.personalize(request.release, personal, training, context.is_active)
-            return bridge_pb2.PersonalizeReply(items=done.items, **self._shared(done))
+    @_recorded("probe")
+    def Probe(self, request: bridge_pb2.ProbeRequest, context: CallContext) -> Message:
+        """Return a probe's loss and gradient, summed over the preference pairs."""
+        pairs = PairSettings(**_fields(request.pairs))
+        probing = Probing(request.probes, request.view_digest, request.view)
+        done = self._deployed.probe(pairs, probing, context.is_active)
+        return bridge_pb2.ProbeReply(sums=done.data, pairs=done.items)
 
-        return self._answer("personalize", act, context)
-
-    def Evaluate(self, request: bridge_pb2.EvaluateRequest, context: Any) -> Message:
-        """Metric sums of one stage."""
-
-        def act() -> Message:
-            evaluation = EvaluationSettings(**_fields(request.evaluation))
-            done = self._deployed.evaluate(request.release, evaluation, context.is_active)
-            scores = {name.replace("-", "_").lower(): value for name, value in self._shared(done).items()}
-            return bridge_pb2.EvaluateReply(
-                items=done.items, scores=bridge_pb2.Scores(**scores) if scores else None
-            )
-
-        return self._answer("evaluate", act, context)
-
-    def Moments(self, request: bridge_pb2.MomentsRequest, context: Any) -> Message:
-        """What the person tells of their preference pairs."""
-
-        def act() -> Message:
-            pairs = PairSettings(**_fields(request.pairs))
-            done = self._deployed.moments(pairs, context.is_active)
-            return bridge_pb2.MomentsReply(moments=done.data, pairs=done.items)
-
-        return self._answer("moments", act, context)
-
-    def Probe(self, request: bridge_pb2.ProbeRequest, context: Any) -> Message:
-        """Sums of a probe's loss and gradient over the pairs."""
-
-        def act() -> Message:
-            pairs = PairSettings(**_fields(request.pairs))
-            asked = Probing(request.probes, request.view_digest, request.view)
-            done = self._deployed.probe(pairs, asked, context.is_active)
-            return bridge_pb2.ProbeReply(sums=done.data, pairs=done.items)
-
-        return self._answer("probe", act, context)
-
-    def Pull(self, request: bridge_pb2.PullRequest, context: Any) -> Message:
-        """The gradient of the person's mean loss at each layer."""
-
-        def act() -> Message:
-            done = self._deployed.layer_gradient(LayerGradientSettings(**_fields(request)), context.is_active)
-            return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
-
-        return self._answer("pull", act, context)
+    @_recorded("pull")
+    def Pull(self, request: bridge_pb2.PullRequest, context: CallContext) -> Message:
+        """Return the gradient of the person's mean loss with respect to each layer's output."""
+        done = self._deployed.layer_gradient(LayerGradientSettings(**_fields(request)), context.is_active)
+        return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
 
     def _shared(self, done: Outcome) -> dict[str, Any]:
         return {**done.metrics} if self._deployed.agent.history.shares_metrics else {}
 
-    def _answer(self, call: str, act: Callable[[], Message], context: Any) -> Message:
-        def refuse(code: _Code, error: Exception) -> NoReturn:
-            kind = type(error).__name__
-            self._deployed.sent.add_error(call, kind)
-            context.abort(code, kind)
-            raise AssertionError
-
-        with _refusing(refuse):
-            reply = act()
-            self._deployed.sent.add(call, reply)
-            return reply
-        raise AssertionError
-
 
 class OwnerService(owner_pb2_grpc.OwnerServicer):
-    """What the owner may ask."""
+    """Calls the owner may make."""
 
     def __init__(self, deployed: Deployed) -> None:
+        """Serve one agent."""
         self._deployed = deployed
 
-    def Explain(self, request: owner_pb2.ExplainRequest, context: Any) -> owner_pb2.Explanation:
-        """What the agent is, holds and does."""
-        with _telling(context):
-            return _explanation(self._deployed, self._deployed.state())
-        raise AssertionError
+    @tells_errors
+    def Explain(self, request: owner_pb2.ExplainRequest, context: CallContext) -> owner_pb2.Explanation:
+        """Describe what the agent is, holds and does; never waits for the model."""
+        return explanation(self._deployed, self._deployed.state())
 
-    def Sent(self, request: owner_pb2.SentRequest, context: Any) -> Iterator[owner_pb2.SentMessage]:
-        """Every message that left this machine."""
-        with _telling(context):
-            for message in self._deployed.sent.messages():
-                fields = [owner_pb2.SentField(**vars(field)) for field in message.fields]
-                yield owner_pb2.SentMessage(
-                    time=message.time, call=message.call, bytes=message.bytes, fields=fields
-                )
-
-    def Learn(self, request: owner_pb2.LearnRequest, context: Any) -> owner_pb2.LearnReply:
-        """Add items to the history."""
-        with _telling(context):
-            lesson = self._deployed.learn(_items(request.items), context.is_active)
-            return owner_pb2.LearnReply(
-                learned=lesson.learned, steps=lesson.steps, loss=finite(lesson.loss) or 0.0
+    @tells_stream_errors
+    def Sent(self, request: owner_pb2.SentRequest, context: CallContext) -> Iterator[owner_pb2.SentMessage]:
+        """Stream the record of every message that left this machine, oldest first."""
+        for message in self._deployed.sent.messages():
+            fields = [owner_pb2.SentField(**vars(field)) for field in message.fields]
+            yield owner_pb2.SentMessage(
+                time=message.time, call=message.call, bytes=message.bytes, fields=fields
             )
-        raise AssertionError
 
-    def Generate(self, request: owner_pb2.GenerateRequest, context: Any) -> Iterator[owner_pb2.Piece]:
-        """Continue a text, piece by piece."""
-        with _telling(context):
-            sampling = Sampling(
-                temperature=request.temperature,
-                top_p=request.top_p,
-                seed=request.seed,
-                max_new_tokens=request.max_new_tokens,
+    @tells_errors
+    def Learn(self, request: owner_pb2.LearnRequest, context: CallContext) -> owner_pb2.LearnReply:
+        """Add items to the history and take a few training steps on them."""
+        lesson = self._deployed.learn(_items(request.items), context.is_active)
+        return owner_pb2.LearnReply(
+            learned=lesson.learned,
+            steps=lesson.steps,
+            loss=lesson.loss if math.isfinite(lesson.loss) else 0.0,
+        )
+
+    @tells_stream_errors
+    def Generate(self, request: owner_pb2.GenerateRequest, context: CallContext) -> Iterator[owner_pb2.Piece]:
+        """Continue a text piece by piece; the last piece says why it ended."""
+        sampling = Sampling(
+            temperature=request.temperature,
+            top_p=request.top_p,
+            seed=request.seed,
+            max_new_tokens=request.max_new_tokens,
+        )
+        turns = [(turn.role, turn.text) for turn in request.turns]
+
+        def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
+            return self._deployed.generate(
+                request.prompt, turns, request.stage, sampling, on_text, context.is_active
             )
-            turns = [(turn.role, turn.text) for turn in request.turns]
 
-            def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
-                return self._deployed.generate(
-                    request.prompt, turns, request.stage, sampling, on_text, context.is_active
-                )
+        for part, stage in _pieces(work):
+            if isinstance(part, str):
+                yield owner_pb2.Piece(text=part, stage=stage)
+                continue
+            yield owner_pb2.Piece(
+                finish=part.reason,
+                prompt_tokens=part.prompt_tokens,
+                completion_tokens=part.completion_tokens,
+                stage=stage,
+            )
 
-            for piece in _pieces(work):
-                told, stage = piece
-                if isinstance(told, str):
-                    yield owner_pb2.Piece(text=told, stage=stage)
-                    continue
-                yield owner_pb2.Piece(
-                    finish=told.reason,
-                    prompt_tokens=told.prompt_tokens,
-                    completion_tokens=told.completion_tokens,
-                    stage=stage,
-                )
+    @tells_errors
+    def Answer(self, request: owner_pb2.AnswerRequest, context: CallContext) -> owner_pb2.AnswerReply:
+        """Answer a question of the task, and name the stage that answered."""
+        text, stage = self._deployed.answer(request.question, request.stage, context.is_active)
+        return owner_pb2.AnswerReply(text=text, stage=stage)
 
-    def Answer(self, request: owner_pb2.AnswerRequest, context: Any) -> owner_pb2.AnswerReply:
-        """The answer to a question of the task."""
-        with _telling(context):
-            text, stage = self._deployed.answer(request.question, request.stage, context.is_active)
-            return owner_pb2.AnswerReply(text=text, stage=stage)
-        raise AssertionError
-
-    def Forget(self, request: owner_pb2.ForgetRequest, context: Any) -> owner_pb2.ForgetReply:
-        """Delete what is personal, and the key that protected it."""
-        with _telling(context):
-            shifts, learned = self._deployed.forget()
-            return owner_pb2.ForgetReply(shifts=shifts, learned=learned)
-        raise AssertionError
-
-
-@contextmanager
-def _telling(context: Any) -> Iterator[None]:
-    def refuse(code: _Code, error: Exception) -> NoReturn:
-        context.abort(code, str(error) or type(error).__name__)
-        raise AssertionError
-
-    with _refusing(refuse):
-        yield
-
-
-@contextmanager
-def _refusing(refuse: Callable[[_Code, Exception], NoReturn]) -> Iterator[None]:
-    """Every error as a status of its own."""
-    try:
-        yield
-    except InputError as error:
-        refuse(_Code.FAILED_PRECONDITION, error)
-    except Busy as error:
-        refuse(_Code.RESOURCE_EXHAUSTED, error)
-    except Cancelled as error:
-        refuse(_Code.CANCELLED, error)
-    except Exception as error:  # a traceback could quote what must stay here
-        refuse(_Code.INTERNAL, error)
+    @tells_errors
+    def Forget(self, request: owner_pb2.ForgetRequest, context: CallContext) -> owner_pb2.ForgetReply:
+        """Delete the personal shifts, the learned items and the key that protected them."""
+        shifts, learned = self._deployed.forget()
+        return owner_pb2.ForgetReply(shifts=shifts, learned=learned)
 
 
 def _fields(message: Message) -> dict[str, Any]:
@@ -254,7 +223,7 @@ def _items(lines: Any) -> list[dict[str, Any]]:
 def _pieces(
     work: Callable[[Callable[[str, str], None]], tuple[Finished, str]],
 ) -> Iterator[tuple[str | Finished, str]]:
-    """What `work` hands to its argument, as it comes, then its result; its error is raised here."""
+    """Yield what `work` hands to its argument as it comes, then its result; its error is raised here."""
     queue: SimpleQueue[tuple[str | Finished, str] | Exception] = SimpleQueue()
 
     def run() -> None:
@@ -275,49 +244,3 @@ def _pieces(
         yield piece
         if isinstance(piece[0], Finished):
             return
-
-
-def _explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
-    history = deployed.agent.history
-    learned = len(deployed.agent.vault.learned())
-    explanation = owner_pb2.Explanation(
-        client=history.name,
-        base_model=deployed.settings.base_model,
-        fingerprint=deployed.agent.base.card.fingerprint,
-        task=history.task.name,
-        shares_metrics=history.shares_metrics,
-        history_items=len(history.items) - learned,
-        learned_items=learned,
-        stage=state.stage,
-        busy=state.busy,
-        problem=state.problem,
-    )
-    if state.release is not None:
-        release, shape = state.release, state.release.header.shape
-        explanation.release.MergeFrom(
-            owner_pb2.ReleaseState(
-                version=release.version,
-                digest=release.digest,
-                issued=release.issued,
-                expires=release.expires,
-                rounds=release.header.round,
-                layers=shape.layers,
-                positions=str(shape.positions),
-                rank=shape.rank,
-                edited=release.directions.layers if release.directions is not None else (),
-            )
-        )
-    if state.personal is not None:
-        account = state.personal.account
-        explanation.personal.MergeFrom(
-            owner_pb2.PersonalState(
-                rank=state.personal.shape.rank,
-                parameters=state.personal.shape.parameters,
-                items=account.items,
-                release=account.version,
-                stored=account.stored,
-                origin=account.origin,
-                judged=[owner_pb2.Judged(stage=s, loss=loss) for s, loss in account.judged.items()],
-            )
-        )
-    return explanation

@@ -1,1 +1,1 @@
-"""What is private, sealed at rest: personal shifts, learned items and the key that seals them."""
+"""Private things sealed at rest: personal shifts, learned items and the key that seals them."""

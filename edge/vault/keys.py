@@ -1,8 +1,7 @@
-"""Where the key of a vault is kept: a file of its owner, a passphrase, or the system's keyring.
+"""Keeps the key of a vault: in a file of its owner, under a passphrase, or in the system's keyring.
 
-A vault's key is 32 random bytes. What lies beside the vault is an entry, JSON that a keeper turns back
-into the key: with a passphrase it is the key sealed under Argon2id of the passphrase, with the keyring
-only a name.
+A vault's key is 32 random bytes. Beside the vault lies an entry, JSON that a keeper turns back into the key:
+with a passphrase it is the key sealed under Argon2id (RFC 9106) of the passphrase, with the keyring nothing.
 """
 
 import os
@@ -25,55 +24,73 @@ _LANES, _PASSES, _KIB = 4, 3, 65_536
 
 
 class KeyKeeper(ABC):
-    """One way of keeping a key."""
+    """Interface of the means to keep a key."""
 
     kind: str
+    """Name of the means, as in the key file and in settings."""
 
     @abstractmethod
     def wrap(self, name: str, key: bytes) -> dict[str, Any]:
-        """Keep `key`; the entry by which `unwrap` finds it again."""
+        """Keep a key.
+
+        Args:
+            name: name of the key.
+            key: 32 bytes.
+
+        Returns:
+            The entry, JSON values, from which `unwrap` gets the key again.
+        """
 
     @abstractmethod
     def unwrap(self, name: str, entry: dict[str, Any]) -> bytes:
-        """The key of an entry; raises InputError when it cannot be had."""
+        """Get a key again.
+
+        Args:
+            name: name of the key.
+            entry: result of `wrap`.
+
+        Raises:
+            InputError: the key cannot be had: another passphrase, or no such key in the keyring.
+        """
 
     def destroy(self, name: str) -> None:  # noqa: B027
-        """Delete what is kept elsewhere than in the entry; by default there is nothing."""
+        """Delete the key where it is kept outside the entry; by default it is not."""
 
 
 class FileKey(KeyKeeper):
-    """The key stands in the entry, in a file that only its owner may read."""
+    """Keeps the key in the entry, in a file that only its owner may read."""
 
     kind = "file"
 
     def wrap(self, name: str, key: bytes) -> dict[str, Any]:
-        """The key itself."""
+        """Return an entry with the key itself; see `KeyKeeper.wrap`."""
         return {"key": key.hex()}
 
     def unwrap(self, name: str, entry: dict[str, Any]) -> bytes:
-        """The key itself."""
+        """Read the key from the entry; see `KeyKeeper.unwrap`."""
         return bytes.fromhex(entry["key"])
 
 
 class PassphraseKey(KeyKeeper):
-    """The key is sealed under a passphrase."""
+    """Keeps the key sealed under a passphrase (AES-256-GCM, Argon2id)."""
 
     kind = "passphrase"
 
     def __init__(self, passphrase: str) -> None:
+        """Derive nothing until it is needed; raises InputError for an empty passphrase."""
         if not passphrase:
             raise InputError("the passphrase is empty")
         self._passphrase = passphrase.encode()
         self._by_salt: dict[bytes, bytes] = {}
 
     def wrap(self, name: str, key: bytes) -> dict[str, Any]:
-        """The sealed key, with salt and nonce."""
+        """Return an entry with the sealed key, salt and nonce; see `KeyKeeper.wrap`."""
         salt, nonce = secrets.token_bytes(16), secrets.token_bytes(12)
         sealed = AESGCM(self._derived(salt)).encrypt(nonce, key, name.encode())
         return {"salt": salt.hex(), "nonce": nonce.hex(), "sealed": sealed.hex()}
 
     def unwrap(self, name: str, entry: dict[str, Any]) -> bytes:
-        """Raises InputError for another passphrase."""
+        """Unseal the key; raises InputError for another passphrase; see `KeyKeeper.unwrap`."""
         salt, nonce, sealed = (bytes.fromhex(entry[field]) for field in ("salt", "nonce", "sealed"))
         try:
             return AESGCM(self._derived(salt)).decrypt(nonce, sealed, name.encode())
@@ -88,21 +105,21 @@ class PassphraseKey(KeyKeeper):
 
 
 class KeyringKey(KeyKeeper):
-    """The key is in the keyring of the system."""
+    """Keeps the key in the keyring of the system."""
 
     kind = "keyring"
 
     def wrap(self, name: str, key: bytes) -> dict[str, Any]:
-        """Nothing: the keyring finds it by name."""
+        """Put the key into the keyring and return an empty entry; see `KeyKeeper.wrap`."""
         self._ask("set_password", name, key.hex())
         return {}
 
     def unwrap(self, name: str, entry: dict[str, Any]) -> bytes:
-        """Raises InputError when the keyring does not know the key."""
-        found = self._ask("get_password", name)
-        if found is None:
+        """Get the key from the keyring; raises InputError without one; see `KeyKeeper.unwrap`."""
+        password = self._ask("get_password", name)
+        if password is None:
             raise InputError("the keyring has no key for this vault")
-        return bytes.fromhex(found)
+        return bytes.fromhex(password)
 
     def destroy(self, name: str) -> None:
         """Delete the key from the keyring."""
@@ -122,19 +139,25 @@ class KeyringKey(KeyKeeper):
             raise InputError(f"the system's keyring cannot be used ({reason})") from None
 
 
-def asked(kind: str) -> dict[str, str]:
-    """The passphrase, where the key is kept by one, as a variable for the agent's environment."""
+def passphrase_variable(kind: str) -> dict[str, str]:
+    """Environment variable with the passphrase, asked for where it is not set; none for other keepers."""
     if kind != PassphraseKey.kind:
         return {}
     return {PASSPHRASE_VARIABLE: os.environ.get(PASSPHRASE_VARIABLE) or getpass("passphrase of the vault: ")}
 
 
 def keeper(kind: str) -> KeyKeeper:
-    """The keeper of that kind; a passphrase comes from the environment or is asked for."""
+    """Make the keeper of a kind: file, passphrase or keyring.
+
+    A passphrase comes from the environment or is asked for.
+
+    Raises:
+        InputError: there is no such kind, or the passphrase is empty.
+    """
     if kind == FileKey.kind:
         return FileKey()
     if kind == KeyringKey.kind:
         return KeyringKey()
     if kind == PassphraseKey.kind:
-        return PassphraseKey(asked(kind)[PASSPHRASE_VARIABLE])
+        return PassphraseKey(passphrase_variable(kind)[PASSPHRASE_VARIABLE])
     raise InputError(f"key={kind!r}: expected file, passphrase or keyring")

@@ -11,11 +11,16 @@ from fedperfit.protocol.shift.shift import Shift, ShiftShape
 
 
 class PersonalShift(Shift):
-    """Stage 2 of PerFit for one person."""
+    """Shift of one person, fitted in PerFit's stage 2 on top of the frozen collective shift."""
 
     @classmethod
     def start(cls, shape: ShiftShape, *, seed: int) -> "PersonalShift":
-        """The identity (W = R, b = 0)."""
+        """A new shift that changes nothing yet (W = R, b = 0).
+
+        Args:
+            shape: layers, rank, hidden size and positions.
+            seed: of the random rows of R.
+        """
         origin = Shift.identity(shape, seed=seed)
         return cls(shape, R=origin.R.data, W=origin.W.data, b=origin.b.data)
 
@@ -29,6 +34,7 @@ class PersonalShift(Shift):
         self._refuse()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse with a TypeError: tensors of a personal shift are not handed out."""
         self._refuse()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Bytes sealed under a key, with a header that anyone may read and nobody may change.
+"""Seals bytes under a key, with a header that anyone can read and nobody can change unnoticed.
 
 Layout: 4 bytes magic `FPV1`, 4 bytes header length (little endian), the header as canonical JSON, 12 bytes
 nonce, the ciphertext with its tag (AES-256-GCM). All that stands before the nonce is associated data.
@@ -21,7 +21,19 @@ _MAX_HEADER = 65_536
 
 
 def seal(header: dict[str, Any], content: bytes, key: bytes) -> bytes:
-    """`content` sealed under `key` (32 bytes), bound to `header` (JSON values)."""
+    """Encrypt content and bind it to a header.
+
+    Args:
+        header: JSON values, readable without the key.
+        content: bytes to be encrypted.
+        key: 32 bytes.
+
+    Returns:
+        The sealed bytes in the layout above.
+
+    Raises:
+        InputError: the header is longer than 64 KiB.
+    """
     encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
     if len(encoded) > _MAX_HEADER:
         raise InputError(f"a header of {len(encoded)} bytes is too long to seal")
@@ -31,7 +43,14 @@ def seal(header: dict[str, Any], content: bytes, key: bytes) -> bytes:
 
 
 def read_header(data: bytes) -> tuple[dict[str, Any], int]:
-    """The header, not yet verified, and where the nonce begins; raises InputError when malformed."""
+    """Read the header of sealed bytes without verifying it.
+
+    Returns:
+        The header, and the offset of the nonce in bytes.
+
+    Raises:
+        InputError: the bytes are not in the layout above.
+    """
     if data[:4] != MAGIC:
         raise InputError("not a sealed file of format FPV1")
     if len(data) < 8:
@@ -49,7 +68,18 @@ def read_header(data: bytes) -> tuple[dict[str, Any], int]:
 
 
 def unseal(data: bytes, key: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and content; raises InputError for another key and for any change to the bytes."""
+    """Verify and decrypt sealed bytes.
+
+    Args:
+        data: result of `seal`.
+        key: 32 bytes.
+
+    Returns:
+        Header and content.
+
+    Raises:
+        InputError: the key is another one, or the bytes were changed.
+    """
     header, start = read_header(data)
     try:
         content = AESGCM(key).decrypt(data[start : start + _NONCE], data[start + _NONCE :], data[:start])

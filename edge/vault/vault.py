@@ -1,6 +1,6 @@
-"""Where one person's personal shifts and learned items are kept: sealed files in a folder of their own.
+"""Keeps one person's personal shifts and learned items as sealed files in a folder of their own.
 
-    vault.key           the key, or where it is (fedperfit.edge.vault.vault_key)
+    vault.key           the key, or what is needed to get it (fedperfit.edge.vault.vault_key)
     shifts/SLOT.sealed  a personal shift
     learned.sealed      items the agent was given by `learn`
 
@@ -31,64 +31,75 @@ from fedperfit.protocol.system.files import sweep, write_atomic
 FORMAT = 2
 _LOCK_SECONDS = 0.5
 _LARGEST = 1 << 30
-"""Bytes of a sealed file read at most."""
+"""Bytes of the largest sealed file that is read."""
 
 
 @dataclass(frozen=True)
 class ShiftKey:
-    """What a personal shift fits: it is refused on top of anything else."""
+    """Task, base model and release a personal shift was fitted for; it is refused on top of any others."""
 
     task: str
+    """Name of the LaMP task."""
     fingerprint: str
-    """Of the base model."""
+    """Fingerprint of the base model."""
     release: str
-    """SHA-256 of the packed collective shift beneath it."""
+    """SHA-256 of the packed collective shift that was frozen while fitting."""
     additive: bool
+    """Whether the shift acts on a layer's own output, not on what the collective shift made of it."""
 
 
 @dataclass(frozen=True)
 class FitRecord:
-    """How a personal shift came to be."""
+    """Record of how a personal shift was fitted."""
 
     items: int = 0
-    """It was fitted on."""
+    """Number of items the shift was fitted on."""
     origin: str = "fitted"
-    """`fitted`, `carried over` or `learned`."""
+    """Last change of the shift: `fitted`, `carried over` or `learned`."""
     version: int = 0
-    """Of the release beneath it; 0 where releases have none."""
+    """Version of the release the shift was fitted on; 0 where releases have no versions."""
     training: dict[str, Any] = field(default_factory=dict)
-    """`TrainingSettings` it was fitted with, as a config."""
+    """`TrainingSettings` of the fit, as a config."""
     stage: str = "personal"
-    """That suits the person best, as `edge.agent.choice` chose it."""
+    """Stage with the lowest held-out loss, as chosen by `edge.agent.choice`."""
     judged: dict[str, float] = field(default_factory=dict)
-    """Of each stage that could answer, the mean loss on the person's items that were held out for this."""
+    """Mean loss on held-out items by stage, in nats per target token, for each stage that could answer."""
     stored: str = ""
-    """ISO 8601, UTC; set by the vault."""
+    """Time of storing, ISO 8601 in UTC; set by the vault."""
 
 
 @dataclass(frozen=True)
 class StoredShift:
-    """What a stored shift says of itself."""
+    """Description of a stored personal shift, without its tensors."""
 
     shape: ShiftShape
-    belonging: ShiftKey
-    account: FitRecord
+    shift_key: ShiftKey
+    fit_record: FitRecord
     writes: int
-    """How often its slot was written."""
+    """Number of times the slot was written."""
 
 
 class Vault:
-    """Personal shifts of one person, by slot name, and learned items."""
+    """Sealed store of one person's shifts, by slot name, and learned items."""
 
     def __init__(self, folder: Path, keeper: KeyKeeper | None = None) -> None:
-        """Nothing is read or made before it is needed; a new vault's key is kept in a file by default."""
+        """Read or make nothing until it is needed.
+
+        Args:
+            folder: the vault's own folder.
+            keeper: keeps the key; by default a file beside the vault's.
+        """
         self.folder = folder
         self._keeper = keeper or FileKey()
         self._lock = FileLock(folder / ".lock", timeout=_LOCK_SECONDS, thread_local=False)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """No other process uses the vault meanwhile; raises InputError when one does."""
+        """Keep other processes from using the vault inside the block.
+
+        Raises:
+            InputError: another process is using it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
             lock = self._lock.acquire()
@@ -101,10 +112,17 @@ class Vault:
                 self._finish_rotation()
             yield
 
-    def store(self, slot: str, shift: PersonalShift, belonging: ShiftKey, account: FitRecord) -> None:
-        """Replace slot `slot` atomically.
+    def store(self, slot: str, shift: PersonalShift, shift_key: ShiftKey, fit_record: FitRecord) -> None:
+        """Replace the content of a slot atomically.
 
-        Raises InputError when what it holds is broken, or of another task or base model.
+        Args:
+            slot: name of the slot.
+            shift: personal shift to be sealed.
+            shift_key: task, base model and release the shift was fitted for.
+            fit_record: how it was fitted; the time of storing is set here.
+
+        Raises:
+            InputError: the slot holds a broken shift, or one of another task or base model.
         """
         shape = shift.shape
         with self.held():
@@ -114,9 +132,9 @@ class Vault:
                 "rank": shape.rank,
                 "hidden_size": shape.hidden_size,
                 "positions": str(shape.positions),
-                "writes": self._writes(slot, belonging) + 1,
-                **asdict(belonging),
-                **asdict(replace(account, stored=datetime.now(UTC).isoformat(timespec="seconds"))),
+                "writes": self._writes(slot, shift_key) + 1,
+                **asdict(shift_key),
+                **asdict(replace(fit_record, stored=datetime.now(UTC).isoformat(timespec="seconds"))),
             }
             tensors = {"R": shift.R, "W": shift.W, "b": shift.b}
             content = safetensors.torch.save(
@@ -124,34 +142,46 @@ class Vault:
             )
             self._write(self._path(slot), "shift", header, content)
 
-    def _writes(self, slot: str, belonging: ShiftKey) -> int:
-        """How often the slot was written; raises InputError when it holds what must not be replaced."""
+    def _writes(self, slot: str, shift_key: ShiftKey) -> int:
+        """Number of times the slot was written; raises InputError when its content must not be replaced."""
         if not self._path(slot).is_file():
             return 0
-        kept, _ = self.open(slot)
-        if (kept.belonging.task, kept.belonging.fingerprint) != (belonging.task, belonging.fingerprint):
+        stored, _ = self.open(slot)
+        if (stored.shift_key.task, stored.shift_key.fingerprint) != (shift_key.task, shift_key.fingerprint):
             raise InputError(f"slot {slot!r} holds a shift of another task or base model: forget it first")
-        return kept.writes
+        return stored.writes
 
-    def load(self, slot: str, belonging: ShiftKey) -> PersonalShift:
-        """The shift in `slot`; raises InputError when missing, changed, or made for something else."""
-        kept, shift = self.open(slot)
-        if kept.belonging != belonging:
+    def load(self, slot: str, shift_key: ShiftKey) -> PersonalShift:
+        """Open the personal shift in a slot, to be used on a release.
+
+        Args:
+            slot: name of the slot.
+            shift_key: task, base model and release it is to be used on.
+
+        Raises:
+            InputError: the shift is missing, was changed, or was fitted for another release or base model.
+        """
+        stored, shift = self.open(slot)
+        if stored.shift_key != shift_key:
             raise InputError(f"the personal shift in slot {slot!r} belongs to another release or base model")
         return shift
 
     def open(self, slot: str) -> tuple[StoredShift, PersonalShift]:
-        """What `slot` holds, whatever it belongs to; raises InputError when missing or changed."""
+        """Open the personal shift in a slot, whatever release it was fitted for.
+
+        Raises:
+            InputError: the shift is missing or was changed.
+        """
         path = self._path(slot)
         if not path.is_file():
             raise InputError(f"no personal shift in slot {slot!r}: personalize first")
         header, content = self._read(path, "shift")
         try:
-            kept = _kept(header)
+            stored = _stored_shift(header)
             if header["slot"] != slot:
                 raise ValueError
             tensors = safetensors.torch.load(content)
-            return kept, PersonalShift(kept.shape, **{name: tensors[name] for name in ("R", "W", "b")})
+            return stored, PersonalShift(stored.shape, **{name: tensors[name] for name in ("R", "W", "b")})
         except (SafetensorError, KeyError, TypeError, ValueError):
             raise InputError(f"{path}: not a personal shift of slot {slot!r}") from None
 
@@ -160,7 +190,7 @@ class Vault:
         return sorted(path.stem for path in self._shifts.glob("*.sealed"))
 
     def learned(self) -> list[dict[str, Any]]:
-        """The items kept by `learn`, oldest first."""
+        """Items stored by `learn`, oldest first; raises InputError when they cannot be unsealed."""
         path = self._learned
         if not path.is_file():
             return []
@@ -169,14 +199,14 @@ class Vault:
         return items
 
     def learn(self, items: list[dict[str, Any]]) -> None:
-        """Append items."""
+        """Append items, fields by name, to those learned before."""
         with self.held():
             known = self.learned()
             content = json.dumps(known + items, ensure_ascii=False).encode()
             self._write(self._learned, "learned", {"items": len(known) + len(items)}, content)
 
     def rotate(self, keeper: KeyKeeper) -> None:
-        """Seal everything under a new key, kept by `keeper`; a kill in between is made good later."""
+        """Seal everything under a new key, kept by `keeper`; the next `held` finishes a killed rotation."""
         with self.held():
             old, old_keeper = self._key(), self._keeper
             write_key(self._key_path, VaultKey.new().replacing(old), keeper)
@@ -185,7 +215,11 @@ class Vault:
             old_keeper.destroy(old.name)
 
     def forget(self) -> tuple[int, int]:
-        """Destroy the key, then delete all it sealed; how many shifts and learned items there were."""
+        """Destroy the key, then delete everything it sealed.
+
+        Returns:
+            Number of shifts and number of learned items that were deleted.
+        """
         with self.held():
             shifts = self.slots()
             try:
@@ -236,7 +270,7 @@ class Vault:
         return header, content
 
     def _header(self, path: Path) -> dict[str, Any]:
-        """Not verified."""
+        """The header of a sealed file, not yet verified."""
         try:
             if path.stat().st_size > _LARGEST:
                 raise InputError("too large")
@@ -265,14 +299,14 @@ class Vault:
         return self._shifts / f"{slot}.sealed"
 
 
-def _kept(header: dict[str, Any]) -> StoredShift:
-    belonging = ShiftKey(**{name: header[name] for name in ShiftKey.__dataclass_fields__})
+def _stored_shift(header: dict[str, Any]) -> StoredShift:
+    shift_key = ShiftKey(**{name: header[name] for name in ShiftKey.__dataclass_fields__})
     header = {"stage": "personal", "judged": {}, **header}  # which shifts stored by earlier versions lack
-    account = FitRecord(**{name: header[name] for name in FitRecord.__dataclass_fields__})
+    fit_record = FitRecord(**{name: header[name] for name in FitRecord.__dataclass_fields__})
     shape = ShiftShape(
         layers=tuple(header["layers"]),
         rank=header["rank"],
         hidden_size=header["hidden_size"],
         positions=Positions.parse(header["positions"]),
     )
-    return StoredShift(shape, belonging, account, header["writes"])
+    return StoredShift(shape, shift_key, fit_record, header["writes"])

@@ -1,4 +1,4 @@
-"""The key of a vault on disk: `vault.key`, JSON that names the key and holds its keeper's entry.
+"""Reads and writes a vault's key file: `vault.key`, JSON that names the key and holds its keeper's entry.
 
 {"format", "name", "kind", "entry"}, and while a rotation is under way "retiring": the key before, sealed
 under the new one, so that a killed rotation is finished by whoever opens the vault next.
@@ -25,23 +25,26 @@ _NONCE = 12
 
 @dataclass(frozen=True, repr=False)
 class VaultKey:
-    """The key in force, and the one it replaces while a rotation is under way."""
+    """Key in force, with the one it replaces while a rotation is under way."""
 
     name: str
+    """Random name, by which sealed files tell which key they are under."""
     key: bytes
+    """Secret of 32 random bytes."""
     retiring: "VaultKey | None" = None
+    """Key before this one, until everything is sealed anew."""
 
     @classmethod
     def new(cls) -> "VaultKey":
-        """Random."""
+        """A new random key."""
         return cls(secrets.token_hex(8), secrets.token_bytes(KEY_BYTES))
 
     def replacing(self, old: "VaultKey") -> "VaultKey":
-        """This key while what `old` sealed is not all sealed anew."""
+        """This key, with `old` beside it until everything that `old` sealed is sealed anew."""
         return replace(self, retiring=replace(old, retiring=None))
 
     def named(self, name: str) -> bytes:
-        """The key of that name; raises InputError for one that is not here."""
+        """The 32 bytes of the key with a name; raises InputError when the vault does not have it."""
         for known in (self, self.retiring):
             if known is not None and known.name == name:
                 return known.key
@@ -49,7 +52,13 @@ class VaultKey:
 
 
 def write_key(path: Path, key: VaultKey, keeper: KeyKeeper) -> None:
-    """Keep `key` by `keeper`; its entry goes to `path`."""
+    """Have a key kept by its keeper, and write the key file.
+
+    Args:
+        path: the key file, which is replaced atomically.
+        key: key in force; one that is being retired is written sealed under it.
+        keeper: keeps the key.
+    """
     fields: dict[str, Any] = {
         "format": FORMAT,
         "name": key.name,
@@ -64,10 +73,15 @@ def write_key(path: Path, key: VaultKey, keeper: KeyKeeper) -> None:
 
 
 def read_key(path: Path, keeper: KeyKeeper) -> VaultKey:
-    """The key whose entry is in `path`.
+    """Read a key file and get the key from its keeper.
 
-    Raises InputError when others than its owner may read it, when it is broken, kept in another way, or
-    not to be had from its keeper.
+    Args:
+        path: the key file.
+        keeper: of the kind the key was written with.
+
+    Raises:
+        InputError: other users may read the file, it is broken, the key is kept in another way, or the
+            keeper cannot give it.
     """
     fields = read_json(path)
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
@@ -85,24 +99,29 @@ def read_key(path: Path, keeper: KeyKeeper) -> VaultKey:
         key = keeper.unwrap(name, entry)
         if len(key) != KEY_BYTES:
             raise ValueError
-        found = VaultKey(name, key)
+        vault_key = VaultKey(name, key)
         if "retiring" in fields:
-            found = found.replacing(_retiring(found, fields["retiring"]))
+            vault_key = vault_key.replacing(_retiring(vault_key, fields["retiring"]))
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, InvalidTag):
         raise InputError(f"{path}: the key is broken") from None
-    return found
+    return vault_key
 
 
 def rotating(path: Path) -> bool:
-    """Whether a rotation was begun and not finished."""
+    """Whether a rotation of the key was started and not finished."""
     fields = read_json(path)
     return isinstance(fields, dict) and "retiring" in fields
 
 
 def destroy_key(path: Path, keeper: KeyKeeper) -> None:
-    """Overwrite and delete the entry, and what the keeper holds elsewhere."""
+    """Overwrite and delete the key file, and have the keeper delete the key where it is kept elsewhere.
+
+    Args:
+        path: the key file.
+        keeper: of the kind the key was written with.
+    """
     try:
         keeper.destroy(str(read_json(path)["name"]))
     except (KeyError, TypeError):

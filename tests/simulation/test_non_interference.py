@@ -21,11 +21,11 @@ def other_shifts(monkeypatch):
     store = Vault.store
 
     def change() -> None:
-        def store_changed(self, slot, shift, belonging, account):
+        def store_changed(self, slot, shift, shift_key, fit_record):
             with torch.no_grad():
                 shift.b += 100.0
                 shift.W += 0.1 * torch.randn(shift.W.shape, generator=torch.Generator().manual_seed(9))
-            store(self, slot, shift, belonging, account)
+            store(self, slot, shift, shift_key, fit_record)
 
         monkeypatch.setattr(Vault, "store", store_changed)
 

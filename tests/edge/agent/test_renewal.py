@@ -69,8 +69,8 @@ def test_what_validates_better_goes_on(agent, base, header):
     assert origin == "carried over"
     kept, shift = agent.vault.open("full")
     assert torch.equal(shift.W, learned.W)
-    assert (kept.account.origin, kept.account.version) == ("carried over", 2)
-    assert kept.belonging == near.belonging(False)
+    assert (kept.fit_record.origin, kept.fit_record.version) == ("carried over", 2)
+    assert kept.shift_key == near.shift_key(False)
     agent.vault.forget()
     renew(agent, near, 2, PERSONAL, hardly)
     assert renew(agent, next_, 3, PERSONAL, TRAINING)[1] == "fitted"
@@ -96,7 +96,7 @@ def test_a_learned_item_takes_effect_and_is_kept(agent, base, header):
     assert len(agent.history.items) == 47
     again = Agent(agent._folder, base)
     assert len(again.history.items) == 47
-    assert agent.vault.open("full")[0].account.origin == "learned"
+    assert agent.vault.open("full")[0].fit_record.origin == "learned"
 
 
 def test_many_lessons_neither_drift_nor_forget(agent, base, header):
@@ -161,7 +161,7 @@ def test_a_kill_between_the_two_writes_is_survived(agent, base, header, monkeypa
     monkeypatch.undo()
     assert learn(agent, [item(agent, 0)], later, PERSONAL).steps == 4
     renew(agent, later, 2, PERSONAL, TRAINING)
-    assert agent.vault.open("full-held-out")[0].belonging == later.belonging(False)
+    assert agent.vault.open("full-held-out")[0].shift_key == later.shift_key(False)
 
 
 def test_the_stages_are_judged_on_what_the_sibling_never_saw(agent, base, header):
@@ -176,7 +176,7 @@ def test_the_stages_are_judged_on_what_the_sibling_never_saw(agent, base, header
             "collective": losses(base, held, Intervention([release.shift])),
             "personal": losses(base, held, Intervention([release.shift, sibling])),
         }
-        assert kept.account.judged == {
+        assert kept.fit_record.judged == {
             stage: pytest.approx(float(each.mean()), rel=1e-4) for stage, each in expected.items()
         }
         learn(agent, [item(agent, 0)], release, PERSONAL)
@@ -187,7 +187,7 @@ def test_of_few_items_each_is_held_out_in_turn(tmp_path, base, header):
         agent = Agent(write_client(tmp_path / str(items), items=items, questions=2), base)
         release = replace(opened(base, header), directions=group(header))
         renew(agent, release, 1, PERSONAL, TRAINING)
-        judged = agent.vault.open("full")[0].account.judged
+        judged = agent.vault.open("full")[0].fit_record.judged
         assert sorted(judged) == stages
         examples = encode(base, agent.history.pairs(PromptForm.LAMP, 0))
         edited = losses(base, examples, Intervention([release.shift], release.directions))
@@ -208,8 +208,8 @@ def test_a_lesson_is_kept_whatever_comes_of_the_judgement(tmp_path, base, header
         learn(agent, [new], release, PERSONAL)
     kept, shift = agent.vault.open("full")
     assert not torch.equal(shift.W, old.W)
-    assert (kept.account.origin, kept.account.items) == ("learned", 7)
-    assert kept.account.judged == before.account.judged
+    assert (kept.fit_record.origin, kept.fit_record.items) == ("learned", 7)
+    assert kept.fit_record.judged == before.fit_record.judged
 
 
 def test_a_shift_stored_before_stages_were_judged_is_still_read(agent, base, header, monkeypatch):
@@ -222,7 +222,7 @@ def test_a_shift_stored_before_stages_were_judged_is_still_read(agent, base, hea
     renew(agent, release, 1, PERSONAL, TRAINING)
     monkeypatch.undo()
     kept, _ = agent.vault.open("full")
-    assert (kept.account.stage, kept.account.judged) == ("personal", {})
+    assert (kept.fit_record.stage, kept.fit_record.judged) == ("personal", {})
 
 
 def test_items_are_json_in_the_vault(agent):

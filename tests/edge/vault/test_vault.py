@@ -24,7 +24,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 
-BELONGING = ShiftKey(task="LaMP_2M", fingerprint="f", release="r", additive=False)
+SHIFT_KEY = ShiftKey(task="LaMP_2M", fingerprint="f", release="r", additive=False)
 SHAPE = ShiftShape(layers=(1,), rank=1, hidden_size=3, positions=Positions.parse("l7"))
 ACCOUNT = FitRecord(items=3)
 
@@ -39,7 +39,7 @@ def small(seed: int = 1) -> PersonalShift:
 @pytest.fixture
 def vault(tmp_path: Path) -> Vault:
     vault = Vault(tmp_path / "vault")
-    vault.store("full", small(), BELONGING, ACCOUNT)
+    vault.store("full", small(), SHIFT_KEY, ACCOUNT)
     return vault
 
 
@@ -58,11 +58,11 @@ def files(vault: Vault) -> dict[str, bytes]:
 def test_round_trip(vault):
     kept, shift = Vault(vault.folder).open("full")
     assert torch.equal(shift.W, small().W)
-    assert (kept.shape, kept.belonging, kept.writes) == (SHAPE, BELONGING, 1)
-    assert kept.account.items == 3
-    vault.store("full", small(2), BELONGING, ACCOUNT)
+    assert (kept.shape, kept.shift_key, kept.writes) == (SHAPE, SHIFT_KEY, 1)
+    assert kept.fit_record.items == 3
+    vault.store("full", small(2), SHIFT_KEY, ACCOUNT)
     assert vault.open("full")[0].writes == 2
-    assert vault.load("full", BELONGING).b.item() == 2
+    assert vault.load("full", SHIFT_KEY).b.item() == 2
 
 
 def test_nothing_is_in_clear_and_nobody_else_can_read(vault):
@@ -84,13 +84,13 @@ def test_every_bit_flip_and_every_truncation_is_refused(vault):
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         with pytest.raises(InputError):
-            vault.load("full", BELONGING)
+            vault.load("full", SHIFT_KEY)
     for length in range(len(data)):
         path.write_bytes(data[:length])
         with pytest.raises(InputError):
-            vault.load("full", BELONGING)
+            vault.load("full", SHIFT_KEY)
     path.write_bytes(data)
-    assert vault.load("full", BELONGING)
+    assert vault.load("full", SHIFT_KEY)
 
 
 @FUZZED
@@ -100,7 +100,7 @@ def test_fuzzed_files_are_a_typed_error(tmp_path_factory, data):
     vault = Vault(folder)
     path = sealed_file(vault)
     if not (folder / "vault.key").exists():
-        vault.store("full", small(), BELONGING, ACCOUNT)
+        vault.store("full", small(), SHIFT_KEY, ACCOUNT)
         (folder / "good").write_bytes(path.read_bytes())
     good = (folder / "good").read_bytes()
     start = data.draw(st.integers(0, len(good)))
@@ -110,7 +110,7 @@ def test_fuzzed_files_are_a_typed_error(tmp_path_factory, data):
     before = files(vault)
     if mutated != good:
         with pytest.raises(InputError) as caught:
-            vault.load("full", BELONGING)
+            vault.load("full", SHIFT_KEY)
         assert "\n" not in str(caught.value)
     assert files(vault) == before
 
@@ -146,13 +146,13 @@ def test_a_broken_shift_is_not_overwritten(vault):
     sealed_file(vault).write_bytes(sealed_file(vault).read_bytes()[:-1])
     before = files(vault)
     with pytest.raises(InputError, match="changed, truncated"):
-        vault.store("full", small(), BELONGING, ACCOUNT)
+        vault.store("full", small(), SHIFT_KEY, ACCOUNT)
     assert files(vault) == before
 
 
 def test_a_shift_in_another_slot_or_vault_is_refused(vault, tmp_path):
     other = Vault(tmp_path / "other")
-    other.store("full", small(), BELONGING, ACCOUNT)
+    other.store("full", small(), SHIFT_KEY, ACCOUNT)
     for target, match in (
         (sealed_file(other), "does not have"),
         (vault.folder / "shifts/b.sealed", "slot 'b'"),
@@ -160,7 +160,7 @@ def test_a_shift_in_another_slot_or_vault_is_refused(vault, tmp_path):
         target.write_bytes(sealed_file(vault).read_bytes())
         owner = other if target.is_relative_to(other.folder) else vault
         with pytest.raises(InputError, match=match):
-            owner.load(target.stem, BELONGING)
+            owner.load(target.stem, SHIFT_KEY)
 
 
 class _Ring(KeyringBackend):
@@ -196,18 +196,18 @@ KEEPERS = {"file": FileKey, "passphrase": lambda: PassphraseKey("open sesame"), 
 @pytest.mark.parametrize("after", KEEPERS)
 def test_rotation_reseals_everything(tmp_path, ring, before, after):
     vault = Vault(tmp_path / "vault", KEEPERS[before]())
-    vault.store("full", small(), BELONGING, ACCOUNT)
+    vault.store("full", small(), SHIFT_KEY, ACCOUNT)
     vault.learn([{"a": "1"}])
     old = files(vault)
     vault.rotate(KEEPERS[after]())
     again = Vault(tmp_path / "vault", KEEPERS[after]())
-    assert torch.equal(again.load("full", BELONGING).R, small().R)
+    assert torch.equal(again.load("full", SHIFT_KEY).R, small().R)
     assert again.learned() == [{"a": "1"}]
     assert not {path for path, data in files(vault).items() if data == old[path]}
     assert len(ring.kept) == (after == "keyring")
     if before != after:
         with pytest.raises(InputError, match="kept by"):
-            Vault(tmp_path / "vault", KEEPERS[before]()).load("full", BELONGING)
+            Vault(tmp_path / "vault", KEEPERS[before]()).load("full", SHIFT_KEY)
 
 
 @pytest.mark.parametrize("writes", range(4))
@@ -231,22 +231,22 @@ def test_a_rotation_killed_after_any_write_is_finished(vault, monkeypatch, write
     monkeypatch.undo()
     again = Vault(vault.folder)
     with again.held():
-        assert again.load("full", BELONGING).b.item() == 1
+        assert again.load("full", SHIFT_KEY).b.item() == 1
         assert again.learned() == [{"a": "1"}]
         assert b"retiring" not in (vault.folder / "vault.key").read_bytes()
 
 
 def test_a_wrong_passphrase_is_one_line(tmp_path):
-    Vault(tmp_path, PassphraseKey("right")).store("full", small(), BELONGING, ACCOUNT)
+    Vault(tmp_path, PassphraseKey("right")).store("full", small(), SHIFT_KEY, ACCOUNT)
     with pytest.raises(InputError, match="passphrase does not open"):
-        Vault(tmp_path, PassphraseKey("wrong")).load("full", BELONGING)
-    assert Vault(tmp_path, PassphraseKey("right")).load("full", BELONGING)
+        Vault(tmp_path, PassphraseKey("wrong")).load("full", SHIFT_KEY)
+    assert Vault(tmp_path, PassphraseKey("right")).load("full", SHIFT_KEY)
 
 
 def test_a_key_that_others_can_read_is_refused(vault):
     (vault.folder / "vault.key").chmod(0o644)
     with pytest.raises(InputError, match="others may read it"):
-        vault.load("full", BELONGING)
+        vault.load("full", SHIFT_KEY)
 
 
 def test_forget_leaves_nothing(vault):
@@ -255,13 +255,13 @@ def test_forget_leaves_nothing(vault):
     assert files(vault) == {}
     assert vault.learned() == []
     with pytest.raises(InputError, match="personalize first"):
-        vault.load("full", BELONGING)
-    vault.store("full", small(), BELONGING, ACCOUNT)
-    assert vault.load("full", BELONGING)
+        vault.load("full", SHIFT_KEY)
+    vault.store("full", small(), SHIFT_KEY, ACCOUNT)
+    assert vault.load("full", SHIFT_KEY)
 
 
 def test_forget_works_without_the_passphrase(tmp_path):
-    Vault(tmp_path, PassphraseKey("lost")).store("full", small(), BELONGING, ACCOUNT)
+    Vault(tmp_path, PassphraseKey("lost")).store("full", small(), SHIFT_KEY, ACCOUNT)
     assert Vault(tmp_path, FileKey()).forget()[0] == 1
     assert Vault(tmp_path).slots() == []
 
@@ -269,8 +269,8 @@ def test_forget_works_without_the_passphrase(tmp_path):
 def test_without_its_key_a_vault_is_closed(vault):
     (vault.folder / "vault.key").unlink()
     for attempt in (
-        lambda: vault.load("full", BELONGING),
-        lambda: vault.store("b", small(), BELONGING, ACCOUNT),
+        lambda: vault.load("full", SHIFT_KEY),
+        lambda: vault.store("b", small(), SHIFT_KEY, ACCOUNT),
     ):
         with pytest.raises(InputError, match="key is gone"):
             attempt()
@@ -281,7 +281,7 @@ def test_without_its_key_a_vault_is_closed(vault):
 _WRITER = """
 import sys
 from pathlib import Path
-from tests.edge.vault.test_vault import ACCOUNT, BELONGING, small
+from tests.edge.vault.test_vault import ACCOUNT, SHIFT_KEY, small
 from fedperfit.edge.vault.vault import Vault
 
 vault = Vault(Path(sys.argv[1]))
@@ -289,7 +289,7 @@ number = int(sys.argv[2])
 with vault.held():
     while True:
         number += 1
-        vault.store("full", small(number), BELONGING, ACCOUNT)
+        vault.store("full", small(number), SHIFT_KEY, ACCOUNT)
         print(number, flush=True)
 """
 
@@ -307,7 +307,7 @@ def _child(code: str, *arguments: str) -> "subprocess.Popen[str]":
 _FORKING_WRITER = """
 import os, sys, time, random, select, signal
 from pathlib import Path
-from tests.edge.vault.test_vault import ACCOUNT, BELONGING, small
+from tests.edge.vault.test_vault import ACCOUNT, SHIFT_KEY, small
 from fedperfit.edge.vault.vault import Vault
 
 folder, kills = Path(sys.argv[1]), int(sys.argv[2])
@@ -323,7 +323,7 @@ for kill in range(kills):
             number = acknowledged
             while True:
                 number += 1
-                vault.store("full", small(number), BELONGING, ACCOUNT)
+                vault.store("full", small(number), SHIFT_KEY, ACCOUNT)
                 os.write(write, b"%d\\n" % number)
     os.close(write)
     if rng.random() < 0.5:  # else a busy machine kills them all before their first write
@@ -375,27 +375,27 @@ def test_a_second_process_is_refused_and_a_stale_lock_is_not(vault):
         child.stdout.readline()
         started = time.monotonic()
         with pytest.raises(InputError, match="another process is using"):
-            vault.store("full", small(), BELONGING, ACCOUNT)
+            vault.store("full", small(), SHIFT_KEY, ACCOUNT)
         waited = time.monotonic() - started
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert waited < 30  # within a second on an idle machine; the limit only catches a lock waited for
     assert (vault.folder / ".lock").exists()
-    vault.store("full", small(7), BELONGING, ACCOUNT)
-    assert vault.load("full", BELONGING).b.item() == 7
+    vault.store("full", small(7), SHIFT_KEY, ACCOUNT)
+    assert vault.load("full", SHIFT_KEY).b.item() == 7
 
 
 _FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
-from tests.edge.vault.test_vault import ACCOUNT, BELONGING, small
+from tests.edge.vault.test_vault import ACCOUNT, SHIFT_KEY, small
 from fedperfit.edge.vault.vault import Vault
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
 try:
-    Vault(Path(sys.argv[1])).store("full", small(9), BELONGING, ACCOUNT)
+    Vault(Path(sys.argv[1])).store("full", small(9), SHIFT_KEY, ACCOUNT)
 except OSError as error:
     print(type(error).__name__)
 """
@@ -410,4 +410,4 @@ def test_a_full_disk_leaves_the_old_version_and_no_litter(vault):
         child.kill()
     assert out == "OSError\n"
     assert files(vault) == before
-    assert vault.load("full", BELONGING).b.item() == 1
+    assert vault.load("full", SHIFT_KEY).b.item() == 1

@@ -1,0 +1,56 @@
+"""Describes the agent's state as the message that its owner gets."""
+
+from fedperfit.edge.deployment.deployed import Deployed, State
+from fedperfit.protocol.schema import owner_pb2
+
+
+def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
+    """Describe an agent for its owner: history, release, personal shift, work under way.
+
+    Args:
+        deployed: the agent.
+        state: its state at this moment.
+    """
+    history = deployed.agent.history
+    learned = len(deployed.agent.vault.learned())
+    explanation = owner_pb2.Explanation(
+        client=history.name,
+        base_model=deployed.settings.base_model,
+        fingerprint=deployed.agent.base.card.fingerprint,
+        task=history.task.name,
+        shares_metrics=history.shares_metrics,
+        history_items=len(history.items) - learned,
+        learned_items=learned,
+        stage=state.stage,
+        busy=state.busy,
+        problem=state.problem,
+    )
+    if state.release is not None:
+        release, shape = state.release, state.release.header.shape
+        explanation.release.MergeFrom(
+            owner_pb2.ReleaseState(
+                version=release.version,
+                digest=release.digest,
+                issued=release.issued,
+                expires=release.expires,
+                rounds=release.header.round,
+                layers=shape.layers,
+                positions=str(shape.positions),
+                rank=shape.rank,
+                edited=release.directions.layers if release.directions is not None else (),
+            )
+        )
+    if state.personal is not None:
+        fit_record = state.personal.fit_record
+        explanation.personal.MergeFrom(
+            owner_pb2.PersonalState(
+                rank=state.personal.shape.rank,
+                parameters=state.personal.shape.parameters,
+                items=fit_record.items,
+                release=fit_record.version,
+                stored=fit_record.stored,
+                origin=fit_record.origin,
+                judged=[owner_pb2.Judged(stage=s, loss=loss) for s, loss in fit_record.judged.items()],
+            )
+        )
+    return explanation
