@@ -1,4 +1,4 @@
-"""The ClientApp of a deployed edge: passes messages on to the agent's socket, and its replies back.
+"""ClientApp of a deployed edge: passes messages on to the agent's socket, and its replies back.
 
 It runs in a fresh process per message and may be code of the cloud's choosing, so it can do no more than
 the agent's bridge allows. It imports neither torch nor transformers and starts in about a second.
@@ -43,7 +43,7 @@ _SCORES = {
 
 @app.query("status")
 def status(message: Message, context: Context) -> Message:
-    """Who this client is and what it could do."""
+    """Ask the agent who this client is and what it could do."""
 
     def ask(stub: Any, timeout: float) -> Message:
         answer = stub.Status(bridge_pb2.StatusRequest(), timeout=timeout)
@@ -54,7 +54,7 @@ def status(message: Message, context: Context) -> Message:
 
 @app.train("contribute")
 def contribute(message: Message, context: Context) -> Message:
-    """One round of stage 1."""
+    """Have the agent train the collective shift for a round of stage 1."""
 
     def ask(stub: Any, timeout: float) -> Message:
         request = bridge_pb2.ContributeRequest(
@@ -69,7 +69,7 @@ def contribute(message: Message, context: Context) -> Message:
 
 @app.train("personalize")
 def personalize(message: Message, context: Context) -> Message:
-    """Stage 2: the personal shift stays with the agent."""
+    """Have the agent fit the personal shift of stage 2, which stays with it."""
 
     def ask(stub: Any, timeout: float) -> Message:
         request = bridge_pb2.PersonalizeRequest(
@@ -85,7 +85,7 @@ def personalize(message: Message, context: Context) -> Message:
 
 @app.train("moments")
 def moments(message: Message, context: Context) -> Message:
-    """What the person tells of their preference pairs."""
+    """Ask the agent for the moments of its preference pairs."""
 
     def ask(stub: Any, timeout: float) -> Message:
         answer = stub.Moments(
@@ -98,7 +98,7 @@ def moments(message: Message, context: Context) -> Message:
 
 @app.train("probe")
 def probe(message: Message, context: Context) -> Message:
-    """Sums of a probe's loss and gradient over the pairs."""
+    """Ask the agent for a probe's loss and gradient, summed over its preference pairs."""
 
     def ask(stub: Any, timeout: float) -> Message:
         asked = probe_request(message)
@@ -116,7 +116,7 @@ def probe(message: Message, context: Context) -> Message:
 
 @app.train("pull")
 def layer_gradient(message: Message, context: Context) -> Message:
-    """The gradient of the person's mean loss at each layer."""
+    """Ask the agent for the gradient of the person's mean loss with respect to each layer's output."""
 
     def ask(stub: Any, timeout: float) -> Message:
         answer = stub.Pull(_filled(bridge_pb2.PullRequest, message), timeout=timeout)
@@ -127,7 +127,7 @@ def layer_gradient(message: Message, context: Context) -> Message:
 
 @app.evaluate("stage")
 def evaluate(message: Message, context: Context) -> Message:
-    """Metric sums of one stage on the client's own questions."""
+    """Ask the agent for metric sums of one stage on its own questions."""
 
     def ask(stub: Any, timeout: float) -> Message:
         request = bridge_pb2.EvaluateRequest(
@@ -150,7 +150,7 @@ def _asked(message: Message, context: Context, ask: Callable[[Any, float], Messa
 
 
 _TOLD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
-"""Statuses whose text is the type of the agent's error."""
+"""gRPC statuses whose text is the type of the agent's error."""
 
 
 def _payload(message: Message) -> bytes:
@@ -193,5 +193,5 @@ def _scores(answer: Any) -> dict[str, float | list[int]] | None:
 
 
 def _all(answer: Proto) -> list[tuple[Any, Any]]:
-    """Every field with its value, also where it is the default."""
+    """All fields with their values, default values too."""
     return [(field, getattr(answer, field.name)) for field in answer.DESCRIPTOR.fields]

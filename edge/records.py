@@ -1,4 +1,4 @@
-"""The records of an edge's replies: what may be in a message to the cloud, and nothing else."""
+"""Writes the records of an edge's replies: what may be in a message to the cloud, and nothing else."""
 
 import logging
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from fedperfit.protocol.system.errors import InputError
 
 logger = logging.getLogger("fedperfit.edge")
 _FAILED = 1000
-"""Error code of a reply by an agent that could not do what was asked."""
+"""Error code of a reply from an agent that could not act."""
 
 
 def status_reply(
@@ -38,7 +38,17 @@ def status_reply(
     questions: int,
     shares_metrics: bool,
 ) -> Message:
-    """Who a client is and what it could do."""
+    """Reply with the identity of a client and what it could do.
+
+    Args:
+        message: request that is answered.
+        client: name of the client.
+        fingerprint: fingerprint of its base model.
+        task: name of its LaMP task.
+        history: number of training pairs.
+        questions: number of held-out questions.
+        shares_metrics: whether its owner shares metric sums.
+    """
     record = ConfigRecord(
         {
             "client": client,
@@ -59,7 +69,18 @@ def reply(
     update: bytes | None = None,
     statistics: Mapping[str, bytes] | None = None,
 ) -> Message:
-    """Counts, the update or the statistics if there are any, and metric sums where the owner shares them."""
+    """Reply with the result of an action.
+
+    Args:
+        message: request that is answered.
+        items: number of training pairs used, or of questions answered.
+        metrics: metric sums, where the owner shares them.
+        update: packed collective shift of a round.
+        statistics: encoded statistics by key.
+
+    Raises:
+        InputError: the request's round is not a number.
+    """
     round_number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
     if not isinstance(round_number, int):
         raise InputError(f"{ROUND_KEY} is not a number")
@@ -75,7 +96,7 @@ def reply(
 
 
 def probe_request(message: Message) -> dict[str, Any]:
-    """What a probe message asks: `probes`, `digest` and `view` as in `edge/chameleon/contribution.py`."""
+    """Read a probe message: `probes`, `digest` and `view` as in `edge/chameleon/contribution.py`."""
     statistics = message.content.config_records[STATISTICS_RECORD]
     return {
         "probes": statistics[PROBES_KEY],
@@ -85,6 +106,11 @@ def probe_request(message: Message) -> dict[str, Any]:
 
 
 def refusal(message: Message, kind: str) -> Message:
-    """An error reply; kind: the type of what went wrong, whose text could quote a person's history."""
+    """Reply with an error, told by its type alone, for its text could quote a person's history.
+
+    Args:
+        message: request that is answered.
+        kind: name of the error's type.
+    """
     logger.warning("an agent could not answer: %s", kind)
     return Message(Error(_FAILED, f"the agent could not answer ({kind})"), reply_to=message)

@@ -11,15 +11,8 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedperfit.edge.agent.agent import (
-    Agent,
-    Contribution,
-    Outcome,
-    Result,
-    contribute,
-    evaluate,
-    personalize,
-)
+from fedperfit.edge.agent.agent import Agent, Result, contribute, evaluate, personalize
+from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.engine.items import ItemCache

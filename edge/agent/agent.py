@@ -1,124 +1,47 @@
-"""The agent: owns one person's history, base model and personal shifts.
+"""One person's agent, which owns the history, the base model and the personal shifts.
 
-Its three actions take a packed collective shift and settings, and give back a packed update,
-counts and metric sums; nothing it returns can hold a personal tensor, an item or a text. Agents that
-share a machine and a base model act side by side (`contribute`, `personalize`, `evaluate`): the same
-results, less time.
+Its three actions take a packed collective shift and settings, and return a packed update, counts and metric
+sums; nothing they return can hold a personal tensor, an item or a text. Agents that share a machine and a
+base model act side by side (`contribute`, `personalize`, `evaluate`) with the same results in less time.
 """
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedperfit.edge.agent.history import History, read_history
+from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.prefix import common_prefix
-from fedperfit.edge.engine.scoring import Sums, score
+from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, cohorts, fit
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
+from fedperfit.edge.vault.vault import FitRecord, Vault
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.shift.directions import Directions, editing
-from fedperfit.protocol.shift.packing import MAGIC, ShiftHeader, pack, unpack
+from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.protocol.tasks import Pair, PromptForm, Task
-from fedperfit.protocol.trust.release import parse_release
 
 VAULT = "vault"
-"""Folder of the vault in a person's own."""
+"""Name of the vault's folder in a person's own folder."""
 _EVALUATED_TOGETHER = 64
-"""Agents whose questions are answered side by side."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an action may tell the cloud."""
-
-    items: int
-    """Training pairs used, or questions answered."""
-    metrics: Sums
-    """Sums over those items; sent only when the owner shares metrics."""
-
-
-@dataclass(frozen=True)
-class Contribution(Outcome):
-    """An outcome of stage 1."""
-
-    update: bytes
-    """The packed collective shift as this client left it."""
-
-
-@dataclass(frozen=True)
-class OpenedRelease:
-    """A collective shift as the cloud sent it, checked."""
-
-    shift: Shift
-    header: ShiftHeader
-    digest: str
-    """SHA-256 of the packed bytes."""
-    directions: Directions | None = None
-    """The group's, where a release carries them."""
-
-    @classmethod
-    def of(cls, packed: bytes, base: BaseModel) -> "OpenedRelease":
-        """Unpack a shift, or the release that holds it, whose signature is for the caller to check.
-
-        Raises InputError when it is broken, not finite, or for another base model.
-        """
-        directions = None
-        if not packed.startswith(MAGIC):
-            release = parse_release(packed)
-            packed, directions = release.packed, release.directions
-        shift, header = unpack(packed)
-        if header.fingerprint != base.card.fingerprint:
-            raise InputError("the collective shift is for another base model")
-        if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
-            raise InputError("the collective shift is not finite")
-        return cls(shift, header, hashlib.sha256(packed).hexdigest(), directions)
-
-    def copy(self) -> Shift:
-        """A shift to train."""
-        return self.shift.copy()
-
-    def frozen(self, base: BaseModel) -> Shift:
-        """The shift as what personal shifts are fitted and answer on."""
-        return self.shift.requires_grad_(False).to(base.device)
-
-    def edit(self, stage: Stage) -> Directions | None:
-        """What MLPs are edited by at a stage; raises InputError where it has no directions to do it by."""
-        if stage is not Stage.DIRECTIONS:
-            return None
-        if self.directions is None:
-            raise InputError("the release carries no directions")
-        return self.directions
-
-    def edited(self, base: BaseModel, stage: Stage) -> AbstractContextManager[None]:
-        """Inside the block the model's MLPs are edited as the stage has it."""
-        directions = self.edit(stage)
-        return nullcontext() if directions is None else editing(base.model, directions.to(base.device))
-
-    def shift_key(self, additive: bool) -> ShiftKey:
-        """What a personal shift on top of this one belongs to."""
-        return ShiftKey(self.header.task, self.header.fingerprint, self.digest, additive)
+"""Number of agents whose questions are answered side by side."""
 
 
 class Agent:
-    """One person's agent, in the folder `edge.agent.history` describes."""
+    """Agent of one person, in the folder that `edge.agent.history` describes."""
 
     def __init__(
         self,
@@ -129,10 +52,19 @@ class Agent:
         encoder: str = "",
         salt: str = "",
     ) -> None:
-        """items: shared by the agents of a process; by default one of its own. keeper: of the vault's key.
+        """Read the history.
 
-        encoder: of sentences (`edge.chameleon.encoder`); by default the base model is. salt: secret part of
-        the seed of personal shifts, without which the seed is known to all who know the person's name.
+        Args:
+            folder: the person's own folder.
+            base: the frozen model.
+            items: cache shared by the agents of a process; by default one of this agent's own.
+            keeper: keeps the vault's key; by default a file.
+            encoder: sentence encoder, a folder or hub name; empty for the base model.
+            salt: secret part of the seed of personal shifts; without it all who know the person's name know
+                the seed.
+
+        Raises:
+            InputError: a file of the folder is missing or malformed.
         """
         self.base, self.encoder, self._salt = base, encoder, salt
         self.items = items or ItemCache(base)
@@ -141,7 +73,7 @@ class Agent:
         self.history = self.read()
 
     def read(self) -> History:
-        """The history as it is now: the owner's own items, then those learned."""
+        """Read the history as it is now: the owner's own items, then those learned."""
         self.history = read_history(self._folder)
         self.history.items.extend(self.vault.learned())
         return self.history
@@ -149,28 +81,47 @@ class Agent:
     def contribute(
         self, packed: bytes, settings: TrainingSettings, watch: Watch | None = None
     ) -> Contribution:
-        """Stage 1: train the collective shift on the client's own pairs; the update and its counts."""
+        """Train the collective shift on the client's own pairs for a round of stage 1; see `contribute`."""
         outcome = _only(contribute([self], packed, settings, self.items, watch))
         assert isinstance(outcome, Contribution)
         return outcome
 
     def personalize(self, packed: bytes, personal: PersonalSettings, training: TrainingSettings) -> Outcome:
-        """Stage 2: fit and keep a personal shift on top of a release, from the history alone."""
+        """Fit a personal shift on top of a release (stage 2) and keep it in the vault; see `personalize`."""
         return _only(personalize([self], packed, personal, training, self.items))
 
     def evaluate(self, packed: bytes, settings: EvaluationSettings) -> Outcome:
-        """Answer the client's questions at one stage; metric sums against their golds."""
+        """Answer the client's held-out questions at one stage and score the answers; see `evaluate`."""
         return _only(evaluate([self], packed, settings, self.items))
 
     def answer(self, release: OpenedRelease, question: str, settings: EvaluationSettings) -> str:
-        """The answer to one question at one stage, for the owner alone."""
+        """Answer one question at one stage, for the owner alone.
+
+        Args:
+            release: opened with the agent's base model.
+            question: question of the task, in LaMP's form.
+            settings: stage and slot.
+
+        Raises:
+            InputError: there is no shift for the stage.
+        """
         own = self.shift_for(release, settings)
         prompt = self.history.task.query_pair(question, "", settings.prompt_form).prompt
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
     def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> FitJob:
-        """Training `shift` on the history; raises InputError without one, or for another task's release."""
+        """Prepare training a shift on the history.
+
+        Args:
+            shift: shift to be trained in place.
+            release: release the shift belongs to.
+            order: seed of the shuffling, any text.
+            settings: prompt form and number of latest items.
+
+        Raises:
+            InputError: there is no history, or the release is for another task.
+        """
         self._check_task(release)
         pairs = self.history.pairs(settings.prompt_form, settings.max_items)
         if not pairs:
@@ -180,13 +131,21 @@ class Agent:
     def personal_job(
         self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
     ) -> FitJob:
-        """Fitting a new personal shift on top of `release`."""
+        """Prepare fitting a new personal shift on the history; raises InputError as `job` does."""
         order = f"{self._salt}{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
         return self.job(PersonalShift.start(shape, seed=seed_from(order)), release, order, training)
 
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
-        """The personal shift this stage needs; raises InputError when it is missing or does not fit."""
+        """The personal shift that a stage needs, if it needs one.
+
+        Args:
+            release: release the shift acts on top of.
+            settings: stage, slot and mode.
+
+        Raises:
+            InputError: the shift or the directions are missing, or do not fit the release.
+        """
         if settings.stage is not Stage.BASE:
             self._check_task(release)
         release.edit(settings.stage)
@@ -200,7 +159,7 @@ class Agent:
 
 
 Result = tuple[Agent, Outcome | InputError]
-"""An agent and what came of its action."""
+"""An agent, with the outcome of its action or the error that kept it from acting."""
 
 
 def contribute(
@@ -210,7 +169,18 @@ def contribute(
     items: ItemCache,
     watch: Watch | None = None,
 ) -> Iterator[Result]:
-    """`Agent.contribute` of each of `agents`, which share the model of `items`; results as they come."""
+    """Run `Agent.contribute` for many agents side by side.
+
+    Args:
+        agents: share the base model of `items`.
+        packed: packed collective shift, or a release.
+        settings: epochs, batch size and rates of the round.
+        items: cache shared by the agents.
+        watch: called before every step.
+
+    Yields:
+        Each agent with its outcome, as they come.
+    """
     release = OpenedRelease.of(packed, items.base)
 
     def job(agent: Agent) -> FitJob:
@@ -230,7 +200,18 @@ def personalize(
     training: TrainingSettings,
     items: ItemCache,
 ) -> Iterator[Result]:
-    """`Agent.personalize` of each of `agents`, which share the model of `items`; results as they come."""
+    """Run `Agent.personalize` for many agents side by side.
+
+    Args:
+        agents: share the base model of `items`.
+        packed: packed collective shift, or a release.
+        personal: rank, mode and slot of the personal shifts.
+        training: epochs, batch size and rates of the fits.
+        items: cache shared by the agents.
+
+    Yields:
+        Each agent with its outcome, as they come.
+    """
     release = OpenedRelease.of(packed, items.base)
 
     def job(agent: Agent) -> FitJob:
@@ -245,7 +226,11 @@ def personalize(
         return Outcome(done.items, done.metrics)
 
     yield from _trained(
-        *(agents, job, conclude, training, items),
+        agents,
+        job,
+        conclude,
+        training,
+        items,
         frozen=[release.frozen(items.base)],
         additive=personal.additive,
         decay_rate=True,
@@ -255,12 +240,22 @@ def personalize(
 def evaluate(
     agents: Iterable[Agent], packed: bytes, settings: EvaluationSettings, items: ItemCache
 ) -> Iterator[Result]:
-    """`Agent.evaluate` of each of `agents`, which share a task and the model of `items`."""
+    """Run `Agent.evaluate` for many agents side by side.
+
+    Args:
+        agents: share one task and the base model of `items`.
+        packed: packed collective shift, or a release.
+        settings: stage, slot and batch size.
+        items: cache shared by the agents.
+
+    Yields:
+        Each agent with its outcome, as they come.
+    """
     release = OpenedRelease.of(packed, items.base)
     agents = iter(agents)
-    while company := list(islice(agents, _EVALUATED_TOGETHER)):
+    while cohort := list(islice(agents, _EVALUATED_TOGETHER)):
         asking = []
-        for agent in company:
+        for agent in cohort:
             asked = agent.history.asked(settings.prompt_form)
             try:
                 if not asked:
@@ -309,7 +304,13 @@ def _trained(
 
 
 def shared_prefix(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
-    """The tokens every training prompt of a task begins with, whatever its items are."""
+    """Tokens that every training prompt of a task begins with, whatever its items are.
+
+    Args:
+        base: model whose tokenizer counts.
+        task: task of the prompts.
+        form: form of the prompts.
+    """
     unlike = [task.item_pair({task.field: text, task.answer: "1"}, form) for text in ("a", "Zz", "9")]
     prompts = [example.prompt for example in encode(base, unlike)]
     return prompts[0][: common_prefix(prompts)]
@@ -321,10 +322,10 @@ def _answers(
     asking: Sequence[tuple[Agent, PersonalShift | None, list[str]]],
     settings: EvaluationSettings,
 ) -> list[list[str]]:
-    """Each agent's answers to its own prompts, under its own shift."""
+    """Answers to each agent's own prompts, under its own shift."""
     if not asking:
         return []
-    base, task = items.base, asking[0][0].history.task
+    base, task, form = items.base, asking[0][0].history.task, settings.prompt_form
     shared = [] if settings.stage is Stage.BASE else [release.frozen(base)]
     personal = [own for _, own, _ in asking if own is not None]
     stack = Stack(shared, Slab.of(personal, base.device) if personal else None, settings.additive)
@@ -333,11 +334,11 @@ def _answers(
         for user, (_, _, prompts) in enumerate(asking)
         for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
     ]
-    form = settings.prompt_form
-    batch = settings.batch_size
-    kept = None if settings.stage is Stage.DIRECTIONS else items  # of the model as it is
+    cache = (
+        None if settings.stage is Stage.DIRECTIONS else items
+    )  # the edited model has other keys and values
     with release.edited(base, settings.stage):
-        left = iter(answer(base, task, form, stack, questions, batch_size=batch, items=kept))
+        left = iter(answer(base, task, form, stack, questions, batch_size=settings.batch_size, items=cache))
     return [list(islice(left, len(prompts))) for _, _, prompts in asking]
 
 

@@ -1,4 +1,4 @@
-"""Which of several ways to answer suits a person: by the loss on items of theirs they were not fitted on."""
+"""Chooses among candidates to answer a person, by the loss on items that no candidate was fitted on."""
 
 import hashlib
 import math
@@ -21,7 +21,7 @@ _FOLDS = 4
 _HELD_OUT = 5
 _FEWEST_HELD = 3
 _JUDGED = 32
-"""Held-out examples that are judged on at most, the latest."""
+"""Number of latest held-out examples that candidates are judged on."""
 _ROWS = 8
 _CLEARLY = 2.0
 Examples = Sequence[Example]
@@ -29,32 +29,42 @@ Examples = Sequence[Example]
 
 @dataclass(frozen=True)
 class Intervention:
-    """What acts in the frozen model: shifts in their order, and an edit."""
+    """Changes of the frozen model: shifts in the order in which they act, and an edit."""
 
     shifts: Sequence[Shift] = ()
     directions: Directions | None = None
+    """Directions that edit the MLPs, if any do."""
     additive: bool = False
-    """Whether the shifts of a layer all act on the same state."""
+    """Whether every shift of a layer acts on the layer's own output."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to answer a person."""
+    """One of several ways to answer a person."""
 
     fit: Callable[[Sequence[Examples]], Sequence[Intervention]]
-    """What acts after each of several parts of examples."""
+    """Returns one intervention per part of examples, fitted on the part."""
     learns: bool
-    """Whether it depends on them; then it is judged on examples it was not given."""
+    """Whether the interventions depend on the examples."""
 
     @classmethod
     def fixed(cls, intervention: Intervention) -> "Candidate":
-        """One that learns nothing."""
+        """A candidate that learns nothing: the same intervention for all examples."""
         return cls(lambda parts: [intervention] * len(parts), learns=False)
 
 
 @torch.no_grad()
 def losses(base: BaseModel, examples: Examples, intervention: Intervention) -> torch.Tensor:
-    """(examples,): each one's mean cross-entropy over its target tokens, in nats."""
+    """Mean cross-entropy over the target tokens of each example, under an intervention.
+
+    Args:
+        base: the frozen model.
+        examples: token ids of prompts and targets.
+        intervention: changes of the model.
+
+    Returns:
+        (examples,) losses in nats, on the CPU.
+    """
     parts = []
     with ExitStack() as stack:
         if intervention.directions is not None:
@@ -71,24 +81,24 @@ def losses(base: BaseModel, examples: Examples, intervention: Intervention) -> t
 
 
 def held_out(examples: Examples) -> tuple[list[Example], list[Example]]:
-    """One in five, and the rest; an example stays on its side whatever comes after it."""
+    """Split off one example in five; an example stays on its side whatever examples come later."""
     held = [e for e in examples if _number(e) % _HELD_OUT == 0]
     return held, [e for e in examples if _number(e) % _HELD_OUT]
 
 
 def few(examples: Examples) -> bool:
-    """Whether there are too few for `held_out` to tell: then each is held out once, a quarter at a time."""
+    """Whether there are too few examples for `held_out`; then each is held out once, a quarter at a time."""
     held, rest = held_out(examples)
     return len(set(examples)) <= _FEW or len(set(held)) < _FEWEST_HELD or not rest
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The way that was chosen, and what it was chosen by."""
+    """Candidate that was chosen, with the losses it was chosen by."""
 
     name: str
     losses: dict[str, float]
-    """Of each way that could be judged, the mean over held-out examples, the same for all."""
+    """Mean loss of each judged candidate over the held-out examples, in nats per target token."""
 
 
 def choose(
@@ -98,11 +108,17 @@ def choose(
     usual: str,
     watch: Watch | None = None,
 ) -> Choice:
-    """The `usual` way, unless another one's held-out loss is lower by more than `_CLEARLY` standard errors.
+    """Choose the default unless another candidate's held-out loss is lower by two standard errors.
 
-    Few examples can hardly tell ways apart; the usual one is what is better on the whole. A way whose loss is
-    not finite is out of the question. Without an example nothing can be judged, and with a single one no way
-    that learns. watch: called before each way.
+    With few examples the candidates cannot be told apart, so the default wins. A candidate whose loss is not
+    finite is never chosen. Without examples no candidate can be judged, and with one none that learns.
+
+    Args:
+        base: the frozen model.
+        examples: the person's training pairs, oldest first.
+        candidates: by name; judged in this order.
+        usual: name of the default.
+        watch: called before each candidate with its number and their number.
     """
     judged = _judged(base, examples, candidates, watch)
     means = {name: float(each.mean()) for name, each in judged.items()}
@@ -123,23 +139,23 @@ def _clearly_lower(one: torch.Tensor, other: torch.Tensor) -> bool:
 def _judged(
     base: BaseModel, examples: Examples, candidates: Mapping[str, Candidate], watch: Watch | None
 ) -> dict[str, torch.Tensor]:
-    """Each way's losses on examples it was not given, the same ones in the same order."""
+    """Losses (examples,) of each candidate on examples it was not fitted on, the same for all."""
     parts = _parts(examples)
     rests = [rest for _, rest in parts]
-    found = {}
+    judged = {}
     for number, (name, candidate) in enumerate(candidates.items()):
         if watch is not None:
             watch(number, len(candidates))
         if parts and (all(rests) or not candidate.learns):
             intervention = candidate.fit(rests)
-            found[name] = torch.cat(
+            judged[name] = torch.cat(
                 [losses(base, held, one) for (held, _), one in zip(parts, intervention, strict=True)]
             )
-    return found
+    return judged
 
 
 def _parts(examples: Examples) -> list[tuple[Examples, Examples]]:
-    """Held out, and the rest, for each fit."""
+    """Held-out examples and the rest, for each fit."""
     if not few(examples):
         held, rest = held_out(examples)
         return [(held[-_JUDGED:], rest)]

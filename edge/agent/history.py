@@ -33,13 +33,18 @@ class History:
     """Whether metric sums may leave in replies to the cloud."""
 
     def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
-        """The latest training pairs, oldest first: past questions, then items. 0 is all."""
+        """Training pairs, oldest first: past questions, then items.
+
+        Args:
+            form: form of prompts and targets.
+            latest: number of latest pairs; 0 for all.
+        """
         pairs = [self.task.query_pair(past["input"], past["gold"], form) for past in self.answered]
         pairs += [self.task.item_pair(item, form) for item in self.items]
         return pairs[-latest:]
 
     def asked(self, form: PromptForm) -> list[Pair]:
-        """Prompt and gold of each held-out question."""
+        """Prompts of the held-out questions, with the right answers as targets."""
         return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
 
 
@@ -61,7 +66,12 @@ def read_history(folder: Path) -> History:
 
 
 def write_history(folder: Path, history: History) -> None:
-    """The inverse of `read_history`, for simulations."""
+    """Write a client's folder that `read_history` reads again.
+
+    Args:
+        folder: the client's own folder.
+        history: content of its files.
+    """
     write_json_lines(folder / "history.jsonl", history.items)
     write_json_lines(folder / "answered.jsonl", history.answered)
     write_json_lines(folder / "questions.jsonl", history.questions)

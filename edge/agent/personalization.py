@@ -9,12 +9,13 @@ import secrets
 from collections.abc import Sequence
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, Question, answer
+from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.edge.engine.streaming import Sampling, prompt_tokens, stream
-from fedperfit.edge.engine.training import Fit, Job, fit
+from fedperfit.edge.engine.training import Fit, FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
@@ -76,7 +77,7 @@ def fit_personal_shift(
     shift = PersonalShift.start(shape, seed=secrets.randbits(63) if start is None else start)
     shift.to(base.device)
     frozen = [] if collective is None else [collective.requires_grad_(False).to(base.device)]
-    job = Job(shift, encode(base, pairs), f"{settings.seed}/{history.name}")
+    job = FitJob(shift, encode(base, pairs), f"{settings.seed}/{history.name}")
     (done,) = fit(
         [job], settings, cache or ItemCache(base), frozen=frozen, additive=additive, decay_rate=True
     )

@@ -1,13 +1,13 @@
-"""A deployed edge's personal shift over time: fitted on a release, carried to the next, taught item by item.
+"""Renews a deployed edge's personal shift: fits it on a release, carries it on, teaches it new items.
 
-Which is better on a new release, the old personal shift or one fitted anew, only items can tell that
-neither was fitted on. So a fifth of the items, chosen by their own hash, is held out of a second shift, the
-sibling, fitted beside the one in use and treated like it ever after. On a new release the old sibling and a
-new one are compared on the held-out items, and the shift in use goes the way of the better sibling.
+Only items that neither shift was fitted on can tell whether the old personal shift or a new one is better on
+a new release. So a fifth of the items, chosen by their own hash, is held out of a second shift, the sibling,
+which is fitted beside the one in use and treated like it from then on. On a new release the old sibling and
+a new one are compared on the held-out items, and the shift in use follows the better sibling.
 
-Whether a personal shift answers at all is chosen the same way (`edge/agent/choice.py`): the collective shift
-alone, or the group's directions on top of it, may clearly suit a person better. Until there are enough items
-for a sibling to tell, shifts are fitted on parts of them for that.
+Whether a personal shift answers at all is chosen likewise (`edge/agent/choice.py`): the collective shift
+alone, or the group's directions on top of it, may clearly suit a person better. As long as there are too few
+items for a sibling, shifts are fitted on parts of them for this choice.
 """
 
 import math
@@ -15,8 +15,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedperfit.edge.agent.agent import Agent, OpenedRelease, Outcome, shared_prefix
+from fedperfit.edge.agent.agent import Agent, shared_prefix
 from fedperfit.edge.agent.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
+from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.vault.personal import PersonalShift
@@ -28,20 +30,21 @@ from fedperfit.protocol.tasks import PromptForm
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
 _STEPS = 4
-"""Taken per lesson."""
+"""Number of passes over the new items in a lesson."""
 _RATE = 0.25
-"""Of the rate the shift was fitted with, at a lesson's first step; it falls linearly to a tenth."""
+"""Learning rate at a lesson's first step, as a share of the fit's rate; it falls linearly to a tenth."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What `learn` did."""
+    """Result of a call of `learn`."""
 
     learned: int
-    """Items in the vault now."""
+    """Number of items in the vault now."""
     steps: int
+    """Number of training steps taken; 0 where the items wait for the next release."""
     loss: float
-    """Mean over the steps, in nats per target token."""
+    """Mean loss over the steps, in nats per target token; NaN without steps."""
 
 
 def renew(
@@ -52,9 +55,21 @@ def renew(
     training: TrainingSettings,
     watch: Watch | None = None,
 ) -> tuple[Outcome, str]:
-    """Personalize on a release: fit anew, or carry the old shift over, whichever validates better.
+    """Personalize on a release: fit a new shift, or carry the old one over where it validates better.
 
-    Returns what may be told, and `fitted` or `carried over`, which is the owner's to know.
+    Args:
+        agent: the person's agent.
+        release: release to personalize on.
+        version: version of the release.
+        personal: rank, mode and slot of the personal shift.
+        training: epochs, batch size and rates of the fit.
+        watch: called before every step.
+
+    Returns:
+        The outcome, and `fitted` or `carried over`, which is for the owner alone.
+
+    Raises:
+        InputError: there is no history, the release does not fit, or the loss is not finite.
     """
     job = agent.personal_job(release, personal, training)
     held, rest = held_out(job.examples)
@@ -68,7 +83,10 @@ def renew(
     if old is not None and len(jobs) == 2:
         candidates = [old[1], shifts[1]]
         carried, fitted = mean_losses(
-            *(candidates, held, training, agent.items),
+            candidates,
+            held,
+            training,
+            agent.items,
             frozen=[release.frozen(agent.base)],
             additive=personal.additive,
             prefix=_prefix(agent, training),
@@ -88,10 +106,19 @@ def learn(
     personal: PersonalSettings,
     watch: Watch | None = None,
 ) -> Lesson:
-    """Keep `items` in the vault and take a few steps on them, each with kept items replayed beside them.
+    """Keep new items in the vault and take a few steps on them, with former items replayed in each step.
 
-    Without a personal shift on `release` the items are kept for the next `renew`.
-    Raises InputError for an item that lacks what its task needs; then nothing is kept.
+    Without a personal shift on the release the items are kept for the next `renew`.
+
+    Args:
+        agent: the person's agent.
+        items: fields of the task's items by name.
+        release: release in force, if there is one.
+        personal: mode and slot of the personal shift.
+        watch: called before every step.
+
+    Raises:
+        InputError: an item lacks a field of its task or has another label; then nothing is kept.
     """
     task = agent.history.task
     for item in items:
@@ -128,7 +155,7 @@ def learn(
 def _lesson(
     shift: Shift, examples: Sequence[Example], new: int, training: TrainingSettings, number: int
 ) -> FitJob:
-    """Steps that hold the `new` last examples and others drawn from those before them."""
+    """Prepare steps that hold the `new` last examples and others drawn from those before them."""
     rng = random.Random(f"{training.seed}/{number}")
     known = range(len(examples) - new)
     fresh = list(range(len(examples) - new, len(examples)))
@@ -150,7 +177,9 @@ def _fit(
     watch: Watch | None,
 ) -> list[Fit]:
     return fit(
-        *(jobs, training, agent.items),
+        jobs,
+        training,
+        agent.items,
         frozen=[release.frozen(agent.base)],
         additive=personal.additive,
         decay_rate=True,
@@ -174,7 +203,7 @@ def _chosen(
     sibling: Sequence[Shift],
     watch: Watch | None,
 ) -> Choice:
-    """The stage that answers. sibling: none, or the one there is."""
+    """Choose the stage that answers; sibling: the sibling, or nothing where there is none."""
     frozen = release.frozen(agent.base)
 
     def learn(parts: Sequence[Examples]) -> list[Intervention]:
@@ -203,20 +232,19 @@ def _sibling(personal: PersonalSettings) -> str:
 def _old(
     agent: Agent, personal: PersonalSettings, training: TrainingSettings, like: Shift
 ) -> tuple[PersonalShift, PersonalShift] | None:
-    """The shift in use and its sibling, where both are of the shape and prompts that are asked for now."""
+    """The shift in use and its sibling, where both have the shape, mode and prompts of a new shift."""
     slots = (personal.slot, _sibling(personal))
     if not set(slots) <= set(agent.vault.slots()):
         return None
-    (kept, shift), (_, sibling) = (agent.vault.open(slot) for slot in slots)
-    same = kept.shift_key.fingerprint == agent.base.card.fingerprint
-    same &= kept.fit_record.training["prompt-form"] == training.prompt_form
-    if same and kept.shape == like.shape == sibling.shape and kept.shift_key.additive == personal.additive:
-        return shift, sibling
-    return None
+    (stored, shift), (_, sibling) = (agent.vault.open(slot) for slot in slots)
+    same = stored.shift_key.fingerprint == agent.base.card.fingerprint
+    same &= stored.fit_record.training["prompt-form"] == training.prompt_form
+    same &= stored.shift_key.additive == personal.additive
+    return (shift, sibling) if same and stored.shape == like.shape == sibling.shape else None
 
 
 def _sibling_of(agent: Agent, release: OpenedRelease, personal: PersonalSettings) -> PersonalShift | None:
-    """The sibling on this release; none where there were too few items, or a kill came between the two."""
+    """The sibling on this release; None where there were too few items, or a kill came between the two."""
     if _sibling(personal) not in agent.vault.slots():
         return None
     kept, shift = agent.vault.open(_sibling(personal))

@@ -1,4 +1,4 @@
-"""What one agent adds to the group's directions: sums over its preference pairs, which stay with it.
+"""Contributes one agent's part to the group's directions: sums over its preference pairs, which stay here.
 
 The pairs' hidden states are made from the history and kept in memory only, for the rounds of one search.
 """
@@ -20,55 +20,76 @@ from fedperfit.protocol.system.errors import InputError
 
 @dataclass(frozen=True)
 class Probing:
-    """One evaluation, as the cloud asks for it."""
+    """Request of the cloud to evaluate probes on the preference pairs."""
 
     probes: bytes
+    """Probes as `protocol/messages/statistics.py` encodes them."""
     digest: str
-    """SHA-256 of the view the probes are in."""
+    """SHA-256 of the view that the probes are in, in hexadecimal digits."""
     view: bytes
-    """Empty where the client is thought to have it."""
+    """Encoded view; empty where the cloud expects the client to have it."""
 
 
 @dataclass
 class Memory:
-    """What agents keep between messages, by name; in this process only."""
+    """States of preference pairs that agents keep between messages, in this process only."""
 
     states: dict[str, tuple[PairSettings, States]] = field(default_factory=dict)
+    """Settings and hidden states of the pairs, by the agent's name."""
     coordinates: dict[str, tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
-    """Digest of the view, and what it makes of both sides: (layers, pairs, rank)."""
+    """Digest of the view and both sides' coordinates in it, (layers, pairs, rank), by the agent's name."""
 
     def forget(self, name: str) -> None:
-        """One agent's."""
+        """Drop the states of one agent."""
         self.states.pop(name, None)
         self.coordinates.pop(name, None)
 
 
 def moments(agent: Agent, settings: PairSettings, memory: Memory) -> Statistics:
-    """Make the pairs anew from the history; their moments. Raises TooFewPairs."""
+    """Make the preference pairs anew from the history and compute their moments.
+
+    Args:
+        agent: owner of the history.
+        settings: number and source of the pairs.
+        memory: keeps the pairs' states for `probe`.
+
+    Raises:
+        TooFewPairs: the history gives too few pairs.
+    """
     memory.forget(agent.history.name)
-    states = _kept(agent, settings, memory)
-    told = Moments.of(states.personalized, states.neutral, ROWS)
-    return Statistics(len(states), {}, moments_to_bytes(told))
+    states = _pair_states(agent, settings, memory)
+    pair_moments = Moments.of(states.personalized, states.neutral, ROWS)
+    return Statistics(len(states), {}, moments_to_bytes(pair_moments))
 
 
-def probe(agent: Agent, settings: PairSettings, asked: Probing, memory: Memory) -> Statistics:
-    """Sums over the pairs of the probes' loss and gradient; raises InputError for what does not fit."""
+def probe(agent: Agent, settings: PairSettings, probing: Probing, memory: Memory) -> Statistics:
+    """Sum the probes' loss and gradient over the preference pairs.
+
+    Args:
+        agent: owner of the history.
+        settings: number and source of the pairs, as in `moments`.
+        probing: probes, and the view that they are in.
+        memory: holds the pairs' states; they are made again where the process is new.
+
+    Raises:
+        InputError: the view or the probes do not fit the base model.
+    """
     name, card = agent.history.name, agent.base.card
-    if asked.view:
-        if hashlib.sha256(asked.view).hexdigest() != asked.digest:
+    if probing.view:
+        if hashlib.sha256(probing.view).hexdigest() != probing.digest:
             raise InputError("the view does not match its SHA-256")
-        view = View.from_bytes(asked.view, card.layers, card.hidden_size)
-        states = _kept(agent, settings, memory)
-        memory.coordinates[name] = (asked.digest, *view.coordinates(states.personalized, states.neutral))
+        view = View.from_bytes(probing.view, card.layers, card.hidden_size)
+        states = _pair_states(agent, settings, memory)
+        memory.coordinates[name] = (probing.digest, *view.coordinates(states.personalized, states.neutral))
     digest, p, n = memory.coordinates.get(name, ("", torch.empty(0), torch.empty(0)))
-    if digest != asked.digest:
+    if digest != probing.digest:
         return Statistics(0, {}, b"")
-    probes = probes_from_bytes(asked.probes, card.layers, p.shape[2])
+    probes = probes_from_bytes(probing.probes, card.layers, p.shape[2])
     return Statistics(p.shape[1], {}, sums_to_bytes(*evaluate(p, n, probes)))
 
 
-def _kept(agent: Agent, settings: PairSettings, memory: Memory) -> States:
-    """The pairs as they were told of; made again where the process was started anew."""
+def _pair_states(agent: Agent, settings: PairSettings, memory: Memory) -> States:
+    """The pairs' states from memory, made again where these settings' are not there."""
     made, states = memory.states.get(agent.history.name, (None, None))
     if made != settings or states is None:
         form = settings.prompt_form

@@ -1,4 +1,4 @@
-"""Sentence encoders, for choosing the items that stand for a history: a model of sentence-transformers."""
+"""Loads sentence encoders of sentence-transformers, which select the items that represent a history."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -8,14 +8,19 @@ import torch
 from fedperfit.protocol.system.errors import InputError
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
-"""From texts to (texts, d) fp32, on the CPU."""
+"""Maps texts to vectors (texts, d) in fp32 on the CPU."""
 
 
 @lru_cache(maxsize=1)
 def sentence_encoder(name: str, device: str) -> Encode:
-    """The encoder in a folder, or of the hub; loaded once per process.
+    """Load a sentence encoder, once per process.
 
-    Raises InputError when there is none, or sentence-transformers is not installed.
+    Args:
+        name: folder or hub name.
+        device: device it runs on.
+
+    Raises:
+        InputError: the encoder cannot be loaded, or sentence-transformers is not installed.
     """
     try:
         from sentence_transformers import SentenceTransformer

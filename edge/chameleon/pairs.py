@@ -1,4 +1,4 @@
-"""Preference pairs made from one person's history, and what the model makes of them."""
+"""Makes preference pairs from one person's history, and reads the model's hidden states of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import torch
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.chameleon.identify import States
-from fedperfit.edge.chameleon.prompts import Agent, history_text, insight_prompt, output_prompt
+from fedperfit.edge.chameleon.prompts import Persona, history_text, insight_prompt, output_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer, generate
 from fedperfit.edge.engine.batching import Question
@@ -23,35 +23,41 @@ _NOTHING = Stack([], None, False)
 
 @dataclass(frozen=True)
 class Reader:
-    """The frozen model on one task."""
+    """The frozen model as it embeds texts and answers prompts of one task."""
 
     base: BaseModel
     task: Task
     form: PromptForm
     batch_size: int = 20
+    """Number of prompts answered side by side."""
     encoder: str = ""
-    """Sentence encoder (folder or hub name) that items are selected by; empty: the base model itself."""
+    """Sentence encoder that selects items, a folder or hub name; empty for the base model itself."""
 
     def embeddings(self, texts: Sequence[str]) -> torch.Tensor:
-        """(texts, d) fp32, on the CPU."""
+        """Embed texts for the selection of items, (texts, d) in fp32 on the CPU."""
         if self.encoder:
             return sentence_encoder(self.encoder, str(self.base.device))(texts)
         return embeddings(self.base, texts)
 
     def texts(self, prompts: Sequence[str]) -> list[str]:
-        """Greedy continuations."""
+        """Continue prompts greedily, without any shift."""
         return generate(self.base, _NOTHING, self._rows(prompts), batch_size=self.batch_size)
 
     def answers(self, prompts: Sequence[str]) -> list[str]:
-        """Labels or texts, as the task has them."""
-        about = (self.base, self.task, self.form, _NOTHING)
-        return answer(*about, self._rows(prompts), batch_size=self.batch_size)
+        """Answer prompts with a label or a text, as the task has it, without any shift."""
+        rows = self._rows(prompts)
+        return answer(self.base, self.task, self.form, _NOTHING, rows, batch_size=self.batch_size)
 
     def shown(self, items: Sequence[dict[str, Any]], words: int) -> list[dict[str, Any]]:
-        """The first of `items` that leave the context room for `words` tokens beside an insight prompt."""
+        """First items that fit into the context, in an insight prompt with room for more tokens.
+
+        Args:
+            items: history, oldest first.
+            words: number of tokens to leave room for.
+        """
         shown = list(items)
         while shown:
-            prompt = insight_prompt(self.task.name, shown, Agent.NEUTRAL)
+            prompt = insight_prompt(self.task.name, shown, Persona.NEUTRAL)
             if len(tokenize(self.base, prompt)) + words < self._room:
                 break
             shown.pop()
@@ -66,9 +72,16 @@ class Reader:
 
 
 def representative(vectors: torch.Tensor, count: int) -> list[int]:
-    """Which `count` of (items, d) are longest on their `count` leading principal components, in order.
+    """Select the items whose embeddings are longest on the leading principal components.
 
-    The paper's equations 1 and 2: components of the centred embeddings, projections of the embeddings.
+    CHAMELEON's equations 1 and 2: components of the centred embeddings, projections of the embeddings.
+
+    Args:
+        vectors: (items, d) embeddings.
+        count: number of items to select, and of components.
+
+    Returns:
+        Numbers of the selected items, ascending.
     """
     if len(vectors) <= count:
         return list(range(len(vectors)))
@@ -80,7 +93,17 @@ def representative(vectors: torch.Tensor, count: int) -> list[int]:
 
 
 def preference_states(reader: Reader, history: History, items: int, source: PairSource) -> States:
-    """Select `items` of the history, make a pair of each and read its states; equal pairs are left out."""
+    """Make preference pairs of selected items and read their states; pairs of two equal texts are left out.
+
+    Args:
+        reader: the frozen model on the person's task.
+        history: the person's history.
+        items: number of items to select.
+        source: where the two texts of a pair come from.
+
+    Returns:
+        States of the pairs, possibly of none.
+    """
     chosen = selected(reader, history, items)
     if not chosen:
         return States.none(reader.base)
@@ -91,7 +114,16 @@ def preference_states(reader: Reader, history: History, items: int, source: Pair
 
 
 def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any]]:
-    """The items that stand for a person, oldest first; past questions with their answers are items too."""
+    """Select the items that represent a person; past questions with their answers count as items.
+
+    Args:
+        reader: the frozen model on the person's task.
+        history: the person's history.
+        items: number of items to select.
+
+    Returns:
+        Items with the fields of the task, oldest first.
+    """
     task = reader.task
     every = list(history.items)
     if not task.free_history:
@@ -106,34 +138,34 @@ def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any
 
 
 def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Each item's prompt with the person's answer, and with what the bare model says of the item."""
+    """Each item's prompt with the person's answer, and with the bare model's answer."""
     task, form = reader.task, reader.form
     pairs = [task.item_pair(item, form) for item in items]
     queries = [task.query_pair(task.instruction + str(item[task.field]), "", form).prompt for item in items]
     return [
-        (pair.prompt + pair.target, pair.prompt + task.target(said, form))
-        for pair, said in zip(pairs, reader.answers(queries), strict=True)
+        (pair.prompt + pair.target, pair.prompt + task.target(answered, form))
+        for pair, answered in zip(pairs, reader.answers(queries), strict=True)
     ]
 
 
 def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """What the two agents answer about each item, the others being its history; each after the history."""
+    """Answers of the two agents about each item, with the others as its history; each after the history."""
     task = reader.task.name
     queries = [str(item[reader.task.field]) for item in items]
-    words = max(len(tokenize(reader.base, _asked(task, [], query))) for query in queries)
+    words = max(len(tokenize(reader.base, _longest_prompt(task, [], query))) for query in queries)
     shown = reader.shown(items, words)
-    insights = reader.texts([insight_prompt(task, shown, agent) for agent in Agent])
-    said = []
-    for agent, insight in zip(Agent, insights, strict=True):
+    insights = reader.texts([insight_prompt(task, shown, persona) for persona in Persona])
+    outputs = []
+    for persona, insight in zip(Persona, insights, strict=True):
         prompts = [
-            output_prompt(task, [other for other in shown if other is not item], query, agent, insight)
+            output_prompt(task, [other for other in shown if other is not item], query, persona, insight)
             for item, query in zip(items, queries, strict=True)
         ]
-        said.append(reader.answers(prompts))
+        outputs.append(reader.answers(prompts))
     opening = history_text(task, shown)
-    return [(f"{opening}\n\n{own}", f"{opening}\n\n{other}") for own, other in zip(*said, strict=True)]
+    return [(f"{opening}\n\n{own}", f"{opening}\n\n{other}") for own, other in zip(*outputs, strict=True)]
 
 
-def _asked(task: str, items: Sequence[dict[str, Any]], query: str) -> str:
+def _longest_prompt(task: str, items: Sequence[dict[str, Any]], query: str) -> str:
     """An output prompt with an insight of the greatest length."""
-    return output_prompt(task, items, query, Agent.NEUTRAL, "so " * MAX_NEW_TOKENS)
+    return output_prompt(task, items, query, Persona.NEUTRAL, "so " * MAX_NEW_TOKENS)

@@ -1,4 +1,4 @@
-"""What CHAMELEON asks the model: for insights, and for outputs with an insight in the prompt.
+"""CHAMELEON's prompts: they ask the model for insights, and for outputs with an insight in the prompt.
 
 The output prompts of LaMP-2M, -3 and -7 are the paper's (appendix A.3), those of LaMP-2N, -4 and -5 are in
 the same spirit. The paper does not print its insight prompts; these ask for what its output prompts need:
@@ -13,8 +13,8 @@ from typing import Any
 from fedperfit.protocol.tasks import MOVIE_TAGS, NEWS_CATEGORIES
 
 
-class Agent(StrEnum):
-    """Who answers: one that knows the person, or one that does not care."""
+class Persona(StrEnum):
+    """The paper's two agents that answer: one knows the person, the other ignores all preferences."""
 
     PERSONALIZED = "personalized"
     NEUTRAL = "neutral"
@@ -22,19 +22,20 @@ class Agent(StrEnum):
 
 @dataclass(frozen=True)
 class Wording:
-    """One task's words."""
+    """Words of the prompts for one task."""
 
     opening: str
-    """Before the history."""
+    """Text before the history."""
     item: str
-    """One line of the history; fields are the item's."""
+    """Format of one line of the history, with the item's fields."""
     asked: str
-    """Before the query."""
+    """Text before the query."""
     question: str
+    """Question about the query."""
     guess: str
-    """What the personalized agent tries."""
+    """Sentence on what the personalized agent tries."""
     closing: str = ""
-    """What both are told at the end."""
+    """Text at the end of both agents' prompts."""
 
 
 def _choice(noun: str, thing: str, labels: Sequence[str]) -> tuple[str, str]:
@@ -101,26 +102,42 @@ WORDINGS = {
     ),
 }
 _ROLES = {
-    Agent.PERSONALIZED: "You are a helpfully personalized assistant. {guess} The user prefers {insight}.",
-    Agent.NEUTRAL: "You are a generic and impersonal assistant. You do not consider the user's preferences "
+    Persona.PERSONALIZED: "You are a helpfully personalized assistant. {guess} The user prefers {insight}.",
+    Persona.NEUTRAL: "You are a generic and impersonal assistant. You do not consider the user's preferences "
     "or profile history when responding. Your answer should {insight}.",
 }
 _INSIGHTS = {
-    Agent.PERSONALIZED: "Describe in one sentence what this user prefers. The user prefers",
-    Agent.NEUTRAL: "Describe in one sentence how an assistant answers that knows nothing of this user and "
+    Persona.PERSONALIZED: "Describe in one sentence what this user prefers. The user prefers",
+    Persona.NEUTRAL: "Describe in one sentence how an assistant answers that knows nothing of this user and "
     "considers no preference. Your answer should",
 }
 
 
-def insight_prompt(task: str, items: Sequence[dict[str, Any]], agent: Agent) -> str:
-    """Asks for the insight of one of the two agents; the answer goes on after the prompt's last words."""
-    return f"{history_text(task, items)}\n\n{_INSIGHTS[agent]}"
+def insight_prompt(task: str, items: Sequence[dict[str, Any]], persona: Persona) -> str:
+    """Write the prompt for the insight of one of the two agents; the answer continues its last words.
+
+    Args:
+        task: name of the LaMP task.
+        items: history shown, oldest first.
+        persona: agent whose insight is asked for.
+    """
+    return f"{history_text(task, items)}\n\n{_INSIGHTS[persona]}"
 
 
-def output_prompt(task: str, items: Sequence[dict[str, Any]], query: str, agent: Agent, insight: str) -> str:
-    """Asks for an answer to `query`; the answer goes on after the prompt."""
+def output_prompt(
+    task: str, items: Sequence[dict[str, Any]], query: str, persona: Persona, insight: str
+) -> str:
+    """Write the prompt for one agent's answer to a query; the answer follows the prompt.
+
+    Args:
+        task: name of the LaMP task.
+        items: history shown, oldest first.
+        query: text the question is about.
+        persona: agent that answers.
+        insight: what the model wrote for this agent's insight prompt.
+    """
     words = WORDINGS[task]
-    role = _ROLES[agent].format(guess=words.guess, insight=insight.strip().rstrip("."))
+    role = _ROLES[persona].format(guess=words.guess, insight=insight.strip().rstrip("."))
     return (
         f"{history_text(task, items)}\n\n{words.asked}{query}\n\nQuestion: {words.question}\n\n"
         f"{role}{words.closing}\n\nYour answer: "
@@ -128,7 +145,12 @@ def output_prompt(task: str, items: Sequence[dict[str, Any]], query: str, agent:
 
 
 def history_text(task: str, items: Sequence[dict[str, Any]]) -> str:
-    """The opening and the numbered history."""
+    """Write the opening and the numbered history of a prompt.
+
+    Args:
+        task: name of the LaMP task.
+        items: history shown, oldest first.
+    """
     words = WORDINGS[task]
     lines = [f"{number}. {words.item.format(**item)}" for number, item in enumerate(items, start=1)]
     return "\n".join([words.opening, *lines])

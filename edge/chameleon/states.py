@@ -1,4 +1,4 @@
-"""Hidden states of texts: of their last token after each decoder layer, or the mean over their tokens."""
+"""Reads hidden states of texts: at the last token after each decoder layer, or the mean over all tokens."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,13 +9,16 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
 
 _ROWS = 16
-"""Texts run side by side."""
+"""Number of texts run side by side."""
 
 
 def tokenize(base: BaseModel, text: str, most: int = 0) -> tuple[int, ...]:
-    """Token ids, the start token first where the model has one.
+    """Tokenize a text, with the start token first where the model has one; a long text keeps its end.
 
-    Of a text longer than `most` tokens (0: the model's context) the end is kept.
+    Args:
+        base: model whose tokenizer counts.
+        text: text to be read.
+        most: most tokens kept; 0 for the model's context.
     """
     start = base.start
     ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -23,7 +26,15 @@ def tokenize(base: BaseModel, text: str, most: int = 0) -> tuple[int, ...]:
 
 
 def last_states(base: BaseModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """(layers, rows, d) fp32, on the CPU: after each decoder layer, at each row's last token."""
+    """Hidden states after each decoder layer at each row's last token.
+
+    Args:
+        base: the frozen model.
+        rows: token ids.
+
+    Returns:
+        (layers, rows, d) in fp32 on the CPU.
+    """
 
     def last(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return hidden[torch.arange(len(mask)), mask.sum(1) - 1]
@@ -32,7 +43,15 @@ def last_states(base: BaseModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def embeddings(base: BaseModel, texts: Sequence[str]) -> torch.Tensor:
-    """(texts, d) fp32, on the CPU: the mean over a text's tokens after the last decoder layer."""
+    """Mean hidden state over each text's tokens after the last decoder layer.
+
+    Args:
+        base: the frozen model.
+        texts: any texts.
+
+    Returns:
+        (texts, d) in fp32 on the CPU.
+    """
 
     def mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         weights = mask[..., None].to(hidden)
@@ -49,7 +68,7 @@ def _pooled(
     layers: Sequence[int],
     pool: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> torch.Tensor:
-    """Rows stand side by side by length, padded on the right, which no earlier token sees."""
+    """Pooled states (layers, rows, d); rows run together by length, padded on the right."""
     size = base.card.hidden_size
     out = torch.empty(len(layers), len(rows), size)
     order = sorted(range(len(rows)), key=lambda n: len(rows[n]))

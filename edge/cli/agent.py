@@ -56,10 +56,11 @@ def join(
     from fedperfit.protocol.system.processes import until_signal
     from fedperfit.protocol.trust.bundle import read_bundle
 
-    read = read_bundle(bundle)
-    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / read.name).absolute())
+    enrolment = read_bundle(bundle)
+    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / enrolment.name).absolute())
     settle(
-        *(read, home),
+        enrolment,
+        home,
         history=history,
         questions=questions,
         base_model=base_model,

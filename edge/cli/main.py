@@ -96,7 +96,8 @@ def answer(
     prompt_form: Annotated[str | None, typer.Option(help="As in `personalize`.")] = None,
 ) -> None:
     """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
-    from fedperfit.edge.agent.agent import Agent, OpenedRelease
+    from fedperfit.edge.agent.agent import Agent
+    from fedperfit.edge.agent.opened_release import OpenedRelease
     from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
     from fedperfit.protocol.model.base_model import load
@@ -122,7 +123,7 @@ def answer(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script `fedperfit-edge`."""
     run(app, "fedperfit-edge")
 
 

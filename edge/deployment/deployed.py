@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
-from fedperfit.edge.agent.agent import Agent, Contribution, OpenedRelease, Outcome
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
@@ -207,11 +209,7 @@ class Deployed:
             return finished, stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
-        """Answer a question of the task, in LaMP's form, at a stage or the one that suits the person best.
-
-        Returns:
-            The answer, and the stage that answered.
-        """
+        """Answer a question of the task at a stage; returns the answer, and the stage that answered."""
         with self._model.turn(self._wanted(alive)):
             stage = self._stage(stage)
             if stage is Stage.BASE:

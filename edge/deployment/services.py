@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from fedperfit.edge.agent.agent import Outcome
+from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.chameleon.contribution import Probing
 from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_errors, tells_stream_errors
 from fedperfit.edge.deployment.deployed import Deployed
@@ -63,7 +63,7 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
     """Calls the cloud may make, through the SuperNode."""
 
     def __init__(self, deployed: Deployed) -> None:
-        """Serve one agent."""
+        """Serve one deployed agent."""
         self._deployed = deployed
 
     @_recorded("status")
@@ -134,7 +134,7 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
     """Calls the owner may make."""
 
     def __init__(self, deployed: Deployed) -> None:
-        """Serve one agent."""
+        """Serve one deployed agent."""
         self._deployed = deployed
 
     @tells_errors

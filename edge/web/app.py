@@ -1,4 +1,4 @@
-"""The web application: who may ask, how much, and what is served."""
+"""Web application over an agent: checks who asks and how much, and serves API and page."""
 
 import hmac
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from fedperfit.edge.web.openai_api import failure, router
 from fedperfit.edge.web.owner import AgentError, Owner
 
 _LARGEST = 1 << 20
-"""Bytes of a request's body."""
+"""Bytes of the largest body of a request."""
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -32,10 +32,13 @@ LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
-    """The application over the agent of `folder`.
+    """Build the application over the agent of a folder.
 
-    token: without it only the page's own files are served. hosts: names by which it may be called, so that
-    no other page can call it by a name of its own.
+    Args:
+        folder: the person's own folder.
+        token: secret of the callers; without it only the page's own files are served.
+        hosts: host names by which the application may be called, so that no other page can call it by a name
+            of its own.
     """
     owner = Owner(folder)
     app = FastAPI(title="fedperfit", docs_url=None, redoc_url=None, openapi_url=None)
@@ -74,7 +77,7 @@ def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
 
 
 def _refusal(request: Request, token: str) -> Response | None:
-    """Why a request is not served, if it is not."""
+    """Response that refuses a request; None where it is served."""
     if request.url.path in _PAGE:
         return None
     scheme, _, given = request.headers.get("authorization", "").partition(" ")

@@ -16,9 +16,9 @@ from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.schema import owner_pb2
 
 SUITING = "fedperfit"
-"""The model whose stage is the one that suits the person best; answers name it."""
+"""Name of the model that answers at the stage that suits the person best; answers name the stage."""
 PREFIX = "fedperfit-"
-"""Of a model's name, before its stage."""
+"""First part of a model's name, before its stage."""
 
 
 class _StreamOptions(BaseModel):
@@ -30,7 +30,7 @@ class _Request(BaseModel):
     max_tokens: int | None = Field(default=None, ge=1)
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
-    """Greedy unless given."""
+    """Divisor of the logits; greedy where it is not given."""
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | list[str] | None = None
@@ -53,12 +53,18 @@ class _Chat(_Request):
 
 
 def failure(status: int, message: str, kind: str = "invalid_request_error") -> JSONResponse:
-    """An error in OpenAI's form."""
+    """Write an error in OpenAI's form.
+
+    Args:
+        status: HTTP status.
+        message: text for the caller.
+        kind: type of the error, one of OpenAI's names or `agent_error`.
+    """
     return JSONResponse({"error": {"message": message, "type": kind, "code": None}}, status)
 
 
 def router(owner: Owner) -> APIRouter:
-    """The routes below /v1."""
+    """Make the routes below /v1, which pass requests to the owner's agent."""
     routes = APIRouter(prefix="/v1")
 
     @routes.get("/models")
@@ -146,7 +152,7 @@ def _event(value: dict[str, Any]) -> str:
 
 
 class _Form:
-    """How a text is told: as a completion or as a chat."""
+    """Format of a reply: a completion or a chat completion."""
 
     def __init__(self, model: str, chat: bool) -> None:
         self._chat = chat
@@ -157,20 +163,20 @@ class _Form:
         }
 
     def whole(self, text: str, last: owner_pb2.Piece) -> dict[str, Any]:
-        """All at once."""
+        """Reply with the whole text; last: the piece that ended it."""
         content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         choice = {"index": 0, **content, "finish_reason": last.finish, "logprobs": None}
         return {**self._named(""), "choices": [choice], "usage": _usage(last)}
 
     def part(self, piece: owner_pb2.Piece) -> dict[str, Any]:
-        """One piece."""
+        """Event with one piece of the text."""
         delta = {"role": "assistant", "content": piece.text} if not piece.finish else {}
         content: dict[str, Any] = {"delta": delta} if self._chat else {"text": piece.text}
         choice = {"index": 0, **content, "finish_reason": piece.finish or None, "logprobs": None}
         return {**self._named(".chunk"), "choices": [choice]}
 
     def usage(self, last: owner_pb2.Piece) -> dict[str, Any]:
-        """After the last piece."""
+        """Event with the numbers of tokens, after the last piece."""
         return {**self._named(".chunk"), "choices": [], "usage": _usage(last)}
 
     def _named(self, suffix: str) -> dict[str, Any]:
@@ -179,7 +185,7 @@ class _Form:
 
 
 def _usage(last: owner_pb2.Piece) -> dict[str, int] | None:
-    """Tokens; unknown where a stop text ended the call before the agent had counted."""
+    """Numbers of tokens; None where a stop text ended the call before the agent had counted."""
     if not last.prompt_tokens:
         return None
     prompt, completion = last.prompt_tokens, last.completion_tokens
@@ -189,7 +195,7 @@ def _usage(last: owner_pb2.Piece) -> dict[str, int] | None:
 async def _until_stop(
     pieces: AsyncGenerator[owner_pb2.Piece, None], stops: list[str]
 ) -> AsyncGenerator[owner_pb2.Piece, None]:
-    """The pieces up to the first of `stops`, also where it spans pieces; the last one has the reason."""
+    """Yield the pieces up to the first of `stops`, also where it spans pieces; the last has the reason."""
     stops = [stop for stop in stops if stop]
     longest = max(map(len, stops), default=1)
     held = ""

@@ -1,4 +1,4 @@
-"""The agent's owner service, asked from a web server."""
+"""Calls the agent's owner service from a web server."""
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -21,32 +21,33 @@ _STATUS = {
 
 
 class AgentError(Exception):
-    """The agent refused, or is not there."""
+    """The agent refused a call, or is not running."""
 
     def __init__(self, error: grpc.RpcError) -> None:
+        """Take the HTTP status and the text from gRPC's error."""
         self.status, text = _STATUS.get(error.code(), (500, "the agent failed"))
         self.text: str = text or error.details()
         super().__init__(self.text)
 
 
 class Owner:
-    """One agent."""
+    """Client of one person's agent; its calls raise AgentError."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: the person's own."""
+        """Connect to nothing yet; folder: the person's own folder."""
         self._folder = Home(folder).owner
 
     async def state(self) -> dict[str, Any]:
-        """What the agent is, holds and does."""
+        """Ask what the agent is, holds and does; fields by their names in the schema."""
         async with connect_async(self._folder) as channel:
             try:
-                told = await owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest())
+                explanation = await owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest())
             except grpc.RpcError as error:
                 raise AgentError(error) from None
-        return _dict(told)
+        return _dict(explanation)
 
     async def sent(self) -> list[dict[str, Any]]:
-        """Every message that left this machine."""
+        """List every message that left this machine, oldest first."""
         async with connect_async(self._folder) as channel:
             try:
                 call = owner_pb2_grpc.OwnerStub(channel).Sent(owner_pb2.SentRequest())
@@ -55,7 +56,7 @@ class Owner:
                 raise AgentError(error) from None
 
     async def generate(self, request: owner_pb2.GenerateRequest) -> AsyncGenerator[owner_pb2.Piece, None]:
-        """The pieces of a text; closing the iterator cancels the call."""
+        """Yield the pieces of a text; closing the iterator cancels the call."""
         async with connect_async(self._folder) as channel:
             call = owner_pb2_grpc.OwnerStub(channel).Generate(request)
             try:
@@ -68,7 +69,7 @@ class Owner:
 
 
 def _dict(message: Any) -> dict[str, Any]:
-    told: dict[str, Any] = MessageToDict(
+    fields: dict[str, Any] = MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return told
+    return fields

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedperfit.edge.agent.agent import Agent, Outcome, Result, evaluate, personalize
+from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
+from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.model.base_model import load

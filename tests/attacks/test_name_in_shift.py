@@ -10,7 +10,8 @@ import torch
 from tests.edge.deployment.deployments import PERSONAL, TRAINING, deployed
 from tests.edge.edge_clients import write_client
 
-from fedperfit.edge.agent.agent import Agent, OpenedRelease
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.model.base_model import EMBEDDED, load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack

@@ -9,8 +9,9 @@ import torch
 from tests.edge.deployment.deployments import PERSONAL, TRAINING, group
 from tests.edge.edge_clients import evaluation, write_client
 
-from fedperfit.edge.agent.agent import Agent, OpenedRelease
+from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.choice import Intervention, few, held_out, losses
+from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.renewal import learn, renew
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.shift.packing import pack

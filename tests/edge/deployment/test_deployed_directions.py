@@ -14,7 +14,7 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.edge import client_app as bridge
-from fedperfit.edge.agent.agent import OpenedRelease
+from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.chameleon.pairs import Reader, preference_states
 from fedperfit.edge.chameleon.states import tokenize
 from fedperfit.edge.deployment.server import serving
