@@ -21,7 +21,7 @@ MOST_FILES = 14
 FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": ("system", "tasks model schema", "shift", "settings trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
-    "edge": ("engine vault records", "agent", "chameleon", "deployment", "web client_app", "cli"),
+    "edge": ("engine vault audit records", "agent", "chameleon", "deployment", "web client_app", "cli"),
     "simulation": (
         "optional memory world",
         "data report client_app",

@@ -3,17 +3,15 @@
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, printable
 
-Folder = Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")]
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
 ]
@@ -104,33 +102,16 @@ def explain(folder: Folder) -> None:
 
     from fedperfit.protocol.schema import owner_pb2
 
-    with _owner(folder) as owner:
-        told = owner.Explain(owner_pb2.ExplainRequest())
+    with owner(folder) as agent:
+        told = agent.Explain(owner_pb2.ExplainRequest())
     table = Table("", "", title=told.client, show_header=False)
     for field, value in told.ListFields():
-        if field.message_type is not None:
+        if field.message_type is not None and not field.is_repeated:
             for inner, part in value.ListFields():
                 table.add_row(f"{field.name} {inner.name}", _text(part))
         else:
             table.add_row(field.name.replace("_", " "), _text(value))
     console().print(table)
-
-
-def sent(folder: Folder) -> None:
-    """Every message that left this machine: when, what for, each field and its bytes."""
-    from rich.table import Table
-
-    from fedperfit.protocol.schema import owner_pb2
-
-    with _owner(folder) as owner:
-        messages = list(owner.Sent(owner_pb2.SentRequest()))
-    table = Table("time", "call", "bytes", "fields")
-    for message in messages:
-        fields = "; ".join(f"{field.name}={field.value} ({field.bytes})" for field in message.fields)
-        table.add_row(message.time, message.call, str(message.bytes), fields)
-    out = console()
-    out.print(table)
-    out.print(f"{len(messages)} messages, {sum(message.bytes for message in messages):,} bytes in all")
 
 
 def learn(
@@ -145,8 +126,8 @@ def learn(
     except UnicodeDecodeError:
         raise InputError(f"{items}: not UTF-8 text") from None
     lines = [line for line in text.splitlines() if line.strip()]
-    with _owner(folder) as owner:
-        done = owner.Learn(owner_pb2.LearnRequest(items=lines))
+    with owner(folder) as agent:
+        done = agent.Learn(owner_pb2.LearnRequest(items=lines))
     taught = f"; {done.steps} steps, loss {done.loss:.3f}" if done.steps else "; for the next release"
     console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
 
@@ -164,8 +145,8 @@ def generate(
     request = owner_pb2.GenerateRequest(
         prompt=prompt, stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
     )
-    with _owner(folder) as owner:
-        for piece in owner.Generate(request):
+    with owner(folder) as agent:
+        for piece in agent.Generate(request):
             print(piece.text, end="", flush=True)
     print()
 
@@ -178,8 +159,8 @@ def ask(
     """The answer to a question of the task."""
     from fedperfit.protocol.schema import owner_pb2
 
-    with _owner(folder) as owner:
-        print(owner.Answer(owner_pb2.AnswerRequest(question=question, stage=stage)).text)
+    with owner(folder) as agent:
+        print(agent.Answer(owner_pb2.AnswerRequest(question=question, stage=stage)).text)
 
 
 def forget(
@@ -200,9 +181,9 @@ def forget(
     settings = read_settings(home)
     if not yes:
         typer.confirm(f"forget everything personal in {folder}?", abort=True)
-    if _running(folder):
-        with _owner(folder) as owner:
-            done = owner.Forget(owner_pb2.ForgetRequest())
+    if running(folder):
+        with owner(folder) as agent:
+            done = agent.Forget(owner_pb2.ForgetRequest())
         shifts, learned = done.shifts, done.learned
     else:
         keeper = KeyringKey() if settings.key == KeyringKey.kind else FileKey()
@@ -230,36 +211,13 @@ def rotate_key(
     console().print(f"sealed under a new key, kept by {new.kind}")
 
 
-def _running(folder: Path) -> bool:
-    from fedperfit.protocol.schema import owner_pb2
-
-    try:
-        with _owner(folder) as owner:
-            owner.Explain(owner_pb2.ExplainRequest(), timeout=5)
-        return True
-    except InputError:
-        return False
-
-
-@contextmanager
-def _owner(folder: Path) -> Iterator[Any]:
-    """The agent's owner service; its errors, and its absence, are one line."""
-    import grpc
-
-    from fedperfit.edge.deployment.endpoint import connect
-    from fedperfit.edge.deployment.home import Home
-    from fedperfit.protocol.schema import owner_pb2_grpc
-
-    try:
-        with connect(Home(folder).owner) as channel:
-            yield owner_pb2_grpc.OwnerStub(channel)
-    except grpc.RpcError as error:
-        if error.code() is grpc.StatusCode.UNAVAILABLE:
-            raise InputError(f"{folder}: the agent is not running; see fedperfit-edge join") from None
-        raise InputError(str(error.details())) from None
-
-
 def _text(value: Any) -> str:
     if isinstance(value, str | int | float):
-        return json.dumps(value) if isinstance(value, bool) else str(value)
-    return ", ".join(f"{one.stage} {one.loss:.3f}" if hasattr(one, "loss") else str(one) for one in value)
+        return json.dumps(value) if isinstance(value, bool) else printable(str(value))
+    return ", ".join(map(_part, value))
+
+
+def _part(value: Any) -> str:
+    if hasattr(value, "loss"):
+        return f"{value.stage} {value.loss:.3f}"
+    return f"{value.messages} x {value.call}" if hasattr(value, "call") else str(value)

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from fedperfit.edge.cli import agent as agent_cli
+from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.protocol.system.commands import run
 
@@ -15,12 +16,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="One person's side of fedperfit. `join` takes part in a federation from this machine; `serve`, "
-    "`generate`, `learn`, `explain`, `sent` and `forget` ask the agent that it runs. Your history, your "
-    "personal shift and generated texts never leave this machine.",
+    "`generate`, `learn`, `explain`, `sent`, `log` and `forget` ask the agent that it runs. Your history, "
+    "your personal shift and generated texts never leave this machine.",
 )
 
 for command in (
-    *(agent_cli.join, agent_cli.agent, agent_cli.explain, agent_cli.sent, agent_cli.learn),
+    *(agent_cli.join, agent_cli.agent, agent_cli.explain, audit_cli.sent, audit_cli.log, agent_cli.learn),
     serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
 ):

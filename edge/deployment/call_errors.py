@@ -6,13 +6,17 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import grpc
 
+from fedperfit.edge.audit.log import Unrecorded
+from fedperfit.edge.audit.rates import TooManyRequests
 from fedperfit.edge.deployment.fair_lock import Busy, Cancelled
 from fedperfit.protocol.system.errors import InputError
 
 _Reply = TypeVar("_Reply")
 _STATUS = {
     InputError: grpc.StatusCode.FAILED_PRECONDITION,
+    Unrecorded: grpc.StatusCode.FAILED_PRECONDITION,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Cancelled: grpc.StatusCode.CANCELLED,
 }
 

@@ -7,7 +7,7 @@ Calls take `alive`, which tells whether the caller still waits; they raise `Busy
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
@@ -18,12 +18,12 @@ from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
+from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.releases import ReleaseStore
-from fedperfit.edge.deployment.sent import Sent
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
@@ -75,7 +75,7 @@ class Deployed:
     ) -> None:
         """Take over an agent whose vault is held; see `open`."""
         self.home, self.settings, self.agent = home, settings, agent
-        self.sent = Sent(home.sent)
+        self.record = Record(home.audit, home.sent)
         self.releases = ReleaseStore(
             home.releases,
             pinned=settings.release_key,
@@ -117,7 +117,9 @@ class Deployed:
         items, salt = ItemCache(base, budget), secrets.token_hex(_SALT_BYTES)
         agent = Agent(home.folder, base, items, keeper, settings.encoder, salt)
         with agent.vault.held():
-            yield cls(home, settings, agent, clock)
+            edge = cls(home, settings, agent, clock)
+            with closing(edge.record):
+                yield edge
 
     # Calls of the cloud.
 

@@ -12,6 +12,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         state: its state at this moment.
     """
     history = deployed.agent.history
+    totals = deployed.record.totals
     learned = len(deployed.agent.vault.learned())
     explanation = owner_pb2.Explanation(
         client=history.name,
@@ -24,6 +25,12 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         stage=state.stage,
         busy=state.busy,
         problem=state.problem,
+        sent=[
+            owner_pb2.SentTotal(call=call, messages=count, bytes=size)
+            for call, (count, size) in sorted(totals.messages.items())
+        ],
+        refused=totals.refused,
+        refusal=totals.refusal,
     )
     if state.release is not None:
         release, shape = state.release, state.release.header.shape

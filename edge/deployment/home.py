@@ -7,7 +7,7 @@ bridge/          the socket for the SuperNode's ClientApp
 owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items
 releases/        verified releases
-sent.jsonl       every message that left this machine
+audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """
 
 from dataclasses import dataclass
@@ -51,8 +51,13 @@ class Home:
         return self.folder / "releases"
 
     @property
+    def audit(self) -> Path:
+        """Folder of the log of requests, and of messages that left this machine."""
+        return self.folder / "audit"
+
+    @property
     def sent(self) -> Path:
-        """File with the record of every message that left this machine."""
+        """File in which earlier versions recorded what left this machine; only read."""
         return self.folder / "sent.jsonl"
 
 

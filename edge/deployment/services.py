@@ -8,6 +8,7 @@ statuses.
 import json
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import wraps
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -16,11 +17,13 @@ from typing import Any
 from google.protobuf.message import Message
 
 from fedperfit.edge.agent.outcome import Outcome
+from fedperfit.edge.audit.log import Unrecorded
+from fedperfit.edge.audit.rates import Rates, TooManyRequests
+from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Probing
 from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_errors, tells_stream_errors
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
-from fedperfit.edge.deployment.sent import Sent
 from fedperfit.edge.engine.streaming import Finished, Sampling
 from fedperfit.protocol.messages.settings import (
     EvaluationSettings,
@@ -30,33 +33,46 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import FedperfitError, InputError
 
 _Call = Callable[[Any, Any, CallContext], Message]
 
 
 def _recorded(name: str) -> Callable[[_Call], _Call]:
-    """Decorate a call over the bridge: its reply is recorded before it leaves, and so is an error's type.
+    """Decorate a call over the bridge: its request is recorded when it comes, its reply before it leaves.
 
-    name: name of the call in the owner's record.
+    Args:
+        name: kind of request.
     """
 
     def decorate(call: _Call) -> _Call:
         @wraps(call)
         def answer(service: Any, request: Any, context: CallContext) -> Message:
-            sent: Sent = service._deployed.sent
+            record: Record = service._deployed.record
+            number = 0
             try:
+                service._rates.take(name)
+                number = record.received(name, request)
                 reply = call(service, request, context)
-                sent.add(name, reply)
+                record.answered(number, name, reply)
                 return reply
             except Exception as error:  # its text could quote a person's history
-                kind = type(error).__name__
-                sent.add_error(name, kind)
-                context.abort(status_of(error), kind)
+                _record_refusal(record, number, name, error)
+                context.abort(status_of(error), type(error).__name__)
 
         return answer
 
     return decorate
+
+
+def _record_refusal(record: Record, number: int, name: str, error: Exception) -> None:
+    kind = type(error).__name__
+    if isinstance(error, TooManyRequests):
+        record.turned_away(name, kind)
+        return
+    reason = str(error) if isinstance(error, FedperfitError) else kind
+    with suppress(Unrecorded):  # the log counts what it could not write
+        record.refused(number, name, kind, reason)
 
 
 class BridgeService(bridge_pb2_grpc.BridgeServicer):
@@ -65,6 +81,7 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
     def __init__(self, deployed: Deployed) -> None:
         """Serve one deployed agent."""
         self._deployed = deployed
+        self._rates = Rates()
 
     @_recorded("status")
     def Status(self, request: bridge_pb2.StatusRequest, context: CallContext) -> Message:
@@ -144,12 +161,10 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
 
     @tells_stream_errors
     def Sent(self, request: owner_pb2.SentRequest, context: CallContext) -> Iterator[owner_pb2.SentMessage]:
-        """Stream the record of every message that left this machine, oldest first."""
-        for message in self._deployed.sent.messages():
+        """Stream messages that left this machine, oldest first, from where the owner read last."""
+        for message in self._deployed.record.messages(request.after, request.newest):
             fields = [owner_pb2.SentField(**vars(field)) for field in message.fields]
-            yield owner_pb2.SentMessage(
-                time=message.time, call=message.call, bytes=message.bytes, fields=fields
-            )
+            yield owner_pb2.SentMessage(**(vars(message) | {"fields": fields}))
 
     @tells_errors
     def Learn(self, request: owner_pb2.LearnRequest, context: CallContext) -> owner_pb2.LearnReply:

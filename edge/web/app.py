@@ -4,9 +4,9 @@ import hmac
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -16,6 +16,8 @@ from fedperfit.edge.web.owner import AgentError, Owner
 
 _LARGEST = 1 << 20
 """Bytes of the largest body of a request."""
+_NEWEST = 1_000
+"""Most lines of the log that a page reads back from its end."""
 _PAGE = {
     "/": ("page.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
@@ -68,8 +70,11 @@ def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
         return await owner.state()
 
     @app.get("/owner/sent")
-    async def sent() -> list[dict[str, Any]]:
-        return await owner.sent()
+    async def sent(
+        after: Annotated[int, Query(ge=0, lt=1 << 63)] = 0,
+        newest: Annotated[int, Query(ge=0, le=_NEWEST)] = _NEWEST,
+    ) -> list[dict[str, Any]]:
+        return await owner.sent(after, newest)
 
     for path, (name, kind) in _PAGE.items():
         _serve_file(app, path, name, kind)

@@ -46,11 +46,17 @@ class Owner:
                 raise AgentError(error) from None
         return _dict(explanation)
 
-    async def sent(self) -> list[dict[str, Any]]:
-        """List every message that left this machine, oldest first."""
+    async def sent(self, after: int, newest: int) -> list[dict[str, Any]]:
+        """List messages that left this machine, oldest first.
+
+        Args:
+            after: only those after this line of the log; 0 for all.
+            newest: only the newest of the log's last so many lines; 0 for all.
+        """
+        request = owner_pb2.SentRequest(after=after, newest=newest)
         async with connect_async(self._folder) as channel:
             try:
-                call = owner_pb2_grpc.OwnerStub(channel).Sent(owner_pb2.SentRequest())
+                call = owner_pb2_grpc.OwnerStub(channel).Sent(request)
                 return [_dict(message) async for message in call]
             except grpc.RpcError as error:
                 raise AgentError(error) from None

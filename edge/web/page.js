@@ -4,6 +4,10 @@ const STAGES = ["base", "collective", "directions", "personal"];
 const at = (id) => document.getElementById(id);
 let token = sessionStorage.getItem("token") || "";
 let running = null;
+const LISTED = 500;
+let messages = [];
+let last = 0;
+let refused = 0;
 
 function readFragment() {
   const given = new URLSearchParams(location.hash.slice(1)).get("token");
@@ -69,13 +73,34 @@ function showState(state) {
   ]);
 }
 
-function showSent(messages) {
-  const total = messages.reduce((sum, message) => sum + Number(message.bytes), 0);
-  const calls = {};
-  for (const message of messages) calls[message.call] = (calls[message.call] || 0) + 1;
-  const kinds = Object.entries(calls).map(([call, count]) => `${count} × ${call}`).join(", ");
-  at("total").textContent = messages.length
-    ? `${messages.length} messages, ${number(total)} bytes in all: ${kinds}.` : "Nothing yet.";
+function showTotals(state) {
+  const sent = state.sent || [];
+  const messages = sent.reduce((sum, total) => sum + Number(total.messages), 0);
+  const bytes = sent.reduce((sum, total) => sum + Number(total.bytes), 0);
+  const kinds = sent.map((total) => `${number(total.messages)} × ${total.call}`).join(", ");
+  at("total").textContent = messages
+    ? `${number(messages)} messages, ${number(bytes)} bytes in all: ${kinds}. The latest are listed.` : "Nothing yet.";
+}
+
+// Refusals the owner has not seen yet.
+function showAlarm(state) {
+  refused = Number(state.refused);
+  const unseen = refused - Math.min(Number(localStorage.getItem("refused") || 0), refused);
+  at("alarm").hidden = !unseen;
+  at("alarm").querySelector("p").textContent =
+    `${number(unseen)} requests of the cloud's were refused. The latest: ${state.refusal}`;
+}
+
+// Messages after the last one that is known; the rest is not read again.
+async function readSent() {
+  const news = await ask(`owner/sent?after=${last}&newest=${last ? 0 : LISTED}`).then((response) => response.json());
+  if (!news.length) return;
+  last = Number(news[news.length - 1].number);
+  messages = [...messages, ...news].slice(-LISTED);
+  showSent();
+}
+
+function showSent() {
   at("messages").replaceChildren(...messages.slice().reverse().map((message) => {
     const row = document.createElement("tr");
     for (const text of [day(message.time), message.call, number(message.bytes)]) {
@@ -89,16 +114,19 @@ function showSent(messages) {
       one.append(`${field.name} = ${field.value}`, bytes);
       fields.append(one);
     }
+    if (message.reason) fields.append(`refused: ${message.reason}`);
     return row;
   }));
 }
 
 async function refresh() {
   try {
-    const [state, sent] = await Promise.all(["owner/state", "owner/sent"].map((path) => ask(path).then((r) => r.json())));
+    const state = await ask("owner/state").then((response) => response.json());
     show(true);
     showState(state);
-    showSent(sent);
+    showTotals(state);
+    showAlarm(state);
+    await readSent();
   } catch (error) {
     if (error.status === 401) return show(false);
     at("problem").hidden = false;
@@ -152,6 +180,11 @@ at("door").addEventListener("submit", (event) => {
   token = at("token").value.trim();
   sessionStorage.setItem("token", token);
   refresh();
+});
+
+at("seen").addEventListener("click", () => {
+  localStorage.setItem("refused", refused);
+  at("alarm").hidden = true;
 });
 
 readFragment();

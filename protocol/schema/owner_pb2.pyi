@@ -11,7 +11,7 @@ class ExplainRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem", "stage")
+    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem", "stage", "sent", "refused", "refusal")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -24,6 +24,9 @@ class Explanation(_message.Message):
     BUSY_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
     client: str
     base_model: str
     fingerprint: str
@@ -36,7 +39,20 @@ class Explanation(_message.Message):
     busy: str
     problem: str
     stage: str
-    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ...) -> None: ...
+    sent: _containers.RepeatedCompositeFieldContainer[SentTotal]
+    refused: int
+    refusal: str
+    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ..., sent: _Optional[_Iterable[_Union[SentTotal, _Mapping]]] = ..., refused: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class SentTotal(_message.Message):
+    __slots__ = ("call", "messages", "bytes")
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    call: str
+    messages: int
+    bytes: int
+    def __init__(self, call: _Optional[str] = ..., messages: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class ReleaseState(_message.Message):
     __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited")
@@ -87,20 +103,28 @@ class Judged(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class SentRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after", "newest")
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    newest: int
+    def __init__(self, after: _Optional[int] = ..., newest: _Optional[int] = ...) -> None: ...
 
 class SentMessage(_message.Message):
-    __slots__ = ("time", "call", "fields", "bytes")
+    __slots__ = ("time", "call", "fields", "bytes", "number", "reason")
     TIME_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
     FIELDS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     time: str
     call: str
     fields: _containers.RepeatedCompositeFieldContainer[SentField]
     bytes: int
-    def __init__(self, time: _Optional[str] = ..., call: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[SentField, _Mapping]]] = ..., bytes: _Optional[int] = ...) -> None: ...
+    number: int
+    reason: str
+    def __init__(self, time: _Optional[str] = ..., call: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[SentField, _Mapping]]] = ..., bytes: _Optional[int] = ..., number: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class SentField(_message.Message):
     __slots__ = ("name", "value", "bytes")

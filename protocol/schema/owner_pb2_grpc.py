@@ -79,7 +79,7 @@ class OwnerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sent(self, request, context):
-        """Every message that left this machine, oldest first.
+        """Messages that left this machine, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,6 +11,7 @@ from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.deployment.joining import settle
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.bundle import Bundle
 
@@ -52,6 +53,12 @@ def test_the_life_of_an_edge(run, home, header, tmp_path):
         assert said.strip() in edge.agent.history.task.labels
         assert run("generate", home.folder, "a film", "--max-new-tokens", 4)[0] == 0
         assert run("sent", home.folder)[1].strip().endswith("0 messages, 0 bytes in all")
+        number = edge.record.received("status", bridge_pb2.StatusRequest())
+        edge.record.refused(number, "status", "InputError", "a \x1b[31mred reason")
+        assert "REFUSED: 1, the latest at" in run("sent", home.folder)[1]
+        code, said = run("log", home.folder)
+        assert (code, said.count("\n")) == (0, 2)
+        assert said.endswith(f"refused status to {number} error=InputError (10) a ?[31mred reason\n")
         items.write_text("{}")
         code, said = run("learn", home.folder, items)
         assert (code, said.count("\n")) == (2, 1)
@@ -61,6 +68,17 @@ def test_the_life_of_an_edge(run, home, header, tmp_path):
         2,
         f"error: {home.folder}: the agent is not running; see fedperfit-edge join\n",
     )
+    code, said = run("log", home.folder, "--verify")
+    assert code == 0
+    assert said.startswith("3 lines in 1 files, 0 older ones dropped; the last is 3, SHA-256 ")
+    (file,) = home.audit.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"red reason", b"good cause"))
+    assert run("log", home.folder, "--verify")[0] == 0, "nothing follows the last line yet"
+    with deployed(home.folder) as edge:
+        edge.record.received("status", bridge_pb2.StatusRequest())
+    file.write_bytes(file.read_bytes().replace(b"good cause", b"bad excuse"))
+    code, said = run("log", home.folder, "--verify")
+    assert (code, "line 4: does not follow the line before it" in said) == (1, True)
 
 
 def test_keys_are_rotated_and_forgotten_without_an_agent(run, home, header, monkeypatch):
@@ -121,6 +139,7 @@ def test_settling_makes_a_folder_once(tmp_path):
         (["serve", "."], "not a joined edge"),
         (["serve", "HOME", "--host", "0.0.0.0"], "--allow-remote"),
         (["forget", ".", "--yes"], "not a joined edge"),
+        (["log", "HOME"], "holds no log"),
     ],
 )
 def test_a_mistake_is_one_line(run, home, monkeypatch, tmp_path, arguments, reason):

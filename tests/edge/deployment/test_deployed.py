@@ -12,6 +12,7 @@ import torch
 from tests.edge.deployment.deployments import PERSONAL, TRAINING, deployed, group, releases, served, settings
 from tests.edge.edge_clients import write_client
 
+from fedperfit.edge.audit.rates import Rates
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.fair_lock import Busy
 from fedperfit.edge.deployment.home import Home, read_settings
@@ -132,7 +133,12 @@ def test_errors_over_the_bridge_have_no_text(stubs, edge, header, release):
     with pytest.raises(grpc.RpcError) as caught:
         owner.Learn(owner_pb2.LearnRequest(items=["{}"]))
     assert "no text field" in caught.value.details()
-    assert [message.fields[0].value for message in owner.Sent(owner_pb2.SentRequest())] == ["InputError"] * 4
+    sent = list(owner.Sent(owner_pb2.SentRequest()))
+    assert [message.fields[0].value for message in sent] == ["InputError"] * 4
+    assert "another base model" in sent[1].reason
+    explained = owner.Explain(owner_pb2.ExplainRequest())
+    assert (explained.refused, "contribute: " in explained.refusal) == (4, True)
+    assert list(owner.Sent(owner_pb2.SentRequest(after=sent[2].number))) == sent[3:]
 
 
 def test_generate_streams_what_it_would_answer_whole(stubs, edge, header):
@@ -288,8 +294,9 @@ def test_forgetting_during_a_training_leaves_nothing_of_it(stubs, edge, release)
     assert edge.agent.vault.slots() == []
 
 
-def test_too_many_trainings_are_turned_away(stubs, edge, release):
+def test_too_many_trainings_are_turned_away(stubs, edge, release, monkeypatch):
     bridge, _owner = stubs
+    monkeypatch.setattr(Rates, "take", lambda rates, kind: None)
     calls = [bridge.Personalize.future(personalize(release, epochs=100_000)) for _ in range(6)]
     try:
         refused = None

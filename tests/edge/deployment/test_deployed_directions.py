@@ -15,6 +15,7 @@ from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.edge import client_app as bridge
 from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.audit.rates import Rates
 from fedperfit.edge.chameleon.pairs import Reader, preference_states
 from fedperfit.edge.chameleon.states import tokenize
 from fedperfit.edge.deployment.server import serving
@@ -179,8 +180,9 @@ def test_a_release_without_directions_cannot_be_asked_for_them(stubs, header):
     assert caught.value.details() == "InputError"
 
 
-def test_two_deployed_edges_find_directions_through_their_bridges(tmp_path):
+def test_two_deployed_edges_find_directions_through_their_bridges(tmp_path, monkeypatch):
     """The cloud's requests, through the bridge's ClientApp, against the same pairs in one place."""
+    monkeypatch.setattr(Rates, "take", lambda rates, kind: None)  # here no network takes any time
     with ExitStack() as stack:
         edges = {}
         for name in ("ada", "ben"):
@@ -205,7 +207,7 @@ def test_two_deployed_edges_find_directions_through_their_bridges(tmp_path):
         )
         found = search.find(["ada", "ben"], edited=2, seed=0)
         people = [edge._memory.states[edge.agent.history.name][1] for edge in edges.values()]
-        calls = [one.call for one in edges["ben"].sent.messages()]
+        calls = [one.call for one in edges["ben"].record.messages()]
     joined = torch.cat([one.personalized for one in people], dim=1)
     expected = leading([Moments.of(joined, joined)])[list(found.layers)]
     assert (found.personalized * expected).sum(1).abs().min() > 0.999

@@ -3,6 +3,7 @@
 import shutil
 from urllib.parse import urlsplit
 
+import grpc
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 from tests.edge.deployment.deployments import CLOUD, PERSONAL, TRAINING, deployed, group, releases, served
@@ -121,6 +122,25 @@ def test_a_groups_directions_have_a_place_of_their_own(agent, page, header):
         owner_pb2.GenerateRequest(prompt="a quiet story", stage="directions")
     )
     assert text(page, "#directions pre") == "".join(piece.text for piece in pieces).strip()
+
+
+def test_a_refused_request_raises_an_alarm_and_rows_come_as_they_are_sent(agent, page):
+    page.goto(f"{agent[3]}/#token={TOKEN}")
+    page.locator("#inside").wait_for()
+    expect(page.locator("#alarm")).to_be_hidden()
+    rows = page.locator("#messages tr")
+    before = rows.count()
+    bridge = bridge_pb2_grpc.BridgeStub(agent[1])
+    with pytest.raises(grpc.RpcError):
+        bridge.Contribute(bridge_pb2.ContributeRequest(shift=b"broken"))
+    expect(page.locator("#alarm")).to_contain_text("1 requests of the cloud's were refused. The latest: ")
+    expect(rows).to_have_count(before + 1)
+    assert "refused: " in text(page, "#messages")
+    page.click("#seen")
+    expect(page.locator("#alarm")).to_be_hidden()
+    bridge.Status(bridge_pb2.StatusRequest())
+    expect(rows).to_have_count(before + 2, timeout=20_000)
+    expect(page.locator("#alarm")).to_be_hidden()
 
 
 def test_the_link_that_serve_prints_opens_it(agent, page):
