@@ -1,67 +1,103 @@
-"""Confines the SuperNode so that it sees nothing of a person's and can change nothing.
+"""The sandbox of the SuperNode: nothing of a person's is in it, and nothing in it outlives it.
 
-In a deployment Flower runs ClientApp code that the cloud ships, with the rights of whoever runs the
-SuperNode. So it runs under bubblewrap: in namespaces of its own, without capabilities, in a file system that
-holds the system and Python read-only, a private /tmp, and the folders it is given. Homes, other people's
-folders and other processes are not there.
+It talks to the cloud all day, so it runs under bubblewrap: in namespaces of its own, without capabilities or
+the means to make further namespaces, with an environment, a user, a host name and an /etc that are made up,
+and a network on which there is nothing but the way to the cloud (fedperfit.edge.sandbox.inside).
+The file system holds the system's programs, Python, and what it is given, all read-only; only two small
+folders in memory can be written, and no program outside ever opens them.
 """
 
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import fedperfit
+from fedperfit.edge import sandbox
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.flower import QUIET
+from fedperfit.protocol.system.processes import SAFE_PATH
 
+SHOWN = Path("/edge")
+"""Folder in the sandbox that holds what it is given, each under its name."""
+_HOME = "/home/edge"
 _SYSTEM = (
-    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/nix/store"),
-    *("/run/systemd/resolve", "/run/current-system", "/sys/devices/system/cpu"),
+    *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
+    *("/nix/store", "/run/current-system"),
 )
-"""Folders of the system that programs need; those that are missing are left out."""
-_NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-_POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
+"""Folders of the system's programs and libraries, where they are there."""
+_PRIVATE_ETC = ("passwd", "group", "hosts", "nsswitch.conf")
+_SYSTEM_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl/openssl.cnf")
+"""Files of /etc that programs are loaded with; they name no person and no machine."""
+_NAMESPACES = (
+    *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
+    *("--unshare-cgroup-try", "--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "edge"),
+)
+_POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv")
+_SCRATCH_BYTES = 32 << 20
+"""Size of either folder that can be written; they are in memory."""
 
 
-def confined(command: Sequence[str], *, writable: Sequence[Path]) -> list[str]:
-    """Wrap a command so that it can change nothing but some folders and sees nothing else of a person's.
+def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path | None = None) -> list[str]:
+    """Return the command that runs `command` in the sandbox.
 
     Args:
-        command: program and arguments.
-        writable: folders the program may change; it runs in the first.
-
-    Returns:
-        Program and arguments of bubblewrap.
+        command: Program and arguments; paths among them are those in the sandbox.
+        shown: Folders that are shown, read-only, by the name they have below `SHOWN`. A socket in them can
+            be connected to.
+        uplink: Socket that leads to the cloud; None: no network at all.
 
     Raises:
-        InputError: bubblewrap is missing, or the system does not allow it its namespaces.
+        InputError: If bubblewrap is missing, or the system does not allow it its namespaces.
     """
     program = shutil.which("bwrap")
     if program is None:
         raise InputError(
-            "bwrap is missing, so code from the cloud could read what you can: apt install bubblewrap (or "
-            "your system's package of it); --unconfined accepts that"
+            "bwrap is missing, so the program that talks to the cloud could read what you can: apt install "
+            "bubblewrap (or your system's package of it); --unconfined accepts that"
         )
-    shell = [program, *_NAMESPACES, *_POWERLESS, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    for path in _SYSTEM:
-        shell += ["--ro-bind-try", path, path]
+    shell = [program, *_NAMESPACES, *_POWERLESS, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for scratch in ("/tmp", _HOME):
+        shell += ["--perms", "0700", "--size", str(_SCRATCH_BYTES), "--tmpfs", scratch]
+    for part in _SYSTEM:
+        shell += ["--ro-bind-try", part, part]
+    for name in _PRIVATE_ETC:
+        shell += ["--ro-bind", str(Path(sandbox.__file__).parent / "etc" / name), f"/etc/{name}"]
+    for name in _SYSTEM_ETC:
+        shell += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
     for folder in _python():
         shell += ["--ro-bind", str(folder), str(folder)]
-    _check([*shell, "--", "true"])
-    for folder in writable:
-        shell += ["--bind", str(folder.absolute()), str(folder.absolute())]
-    return [*shell, "--chdir", str(writable[0].absolute()), "--", *command]
+    for name, value in _environment().items():
+        shell += ["--setenv", name, value]
+    _check([*shell, "--remount-ro", "/", "--", "true"])
+    for name, folder in shown.items():
+        shell += ["--ro-bind", str(folder.absolute()), str(SHOWN / name)]
+    inside = [sys.executable, "-m", "fedperfit.edge.sandbox.inside"]
+    if uplink is not None:
+        shell += ["--ro-bind", str(uplink.parent.absolute()), str(SHOWN / "uplink")]
+        inside += ["--uplink", str(SHOWN / "uplink" / uplink.name)]
+    return [*shell, "--remount-ro", "/", "--chdir", _HOME, "--", *inside, "--", *command]
+
+
+def _environment() -> dict[str, str]:
+    """Return all variables of the sandbox; none is the owner's."""
+    path = [str(Path(sys.executable).parent), "/usr/bin", "/bin", "/run/current-system/sw/bin"]
+    variables = {"PATH": ":".join(path), "HOME": _HOME, "LANG": "C.UTF-8", "FLWR_HOME": f"{_HOME}/flower"}
+    source = Path(fedperfit.__file__).parent.parent
+    if not source.is_relative_to(sys.prefix):
+        variables["PYTHONPATH"] = str(source)
+    return {**variables, **QUIET, **SAFE_PATH}
 
 
 def _python() -> Iterator[Path]:
-    """Folders of this Python, its libraries and our edge code, but for those in the system's folders."""
-    prefixes = {Path(sys.prefix).absolute(), Path(sys.base_prefix).absolute(), Path(sys.prefix).resolve()}
-    prefixes.add(Path(sys.executable).resolve().parent.parent)
+    """Yield where this Python, its libraries and our code for edges are, unless the system holds them."""
+    places = {Path(sys.prefix).absolute(), Path(sys.base_prefix).absolute(), Path(sys.prefix).resolve()}
+    places.add(Path(sys.executable).resolve().parent.parent)
     package = Path(fedperfit.__file__).parent
     own = [package, *(package.joinpath(part).resolve() for part in ("edge", "protocol"))]
     shown: list[Path] = [Path(path) for path in _SYSTEM]
-    for folder in (*sorted(prefixes), *own):
+    for folder in (*sorted(places), *own):
         if not any(folder.is_relative_to(path) for path in shown):
             shown.append(folder)
             yield folder
@@ -73,6 +109,6 @@ def _check(trial: Sequence[str]) -> None:
         said = done.stderr.strip().splitlines()
         reason = said[-1] if said else "no reason given"
         raise InputError(
-            f"this system does not let the SuperNode be confined ({reason}), so code from the cloud could "
-            "read what you can; --unconfined accepts that"
+            f"this system does not let the SuperNode be confined ({reason}), so the program that talks to "
+            "the cloud could read what you can; --unconfined accepts that"
         )

@@ -2,8 +2,9 @@
 
 client.json      who they are and where their history is (fedperfit.edge.agent.history)
 agent.json       the base model, the cloud's release key, how the vault's key is kept
-node/            what the SuperNode needs: enrolment, certificates, its log
+node/            what the SuperNode needs: enrolment, certificates, its key
 bridge/          the socket for the SuperNode's ClientApp
+uplink/          the socket that leads the SuperNode to the cloud
 owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items
 releases/        verified releases
@@ -44,6 +45,16 @@ class Home:
     def node(self) -> Path:
         """Folder of the SuperNode: enrolment, certificates, log."""
         return self.folder / "node"
+
+    @property
+    def uplink(self) -> Path:
+        """The socket that leads the SuperNode to the cloud."""
+        return self.folder / "uplink"
+
+    @property
+    def supernode_log(self) -> Path:
+        """The SuperNode's log, in a folder that it does not see."""
+        return self.folder / "supernode.log"
 
     @property
     def releases(self) -> Path:

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import secrets
-import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -11,14 +9,13 @@ from pathlib import Path
 
 import grpc
 
-from fedperfit.edge.deployment.confinement import confined
-from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
+from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
-from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE, passphrase_variable
+from fedperfit.edge.deployment.supernode import SuperNode
+from fedperfit.edge.vault.keys import passphrase_variable
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, MissingFileError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
-from fedperfit.protocol.system.flower import SUPEREXEC, environment, executable, free_ports
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 from fedperfit.protocol.trust.bundle import Bundle
 
@@ -107,33 +104,26 @@ def keep_running(
         RunFailed: the agent did not come up at first.
         InputError: the system cannot confine the SuperNode.
     """
-    node = supernode(home, unconfined)
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
-    secret = passphrase_variable(read_settings(home).key)
-    environments = {"agent": {**os.environ, **secret}, "supernode": environment(home.node / "flower")}
-    environments["supernode"].pop(PASSPHRASE_VARIABLE, None)
-    programs = {"agent": agent, "supernode": node}
-    logs = {"agent": home.folder / "agent.log", "supernode": home.node / "supernode.log"}
-    pauses = dict.fromkeys(programs, _SHORTEST_PAUSE)
+    variables = {**os.environ, **passphrase_variable(read_settings(home).key)}
+    log = home.folder / "agent.log"
+    node = SuperNode(home, unconfined)
+    pauses = {"agent": _SHORTEST_PAUSE, "supernode": _SHORTEST_PAUSE}
     born: dict[str, float] = {}
-    with Children() as children:
+    with node.connected(), Children() as children:
 
         def launch(name: str) -> Child:
             born[name] = time.monotonic()
-            return children.start(
-                name,
-                programs[name],
-                log=logs[name],
-                environment=environments[name],
-                needs=SUPEREXEC if name == "supernode" else "",
-            )
+            if name == "supernode":
+                return node.start(children)
+            return children.start(name, agent, log=log, environment=variables)
 
         if not _agent_up(home, launch("agent"), stopping):
             if stopping():
                 return
-            raise RunFailed(f"the agent did not start: {_last_line(logs['agent'])}")
+            raise RunFailed(f"the agent did not start: {_last_line(log)}")
         launch("supernode")
-        say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {logs['supernode']}")
+        say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {home.supernode_log}")
         while not stopping():
             dead = children.dead()
             if dead is None:
@@ -148,44 +138,6 @@ def keep_running(
             wait_until(stopping, pause)
             if not stopping():
                 launch(dead.name)
-
-
-def supernode(home: Home, unconfined: bool) -> list[str]:
-    """Return the command that runs the SuperNode and its SuperExec, which share a new secret.
-
-    Without one, any account of this machine could take the cloud's messages from the SuperNode's port and
-    answer them. Flower uses a secret only where the SuperNode does not start SuperExec itself.
-
-    Args:
-        home: The person's folder, made by `settle`.
-        unconfined: Whether they run outside the sandbox.
-
-    Raises:
-        InputError: If the system cannot confine them.
-    """
-    home.bridge.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home.node / "flower").mkdir(parents=True, exist_ok=True)
-    node = home.node.absolute()
-    secret = node / "superexec.secret"
-    write_atomic(secret, secrets.token_bytes(32))
-    (port,) = free_ports(1)
-    node_command = [
-        *(executable("flower-supernode"), "--superlink", read_json(node / "address.json")["address"]),
-        *("--root-certificates", str(node / "ca.crt")),
-        *("--auth-supernode-private-key", str(node / "node.key")),
-        *("--node-config", f'{BRIDGE_KEY}="{home.bridge.absolute()}"'),
-        *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process"),
-        *("--superexec-auth-secret-file", str(secret)),
-    ]
-    superexec = [
-        *(executable(SUPEREXEC), "--insecure", "--runtime-api-address", f"127.0.0.1:{port}"),
-        *("--superexec-auth-secret-file", str(secret)),
-    ]
-    together = f"{shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(node_command)}"
-    command = ["sh", "-c", together]
-    if unconfined:
-        return command
-    return confined(command, writable=[home.node, home.bridge])
 
 
 def _agent_up(home: Home, agent: Child, stopping: Callable[[], bool]) -> bool:

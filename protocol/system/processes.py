@@ -12,6 +12,8 @@ from types import FrameType, TracebackType
 
 import psutil
 
+from fedperfit.protocol.system.logs import PipedLog
+
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Environment of every child process: no Python in it imports what lies in its current folder."""
 
@@ -61,6 +63,7 @@ class Children:
         environment: Mapping[str, str] | None = None,
         folder: Path | None = None,
         needs: str = "",
+        piped: bool = False,
     ) -> Child:
         """Start a child in a session of its own.
 
@@ -71,9 +74,10 @@ class Children:
             environment: Its environment variables; by default those of this process.
             folder: Its working folder; by default that of this process.
             needs: Name of a program that it starts and cannot do without; empty for none.
+            piped: Whether this process writes the log for it, so that the child has no hold of the file.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as out:
+        with open(PipedLog(log).writer, "wb") if piped else log.open("ab") as out:
             process = subprocess.Popen(
                 list(command),
                 env={**(os.environ if environment is None else environment), **SAFE_PATH},

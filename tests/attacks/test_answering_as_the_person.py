@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fedperfit.edge.deployment.home import Home
-from fedperfit.edge.deployment.joining import supernode
+from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.system.flower import environment, free, free_ports
 from fedperfit.protocol.system.processes import Children, wait_until
@@ -49,7 +49,7 @@ def running(home: Home, command: list[str]) -> Iterator[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("guarded", [False, True])
 def test_messages_are_taken_only_where_no_secret_is_asked_for(home: Home, guarded: bool) -> None:
-    command = supernode(home, unconfined=True)
+    command = SuperNode(home, unconfined=True).command()
     secret = home.node / "superexec.secret"
     assert (secret.stat().st_mode & 0o777, len(secret.read_bytes())) == (0o600, 32)
     if not guarded:
@@ -64,7 +64,7 @@ def test_messages_are_taken_only_where_no_secret_is_asked_for(home: Home, guarde
 
 def test_each_start_has_a_secret_of_its_own(home: Home) -> None:
     secret = home.node / "superexec.secret"
-    first = (supernode(home, unconfined=True), secret.read_bytes())
-    second = (supernode(home, unconfined=True), secret.read_bytes())
+    first = (SuperNode(home, unconfined=True).command(), secret.read_bytes())
+    second = (SuperNode(home, unconfined=True).command(), secret.read_bytes())
     assert first[1] != second[1]
     assert subprocess.run(["sh", "-n", "-c", first[0][-1]], check=False).returncode == 0

@@ -180,18 +180,18 @@ def umount(folder):
 def spy(message, context):
     bridge = Path(context.node_config["bridge"]) / "agent.sock"
     home = bridge.parents[1]
-    history = {people!r} + "/" + home.name + "/history.jsonl"
+    name = Path(home / "node" / "name").read_text()
+    history = {people!r} + "/" + name + "/history.jsonl"
     told = {{
-        "name": home.name,
+        "name": name,
         "seen": " ".join(sorted(os.listdir(home))),
         "owner": attempt(lambda: connect(home / "owner" / "agent.sock")),
         "bridge": attempt(lambda: connect(bridge)),
         "history": attempt(lambda: len(Path(history).read_text())),
         "umount": attempt(lambda: umount(home)),
         "after": " ".join(sorted(os.listdir(home))),
-        "others": " ".join(sorted(os.listdir(home.parent))),
         "written": " ".join(place for place in {places!r} if attempt(lambda: write(place)) == "None"),
-        "elsewhere": " ".join(p for p in glob.glob("/proc/[0-9]*/root" + str(home) + "/vault")),
+        "elsewhere": " ".join(p for p in glob.glob("/proc/[0-9]*/root" + {people!r} + "/..")),
         "planted": Path(home / "node" / "planted").read_bytes(),
     }}
     return Message(RecordDict({{"told": ConfigRecord(told)}}), reply_to=message)
@@ -210,6 +210,7 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
     for name in PEOPLE:
         mine = [secret[what] for what in sorted(planted) if what.startswith(f"{name} ")]
         (folder / name / "node" / "planted").write_bytes(b"".join(mine))
+        (folder / name / "node" / "name").write_text(name)
     app = folder / "spy"
     out = folder / "told.json"
     places = [sysconfig.get_path("purelib"), sys.prefix, "/etc", "/usr/local/bin", str(folder / CLOUD)]
@@ -233,11 +234,10 @@ def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
     told = {one["name"]: one for one in json.loads(out.read_text())}
     assert set(told) == set(PEOPLE)
     for one in told.values():
-        assert one["seen"] == one["after"] == "bridge node"
+        assert one["seen"] == one["after"] == "bridge node uplink"
         assert one["bridge"] == "None", "it reaches the agent's bridge"
         assert one["owner"] == "FileNotFoundError"
         assert one["history"] == "FileNotFoundError"
-        assert one["others"] == one["name"], "people with folders beside this one are not there"
         assert one["written"] == "", "no program that runs later can be changed"
         assert one["umount"] == "-1"
         assert one["elsewhere"] == ""

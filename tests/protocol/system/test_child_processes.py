@@ -23,6 +23,7 @@ PLACES = {
     "protocol/system/flower.py": ["environment", "environment"],  # callers pass that of `environment()`
     "cloud/deployment/enrolment.py": ["home.environment()"],
     "edge/deployment/confinement.py": [None],  # bubblewrap tries `true`
+    "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`
     "simulation/benchmark/measure.py": ["os.environ | _environment(threads) | SAFE_PATH"],
     "simulation/compare/workers.py": [None],  # its workers inherit os.environ, see below

@@ -1,0 +1,110 @@
+"""The SuperNode of a joined edge: its command, its sandbox and its log."""
+
+import secrets
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from fedperfit.edge.deployment.confinement import SHOWN, confined
+from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
+from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.uplink import SOCKET, Uplink
+from fedperfit.edge.sandbox import CLOUD_PORT
+from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.system.flower import SUPEREXEC, environment, executable, free_ports
+from fedperfit.protocol.system.processes import Child, Children
+
+_RUNTIME_PORT = 9094
+"""Port of the sandbox's loopback on which SuperNode and ClientApp talk."""
+
+
+@dataclass(frozen=True)
+class SuperNode:
+    """What runs Flower's SuperNode for a person's folder."""
+
+    home: Home
+    """Folder of the person."""
+    unconfined: bool
+    """Whether it runs outside of the sandbox."""
+
+    @contextmanager
+    def connected(self) -> Iterator[None]:
+        """Keep the sandbox's way to the cloud open.
+
+        Raises:
+            InputError: If the system cannot confine it, or the agent cannot be reached from a sandbox.
+        """
+        self.home.bridge.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self.unconfined:
+            yield
+            return
+        if read_settings(self.home).tcp:
+            raise InputError(
+                f"{self.home.folder / 'agent.json'}: tcp: the sandbox has no network to reach the agent by"
+            )
+        confined([], shown={})  # fails here, before the agent has loaded the base model
+        with Uplink(self.home.uplink, self._address()):
+            yield
+
+    def start(self, children: Children, command: Sequence[str] = ()) -> Child:
+        """Start it.
+
+        Args:
+            children: Holder of the process.
+            command: What to run in its place; empty: Flower's SuperNode.
+
+        Raises:
+            InputError: If the system cannot confine it.
+        """
+        command = command or self.command()
+        if self.unconfined:
+            variables = environment(self.home.node / "flower")
+            variables.pop(PASSPHRASE_VARIABLE, None)
+        else:
+            shown = {"node": self.home.node, "bridge": self.home.bridge}
+            command = confined(command, shown=shown, uplink=self.home.uplink / SOCKET)
+            variables = {}
+        return children.start(
+            *("supernode", command),
+            log=self.home.supernode_log,
+            environment=variables,
+            needs=SUPEREXEC,
+            piped=True,
+        )
+
+    def command(self) -> list[str]:
+        """Return the command that runs the SuperNode and its SuperExec, which share a new secret.
+
+        Without one, any account of this machine could take the cloud's messages from the SuperNode's port and
+        answer them. Flower uses a secret only where the SuperNode does not start SuperExec itself.
+        """
+        write_atomic(self.home.node / "superexec.secret", secrets.token_bytes(32))
+        if self.unconfined:
+            node, bridge = self.home.node.absolute(), self.home.bridge.absolute()
+            address, (port,) = self._address(), free_ports(1)
+        else:
+            node, bridge = SHOWN / "node", SHOWN / "bridge"
+            address, port = f"127.0.0.1:{CLOUD_PORT}", _RUNTIME_PORT
+        secret = ("--superexec-auth-secret-file", str(node / "superexec.secret"))
+        supernode = [
+            *(executable("flower-supernode"), "--superlink", address),
+            *("--root-certificates", str(node / "ca.crt")),
+            *("--auth-supernode-private-key", str(node / "node.key")),
+            *("--node-config", f'{BRIDGE_KEY}="{bridge}"'),
+            *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process", *secret),
+        ]
+        superexec = [
+            executable(SUPEREXEC),
+            "--insecure",
+            "--runtime-api-address",
+            f"127.0.0.1:{port}",
+            *secret,
+        ]
+        return ["sh", "-c", f"{shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(supernode)}"]
+
+    def _address(self) -> str:
+        address: str = read_json(self.home.node / "address.json")["address"]
+        return address

@@ -1,0 +1,79 @@
+"""The only way out of the SuperNode's sandbox: a socket that leads to the enrolled address alone."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from fedperfit.edge.sandbox.relay import Relay, Streams
+from fedperfit.protocol.system.errors import InputError
+
+SOCKET = "cloud.sock"
+_CONNECTIONS = 32
+_CONNECT_SECONDS = 20.0
+
+
+class Uplink:
+    """A context in which what connects to the socket in a folder is passed on to the cloud.
+
+    The bytes are passed on as they are: TLS is between the SuperNode and the cloud.
+    """
+
+    def __init__(self, folder: Path, address: str) -> None:
+        """Prepare the socket.
+
+        Args:
+            folder: Folder of the socket; made for its owner only.
+            address: Address of the cloud, host:port.
+        """
+        self._folder = folder
+        host, _, port = address.rpartition(":")
+        self._host, self._port = host.removeprefix("[").removesuffix("]"), int(port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="uplink", daemon=True)
+
+    def __enter__(self) -> "Uplink":
+        """Listen.
+
+        Raises:
+            InputError: If the socket cannot be made.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder.chmod(0o700)
+        path = self._folder / SOCKET
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            listener.bind(str(path))
+        except OSError:
+            raise InputError(f"{path}: no socket can be made; use a folder with a shorter path") from None
+        path.chmod(0o600)
+        self._thread.start()
+        relay = Relay(self._connect, most=_CONNECTIONS)
+        starting = asyncio.start_unix_server(relay, sock=listener)
+        asyncio.run_coroutine_threadsafe(starting, self._loop).result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(_ended(tasks))
+        self._loop.close()
+        (self._folder / SOCKET).unlink(missing_ok=True)
+
+    async def _connect(self) -> Streams:
+        return await asyncio.wait_for(
+            asyncio.open_connection(self._host, self._port), timeout=_CONNECT_SECONDS
+        )
+
+
+async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,68 @@
+"""The first program in the sandbox: sets limits, opens the way to the cloud, and runs the SuperNode.
+
+The sandbox has a network of its own with nothing on it. What connects to `CLOUD_PORT` there is passed on to a
+socket of the edge's uplink outside, which leads to the enrolled address and nowhere else.
+"""
+
+import argparse
+import asyncio
+import os
+import re
+import resource
+import signal
+from pathlib import Path
+
+from fedperfit.edge.sandbox import CLOUD_PORT
+from fedperfit.edge.sandbox.relay import Relay, Streams
+from fedperfit.protocol.system.processes import SAFE_PATH
+
+LIMITS = {
+    resource.RLIMIT_DATA: 1 << 30,
+    resource.RLIMIT_AS: 8 << 30,
+    resource.RLIMIT_NPROC: 256,
+    resource.RLIMIT_NOFILE: 512,
+    resource.RLIMIT_FSIZE: 32 << 20,
+    resource.RLIMIT_CORE: 0,
+}
+"""Most that a process of the sandbox may have: bytes of memory and of addresses, threads and processes of the
+whole sandbox, open files, bytes of one file, bytes of a core dump."""
+_COUNTS_SANDBOX = (5, 14)
+"""First Linux that counts a namespace's processes apart from the person's others."""
+_CONNECTIONS = 32
+
+
+def main() -> int:
+    """Run the command given on the command line; return its exit code."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--uplink", type=Path, help="socket that leads to the cloud")
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    _limit()
+    return asyncio.run(_run(arguments.command, arguments.uplink))
+
+
+def _limit() -> None:
+    major, minor = re.findall(r"\d+", os.uname().release)[:2]
+    for kind, most in LIMITS.items():
+        if kind == resource.RLIMIT_NPROC and (int(major), int(minor)) < _COUNTS_SANDBOX:
+            continue
+        _, hard = resource.getrlimit(kind)
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+
+
+async def _run(command: list[str], uplink: Path | None) -> int:
+    if uplink is not None:
+
+        async def connect() -> Streams:
+            return await asyncio.open_unix_connection(uplink)
+
+        await asyncio.start_server(Relay(connect, most=_CONNECTIONS), "127.0.0.1", CLOUD_PORT)
+    child = await asyncio.create_subprocess_exec(*command, env=os.environ | SAFE_PATH)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, child.terminate)
+    code = await child.wait()
+    return code if code >= 0 else 128 - code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,40 @@
+"""Code run in the sandbox, and the same code run outside of it as the positive control."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from fedperfit.edge.deployment.confinement import confined
+from fedperfit.protocol.system.errors import InputError
+
+
+def sandboxed(
+    code: str, *arguments: object, shown: Mapping[str, Path], uplink: Path | None = None
+) -> list[str]:
+    """The command that runs Python code in the sandbox; the test is skipped where there can be none."""
+    try:
+        return confined([sys.executable, "-c", code, *map(str, arguments)], shown=shown, uplink=uplink)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def inside(code: str, *arguments: object, shown: Mapping[str, Path], uplink: Path | None = None) -> str:
+    """What Python code prints in the sandbox."""
+    return _said(sandboxed(code, *arguments, shown=shown, uplink=uplink))
+
+
+def outside(code: str, *arguments: object) -> str:
+    """What the same code prints outside."""
+    return _said([sys.executable, "-c", code, *map(str, arguments)])
+
+
+def _said(command: list[str]) -> str:
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=os.environ
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
