@@ -1,7 +1,7 @@
 """ClientApp of a deployed edge: passes messages on to the agent's socket, and its replies back.
 
-It runs in a fresh process per message and may be code of the cloud's choosing, so it can do no more than
-the agent's bridge allows. It imports neither torch nor transformers and starts in about a second.
+It runs in a fresh process per message, beside what talks to the cloud all day, so it can do no more than the
+agent's bridge allows. It imports neither torch nor transformers and starts in about a second.
 """
 
 from collections.abc import Callable

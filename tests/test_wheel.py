@@ -161,7 +161,7 @@ def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
         agent, *_ = psutil.Process(process.pid).children()
         assert agent.environ().items() >= SAFE_PATH.items()
         assert Path(agent.cmdline()[0]).is_relative_to(bare)
-        log = tmp_path / "ada" / "node" / "supernode.log"
+        log = tmp_path / "ada" / "supernode.log"
         assert wait_until(lambda: log.exists() and log.stat().st_size > 0, 60)
     finally:
         process.send_signal(signal.SIGINT)

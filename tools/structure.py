@@ -21,7 +21,14 @@ MOST_FILES = 14
 FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": ("system", "tasks model schema", "shift", "settings trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
-    "edge": ("engine vault audit records", "agent", "chameleon", "deployment", "web client_app", "cli"),
+    "edge": (
+        "engine vault audit records sandbox",
+        "agent",
+        "chameleon",
+        "deployment",
+        "web client_app",
+        "cli installed_app",
+    ),
     "simulation": (
         "optional memory world",
         "data report client_app",
@@ -58,7 +65,7 @@ CONTRACTS = (
     ),
     Contract(
         "the deployed ClientApp reaches no torch, engine, agent, vault",
-        ("edge.client_app",),
+        ("edge.client_app", "edge.installed_app"),
         ("edge.engine", "edge.agent", "edge.vault", "torch!", "transformers!"),
     ),
 )

@@ -10,7 +10,7 @@ from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.flower import stream_run
-from fedperfit.protocol.system.flower_app import write_app
+from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
@@ -38,8 +38,7 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
     write_app(
         app,
         "fedperfit-deployed",
-        server="fedperfit.cloud.server_app",
-        client="fedperfit.edge.client_app",
+        **DEPLOYED,
         config={"run-dir": str(folder), CLOUD_KEY: str(home.folder.absolute())},
     )
     stream_run(

@@ -41,7 +41,7 @@ def join(
             "default the base model does."
         ),
     ] = "",
-    unconfined: Annotated[bool, typer.Option(help="Let code from the cloud read what you can.")] = False,
+    unconfined: Annotated[bool, typer.Option(help="Run what talks to the cloud without a sandbox.")] = False,
 ) -> None:
     """Join a cloud and take part until Ctrl-C; the same command goes on later.
 

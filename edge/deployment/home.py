@@ -2,7 +2,7 @@
 
 client.json      who they are and where their history is (fedperfit.edge.agent.history)
 agent.json       the base model, the cloud's release key, how the vault's key is kept
-node/            what the SuperNode needs: enrolment, certificates, its key
+node/            what the SuperNode needs: enrolment, certificates, its key, the programs it starts
 bridge/          the socket for the SuperNode's ClientApp
 uplink/          the socket that leads the SuperNode to the cloud
 owner/           the socket and the token for the owner

@@ -2,21 +2,32 @@
 
 import secrets
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from fedperfit.edge.deployment.confinement import SHOWN, confined
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
 from fedperfit.edge.deployment.home import Home, read_settings
-from fedperfit.edge.deployment.uplink import SOCKET, Uplink
 from fedperfit.edge.sandbox import CLOUD_PORT
+from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_atomic
-from fedperfit.protocol.system.flower import SUPEREXEC, environment, executable, free_ports
+from fedperfit.protocol.system.flower import (
+    CLIENT_APP,
+    OTHER_APPS,
+    SUPEREXEC,
+    environment,
+    executable,
+    free_ports,
+)
 from fedperfit.protocol.system.processes import Child, Children
 
+_PROGRAMS = "programs"
+"""Folder of the programs that SuperExec starts."""
 _RUNTIME_PORT = 9094
 """Port of the sandbox's loopback on which SuperNode and ClientApp talk."""
 
@@ -79,8 +90,10 @@ class SuperNode:
         """Return the command that runs the SuperNode and its SuperExec, which share a new secret.
 
         Without one, any account of this machine could take the cloud's messages from the SuperNode's port and
-        answer them. Flower uses a secret only where the SuperNode does not start SuperExec itself.
+        answer them. Flower uses a secret only where the SuperNode does not start SuperExec itself. SuperExec
+        finds programs of ours and no others, so that the run's code is not executed.
         """
+        _write_programs(self.home.node / _PROGRAMS)
         write_atomic(self.home.node / "superexec.secret", secrets.token_bytes(32))
         if self.unconfined:
             node, bridge = self.home.node.absolute(), self.home.bridge.absolute()
@@ -97,14 +110,22 @@ class SuperNode:
             *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process", *secret),
         ]
         superexec = [
-            executable(SUPEREXEC),
-            "--insecure",
-            "--runtime-api-address",
-            f"127.0.0.1:{port}",
-            *secret,
+            *(executable(SUPEREXEC), "--insecure"),
+            *("--runtime-api-address", f"127.0.0.1:{port}", *secret),
         ]
-        return ["sh", "-c", f"{shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(supernode)}"]
+        ours = f"export PATH={shlex.quote(str(node / _PROGRAMS))}"  # where they cannot be run, nothing is
+        return ["sh", "-c", f"{ours}; {shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(supernode)}"]
 
     def _address(self) -> str:
         address: str = read_json(self.home.node / "address.json")["address"]
         return address
+
+
+def _write_programs(folder: Path) -> None:
+    """Write what runs in place of Flower's programs: the installed ClientApp, and nothing for other tasks."""
+    installed = [sys.executable, "-P", "-m", "fedperfit.edge.installed_app"]
+    scripts = {CLIENT_APP: f'exec {shlex.join(installed)} "$@"'}
+    scripts |= {name: f"echo 'refused: no {name} runs at an edge' >&2; exit 1" for name in OTHER_APPS}
+    for name, line in scripts.items():
+        write_atomic(folder / name, f"#!/bin/sh\n{line}\n".encode())
+        (folder / name).chmod(0o700)

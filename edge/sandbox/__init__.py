@@ -1,4 +1,4 @@
-"""What runs in the SuperNode's sandbox of ours: limits, the way to the cloud, the installed ClientApp."""
+"""The SuperNode's sandbox: what runs in it, and both ends of its one way to the cloud."""
 
 CLOUD_PORT = 8443
 """Port of the sandbox's loopback that leads to the cloud."""

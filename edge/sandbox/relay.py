@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _CHUNK = 1 << 16
@@ -19,30 +20,28 @@ class Relay:
         self._connect, self._most, self._open = connect, most, 0
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass one connection on until both sides are done, or either fails."""
+        """Pass one connection on until both sides are done, either fails, or the program ends."""
         if self._open >= self._most:
             writer.close()
             return
         self._open += 1
-        try:
-            far_reader, far_writer = await self._connect()
-        except OSError:
-            pass
-        else:
-            await _both(_pump(reader, far_writer), _pump(far_reader, writer))
-            far_writer.close()
-        finally:
-            self._open -= 1
-            writer.close()
+        with suppress(OSError, asyncio.CancelledError), closing(writer):
+            try:
+                far_reader, far_writer = await self._connect()
+                with closing(far_writer):
+                    await _both(_pump(reader, far_writer), _pump(far_reader, writer))
+            finally:
+                self._open -= 1
 
 
 async def _both(*ways: Awaitable[None]) -> None:
     tasks = [asyncio.ensure_future(way) for way in ways]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-    for task in pending:
-        task.cancel()
-    for task in done:
-        task.exception()  # a connection that fails is closed, and that is all
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -29,6 +29,11 @@ QUIET = {
 SUPEREXEC = "flower-superexec"
 """What SuperLink and SuperNode start apps with; they do not start it again when it dies."""
 
+CLIENT_APP = "flwr-clientapp"
+"""What SuperExec starts, by name, for each message to a ClientApp."""
+OTHER_APPS = ("flwr-agentapp", "flwr-connector", "flwr-model", "flwr-serverapp", "flwr-simulation")
+"""What SuperExec would start for the other kinds of task that a SuperLink can ask for."""
+
 FLEET = (
     *("register-node", "activate-node", "deactivate-node", "unregister-node", "send-node-heartbeat"),
     *("pull-messages", "push-messages", "get-run", "get-fab", "push-object", "pull-object"),

@@ -27,6 +27,9 @@ clientapp = "client:app"
 [tool.flwr.app.config]
 """
 
+DEPLOYED = {"server": "fedperfit.cloud.server_app", "client": "fedperfit.edge.client_app"}
+"""Modules of a deployment's apps, by the part that runs them."""
+
 
 def write_app(folder: Path, name: str, *, server: str, client: str, config: Mapping[str, str]) -> None:
     """Write a folder for `flwr run`, with a module for each app: a machine may lack the other's package.
@@ -38,7 +41,20 @@ def write_app(folder: Path, name: str, *, server: str, client: str, config: Mapp
         client: Module that holds the ClientApp as `app`.
         config: Configuration of the run.
     """
-    for file, title, module in (("server", "ServerApp", server), ("client", "ClientApp", client)):
-        write_atomic(folder / f"{file}.py", _MODULE.format(title=title, module=module).encode())
+    for file, content in app_modules(server, client).items():
+        write_atomic(folder / file, content)
     lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
     write_atomic(folder / "pyproject.toml", (_PROJECT.format(name=name) + "".join(lines)).encode())
+
+
+def app_modules(server: str, client: str) -> dict[str, bytes]:
+    """Return the code in an app's folder, by the file's name.
+
+    Args:
+        server: Module that holds the ServerApp as `app`.
+        client: Module that holds the ClientApp as `app`.
+    """
+    apps = {"server.py": ("ServerApp", server), "client.py": ("ClientApp", client)}
+    return {
+        file: _MODULE.format(title=title, module=module).encode() for file, (title, module) in apps.items()
+    }

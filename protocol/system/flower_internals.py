@@ -5,11 +5,12 @@ other module of Flower is imported here alone. Each name below has a test that f
 Flower behaves otherwise. What we use of Flower's programs is in `flower.py`, which starts without Flower.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
@@ -18,6 +19,8 @@ from flwr.serverapp.strategy.multikrum import select_multikrum
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedperfit.protocol.system.errors import RunFailed
 
 NODE_UNAVAILABLE: int = ErrorCode.NODE_UNAVAILABLE
 """Error code of the reply that a SuperLink makes up for a node that is gone."""
@@ -86,6 +89,35 @@ class InProcessGrid(Grid):
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
         """Not supported: messages are constructed."""
         raise NotImplementedError
+
+
+def run_client_app(app: ClientApp, why_refused: Callable[[bytes], str]) -> None:
+    """Run Flower's program for one message, with an app in place of the one in the run's bundle.
+
+    Nothing of the bundle is unpacked or imported. Where it is refused, the ServerApp gets an error that says
+    no more than that the ClientApp was not loaded; the reason is in the log.
+
+    Args:
+        app: Handles the message.
+        why_refused: Takes the content of the bundle; returns why it is refused, empty where it is not.
+    """
+    from flwr.clientapp.client_app import LoadClientAppError
+    from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
+    from flwr.supernode.runtime import run_clientapp
+
+    def check(bundle: bytes, **_: object) -> None:
+        if reason := why_refused(bundle):
+            raise LoadClientAppError(f"refused, nothing of the run's code was executed: {reason}")
+
+    def loader(**_: object) -> Callable[..., ClientApp]:
+        return lambda *_: app
+
+    replaced = {"install_from_fab": check, "get_load_client_app_fn": loader}
+    for name, function in replaced.items():
+        if not hasattr(run_clientapp, name):
+            raise RunFailed(f"this version of Flower has no {name} where the run's code is kept from running")
+        setattr(run_clientapp, name, function)
+    flwr_clientapp()
 
 
 def trimmed_mean(values: np.ndarray, share: float) -> np.ndarray:

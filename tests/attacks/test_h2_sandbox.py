@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.edge.deployment.sandboxes import inside, outside
 
-from fedperfit.edge.deployment.uplink import SOCKET, Uplink
+from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 
 LEARN = """
 import json, os, pwd, socket

@@ -1,29 +1,31 @@
 """The documented federation over a network, word for word, with every byte that travels recorded."""
 
-import json
 import re
 import socket
 import subprocess
-import sys
-import sysconfig
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cloud.deployment.clouds import needs_nginx
 from tests.docs.blocks import DOCS, Block, blocks
+from tests.edge.deployment.sandboxes import joined, unguarded
 from tests.leaks import coded, found_in
 from tests.shell import Shell, started_in
 from tests.simulation.recorder import Recorder
 
+from fedperfit.cloud.deployment.enrolment import enroll
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.edge.deployment.releases import ReleaseStore
+from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
 from fedperfit.protocol.system.flower import executable, latest_run
+from fedperfit.protocol.system.processes import Children
 
 pytestmark = needs_nginx
 PAGE = DOCS / "federation.md"
@@ -134,114 +136,85 @@ def test_nothing_personal_is_on_the_wire(folder: Path, federation: tuple[Shell, 
 
 
 _SPY_SERVER = """
-import json
-from flwr.app import ConfigRecord, Message, RecordDict
+import json, time
+from flwr.app import Message, RecordDict
 from flwr.serverapp import ServerApp
 
 app = ServerApp()
 
 @app.main()
 def main(grid, context):
+    end = time.monotonic() + 240
+    while len(list(grid.get_node_ids())) < {count} and time.monotonic() < end:
+        time.sleep(0.5)
     nodes = list(grid.get_node_ids())
-    replies = grid.send_and_receive([Message(RecordDict(), node, "query.spy") for node in nodes])
-    told = [dict(reply.content.config_records["told"]) for reply in replies]
+    replies = list(grid.send_and_receive([Message(RecordDict(), node, "query.spy") for node in nodes]))
+    told = [dict(one.content.config_records["told"]) for one in replies if one.has_content()]
     for one in told:
         del one["planted"]
     with open({out!r}, "w") as file:
-        json.dump(told, file)
+        json.dump({{"told": told, "errors": sum(one.has_error() for one in replies)}}, file)
 """
 _SPY_CLIENT = """
-import glob, os, socket
+import os
 from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 app = ClientApp()
 
-def attempt(act):
-    try:
-        return str(act())
-    except Exception as error:
-        return type(error).__name__
-
-def connect(path):
-    with socket.socket(socket.AF_UNIX) as one:
-        one.connect(str(path))
-
-def write(place):
-    with open(place + "/planted-by-the-cloud", "w"):
-        pass
-
-def umount(folder):
-    import ctypes
-    return ctypes.CDLL(None, use_errno=True).umount2(str(folder).encode(), 2)
-
 @app.query("spy")
 def spy(message, context):
-    bridge = Path(context.node_config["bridge"]) / "agent.sock"
-    home = bridge.parents[1]
-    name = Path(home / "node" / "name").read_text()
-    history = {people!r} + "/" + name + "/history.jsonl"
+    edge = Path(context.node_config["bridge"]).parent
     told = {{
-        "name": name,
-        "seen": " ".join(sorted(os.listdir(home))),
-        "owner": attempt(lambda: connect(home / "owner" / "agent.sock")),
-        "bridge": attempt(lambda: connect(bridge)),
-        "history": attempt(lambda: len(Path(history).read_text())),
-        "umount": attempt(lambda: umount(home)),
-        "after": " ".join(sorted(os.listdir(home))),
-        "written": " ".join(place for place in {places!r} if attempt(lambda: write(place)) == "None"),
-        "elsewhere": " ".join(p for p in glob.glob("/proc/[0-9]*/root" + {people!r} + "/..")),
-        "planted": Path(home / "node" / "planted").read_bytes(),
+        "seen": sorted(os.listdir(edge)),
+        "there": [path for path in {places!r} if os.path.exists(path)],
+        "planted": (edge / "node" / "planted").read_bytes(),
     }}
     return Message(RecordDict({{"told": ConfigRecord(told)}}), reply_to=message)
 """
 
 
-def test_code_from_the_cloud_sees_nothing_and_a_planted_leak_is_found(
+def test_code_from_the_cloud_runs_at_no_edge_and_a_planted_leak_is_found(
     folder: Path, federation: tuple[Shell, Recorder]
 ) -> None:
-    """The positive control: a ClientApp of the cloud's own choosing, sent to every edge."""
+    """The positive control: a fourth node that lacks the guard, with what is secret planted in its folder."""
     _, recorder = federation
     home = CloudHome(folder / CLOUD)
     secret = personal_bytes(folder)
     planted = {f"{name} full {form}" for name in PEOPLE for form in ("W fp32", "W bf16", "W int8")}
     planted |= {f"{name} item 5" for name in PEOPLE}
-    for name in PEOPLE:
-        mine = [secret[what] for what in sorted(planted) if what.startswith(f"{name} ")]
-        (folder / name / "node" / "planted").write_bytes(b"".join(mine))
-        (folder / name / "node" / "name").write_text(name)
+    bundle = enroll(home, "control", folder / "control.bundle")
+    control = joined(folder / "control", replace(bundle, address=f"127.0.0.1:{recorder.port}"))
+    (control.node / "planted").write_bytes(b"".join(secret[what] for what in sorted(planted)))
     app = folder / "spy"
     out = folder / "told.json"
-    places = [sysconfig.get_path("purelib"), sys.prefix, "/etc", "/usr/local/bin", str(folder / CLOUD)]
-    (app).mkdir()
-    (app / "server.py").write_text(_SPY_SERVER.format(out=str(out)))
-    (app / "client.py").write_text(_SPY_CLIENT.format(people=str(folder / "people"), places=places))
+    places = [str(folder / "people"), str(folder / "ada"), str(folder / CLOUD), str(control.folder)]
+    app.mkdir()
+    (app / "server.py").write_text(_SPY_SERVER.format(out=str(out), count=len(PEOPLE) + 1))
+    (app / "client.py").write_text(_SPY_CLIENT.format(places=places))
     (app / "pyproject.toml").write_text(
         '[project]\nname = "spy"\nversion = "0.1.0"\ndependencies = []\n[tool.flwr.app]\npublisher = "spy"\n'
         '[tool.flwr.app.components]\nserverapp = "server:app"\nclientapp = "client:app"\n'
     )
-    before = len(recorder.recorded)
-    subprocess.run(
-        [executable("flwr"), "run", str(app), CONNECTION, "--stream"],
-        env=home.environment(),
-        check=True,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=_SECONDS,
-    )
+    assert found_in(recorder.recorded, secret) == set()
+    node = SuperNode(control, unconfined=False)
+    with Children() as children, node.connected():
+        node.start(children, unguarded(node))
+        subprocess.run(
+            [executable("flwr"), "run", str(app), CONNECTION, "--stream"],
+            env=home.environment(),
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SECONDS,
+        )
     assert latest_run(CONNECTION, home.environment())["status"] == "finished:completed"
-    told = {one["name"]: one for one in json.loads(out.read_text())}
-    assert set(told) == set(PEOPLE)
-    for one in told.values():
-        assert one["seen"] == one["after"] == "bridge node uplink"
-        assert one["bridge"] == "None", "it reaches the agent's bridge"
-        assert one["owner"] == "FileNotFoundError"
-        assert one["history"] == "FileNotFoundError"
-        assert one["written"] == "", "no program that runs later can be changed"
-        assert one["umount"] == "-1"
-        assert one["elsewhere"] == ""
-    assert len(recorder.recorded) > before
+    said = read_json(out)
+    assert said == {"told": [{"seen": ["bridge", "node", "uplink"], "there": []}], "errors": len(PEOPLE)}
+    for name in PEOPLE:
+        log = (folder / name / "supernode.log").read_text()
+        assert "refused, nothing of the run's code was executed: 'client.py' is not" in log
     assert found_in(recorder.recorded, secret) >= planted
 
 

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from tests.edge.deployment.deployments import settings
 
 from fedperfit.edge.deployment.confinement import confined
+from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.trust.bundle import Bundle
 
 
 def sandboxed(
@@ -38,3 +43,20 @@ def _said(command: list[str]) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def joined(folder: Path, bundle: Bundle) -> Home:
+    """An edge's folder as far as its SuperNode needs it; no agent runs."""
+    home = Home(folder)
+    write_atomic(home.node / "ca.crt", bundle.authority.encode())
+    write_atomic(home.node / "node.key", bundle.node_key.encode())
+    write_json(home.node / "address.json", {"address": bundle.address})
+    settings().write(home)
+    return home
+
+
+def unguarded(node: SuperNode) -> list[str]:
+    """The command of a SuperNode whose SuperExec finds Flower's own programs, which run the cloud's code."""
+    command = node.command()
+    command[-1] = command[-1].split("; ", 1)[1]
+    return command

@@ -1,3 +1,4 @@
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.flower import CLIENT_APP, OTHER_APPS
 
 
 @pytest.fixture
@@ -30,3 +32,21 @@ def test_a_system_without_a_sandbox_is_told_at_once(home: Home, monkeypatch: pyt
     monkeypatch.setenv("PATH", str(home.folder))
     with pytest.raises(InputError, match="bwrap is missing"), SuperNode(home, False).connected():
         pass
+
+
+@pytest.mark.parametrize("program", OTHER_APPS)
+def test_programs_for_other_tasks_say_that_they_are_refused(home: Home, program: str) -> None:
+    SuperNode(home, True).command()
+    done = subprocess.run(
+        [home.node / "programs" / program, "--token", "x"], capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.decode()) == (1, f"refused: no {program} runs at an edge\n")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_superexec_finds_our_programs_or_none(home: Home, runs: bool) -> None:
+    path = SuperNode(home, True).command()[-1].split("; ", 1)[0]
+    program = home.node / "programs" / CLIENT_APP
+    program.chmod(0o700 if runs else 0o600)
+    which = subprocess.run(["sh", "-c", f"{path}; command -v {CLIENT_APP}"], capture_output=True, check=False)
+    assert which.stdout.decode().strip() == (str(program) if runs else "")

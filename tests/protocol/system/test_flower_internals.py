@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,11 +11,16 @@ import flwr
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.client_app import LoadClientAppError
 from flwr.common.serde import message_to_proto
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+from flwr.supernode.runtime import run_clientapp
 
-from fedperfit.protocol.system.flower import FLEET, SUPEREXEC, executable
+from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.flower import CLIENT_APP, FLEET, OTHER_APPS, SUPEREXEC, executable
 from fedperfit.protocol.system.flower_internals import (
     NODE_UNAVAILABLE,
     InProcessGrid,
@@ -22,6 +28,7 @@ from fedperfit.protocol.system.flower_internals import (
     identify_process,
     message_bytes,
     multi_krum,
+    run_client_app,
     set_message_id,
     set_reply_to,
     transmitted,
@@ -142,6 +149,41 @@ def test_the_fleet_interface_is_what_a_supernode_asks_for() -> None:
 
 def test_flower_starts_apps_by_a_program_of_that_name() -> None:
     assert Path(executable(SUPEREXEC)).name == SUPEREXEC
+
+
+def test_superexec_starts_apps_by_programs_of_those_names() -> None:
+    assert sorted(TASK_TYPE_TO_COMMAND.values()) == sorted([CLIENT_APP, *OTHER_APPS])
+
+
+def test_flower_runs_our_app_and_leaves_the_bundle_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, seen = ClientApp(), []
+
+    def program() -> None:
+        run_clientapp.install_from_fab(b"a bundle", skip_prompt=True)
+        load = run_clientapp.get_load_client_app_fn(default_app_ref="", app_path=None, multi_app=True)
+        seen.append(load("publisher/name", "0.1.0", "hash"))
+
+    monkeypatch.setattr(
+        importlib.import_module("flwr.supernode.cli.flwr_clientapp"), "flwr_clientapp", program
+    )
+    for name in ("install_from_fab", "get_load_client_app_fn"):
+        monkeypatch.setattr(run_clientapp, name, getattr(run_clientapp, name))
+    run_client_app(app, lambda bundle: "" if bundle == b"a bundle" else "another")
+    assert seen == [app]
+    with pytest.raises(LoadClientAppError, match=r"nothing of the run's code was executed: of the cloud"):
+        run_client_app(app, lambda bundle: "of the cloud")
+    monkeypatch.delattr(run_clientapp, "install_from_fab")
+    with pytest.raises(RunFailed, match="install_from_fab"):
+        run_client_app(app, lambda bundle: "")
+
+
+def test_flower_uses_a_bundle_in_those_two_ways_only() -> None:
+    source = inspect.getsource(run_clientapp.run_clientapp)
+    uses = [line.strip() for line in source.splitlines() if re.search(r"\bfab\b(?!_)", line)]
+    assert [line for line in uses if "fab.content" in line or "load" in line] == [
+        "install_from_fab(fab.content, skip_prompt=True)"
+    ]
+    assert "client_app: ClientApp = load_client_app_fn(" in source
 
 
 def undocumented(source: str) -> Iterator[str]:

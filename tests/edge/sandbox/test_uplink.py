@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedperfit.edge.deployment.uplink import SOCKET, Uplink
+from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.protocol.system.errors import InputError
 
 
