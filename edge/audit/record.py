@@ -14,7 +14,7 @@ from fedperfit.edge.audit.messages import SentField, SentMessage, fields_of, old
 from fedperfit.edge.audit.totals import BURST, REFUSED, SENT, Totals
 from fedperfit.protocol.system.errors import InputError
 
-_REQUEST = "request"
+_REQUEST, _CONSENT = "request", "consent"
 
 
 class Record:
@@ -30,6 +30,7 @@ class Record:
         self._folder, self._old = folder, old
         self._log = AuditLog(folder)
         self._bursts = Bursts(self._write_burst)
+        self._consent: dict[str, Any] = {}
 
     @property
     def totals(self) -> Totals:
@@ -77,6 +78,19 @@ class Record:
             Unrecorded: It cannot be recorded.
         """
         self._send(REFUSED, number, call, len(kind), [SentField("error", kind, len(kind))], reason=reason)
+
+    def consented(self, consent: dict[str, Any]) -> None:
+        """Record what the owner consents to, where it is not what was recorded last.
+
+        Args:
+            consent: Its state, as JSON values.
+
+        Raises:
+            Unrecorded: It cannot be recorded.
+        """
+        if consent != self._consent:
+            self._log.add({"event": _CONSENT, **consent})
+            self._consent = consent
 
     def turned_away(self, call: str, kind: str) -> None:
         """Count a request that came too fast; the counts are recorded once a second.

@@ -105,6 +105,9 @@ def explain(folder: Folder) -> None:
     with owner(folder) as agent:
         told = agent.Explain(owner_pb2.ExplainRequest())
     table = Table("", "", title=told.client, show_header=False)
+    answered = f"all but {', '.join(told.not_consented)}" if told.not_consented else "what it may ask"
+    table.add_row("the cloud is answered", "nothing: paused" if told.paused else answered)
+    table.add_row("scores are sent", "sums only" if told.shares_metrics else "no")
     for field, value in told.ListFields():
         if field.message_type is not None and not field.is_repeated:
             for inner, part in value.ListFields():

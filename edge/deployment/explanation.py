@@ -1,7 +1,11 @@
 """Describes the agent's state as the message that its owner gets."""
 
+from pathlib import Path
+
+from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.deployment.deployed import Deployed, State
 from fedperfit.protocol.schema import owner_pb2
+from fedperfit.protocol.system.errors import InputError
 
 
 def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
@@ -19,7 +23,6 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         base_model=deployed.settings.base_model,
         fingerprint=deployed.agent.base.card.fingerprint,
         task=history.task.name,
-        shares_metrics=history.shares_metrics,
         history_items=len(history.items) - learned,
         learned_items=learned,
         stage=state.stage,
@@ -32,6 +35,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         refused=totals.refused,
         refusal=totals.refusal,
     )
+    _add_consent(explanation, deployed.home.folder)
     if state.release is not None:
         release, shape = state.release, state.release.header.shape
         explanation.release.MergeFrom(
@@ -61,3 +65,14 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
             )
         )
     return explanation
+
+
+def _add_consent(explanation: owner_pb2.Explanation, folder: Path) -> None:
+    try:
+        consent = read_consent(folder)
+        explanation.shares_metrics = shares_metrics(folder)
+    except InputError as error:  # then the cloud is answered nothing
+        explanation.paused, explanation.problem = True, str(error)
+    else:
+        explanation.paused = consent.paused
+        explanation.not_consented.extend(consent.refused)

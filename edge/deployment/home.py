@@ -1,6 +1,7 @@
 """Layout of a person's own folder at a deployed edge, and the agent's settings in it.
 
 client.json      who they are and where their history is (fedperfit.edge.agent.history)
+consent.json     whether the cloud is answered, and which kinds of request are refused
 agent.json       the base model, the cloud's release key, how the vault's key is kept
 node/            what the SuperNode needs: enrolment, certificates, its key, the programs it starts
 bridge/          the socket for the SuperNode's ClientApp

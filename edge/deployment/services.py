@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from functools import wraps
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -16,6 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.audit.log import Unrecorded
 from fedperfit.edge.audit.rates import Rates, TooManyRequests
@@ -53,7 +55,9 @@ def _recorded(name: str) -> Callable[[_Call], _Call]:
             try:
                 service._rates.take(name)
                 number = record.received(name, request)
+                service._check_consent(name)
                 reply = call(service, request, context)
+                service._check_consent(name)  # it may have been withdrawn meanwhile
                 record.answered(number, name, reply)
                 return reply
             except Exception as error:  # its text could quote a person's history
@@ -94,7 +98,7 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
             task=history.task.name,
             history=len(history.items) + len(history.answered),
             questions=len(history.questions),
-            shares_metrics=history.shares_metrics,
+            shares_metrics=shares_metrics(self._deployed.home.folder),
         )
 
     @_recorded("contribute")
@@ -144,7 +148,13 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
         return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
 
     def _shared(self, done: Outcome) -> dict[str, Any]:
-        return {**done.metrics} if self._deployed.agent.history.shares_metrics else {}
+        return {**done.metrics} if shares_metrics(self._deployed.home.folder) else {}
+
+    def _check_consent(self, kind: str) -> None:
+        folder = self._deployed.home.folder
+        consent = read_consent(folder)
+        self._deployed.record.consented({**asdict(consent), "shares_metrics": shares_metrics(folder)})
+        consent.check(kind)
 
 
 class OwnerService(owner_pb2_grpc.OwnerServicer):

@@ -69,6 +69,8 @@ function showState(state) {
   ] : [["none yet", "it is fitted on the first release"]]);
   describe(at("history"), [
     ["in your file", `${number(state.history_items)} items`], ["learned", `${number(state.learned_items)} items, encrypted`],
+    ["the cloud is answered", state.paused ? "nothing: paused"
+      : (state.not_consented || []).length ? `all but ${state.not_consented.join(", ")}` : "what it may ask"],
     ["scores sent", state.shares_metrics ? "sums only, as you allowed" : "none"],
   ]);
 }

@@ -1,0 +1,100 @@
+"""What the owner consents to at this moment: kept in `consent.json`, read at every request of the cloud's."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.files import read_json, write_json
+
+KINDS = ("contribute", "personalize", "evaluate", "moments", "probe", "pull")
+"""Kinds of request that the owner may allow or refuse one by one."""
+
+
+class Paused(InputError):
+    """The owner has paused the agent; it answers nobody else."""
+
+
+class NotConsented(InputError):
+    """The owner does not consent to this kind of request."""
+
+
+@dataclass(frozen=True)
+class Consent:
+    """One state of the owner's consent."""
+
+    paused: bool = False
+    """Whether the cloud is answered nothing at all."""
+    refused: tuple[str, ...] = ()
+    """Kinds of request that are refused."""
+
+    def check(self, kind: str) -> None:
+        """Let a request pass.
+
+        Args:
+            kind: Kind of request.
+
+        Raises:
+            Paused: Nothing is answered.
+            NotConsented: This kind is not.
+        """
+        if self.paused:
+            raise Paused("you have paused the agent; fedperfit-edge resume answers the cloud again")
+        if kind in self.refused:
+            raise NotConsented(f"you do not consent to {kind}; fedperfit-edge consent changes that")
+
+    def allowing(self, kind: str, allowed: bool) -> "Consent":
+        """Return this consent with one kind allowed or refused.
+
+        Args:
+            kind: Kind of request.
+            allowed: Whether it is answered.
+
+        Raises:
+            InputError: There is no such kind.
+        """
+        if kind not in KINDS:
+            raise InputError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
+        refused = {*self.refused} - {kind} if allowed else {*self.refused, kind}
+        return replace(self, refused=tuple(sorted(refused)))
+
+
+def read_consent(folder: Path) -> Consent:
+    """Return the consent in force; it is to everything where the owner never changed it.
+
+    Args:
+        folder: The person's own folder.
+
+    Raises:
+        MalformedFileError: Nothing can be said to be consented to.
+    """
+    path = folder / "consent.json"
+    if not path.exists():
+        return Consent()
+    fields = read_json(path)
+    try:
+        paused, refused = fields["paused"], tuple(fields["refused"])
+        if type(paused) is not bool or not set(refused) <= set(KINDS):
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise MalformedFileError(
+            f"{path}: needs paused, true or false, and refused, a list of kinds"
+        ) from None
+    return Consent(paused, refused)
+
+
+def write_consent(folder: Path, consent: Consent) -> None:
+    """Put a consent in force, at once and until it is changed."""
+    fields = {"paused": consent.paused, "refused": list(consent.refused)}
+    write_json(folder / "consent.json", fields)
+
+
+def shares_metrics(folder: Path) -> bool:
+    """Return whether sums of losses and scores are sent with replies."""
+    about = read_json(folder / "client.json")
+    return isinstance(about, dict) and about.get("shares_metrics") is True
+
+
+def share_metrics(folder: Path, share: bool) -> None:
+    """Send sums of losses and scores with replies from now on, or no longer."""
+    path = folder / "client.json"
+    write_json(path, {**read_json(path), "shares_metrics": share})
