@@ -1,4 +1,4 @@
-"""The first program in the sandbox: sets limits, opens the way to the cloud, and runs the SuperNode.
+"""The first program in the sandbox: limits itself, opens the way to the cloud, and runs the SuperNode.
 
 The sandbox has a network of its own with nothing on it. What connects to `CLOUD_PORT` there is passed on to a
 socket of the edge's uplink outside, which leads to the enrolled address and nowhere else.
@@ -10,10 +10,12 @@ import os
 import re
 import resource
 import signal
+import sys
 from pathlib import Path
 
 from fedperfit.edge.sandbox import CLOUD_PORT
 from fedperfit.edge.sandbox.relay import Relay, Streams
+from fedperfit.edge.sandbox.system_calls import refuse_system_calls
 from fedperfit.protocol.system.processes import SAFE_PATH
 
 LIMITS = {
@@ -38,6 +40,8 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     _limit()
+    if not refuse_system_calls():
+        print("no system calls are refused: those of this processor are not known", file=sys.stderr)
     return asyncio.run(_run(arguments.command, arguments.uplink))
 
 
