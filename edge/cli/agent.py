@@ -89,7 +89,7 @@ def agent(folder: Folder) -> None:
     keep_freed_memory()
     with (
         until_signal() as stopping,
-        Deployed.open(home, settings, keeper(settings.key)) as deployed,
+        Deployed.open(home, settings, keeper(settings.key, new=not home.vault_key.exists())) as deployed,
         serving(deployed, home),
     ):
         console().print(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
@@ -107,8 +107,11 @@ def explain(folder: Folder) -> None:
     table = Table("", "", title=told.client, show_header=False)
     answered = f"all but {', '.join(told.not_consented)}" if told.not_consented else "what it may ask"
     table.add_row("the cloud is answered", "nothing: paused" if told.paused else answered)
+    table.add_row("the vault's key is kept by", told.key)
     table.add_row("scores are sent", "sums only" if told.shares_metrics else "no")
     for field, value in told.ListFields():
+        if field.name in ("paused", "not_consented", "shares_metrics", "key"):
+            continue
         if field.message_type is not None and not field.is_repeated:
             for inner, part in value.ListFields():
                 table.add_row(f"{field.name} {inner.name}", _text(part))
@@ -125,7 +128,7 @@ def learn(
     from fedperfit.protocol.schema import owner_pb2
 
     try:
-        text = sys.stdin.read() if str(items) == "-" else items.read_text("utf-8")
+        text = _given("-") if str(items) == "-" else items.read_text("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{items}: not UTF-8 text") from None
     lines = [line for line in text.splitlines() if line.strip()]
@@ -137,7 +140,7 @@ def learn(
 
 def generate(
     folder: Folder,
-    prompt: Annotated[str, typer.Argument(help="A text to continue.")],
+    prompt: Annotated[str, typer.Argument(help="A text to continue; - reads it here, unseen by others.")],
     stage: _Stage = "",
     max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens; 0 is the agent's own.")] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -146,7 +149,7 @@ def generate(
     from fedperfit.protocol.schema import owner_pb2
 
     request = owner_pb2.GenerateRequest(
-        prompt=prompt, stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
+        prompt=_given(prompt), stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
     )
     with owner(folder) as agent:
         for piece in agent.Generate(request):
@@ -156,14 +159,17 @@ def generate(
 
 def ask(
     folder: Folder,
-    question: Annotated[str, typer.Argument(help="A question of the task, in LaMP's form.")],
+    question: Annotated[
+        str,
+        typer.Argument(help="A question of the task, in LaMP's form; - reads it here, unseen by others."),
+    ],
     stage: _Stage = "",
 ) -> None:
     """The answer to a question of the task."""
     from fedperfit.protocol.schema import owner_pb2
 
     with owner(folder) as agent:
-        print(agent.Answer(owner_pb2.AnswerRequest(question=question, stage=stage)).text)
+        print(agent.Answer(owner_pb2.AnswerRequest(question=_given(question), stage=stage)).text)
 
 
 def forget(
@@ -198,20 +204,37 @@ def rotate_key(
     folder: Folder,
     to: Annotated[str, typer.Option(help="How the new key is kept: file, passphrase or keyring.")] = "",
 ) -> None:
-    """Seal the vault under a new key, kept as before or in another way; the agent must be stopped."""
+    """Seal the vault under a new key, kept as before or in another way; the agent must be stopped.
+
+    A new passphrase comes from FEDPERFIT_NEW_PASSPHRASE, or is asked for twice.
+    """
     from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
-    from fedperfit.edge.vault.keys import keeper
+    from fedperfit.edge.vault.keys import UNPROTECTED, keeper, next_keeper
     from fedperfit.edge.vault.vault import Vault
 
     home = Home(folder.absolute())
     settings = read_settings(home)
-    new = keeper(to or settings.key)
-    vault = Vault(home.folder / VAULT, keeper(settings.key))
+    present = keeper(settings.key)
+    new = next_keeper(to or settings.key, settings.key)
+    vault = Vault(home.folder / VAULT, present)
     with vault.held():
         vault.rotate(new)
         settings.replace(key=new.kind).write(home)
-    console().print(f"sealed under a new key, kept by {new.kind}")
+    console().print(f"sealed under a new key, kept by {UNPROTECTED[new.kind]}", soft_wrap=True)
+
+
+def _given(text: str) -> str:
+    """Read standard input in place of `-`, so that the text is not in the process list."""
+    if text != "-":
+        return text
+    try:
+        read = sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise InputError("standard input: not UTF-8 text") from None
+    if not read.strip():
+        raise InputError("standard input: empty")
+    return read
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.deployment.deployed import Deployed, State
+from fedperfit.edge.vault.keys import UNPROTECTED
 from fedperfit.protocol.schema import owner_pb2
 from fedperfit.protocol.system.errors import InputError
 
@@ -34,6 +35,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         ],
         refused=totals.refused,
         refusal=totals.refusal,
+        key=UNPROTECTED[deployed.settings.key],
     )
     _add_consent(explanation, deployed.home.folder)
     if state.release is not None:

@@ -63,6 +63,11 @@ class Home:
         return self.folder / "releases"
 
     @property
+    def vault_key(self) -> Path:
+        """File with the vault's key, or where it is; absent before the vault holds anything."""
+        return self.folder / "vault" / "vault.key"
+
+    @property
     def audit(self) -> Path:
         """Folder of the log of requests, and of messages that left this machine."""
         return self.folder / "audit"

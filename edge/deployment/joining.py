@@ -12,7 +12,7 @@ import grpc
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
 from fedperfit.edge.deployment.supernode import SuperNode
-from fedperfit.edge.vault.keys import passphrase_variable
+from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, MissingFileError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
@@ -105,7 +105,10 @@ def keep_running(
         InputError: the system cannot confine the SuperNode.
     """
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
-    variables = {**os.environ, **passphrase_variable(read_settings(home).key)}
+    kind = read_settings(home).key
+    secret = passphrase_variable(kind, new=not home.vault_key.exists())
+    say(f"the vault's key is kept by {UNPROTECTED[kind]}")
+    variables = {**os.environ, **secret}
     log = home.folder / "agent.log"
     node = SuperNode(home, unconfined)
     pauses = {"agent": _SHORTEST_PAUSE, "supernode": _SHORTEST_PAUSE}

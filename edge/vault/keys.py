@@ -18,6 +18,8 @@ from fedperfit.protocol.system.errors import InputError
 
 KEY_BYTES = 32
 PASSPHRASE_VARIABLE = "FEDPERFIT_PASSPHRASE"
+NEW_PASSPHRASE_VARIABLE = "FEDPERFIT_NEW_PASSPHRASE"
+"""Environment variable with the passphrase that a rotation changes to."""
 _SERVICE = "fedperfit"
 _LANES, _PASSES, _KIB = 4, 3, 65_536
 """RFC 9106's second recommended setting of Argon2id: 64 MiB."""
@@ -139,25 +141,77 @@ class KeyringKey(KeyKeeper):
             raise InputError(f"the system's keyring cannot be used ({reason})") from None
 
 
-def passphrase_variable(kind: str) -> dict[str, str]:
-    """Environment variable with the passphrase, asked for where it is not set; none for other keepers."""
+UNPROTECTED = {
+    FileKey.kind: "a file beside the vault: who can read this folder, or a copy of it, can open the vault",
+    PassphraseKey.kind: "a passphrase: the vault is as safe as the passphrase is hard to guess",
+    KeyringKey.kind: "the system's keyring: programs that run as you can ask for it while you are logged in",
+}
+"""Where each kind of keeper has the key, and whom that does not keep out."""
+
+
+def passphrase_variable(kind: str, *, new: bool = False) -> dict[str, str]:
+    """Return the environment variable with the passphrase, asked for where it is not set.
+
+    Args:
+        kind: kind of keeper; there is no variable for others than passphrase.
+        new: whether there is no vault yet; then the passphrase is asked for twice.
+
+    Raises:
+        InputError: the two entries differ.
+    """
     if kind != PassphraseKey.kind:
         return {}
-    return {PASSPHRASE_VARIABLE: os.environ.get(PASSPHRASE_VARIABLE) or getpass("passphrase of the vault: ")}
+    given = os.environ.get(PASSPHRASE_VARIABLE) or _entered("passphrase of the vault", twice=new)
+    return {PASSPHRASE_VARIABLE: given}
 
 
-def keeper(kind: str) -> KeyKeeper:
+def keeper(kind: str, *, new: bool = False) -> KeyKeeper:
     """Make the keeper of a kind: file, passphrase or keyring.
 
     A passphrase comes from the environment or is asked for.
 
+    Args:
+        kind: kind of keeper.
+        new: whether there is no vault yet; then a passphrase is asked for twice.
+
     Raises:
-        InputError: there is no such kind, or the passphrase is empty.
+        InputError: there is no such kind, or the passphrase is empty or was not entered twice alike.
     """
+    passphrase = passphrase_variable(kind, new=new)
+    return _keeper(kind, passphrase.get(PASSPHRASE_VARIABLE, ""))
+
+
+def next_keeper(kind: str, before: str) -> KeyKeeper:
+    """Make the keeper that a rotation changes to; a new passphrase is asked for twice.
+
+    Args:
+        kind: kind of the keeper.
+        before: kind of the keeper in use; only where that has no passphrase may the new one come from the
+            variable of the present one.
+
+    Raises:
+        InputError: as `keeper`.
+    """
+    passphrase = ""
+    if kind == PassphraseKey.kind:
+        present = "" if before == PassphraseKey.kind else os.environ.get(PASSPHRASE_VARIABLE, "")
+        given = os.environ.get(NEW_PASSPHRASE_VARIABLE) or present
+        passphrase = given or _entered("new passphrase of the vault", twice=True)
+    return _keeper(kind, passphrase)
+
+
+def _entered(what: str, *, twice: bool) -> str:
+    given = getpass(f"{what}: ")
+    if twice and getpass(f"{what}, once more: ") != given:
+        raise InputError("the two passphrases differ")
+    return given
+
+
+def _keeper(kind: str, passphrase: str) -> KeyKeeper:
     if kind == FileKey.kind:
         return FileKey()
     if kind == KeyringKey.kind:
         return KeyringKey()
     if kind == PassphraseKey.kind:
-        return PassphraseKey(passphrase_variable(kind)[PASSPHRASE_VARIABLE])
+        return PassphraseKey(passphrase)
     raise InputError(f"key={kind!r}: expected file, passphrase or keyring")

@@ -71,6 +71,7 @@ function showState(state) {
     ["in your file", `${number(state.history_items)} items`], ["learned", `${number(state.learned_items)} items, encrypted`],
     ["the cloud is answered", state.paused ? "nothing: paused"
       : (state.not_consented || []).length ? `all but ${state.not_consented.join(", ")}` : "what it may ask"],
+    ["vault's key", state.key],
     ["scores sent", state.shares_metrics ? "sums only, as you allowed" : "none"],
   ]);
 }

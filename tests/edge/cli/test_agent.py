@@ -1,5 +1,6 @@
 """The owner's commands against a running agent, and without one."""
 
+import io
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from tests.edge.edge_clients import write_client
 from fedperfit.edge.cli import main as cli
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.deployment.joining import settle
+from fedperfit.edge.vault.keys import PassphraseKey, keeper
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.schema import bridge_pb2
@@ -37,7 +39,7 @@ def home(tmp_path):
     return home
 
 
-def test_the_life_of_an_edge(run, home, header, tmp_path):
+def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
     question = json.loads((home.folder / "questions.jsonl").read_text().splitlines()[0])
     with deployed(home.folder) as edge, served(edge):
         assert run("ask", home.folder, question["input"])[1].startswith("error: there is no release yet")
@@ -45,6 +47,7 @@ def test_the_life_of_an_edge(run, home, header, tmp_path):
         code, said = run("explain", home.folder)
         assert code == 0
         assert "personal origin" in said
+        assert "a file beside the vault" in said
         items = tmp_path / "items.jsonl"
         items.write_text('{"description": "a film about the sea", "tag": "classic"}\n\n')
         code, said = run("learn", home.folder, items)
@@ -52,6 +55,11 @@ def test_the_life_of_an_edge(run, home, header, tmp_path):
         code, said = run("ask", home.folder, question["input"], "--stage", "personal")
         assert said.strip() in edge.agent.history.task.labels
         assert run("generate", home.folder, "a film", "--max-new-tokens", 4)[0] == 0
+        for command, prompt in (("generate", "a film"), ("ask", question["input"])):
+            aloud = run(command, home.folder, prompt)
+            monkeypatch.setattr("sys.stdin", io.StringIO(f"{prompt}\n"))
+            assert run(command, home.folder, "-") == aloud
+            assert run(command, home.folder, "-") == (2, "error: standard input: empty\n")
         assert run("sent", home.folder)[1].strip().endswith("0 messages, 0 bytes in all")
         number = edge.record.received("status", bridge_pb2.StatusRequest())
         edge.record.refused(number, "status", "InputError", "a \x1b[31mred reason")
@@ -86,13 +94,59 @@ def test_keys_are_rotated_and_forgotten_without_an_agent(run, home, header, monk
         edge.personalize(releases(header, 1)[0].to_bytes(), PERSONAL, TRAINING, lambda: True)
     monkeypatch.setenv("FEDPERFIT_PASSPHRASE", "open sesame")
     before = (home.folder / "vault" / "vault.key").read_bytes()
-    assert "kept by passphrase" in run("rotate-key", home.folder, "--to", "passphrase")[1]
+    assert "kept by a passphrase" in run("rotate-key", home.folder, "--to", "passphrase")[1]
     assert (home.folder / "vault" / "vault.key").read_bytes() != before
     assert read_settings(home).key == "passphrase"
     with pytest.raises(InputError, match="kept by 'passphrase'"):
         Vault(home.folder / "vault").open("full")
     monkeypatch.delenv("FEDPERFIT_PASSPHRASE")
     assert "forgot 2 personal shifts" in run("forget", home.folder, "--yes")[1]
+
+
+def entering(monkeypatch, *entries):
+    """The prompts for passphrases that are shown while these are typed, one after the other."""
+    prompts, left = [], list(entries)
+
+    def getpass(prompt: str) -> str:
+        prompts.append(prompt)
+        return left.pop(0)
+
+    monkeypatch.setattr("fedperfit.edge.vault.keys.getpass", getpass)
+    return prompts
+
+
+def test_a_passphrase_is_confirmed_and_a_rotation_asks_for_old_and_new(run, home, monkeypatch):
+    monkeypatch.delenv("FEDPERFIT_PASSPHRASE", raising=False)
+    Vault(home.folder / "vault").learn([{"a": "1"}])
+    entering(monkeypatch, "one", "other")
+    code, said = run("rotate-key", home.folder, "--to", "passphrase")
+    assert (code, said) == (2, "error: the two passphrases differ\n")
+    assert Vault(home.folder / "vault").learned() == [{"a": "1"}]
+    entering(monkeypatch, "one", "one")
+    code, said = run("rotate-key", home.folder, "--to", "passphrase")
+    assert (code, "kept by a passphrase: the vault is as safe as" in said) == (0, True)
+    prompts = entering(monkeypatch, "one", "two", "two")
+    assert run("rotate-key", home.folder)[0] == 0
+    assert prompts == [
+        "passphrase of the vault: ",
+        "new passphrase of the vault: ",
+        "new passphrase of the vault, once more: ",
+    ]
+    assert Vault(home.folder / "vault", PassphraseKey("two")).learned() == [{"a": "1"}]
+    monkeypatch.setenv("FEDPERFIT_PASSPHRASE", "two")
+    monkeypatch.setenv("FEDPERFIT_NEW_PASSPHRASE", "three")
+    assert run("rotate-key", home.folder)[0] == 0
+    assert Vault(home.folder / "vault", PassphraseKey("three")).learned() == [{"a": "1"}]
+
+
+def test_a_first_passphrase_is_asked_for_twice_a_known_one_once(monkeypatch):
+    monkeypatch.delenv("FEDPERFIT_PASSPHRASE", raising=False)
+    prompts = entering(monkeypatch, "one", "one")
+    keeper("passphrase", new=True)
+    assert len(prompts) == 2
+    prompts = entering(monkeypatch, "one")
+    keeper("passphrase")
+    assert len(prompts) == 1
 
 
 def bundle(**changed):
