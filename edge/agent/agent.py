@@ -73,8 +73,11 @@ class Agent:
         self.history = self.read()
 
     def read(self) -> History:
-        """Read the history as it is now: the owner's own items, then those learned."""
+        """Read the history as it is now: the owner's own items, in files or imported, then those learned."""
         self.history = read_history(self._folder)
+        if self.history.sealed:
+            for part, entries in self.vault.imported().items():
+                getattr(self.history, part).extend(entries)
         self.history.items.extend(self.vault.learned())
         return self.history
 

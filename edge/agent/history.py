@@ -1,10 +1,11 @@
 """A client's own folder: who they are, what they wrote, and their answered questions.
 
-client.json       {"name", "task", "shares_metrics"}; "history" and "questions" where those are elsewhere
+client.json       {"name", "task", "shares_metrics"}; "history" and "questions" where those are elsewhere;
+                  "sealed": true where items and questions are in the vault, false where they will be
 history.jsonl     one item per line, with the fields of its LaMP task, oldest first
 answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
 questions.jsonl   the same, held out for measuring and never trained on; may be absent
-vault/            sealed: personal shifts, learned items
+vault/            sealed: personal shifts, learned items, imported history
 """
 
 from dataclasses import dataclass, field
@@ -14,6 +15,11 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
+
+SEALED = "sealed"
+"""Field of client.json."""
+FILES = {"history": "history.jsonl", "answered": "answered.jsonl", "questions": "questions.jsonl"}
+"""Fields of client.json that may name a file elsewhere, and the files' names in the folder."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class History:
     """Questions held out for measuring, `{"id", "input", "gold"}` each: never trained on."""
     shares_metrics: bool = False
     """Whether metric sums may leave in replies to the cloud."""
+    sealed: bool = False
+    """Whether items and questions are in the vault, which `Agent` adds."""
 
     def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
         """Training pairs, oldest first: past questions, then items.
@@ -55,6 +63,8 @@ def read_history(folder: Path) -> History:
         name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
     except (KeyError, TypeError):
         raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
+    if about.get(SEALED) is True:
+        return History(str(name), task, [], shares_metrics=shares is True, sealed=True)
     return History(
         name=str(name),
         task=task,
@@ -63,6 +73,19 @@ def read_history(folder: Path) -> History:
         answered=_questions(folder / "answered.jsonl"),
         questions=_questions(folder / about.get("questions", "questions.jsonl")),
     )
+
+
+def files_to_seal(folder: Path) -> list[Path]:
+    """List the files of a history that the vault is to import; none where it did, or is not to.
+
+    Args:
+        folder: the person's own folder.
+    """
+    about = read_json(folder / "client.json")
+    if about.get(SEALED) is not False:
+        return []
+    files = [folder / about.get(part, name) for part, name in FILES.items()]
+    return [file for file in files if file.exists()]
 
 
 def write_history(folder: Path, history: History) -> None:

@@ -41,6 +41,10 @@ def join(
             "default the base model does."
         ),
     ] = "",
+    plain_history: Annotated[
+        bool,
+        typer.Option("--plain-history", help="Leave your history in its file; else the vault imports it."),
+    ] = False,
     unconfined: Annotated[bool, typer.Option(help="Run what talks to the cloud without a sandbox.")] = False,
 ) -> None:
     """Join a cloud and take part until Ctrl-C; the same command goes on later.
@@ -66,6 +70,7 @@ def join(
         key=key,
         device=device,
         encoder=encoder,
+        plain_history=plain_history,
     )
     with until_signal() as stopping:
         keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
@@ -107,10 +112,12 @@ def explain(folder: Folder) -> None:
     table = Table("", "", title=told.client, show_header=False)
     answered = f"all but {', '.join(told.not_consented)}" if told.not_consented else "what it may ask"
     table.add_row("the cloud is answered", "nothing: paused" if told.paused else answered)
+    where = "in the vault, sealed" if told.sealed_history else "in your own file, in clear"
+    table.add_row("your history is", where)
     table.add_row("the vault's key is kept by", told.key)
     table.add_row("scores are sent", "sums only" if told.shares_metrics else "no")
     for field, value in told.ListFields():
-        if field.name in ("paused", "not_consented", "shares_metrics", "key"):
+        if field.name in ("paused", "not_consented", "shares_metrics", "key", "sealed_history"):
             continue
         if field.message_type is not None and not field.is_repeated:
             for inner, part in value.ListFields():
@@ -176,9 +183,9 @@ def forget(
     folder: Folder,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Delete the personal shift, the learned items and the key that protected them.
+    """Delete the personal shift, the learned items, an imported history and the key that protected them.
 
-    Your own history file is yours and stays. Works with and without a running agent.
+    A history file outside the vault is yours and stays. Works with and without a running agent.
     """
     from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
@@ -193,11 +200,14 @@ def forget(
     if running(folder):
         with owner(folder) as agent:
             done = agent.Forget(owner_pb2.ForgetRequest())
-        shifts, learned = done.shifts, done.learned
+        shifts, learned, imported = done.shifts, done.learned, done.imported
     else:
         keeper = KeyringKey() if settings.key == KeyringKey.kind else FileKey()
-        shifts, learned = Vault(home.folder / VAULT, keeper).forget()
-    console().print(f"forgot {shifts} personal shifts and {learned} learned items; their key is destroyed")
+        shifts, learned, imported = Vault(home.folder / VAULT, keeper).forget()
+    history = f", the {imported} items of your imported history" if imported else ""
+    console().print(
+        f"forgot {shifts} personal shifts and {learned} learned items{history}; their key is destroyed"
+    )
 
 
 def rotate_key(

@@ -47,7 +47,8 @@ def show(folder: Folder) -> None:
     history = read_history(folder)
     kept = Vault(folder / VAULT).slots()
     console = Console()
-    console.print(f"{history.name}: {history.task.name}, {len(history.items)} items", highlight=False)
+    items = "items sealed in the vault" if history.sealed else f"{len(history.items)} items"
+    console.print(f"{history.name}: {history.task.name}, {items}", highlight=False)
     console.print(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
     console.print(f"personal shifts: {', '.join(kept) or 'none'}")
 

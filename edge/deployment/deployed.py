@@ -17,6 +17,7 @@ from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
+from fedperfit.edge.agent.sealed_history import seal_history
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
@@ -29,7 +30,7 @@ from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import StoredShift
+from fedperfit.edge.vault.vault import Forgotten, StoredShift
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
     EvaluationSettings,
@@ -117,6 +118,8 @@ class Deployed:
         items, salt = ItemCache(base, budget), secrets.token_hex(_SALT_BYTES)
         agent = Agent(home.folder, base, items, keeper, settings.encoder, salt)
         with agent.vault.held():
+            if seal_history(home.folder, agent.vault):
+                agent.read()
             edge = cls(home, settings, agent, clock)
             with closing(edge.record):
                 yield edge
@@ -225,13 +228,10 @@ class Deployed:
             )
             return self.agent.answer(self._open(self._current()), question, settings), stage
 
-    def forget(self) -> tuple[int, int]:
+    def forget(self) -> Forgotten:
         """Destroy the vault's key and everything it sealed.
 
         Waits for no training: one under way ends without storing anything.
-
-        Returns:
-            Number of shifts and number of learned items that were deleted.
         """
         with self._model.turn(self._wanted(lambda: True)):
             self._forgotten += 1

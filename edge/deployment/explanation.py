@@ -35,6 +35,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         ],
         refused=totals.refused,
         refusal=totals.refusal,
+        sealed_history=history.sealed,
         key=UNPROTECTED[deployed.settings.key],
     )
     _add_consent(explanation, deployed.home.folder)

@@ -7,7 +7,7 @@ node/            what the SuperNode needs: enrolment, certificates, its key, the
 bridge/          the socket for the SuperNode's ClientApp
 uplink/          the socket that leads the SuperNode to the cloud
 owner/           the socket and the token for the owner
-vault/           sealed: personal shifts, learned items
+vault/           sealed: personal shifts, learned items, imported history
 releases/        verified releases
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """

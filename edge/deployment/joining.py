@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 
+from fedperfit.edge.agent.history import SEALED, files_to_seal
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
 from fedperfit.edge.deployment.supernode import SuperNode
@@ -38,19 +39,21 @@ def settle(
     key: str,
     device: str,
     encoder: str = "",
+    plain_history: bool = False,
 ) -> AgentSettings:
     """Make a person's folder from an enrolment; a folder made from it before stays as it is.
 
     Args:
         bundle: the enrolment that the cloud gave out.
         home: the folder.
-        history: the owner's own file, which stays where it is; None for history.jsonl in the folder.
+        history: the owner's own file, which is only read; None for history.jsonl in the folder.
         questions: file of held-out questions, if there is one.
         base_model: folder or hub name of the bundle's base model on this machine; empty for its own name.
         shares_metrics: whether sums of losses and scores may go to the cloud.
         key: how the vault's key is kept: file, passphrase or keyring.
         device: auto, cpu or cuda.
         encoder: sentence encoder that selects items for the group's directions; empty for the base model.
+        plain_history: whether the history stays in its files; by default the agent imports it into the vault.
 
     Returns:
         The settings of the agent in this folder.
@@ -69,6 +72,8 @@ def settle(
     if read_card(name).fingerprint != bundle.fingerprint:
         raise InputError(f"{name} is not the base model this cloud trains for")
     client: dict[str, object] = {"name": bundle.name, "task": bundle.task, "shares_metrics": shares_metrics}
+    if not plain_history:
+        client[SEALED] = False
     for field, path in (("history", history), ("questions", questions)):
         if path is not None:
             if not path.is_file():
@@ -107,6 +112,8 @@ def keep_running(
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
     kind = read_settings(home).key
     secret = passphrase_variable(kind, new=not home.vault_key.exists())
+    for file in files_to_seal(home.folder):
+        say(f"{file} is imported into the vault, sealed; the file stays, in clear, and is yours to delete")
     say(f"the vault's key is kept by {UNPROTECTED[kind]}")
     variables = {**os.environ, **secret}
     log = home.folder / "agent.log"

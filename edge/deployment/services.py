@@ -221,9 +221,8 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
 
     @tells_errors
     def Forget(self, request: owner_pb2.ForgetRequest, context: CallContext) -> owner_pb2.ForgetReply:
-        """Delete the personal shifts, the learned items and the key that protected them."""
-        shifts, learned = self._deployed.forget()
-        return owner_pb2.ForgetReply(shifts=shifts, learned=learned)
+        """Delete all personal shifts, learned items, an imported history and the key that protected them."""
+        return owner_pb2.ForgetReply(**self._deployed.forget()._asdict())
 
 
 def _fields(message: Message) -> dict[str, Any]:

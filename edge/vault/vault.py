@@ -3,17 +3,18 @@
     vault.key           the key, or what is needed to get it (fedperfit.edge.vault.vault_key)
     shifts/SLOT.sealed  a personal shift
     learned.sealed      items the agent was given by `learn`
+    history.sealed      items and questions imported when the folder was made
 
 A file is replaced whole or not at all; one process at a time writes.
 """
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 from filelock import FileLock, Timeout
@@ -77,6 +78,17 @@ class StoredShift:
     fit_record: FitRecord
     writes: int
     """Number of times the slot was written."""
+
+
+class Forgotten(NamedTuple):
+    """What `forget` deleted."""
+
+    shifts: int
+    """Number of personal shifts."""
+    learned: int
+    """Number of learned items."""
+    imported: int
+    """Number of items of an imported history."""
 
 
 class Vault:
@@ -189,6 +201,24 @@ class Vault:
         """Names of the slots that hold a shift."""
         return sorted(path.stem for path in self._shifts.glob("*.sealed"))
 
+    def imported(self) -> dict[str, list[dict[str, Any]]]:
+        """History stored by `import_history`, by part; raises InputError when it cannot be unsealed."""
+        if not self._history.is_file():
+            return {}
+        _, content = self._read(self._history, "history")
+        parts: dict[str, list[dict[str, Any]]] = json.loads(content)
+        return parts
+
+    def import_history(self, parts: dict[str, list[dict[str, Any]]]) -> None:
+        """Store a history, in place of one imported before.
+
+        Args:
+            parts: items, answered and questions, each a list of fields by name.
+        """
+        with self.held():
+            content = json.dumps(parts, ensure_ascii=False).encode()
+            self._write(self._history, "history", {"items": len(parts["items"])}, content)
+
     def learned(self) -> list[dict[str, Any]]:
         """Items stored by `learn`, oldest first; raises InputError when they cannot be unsealed."""
         path = self._learned
@@ -214,24 +244,20 @@ class Vault:
             self._finish_rotation()
             old_keeper.destroy(old.name)
 
-    def forget(self) -> tuple[int, int]:
-        """Destroy the key, then delete everything it sealed.
-
-        Returns:
-            Number of shifts and number of learned items that were deleted.
-        """
+    def forget(self) -> "Forgotten":
+        """Destroy the key, then delete everything it sealed."""
         with self.held():
-            shifts = self.slots()
-            try:
+            shifts, learned, imported = self.slots(), 0, 0
+            with suppress(InputError):  # without the key they cannot be counted
                 learned = len(self.learned())
-            except InputError:
-                learned = 0
+                imported = len(self.imported().get("items", []))
             if self._key_path.exists():
                 destroy_key(self._key_path, self._keeper)
             for slot in shifts:
                 self._path(slot).unlink(missing_ok=True)
-            self._learned.unlink(missing_ok=True)
-            return len(shifts), learned
+            for path in (self._learned, self._history):
+                path.unlink(missing_ok=True)
+            return Forgotten(len(shifts), learned, imported)
 
     def _finish_rotation(self) -> None:
         if not (self._key_path.is_file() and rotating(self._key_path)):
@@ -281,7 +307,9 @@ class Vault:
             raise InputError(f"{path}: {error.strerror}") from None
 
     def _sealed(self) -> list[Path]:
-        return [path for path in (*self._shifts.glob("*.sealed"), self._learned) if path.is_file()]
+        return [
+            path for path in (*self._shifts.glob("*.sealed"), self._learned, self._history) if path.is_file()
+        ]
 
     @property
     def _shifts(self) -> Path:
@@ -290,6 +318,10 @@ class Vault:
     @property
     def _learned(self) -> Path:
         return self.folder / "learned.sealed"
+
+    @property
+    def _history(self) -> Path:
+        return self.folder / "history.sealed"
 
     @property
     def _key_path(self) -> Path:

@@ -68,7 +68,8 @@ function showState(state) {
     ...(personal.judged || []).map(({ stage, loss }) => [`loss, ${stage}`, Number(loss).toFixed(3)]),
   ] : [["none yet", "it is fitted on the first release"]]);
   describe(at("history"), [
-    ["in your file", `${number(state.history_items)} items`], ["learned", `${number(state.learned_items)} items, encrypted`],
+    [state.sealed_history ? "imported" : "in your file",
+      `${number(state.history_items)} items${state.sealed_history ? ", encrypted" : ""}`], ["learned", `${number(state.learned_items)} items, encrypted`],
     ["the cloud is answered", state.paused ? "nothing: paused"
       : (state.not_consented || []).length ? `all but ${state.not_consented.join(", ")}` : "what it may ask"],
     ["vault's key", state.key],

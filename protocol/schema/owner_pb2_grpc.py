@@ -107,7 +107,7 @@ class OwnerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Forget(self, request, context):
-        """Delete personal shifts, learned items and the key that protected them.
+        """Delete personal shifts, learned items, an imported history and the key that protected them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,6 +7,7 @@ import pytest
 from tests.edge.deployment.deployments import CLOUD, PERSONAL, TRAINING, deployed, releases, served, settings
 from tests.edge.edge_clients import write_client
 
+from fedperfit.edge.agent.history import files_to_seal
 from fedperfit.edge.cli import main as cli
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.deployment.joining import settle
@@ -178,11 +179,25 @@ def test_settling_makes_a_folder_once(tmp_path):
     assert not home.folder.exists()
     made = settle(bundle(), home, history=history, **JOINING)
     assert made == settle(bundle(), home, history=None, **JOINING)
+    assert files_to_seal(home.folder) == [history]
     with deployed(home.folder) as edge:
         assert len(edge.agent.history.items) == 1
+        assert edge.agent.history.sealed
         assert not edge.agent.history.shares_metrics
     with pytest.raises(InputError, match="another enrolment"):
         settle(bundle(node_key="other"), home, history=history, **JOINING)
+
+
+def test_a_plain_history_stays_where_it_is(tmp_path):
+    home, history = Home(tmp_path / "ada"), tmp_path / "mine.jsonl"
+    history.write_text('{"description": "a film", "tag": "classic"}\n')
+    settle(bundle(), home, history=history, plain_history=True, **JOINING)
+    assert files_to_seal(home.folder) == []
+    for text in ("a film", "another"):
+        history.write_text(f'{{"description": "{text}", "tag": "classic"}}\n')
+        with deployed(home.folder) as edge:
+            assert [item["description"] for item in edge.agent.history.items] == [text]
+            assert not edge.agent.history.sealed
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_a_key_that_others_can_read_is_refused(vault):
 
 def test_forget_leaves_nothing(vault):
     vault.learn([{"a": "1"}])
-    assert vault.forget() == (1, 1)
+    assert vault.forget() == (1, 1, 0)
     assert files(vault) == {}
     assert vault.learned() == []
     with pytest.raises(InputError, match="personalize first"):

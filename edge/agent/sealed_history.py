@@ -1,0 +1,32 @@
+"""Moves a person's history into their vault, so that nothing of it need lie in clear."""
+
+from pathlib import Path
+
+from fedperfit.edge.agent.history import FILES, SEALED, files_to_seal, read_history
+from fedperfit.edge.vault.vault import Vault
+from fedperfit.protocol.system.files import read_json, write_json
+
+
+def seal_history(folder: Path, vault: Vault) -> list[Path]:
+    """Import the history of a new folder, once; the next call makes good for a kill in between.
+
+    Args:
+        folder: the person's own folder, as `settle` made it.
+        vault: its vault.
+
+    Returns:
+        Files that were read and stay where they are; none where there was nothing to do.
+
+    Raises:
+        InputError: a file is missing or malformed, or another process uses the vault.
+    """
+    about = read_json(folder / "client.json")
+    if about.get(SEALED) is not False:
+        return []
+    files, history = files_to_seal(folder), read_history(folder)
+    vault.import_history(
+        {"items": history.items, "answered": history.answered, "questions": history.questions}
+    )
+    others = {field: value for field, value in about.items() if field not in FILES}
+    write_json(folder / "client.json", {**others, SEALED: True})
+    return files
