@@ -35,6 +35,8 @@ _NAMESPACES = (
     *("--unshare-cgroup-try", "--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "edge"),
 )
 _POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv")
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Numpy, which Flower imports, otherwise takes threads and memory by the number of cores, past the limits."""
 _SCRATCH_BYTES = 32 << 20
 """Size of either folder that can be written; they are in memory."""
 
@@ -87,7 +89,7 @@ def _environment() -> dict[str, str]:
     source = Path(fedperfit.__file__).parent.parent
     if not source.is_relative_to(sys.prefix):
         variables["PYTHONPATH"] = str(source)
-    return {**variables, **QUIET, **SAFE_PATH}
+    return {**variables, **_ONE_THREAD, **QUIET, **SAFE_PATH}
 
 
 def _python() -> Iterator[Path]:

@@ -46,6 +46,7 @@ def test_guard_on_none_of_it_is(secret: str) -> None:
     assert set(told["environment"]) <= {
         *("PATH", "HOME", "LANG", "PWD", "PYTHONPATH", "PYTHONSAFEPATH", "FLWR_HOME"),
         *("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK", "RAY_USAGE_STATS_ENABLED", "RAY_DEDUP_LOGS"),
+        *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"),
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION",
     }
     assert secret not in json.dumps(told)

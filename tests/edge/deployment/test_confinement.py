@@ -193,6 +193,18 @@ except OSError:
     assert int(inside(code, shown=shown)) < 256
 
 
+def test_numpy_takes_one_thread_however_many_cores_there_are(shown):
+    code = """
+import os
+import numpy as np
+np.ones((500, 500)) @ np.ones((500, 500))
+print(len(os.listdir("/proc/self/task")))
+"""
+    assert inside(code, shown=shown) == "1"
+    many = "import os; os.environ.update(OPENBLAS_NUM_THREADS='4', OMP_NUM_THREADS='4')" + code
+    assert int(outside(many)) > 1 or os.cpu_count() == 1
+
+
 def test_it_ends_with_the_code_of_its_command(shown):
     for code, expected in (("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", 137)):
         assert subprocess.run(sandboxed(code, shown=shown), check=False).returncode == expected
