@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -25,8 +26,14 @@ def init(
     base_model: Annotated[str | None, setting_option(CloudSettings, "base_model")] = None,
     clients: Annotated[int | None, setting_option(CloudSettings, "clients")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP.format(example="rounds=3"))] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Make it even in a git work tree or in fedperfit's own folder.")
+    ] = False,
 ) -> None:
-    """Make a cloud: certificate authority, server certificate, signing key, settings."""
+    """Make a cloud: certificate authority, server certificate, signing key, settings.
+
+    The folder holds private keys, so it should not lie in a git work tree, nor in fedperfit's own folder.
+    """
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.home import init as make
 
@@ -35,10 +42,12 @@ def init(
         **{"task": task or None, "base_model": base_model or None},
     }
     given = parse_options(CloudSettings, options) | parse_assignments(CloudSettings, set_)
-    settings = make(CloudHome(folder), preset, given)
+    settings = make(CloudHome(folder), preset, given, anywhere=force)
     out = console()
-    out.print(f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds")
-    out.print(f"settings are in {folder / 'cloud.toml'}; next: fedperfit-cloud up {folder}")
+    said = f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds"
+    out.print(said, markup=False)
+    next_one = f"next: fedperfit-cloud up {quote(str(folder))}"
+    out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)
 
 
 def up(folder: Folder) -> None:
@@ -53,9 +62,10 @@ def up(folder: Folder) -> None:
 
     def announce(ready: Ready) -> None:
         out = console()
-        out.print(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C")
-        out.print(f"enroll a person: fedperfit-cloud enroll {folder} NAME")
-        out.print(f"start a run:     fedperfit-cloud run {folder}")
+        named = quote(str(folder))
+        out.print(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C", markup=False)
+        out.print(f"enroll a person: fedperfit-cloud enroll {named} NAME", markup=False)
+        out.print(f"start a run:     fedperfit-cloud run {named}", markup=False)
 
     with until_signal() as stopping:
         run_until(CloudHome(folder), announce, stopping)
@@ -107,7 +117,7 @@ def run(
             out.print(line)
 
     done = follow(CloudHome(folder), name or time.strftime("%Y%m%d-%H%M%S"), resume=resume, on_event=show)
-    out.print(f"done; results in {done / 'results'}")
+    out.print(f"done; results in {done / 'results'}", markup=False)
 
 
 def _line(event: dict[str, Any]) -> str:

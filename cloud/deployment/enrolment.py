@@ -50,7 +50,7 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
     private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     bundle = Bundle(
         name=name,
-        address=f"{settings.host}:{settings.port}",
+        address=settings.address,
         authority=(home.tls / "ca.crt").read_text(),
         node_key=private.decode(),
         release_key=CloudReleases(home.folder).key().public,

@@ -11,16 +11,16 @@ logs/            output of SuperLink and proxy
 runs/            one folder per run
 """
 
-import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedperfit.cloud.deployment.place import check_place
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import toml_value, write_atomic
 from fedperfit.protocol.system.flower import environment
 from fedperfit.protocol.trust.certificates import issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
@@ -67,20 +67,23 @@ class CloudHome:
         return environment(self.flower)
 
 
-def init(home: CloudHome, preset: str, values: dict[str, object]) -> CloudSettings:
+def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: bool = False) -> CloudSettings:
     """Make a cloud's folder: settings, certificates, signing key.
 
     Args:
         home: Folder to make.
         preset: Name or file of the preset that the settings start from.
         values: Settings that replace the preset's, by key.
+        anywhere: Whether the folder may lie in a git work tree or in fedperfit's own folders.
 
     Raises:
-        InputError: If the folder holds a cloud already, or a setting is wrong.
+        InputError: If the folder holds a cloud already or is in a bad place, or a setting is wrong.
     """
     path = home.folder / "cloud.toml"
     if path.exists():
         raise InputError(f"{home.folder}: already holds a cloud")
+    if not anywhere:
+        check_place(home.folder)
     settings = CloudSettings.from_flat(CloudSettings.own(read_preset(preset)) | values)
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = new_authority("fedperfit")
@@ -94,7 +97,6 @@ def init(home: CloudHome, preset: str, values: dict[str, object]) -> CloudSettin
     ):
         write_atomic(home.tls / name, content)
     SigningKey().write(home.folder / "signing.pem")
-    write_atomic(home.flower / "config.toml", _flower_config(home, settings).encode())
     write_atomic(path, _toml(settings).encode())
     return settings
 
@@ -114,24 +116,10 @@ def read_cloud(home: CloudHome) -> CloudSettings:
         raise InputError(f"{path}: {error}") from None
 
 
-def _flower_config(home: CloudHome, settings: CloudSettings) -> str:
-    return "\n".join(
-        [
-            "[superlink]",
-            f'default = "{CONNECTION}"',
-            "",
-            f"[superlink.{CONNECTION}]",
-            f'address = "127.0.0.1:{settings.superlink_port}"',
-            f"root-certificates = {json.dumps(str((home.tls / 'ca.crt').absolute()))}",
-            "",
-        ]
-    )
-
-
 def _toml(settings: CloudSettings) -> str:
     """Write out every setting, those with a default after those without."""
     values = settings.to_flat()
     ordered = sorted(described(CloudSettings), key=lambda setting: not setting.required)
     lines = ["# fedperfit-cloud up FOLDER", "# Read anew by every `up`, `enroll` and `run`."]
-    lines += [f"{setting.key} = {json.dumps(values[setting.key])}" for setting in ordered]
+    lines += [f"{setting.key} = {toml_value(values[setting.key])}" for setting in ordered]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,7 @@
 """The settings of a deployed cloud: those of the job, and where and how it is reached."""
 
+import ipaddress
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -9,6 +11,7 @@ from fedperfit.cloud.rounds.settings import Deadline
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 
+_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 Port = Annotated[int, Field(ge=1, le=65535), Unit("port")]
 
 
@@ -31,8 +34,37 @@ class CloudSettings(JobSettings):
     max_body_mib: Annotated[int, Field(ge=1), Unit("MiB")] = 16
     """Largest request let through to the SuperLink."""
 
+    @property
+    def address(self) -> str:
+        """Address by which edges reach the cloud, host:port."""
+        return host_and_port(self.host, self.port)
+
+    @model_validator(mode="after")
+    def _check_host(self) -> Self:
+        if _ip(self.host) is None and not _NAME.fullmatch(self.host):
+            raise InputError(f"host={self.host!r}: expected a name, or an address without port and brackets")
+        return self
+
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
         if self.port == self.superlink_port:
             raise InputError(f"port={self.port}: the proxy and the SuperLink need ports of their own")
         return self
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return host:port, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is an address of the loopback; a name is not."""
+    address = _ip(host)
+    return address is not None and address.is_loopback
+
+
+def _ip(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

@@ -1,19 +1,20 @@
 """Running the SuperLink and the reverse proxy in front of it until told to stop."""
 
 import os
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from shlex import quote
 
 import httpx
 import psutil
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.deployment.connection import trusting, write_connection
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
-from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, marked, wait_until
@@ -67,7 +68,7 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
         home: The cloud.
         settings: Its settings.
     """
-    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+    context = trusting(home)
     url = f"https://127.0.0.1:{settings.superlink_port}/health"
     try:
         return httpx.get(url, verify=context, timeout=1).is_success
@@ -93,7 +94,7 @@ def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
     wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
     if not superlink_ready(home, settings):
         raise InputError(
-            f"{home.folder}: this cloud is not up; start it with fedperfit-cloud up {home.folder}"
+            f"{home.folder}: this cloud is not up; start it with fedperfit-cloud up {quote(str(home.folder))}"
         )
 
 
@@ -123,8 +124,9 @@ def _run(
         *(executable("flower-superlink"), "--enable-supernode-auth", "--isolation", "subprocess"),
         *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
         *("--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt")),
-        *("--ssl-keyfile", str(tls / "server.key"), "--database", str(home.flower.absolute() / "state.db")),
+        *("--ssl-keyfile", str(tls / "server.key"), "--database", "sqlite:///state.db"),
     ]
+    write_connection(home, settings)
     environment = {**home.environment(), MARK: str(home.folder.resolve())}
     with Children() as children:
         for name, command, needs, ready in (
@@ -132,25 +134,27 @@ def _run(
             ("proxy", proxy, "", lambda: _proxy_ready(home, settings)),
         ):
             log = home.logs / f"{name}.log"
-            child = children.start(name, command, log=log, environment=environment, needs=needs)
+            child = children.start(
+                name, command, log=log, environment=environment, needs=needs, folder=home.flower
+            )
 
             def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
                 return child.process.poll() is not None or stopping() or ready()
 
             if not wait_until(started, _START_SECONDS) or child.process.poll() is not None:
-                raise RunFailed(f"the {name} did not start; see {log}")
-        on_ready(Ready(f"{settings.host}:{settings.port}"))
+                raise RunFailed(f"the {name} did not start: {child.last_words()}")
+        on_ready(Ready(settings.address))
         wait_until(lambda: stopping() or children.dead() is not None, float("inf"))
         dead = children.dead()
         if dead is not None and not stopping():
-            raise RunFailed(f"the {dead.name} ended; see {dead.log}")
+            raise RunFailed(f"the {dead.name} ended (see {dead.log}): {dead.last_words()}")
 
 
 def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
-    context = ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
-    host = settings.host if settings.host in ("127.0.0.1", "localhost") else "localhost"
+    context = trusting(home)
+    host = settings.host if is_loopback(settings.host) else "127.0.0.1"
     try:
-        response = httpx.get(f"https://{host}:{settings.port}/", verify=context, timeout=1)
+        response = httpx.get(f"https://{host_and_port(host, settings.port)}/", verify=context, timeout=1)
         return response.status_code == 404
     except httpx.HTTPError:
         return False

@@ -128,10 +128,11 @@ def keep_running(
                 return node.start(children)
             return children.start(name, agent, log=log, environment=variables)
 
-        if not _agent_up(home, launch("agent"), stopping):
+        first = launch("agent")
+        if not _agent_up(home, first, stopping):
             if stopping():
                 return
-            raise RunFailed(f"the agent did not start: {_last_line(log)}")
+            raise RunFailed(f"the agent did not start: {first.last_words()}")
         launch("supernode")
         say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {home.supernode_log}")
         while not stopping():
@@ -164,8 +165,3 @@ def _answers(home: Home) -> bool:
         return True
     except grpc.FutureTimeoutError:
         return False
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].removeprefix("error: ") if lines else f"see {log}"

@@ -94,6 +94,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
+def toml_value(value: Any) -> str:
+    """Return a value that JSON can hold, and None nowhere, as TOML on one line."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def read_json_lines(path: Path) -> list[Any]:
     """Read one JSON value per line of `path`; blank lines are skipped. Raises as `read_json` does."""
     try:

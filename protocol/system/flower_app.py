@@ -1,10 +1,9 @@
 """Folders that Flower runs: it wants an app's modules inside them, so they point at the installed ones."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import toml_value, write_atomic
 
 _MODULE = '''"""The installed {title}."""
 
@@ -43,7 +42,7 @@ def write_app(folder: Path, name: str, *, server: str, client: str, config: Mapp
     """
     for file, content in app_modules(server, client).items():
         write_atomic(folder / file, content)
-    lines = [f"{key} = {json.dumps(value)}\n" for key, value in config.items()]
+    lines = [f"{key} = {toml_value(value)}\n" for key, value in config.items()]
     write_atomic(folder / "pyproject.toml", (_PROJECT.format(name=name) + "".join(lines)).encode())
 
 

@@ -29,12 +29,21 @@ class Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
+    log_start: int = 0
+    """Size of the log when the child was started, in bytes."""
     needs: str = ""
     """Name of a program that the child starts and cannot do without; empty for none."""
     complete: bool = False
     """Whether that program was seen running."""
     looked: float = 0.0
     """Time of the last check, on the monotonic clock."""
+
+    def last_words(self) -> str:
+        """Return the last line that the child wrote to its log, or where the log is if it wrote none."""
+        with self.log.open("rb") as file:
+            file.seek(self.log_start)
+            lines = file.read().decode(errors="replace").strip().splitlines()
+        return lines[-1].removeprefix("error: ") if lines else f"see {self.log}"
 
     def ended(self) -> bool:
         """Return whether the child has ended, or lost the program it needs."""
@@ -77,6 +86,7 @@ class Children:
             piped: Whether this process writes the log for it, so that the child has no hold of the file.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
+        start = log.stat().st_size if log.exists() else 0
         with open(PipedLog(log).writer, "wb") if piped else log.open("ab") as out:
             process = subprocess.Popen(
                 list(command),
@@ -87,7 +97,7 @@ class Children:
                 cwd=folder,
                 start_new_session=True,
             )
-        child = Child(name, process, log, needs)
+        child = Child(name, process, log, log_start=start, needs=needs)
         self.children.append(child)
         return child
 

@@ -49,7 +49,7 @@ def test_it_takes_at_most_ten_commands():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("d")
+    folder = tmp_path_factory.mktemp("""it's "a" $d é""")
     yield folder
     for process in started_in(folder):
         process.kill()
