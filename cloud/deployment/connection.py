@@ -1,6 +1,13 @@
-"""How this cloud's own programs reach its SuperLink: Flower's configuration, written anew by every `up`."""
+"""How this cloud's own programs reach its SuperLink, and the secrets by which it knows them.
 
+Every `up` writes them anew, readable by the cloud's account only: Flower's configuration, the token of its
+control interface, which Flower's command line takes from a file of credentials, and the secret of SuperExec.
+"""
+
+import json
+import secrets
 import ssl
+from base64 import b64encode
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
@@ -9,7 +16,7 @@ from fedperfit.protocol.system.files import toml_value, write_atomic
 
 
 def write_connection(home: CloudHome, settings: CloudSettings) -> None:
-    """Write where the SuperLink is, and which authority vouches for it.
+    """Write where the SuperLink is, which authority vouches for it, and new secrets.
 
     Args:
         home: The cloud.
@@ -23,6 +30,15 @@ def write_connection(home: CloudHome, settings: CloudSettings) -> None:
         f"root-certificates = {toml_value(str((home.tls / 'ca.crt').absolute()))}",
     ]
     write_atomic(home.flower / "config.toml", ("\n".join(lines) + "\n").encode())
+    token = secrets.token_hex(32)
+    write_atomic(home.control_token, token.encode())
+    write_atomic(home.superexec_secret, secrets.token_bytes(32))
+    account = {"authn-type": "oidc", "oidc-access-token": token, "oidc-refresh-token": "none"}
+    stored = {
+        f"flower.account-auth.{superlink_address(settings)}.{key}": b64encode(value.encode()).decode()
+        for key, value in account.items()
+    }
+    write_atomic(home.flower / "credentials.yaml", json.dumps(stored).encode())
 
 
 def trusting(home: CloudHome) -> ssl.SSLContext:

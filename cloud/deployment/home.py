@@ -5,7 +5,7 @@ tls/             certificate authority, and the server's certificate
 signing.pem      the key that signs releases (fedperfit.cloud.deployment.release_store)
 releases/        the chain of releases
 nodes/           enrolled nodes: name, Flower's id, public key
-flower/          Flower's state: connection, SuperLink's database
+flower/          Flower's state: connection, its secrets, SuperLink's database
 proxy/           generated configuration of the reverse proxy
 logs/            output of SuperLink and proxy
 runs/            one folder per run
@@ -47,6 +47,16 @@ class CloudHome:
     def flower(self) -> Path:
         """Folder of Flower's state, its FLWR_HOME."""
         return self.folder / "flower"
+
+    @property
+    def control_token(self) -> Path:
+        """File of the token that the SuperLink's control interface asks for."""
+        return self.flower / "control.token"
+
+    @property
+    def superexec_secret(self) -> Path:
+        """File of the secret that the SuperLink shares with its SuperExec."""
+        return self.flower / "superexec.secret"
 
     @property
     def logs(self) -> Path:

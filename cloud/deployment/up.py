@@ -1,6 +1,7 @@
 """Running the SuperLink and the reverse proxy in front of it until told to stop."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.deployment.connection import trusting, write_connection
+from fedperfit.cloud.deployment.connection import superlink_address, trusting, write_connection
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
@@ -25,6 +26,7 @@ _START_SECONDS = 60.0
 _COMING_SECONDS = 15.0
 """Longest wait for an `up` that was started just now."""
 _LOCK = ".up.lock"
+_PROTOBUF = {"content-type": "application/protobuf"}
 
 
 @dataclass(frozen=True)
@@ -67,13 +69,53 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
     Args:
         home: The cloud.
         settings: Its settings.
+
+    Raises:
+        RunFailed: If it obeys somebody without a token.
     """
-    context = trusting(home)
-    url = f"https://127.0.0.1:{settings.superlink_port}/health"
-    try:
-        return httpx.get(url, verify=context, timeout=1).is_success
-    except httpx.HTTPError:
-        return False
+    url = f"https://{superlink_address(settings)}"
+    with httpx.Client(verify=trusting(home), timeout=5) as client:
+        try:
+            if not client.get(f"{url}/health").is_success:
+                return False
+            refused = client.post(f"{url}/v1/control/list-runs", headers=_PROTOBUF)
+        except httpx.HTTPError:
+            return False
+    if refused.status_code != httpx.codes.UNAUTHORIZED:
+        raise RunFailed(f"the SuperLink obeys callers without a token ({refused.status_code}); it must not")
+    return True
+
+
+def superlink_command(home: CloudHome, settings: CloudSettings) -> list[str]:
+    """Return the command that runs the SuperLink in Flower's folder.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
+    tls = home.tls.absolute()
+    return [
+        *(sys.executable, "-P", "-m", "fedperfit.cloud.deployment.superlink"),
+        *(str(home.control_token.absolute()), "--enable-supernode-auth", "--isolation", "process"),
+        *("--superexec-auth-secret-file", str(home.superexec_secret.absolute())),
+        *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
+        *("--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt")),
+        *("--ssl-keyfile", str(tls / "server.key"), "--database", "sqlite:///state.db"),
+    ]
+
+
+def superexec_command(home: CloudHome, settings: CloudSettings) -> list[str]:
+    """Return the command that runs SuperExec, which starts the ServerApp of every run.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
+    return [
+        *(executable(SUPEREXEC), "--runtime-api-address", superlink_address(settings)),
+        *("--root-certificates", str((home.tls / "ca.crt").absolute())),
+        *("--superexec-auth-secret-file", str(home.superexec_secret.absolute())),
+    ]
 
 
 def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
@@ -119,24 +161,16 @@ def _run(
             raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)
-    tls = home.tls.absolute()
-    superlink = [
-        *(executable("flower-superlink"), "--enable-supernode-auth", "--isolation", "subprocess"),
-        *("--host", "127.0.0.1", "--port", str(settings.superlink_port)),
-        *("--ssl-ca-certfile", str(tls / "ca.crt"), "--ssl-certfile", str(tls / "server.crt")),
-        *("--ssl-keyfile", str(tls / "server.key"), "--database", "sqlite:///state.db"),
-    ]
     write_connection(home, settings)
     environment = {**home.environment(), MARK: str(home.folder.resolve())}
     with Children() as children:
-        for name, command, needs, ready in (
-            ("superlink", superlink, SUPEREXEC, lambda: superlink_ready(home, settings)),
-            ("proxy", proxy, "", lambda: _proxy_ready(home, settings)),
+        for name, command, ready in (
+            ("superlink", superlink_command(home, settings), lambda: superlink_ready(home, settings)),
+            ("superexec", superexec_command(home, settings), lambda: True),
+            ("proxy", proxy, lambda: _proxy_ready(home, settings)),
         ):
             log = home.logs / f"{name}.log"
-            child = children.start(
-                name, command, log=log, environment=environment, needs=needs, folder=home.flower
-            )
+            child = children.start(name, command, log=log, environment=environment, folder=home.flower)
 
             def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
                 return child.process.poll() is not None or stopping() or ready()

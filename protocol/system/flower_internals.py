@@ -5,7 +5,9 @@ other module of Flower is imported here alone. Each name below has a test that f
 Flower behaves otherwise. What we use of Flower's programs is in `flower.py`, which starts without Flower.
 """
 
-from collections.abc import Callable, Iterable
+import hmac
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -63,6 +65,47 @@ def message_bytes(message: Message) -> int:
     """
     size: int = message_to_proto(message).ByteSize()
     return size
+
+
+def run_superlink(token: str, middleware: Sequence[Any]) -> None:
+    """Run Flower's SuperLink with the command line of this process, its control interface under a token.
+
+    Flower knows accounts, and its command line sends an account's token; what checks one is not in the
+    open-source SuperLink, which takes anybody for the same account.
+
+    Args:
+        token: Token that a caller of the control interface must present.
+        middleware: Starlette's `Middleware` objects that stand in front of all interfaces.
+
+    Raises:
+        AttributeError: If Flower has no longer what is replaced here.
+    """
+    from flwr.common.constant import ACCESS_TOKEN_KEY
+    from flwr.supercore.auth.typing import AccountInfo
+    from flwr.superlink import extensions
+    from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+
+    program = import_module("flwr.superlink.cli.flower_superlink")  # the package has a function of that name
+
+    class TokenPlugin(NoOpControlAuthnPlugin):
+        """Knows the one account by its token."""
+
+        def validate_tokens_in_metadata(
+            self, metadata: Sequence[tuple[str, str | bytes]]
+        ) -> tuple[bool, AccountInfo | None]:
+            given = str(dict(metadata).get(ACCESS_TOKEN_KEY, ""))
+            if not hmac.compare_digest(given.encode(), token.encode()):
+                return False, None
+            return super().validate_tokens_in_metadata(metadata)
+
+    replacements: list[tuple[Any, str, Any]] = [
+        (program, "load_control_authn_plugin", TokenPlugin),
+        (extensions, "get_middleware", lambda: tuple(middleware)),
+    ]
+    for module, name, replacement in replacements:
+        getattr(module, name)
+        setattr(module, name, replacement)
+    program.flower_superlink()
 
 
 class InProcessGrid(Grid):
