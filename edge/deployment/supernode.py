@@ -15,7 +15,7 @@ from fedperfit.edge.sandbox import CLOUD_PORT
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.system.files import read_json, toml_value, write_atomic
 from fedperfit.protocol.system.flower import (
     CLIENT_APP,
     OTHER_APPS,
@@ -28,6 +28,8 @@ from fedperfit.protocol.system.processes import Child, Children
 
 _PROGRAMS = "programs"
 """Folder of the programs that SuperExec starts."""
+_CONFIG = "config.toml"
+"""File that tells the ClientApp where the agent's socket is."""
 _RUNTIME_PORT = 9094
 """Port of the sandbox's loopback on which SuperNode and ClientApp talk."""
 
@@ -101,12 +103,14 @@ class SuperNode:
         else:
             node, bridge = SHOWN / "node", SHOWN / "bridge"
             address, port = f"127.0.0.1:{CLOUD_PORT}", _RUNTIME_PORT
+        config = f"{BRIDGE_KEY} = {toml_value(str(bridge))}\n"
+        write_atomic(self.home.node / _CONFIG, config.encode())
         secret = ("--superexec-auth-secret-file", str(node / "superexec.secret"))
         supernode = [
             *(executable("flower-supernode"), "--superlink", address),
             *("--root-certificates", str(node / "ca.crt")),
             *("--auth-supernode-private-key", str(node / "node.key")),
-            *("--node-config", f'{BRIDGE_KEY}="{bridge}"'),
+            *("--node-config", str(node / _CONFIG)),
             *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process", *secret),
         ]
         superexec = [

@@ -94,3 +94,12 @@ def test_nor_does_a_program_of_flowers(hostile: Path) -> None:
     safe = environment(hostile / "home", **dict.fromkeys(SAFE_PATH, ""))
     assert subprocess.run(command, env=safe, cwd=hostile, capture_output=True, check=False).returncode == 1
     assert not (hostile / "was-run").exists()
+
+
+def test_the_last_words_of_a_child_are_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Children() as children:
+        for code, words in (("echo one; echo 'error: two'", "two"), ("exit 1", f"see {log}")):
+            child = children.start("child", ["sh", "-c", code], log=log)
+            child.process.wait()
+            assert child.last_words() == words

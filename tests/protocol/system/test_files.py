@@ -1,5 +1,6 @@
 import json
 import os
+import tomllib
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from fedperfit.protocol.system.files import (
     read_json,
     read_json_lines,
     sweep,
+    toml_value,
     write_atomic,
     write_json,
     write_json_lines,
@@ -140,3 +142,11 @@ def test_sweeping_removes_what_killed_writers_left(tmp_path):
     (tmp_path / ".kept.abc.part").write_bytes(b"half")
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+@pytest.mark.parametrize("text", ["plain", 'it\'s a "c:\\\\"; $HOME\t[b]', "é 🌩 \x7f\x00\n", ""])
+def test_a_value_as_toml_reads_back(text: str) -> None:
+    value = {"a": text, "b": [text, 1], "c": True, "d": 0.5}
+    lines = [f"{key} = {toml_value(one)}" for key, one in value.items()]
+    assert all("\n" not in line for line in lines)
+    assert tomllib.loads("\n".join(lines)) == value
