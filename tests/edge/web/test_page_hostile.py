@@ -10,7 +10,9 @@ HOSTILE = "<script>window.bad=1</script>\"'&<img src=x onerror=window.bad=1>"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 STATE = {
     **dict.fromkeys(("client", "task", "base_model", "busy", "problem", "stage"), HOSTILE),
-    **{"history_items": 1, "learned_items": 1, "shares_metrics": False},
+    **{"history_items": 1, "learned_items": 1, "shares_metrics": False, "sealed_history": True},
+    **{"sent": [{"call": HOSTILE, "messages": 1, "bytes": 1}], "refused": 1, "refusal": HOSTILE},
+    **{"paused": False, "not_consented": [HOSTILE], "key": HOSTILE},
     "release": {
         **dict.fromkeys(("version", "issued", "expires", "rounds", "positions", "rank", "digest"), HOSTILE),
         **{"layers": [HOSTILE], "edited": [HOSTILE]},
@@ -21,7 +23,7 @@ STATE = {
     },
 }
 FIELD = {"name": HOSTILE, "value": HOSTILE, "bytes": 1}
-SENT = [{"time": HOSTILE, "call": HOSTILE, "bytes": 1, "fields": [FIELD]}]
+SENT = [{"time": HOSTILE, "call": HOSTILE, "bytes": 1, "fields": [FIELD], "number": 1, "reason": HOSTILE}]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -44,7 +46,7 @@ def test_hostile_text_is_shown_as_text() -> None:
         page.route("**/*", serve)
         page.goto("http://owner.test/#token=one")
         expect(page.locator("#messages")).to_contain_text(HOSTILE)
-        for place in ("#who", "#problem", "#release", "#shift", "#total"):
+        for place in ("#who", "#problem", "#alarm", "#release", "#shift", "#history", "#total"):
             expect(page.locator(place)).to_contain_text(HOSTILE if place != "#release" else HOSTILE[:16])
         assert page.locator("img").count() == 0
         assert page.locator("script").count() == 1
