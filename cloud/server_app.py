@@ -2,7 +2,6 @@
 
 import logging
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.enrolment import enrolled
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
-from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.job.job import Job, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError
@@ -35,6 +34,7 @@ def main(grid: Grid, context: Context) -> None:
 
     Raises:
         InputError: If too few clients can take part.
+        RunFailed: If the signer does not release the shift.
     """
     home = CloudHome(Path(str(context.run_config[CLOUD_KEY])))
     folder = run_folder(context.run_config, context.run_id)
@@ -51,11 +51,8 @@ def main(grid: Grid, context: Context) -> None:
     job.choose(clients)
     federation, shift = job.train("train", clients)
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
-    lifetime = timedelta(days=settings.lifetime_days)
     directions = job.directions("directions", clients)
-    release = CloudReleases(home.folder).publish(
-        shift, job.trained_header, lifetime=lifetime, directions=directions
-    )
+    release = ask_for_release(home, shift, job.trained_header, directions)
     progress("release", {"version": release.version, "digest": release.digest})
     payload = release.to_bytes()
     job.personalize("personalize", clients, payload)

@@ -50,10 +50,16 @@ def init(
     out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)
 
 
-def up(folder: Folder) -> None:
-    """Run the SuperLink, and nginx in front of it, until Ctrl-C.
+def up(
+    folder: Folder,
+    unconfined: Annotated[
+        bool, typer.Option("--unconfined", help="Execute runs where they can read the cloud's keys.")
+    ] = False,
+) -> None:
+    """Run the SuperLink, nginx in front of it, and the signer of releases, until Ctrl-C.
 
-    Edges reach the fleet interface alone, by TLS; runs are started from this machine.
+    Edges reach the fleet interface alone, by TLS; runs are started from this machine, and executed where
+    the signing key is not.
     """
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.up import Ready
@@ -68,7 +74,7 @@ def up(folder: Folder) -> None:
         out.print(f"start a run:     fedperfit-cloud run {named}", markup=False)
 
     with until_signal() as stopping:
-        run_until(CloudHome(folder), announce, stopping)
+        run_until(CloudHome(folder), announce, stopping, unconfined=unconfined)
 
 
 def enroll(

@@ -6,8 +6,9 @@ signing.pem      the key that signs releases (fedperfit.cloud.deployment.release
 releases/        the chain of releases
 nodes/           enrolled nodes: name, Flower's id, public key
 flower/          Flower's state: connection, its secrets, SuperLink's database
+signer/          the signer's socket (fedperfit.cloud.deployment.signer)
 proxy/           generated configuration of the reverse proxy
-logs/            output of SuperLink and proxy
+logs/            output of SuperLink, SuperExec, signer and proxy
 runs/            one folder per run
 """
 
@@ -57,6 +58,11 @@ class CloudHome:
     def superexec_secret(self) -> Path:
         """File of the secret that the SuperLink shares with its SuperExec."""
         return self.flower / "superexec.secret"
+
+    @property
+    def signer(self) -> Path:
+        """Folder of the signer's socket."""
+        return self.folder / "signer"
 
     @property
     def logs(self) -> Path:

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from shlex import quote
 
 import httpx
 import psutil
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.deployment.confinement import confined
 from fedperfit.cloud.deployment.connection import superlink_address, trusting, write_connection
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
+from fedperfit.cloud.deployment.signer import signer_command, signer_ready
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, marked, wait_until
@@ -38,7 +41,12 @@ class Ready:
 
 
 def up(
-    home: CloudHome, on_ready: Callable[[Ready], None], stopping: Callable[[], bool], patience: int = 15
+    home: CloudHome,
+    on_ready: Callable[[Ready], None],
+    stopping: Callable[[], bool],
+    patience: int = 15,
+    *,
+    unconfined: bool = False,
 ) -> None:
     """Run a cloud until told to stop; then no process that was started is left.
 
@@ -49,16 +57,17 @@ def up(
         on_ready: Called once all is up.
         stopping: Returns whether to stop.
         patience: Seconds a client may be silent within a request.
+        unconfined: Whether runs are executed where the cloud's keys can be read.
 
     Raises:
-        InputError: If this cloud is up already, or nginx is not installed.
+        InputError: If this cloud is up already, nginx is not installed, or runs cannot be confined.
         RunFailed: If a program does not start, or dies.
     """
     settings = read_cloud(home)
     try:
         with FileLock(home.folder / _LOCK, timeout=0.5):
             _stop_left_over(home)
-            _run(home, settings, on_ready, stopping, patience)
+            _run(home, settings, on_ready, stopping, patience, unconfined)
     except Timeout:
         raise InputError(f"{home.folder}: this cloud is up already") from None
 
@@ -155,6 +164,7 @@ def _run(
     on_ready: Callable[[Ready], None],
     stopping: Callable[[], bool],
     patience: int,
+    unconfined: bool,
 ) -> None:
     for name, number in (("port", settings.port), ("superlink-port", settings.superlink_port)):
         if not free(number):
@@ -162,11 +172,17 @@ def _run(
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)
     write_connection(home, settings)
+    superexec = superexec_command(home, settings)
+    if not unconfined:
+        model = Path(settings.base_model)
+        shown = [home.tls / "ca.crt", home.superexec_secret, *([model] if model.is_dir() else [])]
+        superexec = confined(home, superexec, shown=shown)
     environment = {**home.environment(), MARK: str(home.folder.resolve())}
     with Children() as children:
         for name, command, ready in (
+            ("signer", signer_command(home), lambda: signer_ready(home)),
             ("superlink", superlink_command(home, settings), lambda: superlink_ready(home, settings)),
-            ("superexec", superexec_command(home, settings), lambda: True),
+            ("superexec", superexec, lambda: True),
             ("proxy", proxy, lambda: _proxy_ready(home, settings)),
         ):
             log = home.logs / f"{name}.log"

@@ -2,6 +2,7 @@
 
 import shutil
 import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from fedperfit.protocol.system.flower import free_ports
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None, reason="nginx is not installed"
 )
+_TRIAL = ["bwrap", "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+CONFINES = shutil.which("bwrap") is not None and subprocess.run(_TRIAL, check=False).returncode == 0
+"""Whether this machine lets runs be confined."""
+needs_bwrap = pytest.mark.skipif(not CONFINES, reason="bubblewrap is missing, or not allowed its namespaces")
 SMALL: dict[str, object] = {
     "rounds": 3,
     "personal-epochs": 2,
@@ -41,7 +46,7 @@ def running(home: CloudHome, patience: int = 15) -> Iterator[None]:
 
     def work() -> None:
         try:
-            up(home, lambda _: ready.set(), stop.is_set, patience=patience)
+            up(home, lambda _: ready.set(), stop.is_set, patience=patience, unconfined=not CONFINES)
         except BaseException as error:
             failed.append(error)
             ready.set()

@@ -1,0 +1,92 @@
+"""The signer releases what cloud.toml agreed on, for the cloud's own account."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+import torch
+from tests.cloud.deployment.clouds import make_cloud
+
+from fedperfit.cloud.deployment.home import CloudHome
+from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.deployment.signer import ask_for_release, signer_command, signer_ready
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.processes import Children, wait_until
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CloudHome, CloudSettings]]:
+    """A cloud with its signer, in a folder whose name is too long for that of a socket."""
+    folder = tmp_path_factory.mktemp("c") / ("long " * 30) / "cloud"
+    folder.parent.mkdir()
+    home, settings = make_cloud(folder)
+    with Children() as children:
+        children.start("signer", signer_command(home), log=home.logs / "signer.log")
+        assert wait_until(lambda: signer_ready(home), 120), (home.logs / "signer.log").read_text()
+        yield home, settings
+
+
+def agreed(settings: CloudSettings, seed: int) -> tuple[Shift, ShiftHeader]:
+    card = read_card(settings.base_model)
+    shape = settings.shape(card)
+    header = ShiftHeader(shape, settings.task, card.fingerprint, settings.rounds, settings.transport_dtype)
+    return Shift.identity(shape, seed=seed), header
+
+
+def test_what_was_agreed_is_the_next_release(cloud: tuple[CloudHome, CloudSettings]) -> None:
+    home, settings = cloud
+    before = len(CloudReleases(home.folder).all())
+    first = ask_for_release(home, *agreed(settings, 1))
+    assert ask_for_release(home, *agreed(settings, 1)) == first
+    second = ask_for_release(home, *agreed(settings, 2))
+    assert CloudReleases(home.folder).verify()[before:] == [first, second]
+    life = datetime.fromisoformat(second.expires) - datetime.fromisoformat(second.issued)
+    assert life.days == settings.lifetime_days
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"task": "LaMP_3"}, "task"),
+        ({"fingerprint": "0" * 64}, "base model"),
+        ({"round": 0}, "rounds"),
+        ({"dtype": "bfloat16"}, "encoding"),
+        ({"rank": 1}, "shape"),
+        ({"directions": True}, "directions"),
+    ],
+)
+def test_another_form_is_refused(
+    cloud: tuple[CloudHome, CloudSettings], what: dict[str, Any], reason: str
+) -> None:
+    home, settings = cloud
+    shift, header = agreed(settings, 3)
+    directions = None
+    if "rank" in what:
+        shape = replace(header.shape, **what)
+        shift, header = Shift.identity(shape, seed=3), replace(header, shape=shape)
+    elif "directions" in what:
+        directions = Directions.of((0,), torch.ones(1, 2), torch.ones(1, 2))
+    else:
+        header = replace(header, **what)
+    before = sorted((home.folder / "releases").glob("*"))
+    with pytest.raises(RunFailed, match=f"refused the release: {reason}"):
+        ask_for_release(home, shift, header, directions)
+    assert sorted((home.folder / "releases").glob("*")) == before
+
+
+def test_a_caller_that_talks_nonsense_or_leaves_does_not_end_it(
+    cloud: tuple[CloudHome, CloudSettings],
+) -> None:
+    home, settings = cloud
+    for _ in range(3):
+        assert signer_ready(home), "which connects and leaves"
+    with pytest.raises(RunFailed):
+        ask_for_release(CloudHome(home.folder / "nowhere"), *agreed(settings, 1))
+    assert ask_for_release(home, *agreed(settings, 4))
