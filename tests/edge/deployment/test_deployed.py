@@ -120,21 +120,23 @@ def test_errors_over_the_bridge_have_no_text(stubs, edge, header, release):
     bridge, owner = stubs
     (edge.home.folder / "history.jsonl").write_text('{"secret words": "of mine"}\n')
     other = releases(replace(header, fingerprint="0" * 64), 1)[0]
-    for call, request in (
+    kinds = ["InputError", "InputError", "InputError", "SettingError"]
+    calls = (
         (bridge.Personalize, personalize(release)),
         (bridge.Personalize, personalize(other)),
         (bridge.Evaluate, evaluate(other, "base")),
         (bridge.Contribute, bridge_pb2.ContributeRequest(shift=b"broken")),
-    ):
+    )
+    for kind, (call, request) in zip(kinds, calls, strict=True):
         with pytest.raises(grpc.RpcError) as caught:
             call(request)
-        assert caught.value.details() == "InputError"
+        assert caught.value.details() == kind
         assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     with pytest.raises(grpc.RpcError) as caught:
         owner.Learn(owner_pb2.LearnRequest(items=["{}"]))
     assert "no text field" in caught.value.details()
     sent = list(owner.Sent(owner_pb2.SentRequest()))
-    assert [message.fields[0].value for message in sent] == ["InputError"] * 4
+    assert [message.fields[0].value for message in sent] == kinds
     assert "another base model" in sent[1].reason
     explained = owner.Explain(owner_pb2.ExplainRequest())
     assert (explained.refused, "contribute: " in explained.refusal) == (4, True)
