@@ -156,8 +156,10 @@ def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
     )
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        assert "joined as ada" in said, said + (process.stdout.read() if process.poll() is not None else "")
+        said = ""
+        while "joined as ada" not in said and (line := process.stdout.readline()):
+            said += line
+        assert "joined as ada" in said, said
         agent, *_ = psutil.Process(process.pid).children()
         assert agent.environ().items() >= SAFE_PATH.items()
         assert Path(agent.cmdline()[0]).is_relative_to(bare)
