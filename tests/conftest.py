@@ -19,6 +19,7 @@ SLOW = (
     "edge/deployment/test_deployed.py",
     "edge/deployment/test_deployed_directions.py",
     "edge/web/test_page.py",
+    "examples/test_examples.py::test_a_method_of_ones_own_is_a_row_of_the_table",
     "protocol/shift/test_orthonormal.py::test_rows_stay_orthonormal_through_a_thousand_steps",
     "protocol/shift/test_orthonormal.py::test_training_reaches_a_loss_no_worse_than_pyreft",
     "protocol/shift/test_packing.py::test_any_json_in_a_header_field_is_refused_or_still_a_shift",
