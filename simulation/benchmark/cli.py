@@ -55,6 +55,13 @@ def benchmark(
     repeats: Annotated[
         int, typer.Option(help="Measurements of each training, of which the fastest counts.")
     ] = 1,
+    note: Annotated[
+        str, typer.Option(help="Text kept beside the figures, such as other load on the machine.")
+    ] = "",
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Two such JSON files whose figures are compared; nothing is measured."),
+    ] = None,
     out: Annotated[
         Path, typer.Option(help="JSON file of the measurements; an interrupted run continues from it.")
     ] = Path("benchmark.json"),
@@ -66,8 +73,10 @@ def benchmark(
     2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
     two minutes. pyreft and peft are optional: a row says how to install what is missing.
     """
+    from fedperfit.simulation.benchmark import comparison
     from fedperfit.simulation.benchmark.contenders import CONTENDERS
     from fedperfit.simulation.benchmark.model import ModelSpec, make_base
+    from fedperfit.simulation.benchmark.origin import origin
     from fedperfit.simulation.benchmark.parts import (
         agent,
         decoding,
@@ -78,6 +87,9 @@ def benchmark(
     from fedperfit.simulation.benchmark.record import Record
     from fedperfit.simulation.benchmark.workload import LENGTHS
 
+    if compare is not None:
+        Console().print(comparison.compare(*compare))
+        return
     for name, value in (("threads", threads), ("repeats", repeats), ("others", others)):
         if value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
@@ -126,7 +138,7 @@ def benchmark(
         "threads": threads,
         "machine": _machine(),
     }
-    record = Record(out, settings, on_done)
+    record = Record(out, settings, on_done, origin(note))
     tables = []
     if "training" in chosen:
         trained = training.run(plan, record)

@@ -14,25 +14,37 @@ FORMAT = 1
 class Record:
     """Measurements by name, written to a JSON file as each one is done."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], on_done: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Mapping[str, Any],
+        on_done: Callable[[str, str], None],
+        origin: Mapping[str, Any],
+    ) -> None:
         """Open the file, or start a new one.
 
         Args:
             path: The JSON file.
             settings: Settings that the measurements depend on.
             on_done: Called with the name and the figures of each new measurement.
+            origin: Commit, machine and versions that new measurements come from.
 
         Raises:
-            InputError: The file holds measurements under other settings.
+            InputError: The file holds measurements under other settings, or of another commit.
         """
         self.path, self.on_done = path, on_done
-        self._content: dict[str, Any] = {"format": FORMAT, "settings": {**settings}, "measurements": {}}
+        self._content: dict[str, Any] = {
+            "format": FORMAT,
+            "origin": {**origin},
+            "settings": {**settings},
+            "measurements": {},
+        }
         if path.exists():
-            content = read_json(path)
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise InputError(f"{path}: not a file of benchmark measurements")
+            content = read_record(path)
             if content["settings"] != self._content["settings"]:
                 raise InputError(f"{path} was measured with other settings: name another --out")
+            if content.get("origin", origin).get("commit") != origin.get("commit"):
+                raise InputError(f"{path} was measured at another commit: name another --out")
             self._content = content
 
     @property
@@ -67,6 +79,30 @@ class Record:
         """
         self._content[name] = table
         write_json(self.path, self._content)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a file of measurements.
+
+    Args:
+        path: The JSON file.
+
+    Raises:
+        InputError: The file cannot be read, or holds something else.
+    """
+    content = read_json(path)
+    if not _is_record(content):
+        raise InputError(f"{path}: not a file of benchmark measurements")
+    return dict(content)
+
+
+def _is_record(content: Any) -> bool:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        return False
+    parts = content.get("settings"), content.get("measurements"), content.get("origin", {})
+    return all(isinstance(part, dict) for part in parts) and all(
+        isinstance(figures, dict) for figures in content["measurements"].values()
+    )
 
 
 def _short(figures: Mapping[str, Any]) -> str:

@@ -1,4 +1,5 @@
 import json
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.benchmark.measure import Figures
+from fedperfit.simulation.benchmark.origin import commit
 from fedperfit.simulation.benchmark.parts import (
     agent,
     decoding,
@@ -102,12 +104,12 @@ def test_a_broken_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "benchmark.json"
     path.write_text("[1]")
     with pytest.raises(InputError, match="not a file of benchmark measurements"):
-        Record(path, {}, lambda name, figures: None)
+        Record(path, {}, lambda name, figures: None, {})
 
 
 def test_a_shift_costs_nothing_per_decoded_token_in_layers_run(tmp_path: Path) -> None:
     """Timings are for the table; here: the same rows for both stages, from real generation."""
-    record = Record(tmp_path / "r.json", {}, lambda name, figures: None)
+    record = Record(tmp_path / "r.json", {}, lambda name, figures: None, {})
     rows = decoding.run(replace(TINY, layers=2), "LaMP_4", 1, record)
     assert [row["stage"] for row in rows] == ["base model alone", "personal shift"]
     assert all(row["token_ms"] > 0 for row in rows)
@@ -116,3 +118,58 @@ def test_a_shift_costs_nothing_per_decoded_token_in_layers_run(tmp_path: Path) -
 def test_our_retraction_is_what_is_timed() -> None:
     assert orthonormal._ours(4, users=2) > 0
     assert orthonormal._torch(2) > 0
+
+
+def test_a_file_says_where_its_figures_come_from(tmp_path: Path, measured: list[str]) -> None:
+    out = tmp_path / "benchmark.json"
+    arguments = [*SMALL, "--tasks", "LaMP_4", "--positions", "l7", "--parts", "training", "--out", str(out)]
+    assert run(*arguments, "--note", "a quiet machine").exit_code == 0
+    content = json.loads(out.read_text())
+    origin = content["origin"]
+    assert set(origin) == {"commit", "started", "machine", "versions", "note"}
+    assert origin["note"] == "a quiet machine"
+    assert {"python", "torch", "transformers", "fedperfit"} <= set(origin["versions"])
+    assert origin["machine"]["cores"] > 0
+    content["origin"]["commit"] = "0" * 40
+    out.write_text(json.dumps(content))
+    other = run(*arguments)
+    assert "another commit" in str(other.exception)
+
+
+def test_a_commit_is_told_with_its_changes_and_not_outside_a_checkout(tmp_path: Path) -> None:
+    assert commit(tmp_path) == ""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    (tmp_path / "code.py").write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "First"]):
+        subprocess.run([*git, *command], check=True)
+    clean = commit(tmp_path)
+    assert len(clean) == 40
+    (tmp_path / "code.py").write_text("2")
+    assert commit(tmp_path) == f"{clean}+changes"
+
+
+def test_two_files_are_compared_figure_by_figure(tmp_path: Path) -> None:
+    for name, seconds in (("a", 2.0), ("b", 1.0)):
+        record = Record(tmp_path / name, {}, lambda name, figures: None, {})
+        record.measure("training/engine", lambda seconds=seconds: {"seconds": seconds, "peak_bytes": None})
+        record.measure(f"only/{name}", lambda: {"seconds": 1.0})
+    result = run("--compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert result.exit_code == 0, result.output
+    (row,) = [line for line in result.output.splitlines() if "training" in line]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == [
+        *("training/engine", "seconds", "2", "1", "0.50x")
+    ]
+    assert "only" not in result.output
+    assert "origin not recorded" in result.output
+    Record(tmp_path / "c", {}, lambda name, figures: None, {}).put("training", [])
+    assert "in common" in str(run("--compare", str(tmp_path / "a"), str(tmp_path / "c")).exception)
+    assert run("--compare", str(tmp_path / "a"), str(tmp_path / "missing")).exit_code != 0
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", '{"format": 1}', '{"format": 1, "settings": {}, "measurements": {"a": 1}}']
+)
+def test_only_files_of_measurements_are_compared(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a").write_text(content)
+    refused = run("--compare", str(tmp_path / "a"), str(tmp_path / "a"))
+    assert "not a file of benchmark measurements" in str(refused.exception)
