@@ -40,6 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(orthonormal, "HIDDEN_SIZE", 64)
     monkeypatch.setattr(decoding, "NEW_TOKENS", 2)
     monkeypatch.setattr(agent, "ROUNDS", 1)
+    monkeypatch.setattr(agent, "ASKED", 14)  # twice: more than an agent answers in a burst
     return seen
 
 
