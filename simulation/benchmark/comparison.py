@@ -30,7 +30,9 @@ def compare(first: Path, second: Path) -> Table:
     origins = [f"{path}: {_origin(content)}" for path, content in zip(paths, contents, strict=True)]
     printed = Table(title=Text("\n".join(origins)))
     for name in ("measurement", "figure", "first", "second", "ratio"):
-        printed.add_column(name, justify="left" if name in ("measurement", "figure") else "right")
+        printed.add_column(
+            name, justify="left" if name in ("measurement", "figure") else "right", overflow="fold"
+        )
     for name in before:
         for figure, ratio in ratios(before[name], after.get(name, {})).items():
             old, new = (f"{measured[name][figure]:.4g}" for measured in (before, after))
@@ -58,12 +60,13 @@ def _origin(content: Mapping[str, Any]) -> str:
     try:
         origin = content["origin"]
         machine = origin["machine"]
+        head, plus, changes = origin["commit"].partition("+")
         parts = (
-            f"commit {origin['commit'][:12] or 'unknown'}",
+            f"commit {head[:12] or 'unknown'}{plus}{changes}",
             f"{machine['processor']}, {machine['cores']} cores",
             f"torch {origin['versions']['torch']}",
             origin["note"],
         )
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return "origin not recorded"
     return ", ".join(part for part in parts if part)

@@ -149,6 +149,18 @@ def test_a_commit_is_told_with_its_changes_and_not_outside_a_checkout(tmp_path: 
     assert commit(tmp_path) == f"{clean}+changes"
 
 
+def test_a_comparison_says_where_either_file_comes_from(tmp_path: Path) -> None:
+    machine = {"processor": "a processor", "cores": 2}
+    told = {"commit": f"{'0' * 40}+changes", "machine": machine, "versions": {"torch": "2"}, "note": "busy"}
+    for name, origin in (("a", told), ("b", {"commit": 1})):
+        record = Record(tmp_path / name, {}, lambda name, figures: None, origin)
+        record.measure("training/a-task-with-a-long-name/l7+f7/engine/0", lambda: {"seconds_per_user": 1.0})
+    printed = "".join(run("--compare", str(tmp_path / "a"), str(tmp_path / "b")).output.split())
+    assert "a:commit000000000000+changes,aprocessor,2cores,torch2,busy" in printed
+    assert "b:originnotrecorded" in printed
+    assert "…" not in printed
+
+
 def test_two_files_are_compared_figure_by_figure(tmp_path: Path) -> None:
     for name, seconds in (("a", 2.0), ("b", 1.0)):
         record = Record(tmp_path / name, {}, lambda name, figures: None, {})
