@@ -1,5 +1,6 @@
 """A wheel of a fresh clone in its own environment, used from a folder that is easily imported by mistake."""
 
+import json
 import os
 import shutil
 import signal
@@ -13,12 +14,14 @@ import psutil
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.edge.deployment.deployments import policy
 
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.processes import SAFE_PATH, wait_until
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.certificates import new_authority
+from fedperfit.protocol.trust.policy import sign_policy
 from fedperfit.protocol.trust.signing import SigningKey
 
 ROOT = Path(__file__).parents[1]
@@ -142,14 +145,27 @@ def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
     bare: Path, hostile: Path, run: Path, tmp_path: Path
 ) -> None:
     key = generate_private_key(SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+    signing = SigningKey()
     bundle = Bundle(
-        *("ada", "127.0.0.1:1", new_authority("nobody").certificate.decode(), key.decode()),
-        *(SigningKey().public, "LaMP_2M", "embedded"),
+        name="ada",
+        address="127.0.0.1:1",
+        authority=new_authority("nobody").certificate.decode(),
+        node_key=key.decode(),
+        release_key=signing.public,
+        task="LaMP_2M",
+        base_model="embedded",
         fingerprint=read_card("embedded").fingerprint,
+        policy=json.dumps(sign_policy(policy(), signing)),
     )
     bundle.write(tmp_path / "ada.bundle")
     history = next((run / "clients").glob("*/history.jsonl"))
-    command = [str(bare / "bin" / "fedperfit-edge"), "join", str(tmp_path / "ada.bundle"), "--unconfined"]
+    command = [
+        str(bare / "bin" / "fedperfit-edge"),
+        "join",
+        str(tmp_path / "ada.bundle"),
+        "--agree",
+        "--unconfined",
+    ]
     command += ["--folder", str(tmp_path / "ada"), "--history", str(history)]
     process = subprocess.Popen(
         command, cwd=hostile, env=programs(bare), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

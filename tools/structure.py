@@ -22,7 +22,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": ("system", "tasks model schema", "shift", "settings trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
     "edge": (
-        "engine vault audit records sandbox",
+        "engine vault audit consent records sandbox",
         "agent",
         "chameleon",
         "deployment",

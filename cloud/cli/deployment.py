@@ -91,6 +91,28 @@ def enroll(
     console().print(f"wrote {path}; on {name}'s machine: fedperfit-edge join {path.name} --history FILE")
 
 
+def policy(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="File to write the signed policy to.")],
+) -> None:
+    """Write what your settings ask edges to agree to, for `fedperfit-edge policy --accept`."""
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+    from fedperfit.cloud.deployment.policy import offered
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+    from fedperfit.protocol.trust.policy import verify_policy, write_policy
+
+    home = CloudHome(folder)
+    key = CloudReleases(home.folder).key()
+    signed = offered(home, read_cloud(home), key)
+    write_policy(out, signed)
+    agreed = verify_policy(signed, key.public)
+    for sentence in agreed.sentences():
+        console().print(sentence)
+    console().print(
+        f"wrote version {agreed.version} to {out}; at an edge: fedperfit-edge policy --accept {out.name}"
+    )
+
+
 def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="Name of the client.")]) -> None:
     """Take away a node's right to take part."""
     from fedperfit.cloud.deployment.enrolment import unenroll as unregister

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
+from fedperfit.cloud.deployment.policy import offered
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.protocol.model.base_model import read_card
@@ -32,7 +33,8 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
         out: File of the bundle, which must not exist.
 
     Raises:
-        InputError: If the name is bad or taken, the file exists, or the cloud is not up.
+        InputError: If the name is bad or taken, the file exists, the settings leave the shape of the shift
+            open, or the cloud is not up.
     """
     settings = read_cloud(home)
     if not NAME.fullmatch(name):
@@ -44,6 +46,8 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
         raise InputError(f"{name} is already enrolled; unenroll it first")
     if out.exists():
         raise InputError(f"{out}: already exists")
+    signing = CloudReleases(home.folder).key()
+    policy = offered(home, settings, signing)
     wait_for_superlink(home, settings)
     key = ec.generate_private_key(ec.SECP384R1())
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
@@ -53,10 +57,11 @@ def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
         address=settings.address,
         authority=(home.tls / "ca.crt").read_text(),
         node_key=private.decode(),
-        release_key=CloudReleases(home.folder).key().public,
+        release_key=signing.public,
         task=settings.task,
         base_model=settings.base_model,
         fingerprint=read_card(settings.base_model).fingerprint,
+        policy=json.dumps(policy),
     )
     with TemporaryDirectory() as folder:
         path = Path(folder) / "node.pub"

@@ -10,6 +10,7 @@ from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.settings import Deadline
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.policy import LEAST_ITEMS
 
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 Port = Annotated[int, Field(ge=1, le=65535), Unit("port")]
@@ -29,6 +30,8 @@ class CloudSettings(JobSettings):
     """Port of the reverse proxy, for edges."""
     superlink_port: Port = Field(default_factory=lambda values: values["port"] + 1, validate_default=True)
     """Port of the SuperLink behind the proxy, on the loopback only; by default the next one."""
+    least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
+    """Fewest items whose sums an edge sends; its owner is asked to agree to it."""
     lifetime_days: Annotated[int, Field(ge=1), Unit("days")] = 90
     """Time that a release is valid."""
     max_body_mib: Annotated[int, Field(ge=1), Unit("MiB")] = 16

@@ -70,6 +70,8 @@ class Agent:
         self.items = items or ItemCache(base)
         self.vault = Vault(folder / VAULT, keeper)
         self._folder = folder
+        self.shared_pairs: int | None = None
+        """Number of the first training pairs that sums for the cloud may be made of; None is all."""
         self.history = self.read()
 
     def read(self) -> History:
@@ -113,20 +115,37 @@ class Agent:
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 
-    def job(self, shift: Shift, release: OpenedRelease, order: str, settings: TrainingSettings) -> FitJob:
-        """Prepare training a shift on the history.
+    @property
+    def shared_history(self) -> History:
+        """The part of the history that sums for the cloud may be made of."""
+        if self.shared_pairs is None:
+            return self.history
+        answered = self.history.answered[: self.shared_pairs]
+        items = self.history.items[: self.shared_pairs - len(answered)]
+        return replace(self.history, answered=answered, items=items)
+
+    def job(
+        self,
+        shift: Shift,
+        release: OpenedRelease,
+        order: str,
+        settings: TrainingSettings,
+        history: History | None = None,
+    ) -> FitJob:
+        """Prepare training a shift on a history.
 
         Args:
             shift: shift to be trained in place.
             release: release the shift belongs to.
             order: seed of the shuffling, any text.
             settings: prompt form and number of latest items.
+            history: by default the agent's own.
 
         Raises:
-            InputError: there is no history, or the release is for another task.
+            InputError: the history is empty, or the release is for another task.
         """
         self._check_task(release)
-        pairs = self.history.pairs(settings.prompt_form, settings.max_items)
+        pairs = (history or self.history).pairs(settings.prompt_form, settings.max_items)
         if not pairs:
             raise InputError("there is no history to train on")
         return FitJob(shift, encode(self.base, pairs), order)
@@ -188,7 +207,7 @@ def contribute(
 
     def job(agent: Agent) -> FitJob:
         order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
-        return agent.job(release.copy(), release, order, settings)
+        return agent.job(release.copy(), release, order, settings, agent.shared_history)
 
     def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))

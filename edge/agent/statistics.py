@@ -47,7 +47,7 @@ def report_layer_gradient(agent: Agent, settings: LayerGradientSettings) -> Stat
     Raises:
         TooFewPairs: the history has too few pairs.
     """
-    pairs = agent.history.pairs(settings.prompt_form, settings.max_items)
+    pairs = agent.shared_history.pairs(settings.prompt_form, settings.max_items)
     check_enough(len(pairs), "training pairs")
     gradient = layer_gradient(agent.base, pairs, Positions.parse(settings.positions), settings.batch_size)
     return Statistics(gradient.pairs, {}, layer_gradient_to_bytes(gradient))

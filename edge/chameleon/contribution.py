@@ -94,7 +94,7 @@ def _pair_states(agent: Agent, settings: PairSettings, memory: Memory) -> States
     if made != settings or states is None:
         form = settings.prompt_form
         reader = Reader(agent.base, agent.history.task, form, settings.batch_size, agent.encoder)
-        states = preference_states(reader, agent.history, settings.items, settings.source)
+        states = preference_states(reader, agent.shared_history, settings.items, settings.source)
         memory.states[agent.history.name] = (settings, states)
     check_enough(len(states), "preference pairs")
     return states

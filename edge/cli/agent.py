@@ -45,6 +45,9 @@ def join(
         bool,
         typer.Option("--plain-history", help="Leave your history in its file; else the vault imports it."),
     ] = False,
+    agree: Annotated[
+        bool, typer.Option("--agree", help="Agree to what the cloud may ask without being asked.")
+    ] = False,
     unconfined: Annotated[bool, typer.Option(help="Run what talks to the cloud without a sandbox.")] = False,
 ) -> None:
     """Join a cloud and take part until Ctrl-C; the same command goes on later.
@@ -53,13 +56,17 @@ def join(
     """
     import platformdirs
 
+    from fedperfit.edge.cli.policy import ask_for_consent
     from fedperfit.edge.deployment.home import Home
     from fedperfit.edge.deployment.joining import keep_running, settle
     from fedperfit.protocol.system.processes import until_signal
     from fedperfit.protocol.trust.bundle import read_bundle
+    from fedperfit.protocol.trust.policy import verify_policy
 
     enrolment = read_bundle(bundle)
     home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / enrolment.name).absolute())
+    if not home.policy.exists():
+        ask_for_consent(verify_policy(enrolment.signed_policy, enrolment.release_key), agree)
     settle(
         enrolment,
         home,

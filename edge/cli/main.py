@@ -9,6 +9,7 @@ from rich.console import Console
 from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import consent as consent_cli
+from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.protocol.system.commands import run
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 
 for command in (
+    policy_cli.policy,
     *(agent_cli.join, agent_cli.agent, agent_cli.explain, audit_cli.sent, audit_cli.log, agent_cli.learn),
     *(consent_cli.pause, consent_cli.resume, consent_cli.share_metrics, consent_cli.consent),
     serve_cli.serve,

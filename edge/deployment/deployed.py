@@ -22,6 +22,7 @@ from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.releases import ReleaseStore
@@ -42,7 +43,8 @@ from fedperfit.protocol.messages.settings import (
 )
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import PromptForm
+from fedperfit.protocol.tasks import Pair, PromptForm
+from fedperfit.protocol.trust.policy import read_policy
 from fedperfit.protocol.trust.release import Release
 
 _WAITING_TRAININGS = 4
@@ -77,6 +79,8 @@ class Deployed:
         """Take over an agent whose vault is held; see `open`."""
         self.home, self.settings, self.agent = home, settings, agent
         self.record = Record(home.audit, home.sent)
+        policy = read_policy(home.policy, settings.release_key) if home.policy.exists() else None
+        self.guard = Guard(home.guard, policy, clock=clock)
         self.releases = ReleaseStore(
             home.releases,
             pinned=settings.release_key,
@@ -129,7 +133,8 @@ class Deployed:
     def contribute(self, packed: bytes, training: TrainingSettings, alive: Alive) -> Contribution:
         """Train the packed collective shift for one round of stage 1."""
         with self._training("contribute", alive) as watch:
-            self.agent.read()
+            pairs = self._pairs(training.prompt_form)
+            self.agent.shared_pairs = self.guard.contribution(packed, training, pairs)
             return self.agent.contribute(packed, training, watch)
 
     def personalize(
@@ -145,31 +150,37 @@ class Deployed:
         """
         personal = personal.replace(slot=FULL_SLOT)
         with self._training("personalize", alive) as watch:
+            self.guard.personalization(personal, training, self._pairs(training.prompt_form))
             release = self.releases.accept(data)
-            self.agent.read()
+            self.guard.shift("personalize", release.shift)
             outcome, _ = renew(self.agent, self._open(release), release.version, personal, training, watch)
             return outcome
 
     def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
         """Make preference pairs anew and return their moments."""
         with self._training("moments", alive):
-            self.agent.read()
+            own = self._pairs(pairs.prompt_form)
+            self.agent.shared_pairs = self.guard.moments(pairs, self._in_force(), own)
             return moments(self.agent, pairs, self._memory)
 
     def probe(self, pairs: PairSettings, probing: Probing, alive: Alive) -> Statistics:
         """Sum the probes' loss and gradient over the preference pairs."""
         with self._training("probe", alive):
+            self.agent.shared_pairs = self.guard.probe(pairs, self._pairs(pairs.prompt_form))
             return probe(self.agent, pairs, probing, self._memory)
 
     def layer_gradient(self, settings: LayerGradientSettings, alive: Alive) -> Statistics:
         """Gradient of the mean loss on the latest pairs with respect to each layer's output."""
         with self._training("layer gradient", alive):
-            self.agent.read()
+            pairs = self._pairs(settings.prompt_form)
+            self.agent.shared_pairs = self.guard.layer_gradient(settings, self._in_force(), pairs)
             return report_layer_gradient(self.agent, settings)
 
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
         """Answer the held-out questions at one stage of a release, given as bytes."""
+        self.guard.evaluation(settings)
         release = self.releases.accept(data)
+        self.guard.shift("evaluate", release.shift)
         with self._model.turn(self._wanted(alive)):
             return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
 
@@ -275,6 +286,14 @@ class Deployed:
                 yield watch
             finally:
                 self._busy = ""
+
+    def _pairs(self, form: PromptForm) -> list[Pair]:
+        """All training pairs of the history as it is now, oldest first."""
+        return self.agent.read().pairs(form, 0)
+
+    def _in_force(self) -> str:
+        release = self.releases.current()
+        return release.digest if release is not None else ""
 
     def _wanted(self, alive: Alive) -> Alive:
         return lambda: not self.stopping.is_set() and alive()

@@ -9,6 +9,8 @@ uplink/          the socket that leads the SuperNode to the cloud
 owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items, imported history
 releases/        verified releases
+policy.json      what the owner agreed that the cloud may ask, signed (fedperfit.protocol.trust.policy)
+guard.json       requests admitted today, and the items that contributions are made of
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """
 
@@ -71,6 +73,16 @@ class Home:
     def audit(self) -> Path:
         """Folder of the log of requests, and of messages that left this machine."""
         return self.folder / "audit"
+
+    @property
+    def policy(self) -> Path:
+        """File of the policy that the owner agreed to."""
+        return self.folder / "policy.json"
+
+    @property
+    def guard(self) -> Path:
+        """File of what the guard remembers."""
+        return self.folder / "guard.json"
 
     @property
     def sent(self) -> Path:

@@ -19,6 +19,7 @@ from fedperfit.protocol.system.errors import InputError, MissingFileError, RunFa
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.policy import write_policy
 
 _START_SECONDS = 600.0
 """Seconds the agent has to load the base model."""
@@ -87,6 +88,7 @@ def settle(
         base_model=name, release_key=bundle.release_key, key=key, device=device, encoder=encoder
     )
     settings.write(home)
+    write_policy(home.policy, bundle.signed_policy)
     write_atomic(home.node / "ca.crt", bundle.authority.encode())
     write_atomic(home.node / "node.key", bundle.node_key.encode())
     write_json(home.node / "address.json", {"address": bundle.address})

@@ -6,13 +6,15 @@ import re
 import stat
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.trust.policy import verify_policy
 from fedperfit.protocol.trust.signing import is_public_key
 
-FORMAT = 1
+FORMAT = 2
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 """Pattern of a client's name."""
 _ADDRESS = re.compile(r"[A-Za-z0-9.:\[\]-]+:[0-9]{1,5}")
@@ -38,6 +40,13 @@ class Bundle:
     """Name of the base model; the machine may have it in a folder of another name."""
     fingerprint: str
     """Fingerprint of the base model."""
+    policy: str
+    """What the cloud may ask, signed: JSON as `fedperfit.protocol.trust.policy` has it."""
+
+    @property
+    def signed_policy(self) -> Any:
+        """JSON values of the signed policy, not yet verified."""
+        return json.loads(self.policy)
 
     def write(self, path: Path) -> None:
         """Write the enrolment to `path`, readable by its owner only."""
@@ -67,4 +76,10 @@ def read_bundle(path: Path) -> Bundle:
     if not is_public_key(bundle.release_key):
         raise InputError(f"{path}: release_key is not a public key")
     task_by_name(bundle.task)
+    try:
+        policy = verify_policy(bundle.signed_policy, bundle.release_key)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    if (policy.task, policy.fingerprint) != (bundle.task, bundle.fingerprint):
+        raise InputError(f"{path}: its policy is for another task or base model")
     return bundle

@@ -4,7 +4,16 @@ import io
 import json
 
 import pytest
-from tests.edge.deployment.deployments import CLOUD, PERSONAL, TRAINING, deployed, releases, served, settings
+from tests.edge.deployment.deployments import (
+    CLOUD,
+    PERSONAL,
+    TRAINING,
+    deployed,
+    policy,
+    releases,
+    served,
+    settings,
+)
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.history import files_to_seal
@@ -17,6 +26,7 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.policy import sign_policy
 
 
 @pytest.fixture
@@ -154,6 +164,7 @@ def bundle(**changed):
     fingerprint = read_card("embedded").fingerprint
     fields = {"name": "ada", "address": "127.0.0.1:1", "authority": "ca", "node_key": "key"}
     fields |= {"release_key": CLOUD.public, "task": "LaMP_2M", "base_model": "embedded"}
+    fields["policy"] = json.dumps(sign_policy(policy(), CLOUD))
     return Bundle(**(fields | {"fingerprint": fingerprint} | changed))
 
 

@@ -14,9 +14,11 @@ from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.server import serving
 from fedperfit.edge.vault.keys import FileKey
 from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
+from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.trust.policy import KINDS, Policy, sign_policy, write_policy
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -55,8 +57,43 @@ def group(header: ShiftHeader) -> Directions:
     return Directions.of((4, 5), *sides)
 
 
+def policy(**changes: object) -> Policy:
+    """A policy that allows what tests of other things ask for."""
+    values: dict[str, object] = {
+        "version": 1,
+        "fingerprint": read_card("embedded").fingerprint,
+        "task": "LaMP_2M",
+        "prompt_form": "lamp",
+        "layers": [2, 5],
+        "rank": 4,
+        "hidden_size": 192,
+        "positions": "f2+l3",
+        "personal_rank": 8,
+        "largest_change": 1e3,
+        "least_rate": 1e-6,
+        "most_rate": 1.0,
+        "least_clip": 1e-3,
+        "most_clip": 1e3,
+        "batch_size": 8,
+        "most_epochs": 1000,
+        "most_steps": 1_000_000,
+        "max_items": 0,
+        "least_items": 4,
+        "growth": 1,
+        **{f"{kind}_per_day": 1000 for kind in KINDS},
+    }
+    return Policy(**values | changes)
+
+
+def agree(folder: Path, agreed: Policy) -> None:
+    """Agree to a policy in a person's folder."""
+    write_policy(Home(folder).policy, sign_policy(agreed, CLOUD))
+
+
 @contextmanager
 def deployed(folder: Path, **changed: object) -> Iterator[Deployed]:
+    if not Home(folder).policy.exists():
+        agree(folder, policy())
     with Deployed.open(Home(folder), settings(**changed), FileKey(), lambda: datetime.now(UTC)) as edge:
         yield edge
 

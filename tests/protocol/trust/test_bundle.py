@@ -1,3 +1,4 @@
+import json
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -7,8 +8,46 @@ import pytest
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.bundle import Bundle, read_bundle
+from fedperfit.protocol.trust.policy import Policy, sign_policy
+from fedperfit.protocol.trust.signing import SigningKey
 
-GOOD = Bundle("ada", "cloud.example.org:8443", "ca", "key", "0" * 64, "LaMP_2M", "embedded", "f")
+CLOUD = SigningKey()
+POLICY = Policy(
+    version=1,
+    fingerprint="f" * 64,
+    task="LaMP_2M",
+    prompt_form="lamp",
+    layers=[3, 4],
+    rank=8,
+    hidden_size=192,
+    positions="l7",
+    personal_rank=4,
+    least_rate=1e-3,
+    most_rate=1e-2,
+    least_clip=0.1,
+    most_clip=1.0,
+    batch_size=8,
+    most_epochs=10,
+    most_steps=1000,
+    max_items=24,
+)
+
+
+def signed(policy: Policy, key: SigningKey) -> str:
+    return json.dumps(sign_policy(policy, key))
+
+
+GOOD = Bundle(
+    name="ada",
+    address="cloud.example.org:8443",
+    authority="ca",
+    node_key="key",
+    release_key=CLOUD.public,
+    task="LaMP_2M",
+    base_model="embedded",
+    fingerprint="f" * 64,
+    policy=signed(POLICY, CLOUD),
+)
 
 
 def test_a_bundle_survives_its_file_and_is_its_owners(tmp_path: Path):
@@ -28,6 +67,12 @@ def test_a_bundle_survives_its_file_and_is_its_owners(tmp_path: Path):
         ({"address": "no port"}, "expected host:port"),
         ({"release_key": "0"}, "not a public key"),
         ({"task": "LaMP_9"}, "LaMP_9"),
+        ({"task": "LaMP_3"}, "policy is for another task"),
+        ({"fingerprint": "0" * 64}, "policy is for another task or base model"),
+        ({"policy": "{}"}, "not a signed policy"),
+        ({"policy": "{"}, "Expecting"),
+        ({"policy": signed(POLICY, SigningKey())}, "not signed by the cloud's key"),
+        ({"policy": GOOD.policy.replace('"rank": 8', '"rank": 192')}, "not signed by the cloud's key"),
     ],
 )
 def test_wrong_values(changed, reason, tmp_path: Path):
@@ -42,7 +87,7 @@ def test_wrong_forms(tmp_path: Path):
     path = tmp_path / "x.bundle"
     GOOD.write(path)
     good = read_json(path)
-    for wrong in ([], {**good, "format": 2}, {**good, "more": "x"}, {**good, "name": 3}, {"format": 1}):
+    for wrong in ([], {**good, "format": 1}, {**good, "more": "x"}, {**good, "name": 3}, {"format": 1}):
         write_json(path, wrong)
         with pytest.raises(InputError):
             read_bundle(path)

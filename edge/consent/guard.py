@@ -1,0 +1,275 @@
+"""The guard of an edge: refuses whatever the policy does not allow, before anything is computed.
+
+It knows what was agreed (`fedperfit.protocol.trust.policy`), what was asked today, and which items the
+contributions of this machine are made of.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from fedperfit.protocol.messages.settings import (
+    EvaluationSettings,
+    LayerGradientSettings,
+    PairSettings,
+    PersonalSettings,
+    TrainingSettings,
+)
+from fedperfit.protocol.shift.packing import unpack
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.trust.policy import Policy, RequestKind
+
+_ORTHONORMAL = 0.02
+"""Largest entry of R R^T - I: bfloat16 transport rounds the rows by up to this."""
+
+
+class Refused(InputError):
+    """A request that the owner has not agreed to. Its text is for the owner; the cloud gets its type."""
+
+
+@dataclass
+class _State:
+    """What the guard remembers across restarts."""
+
+    day: str = ""
+    """Date in UTC that `counts` are of."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """Requests admitted on that day, by kind."""
+    once: dict[str, str] = field(default_factory=dict)
+    """Release in force when a kind that is answered once for a release was last answered, by kind."""
+    salt: str = ""
+    """Key of the digests below, as hexadecimal digits."""
+    pinned: list[str] = field(default_factory=list)
+    """Digests of the pairs that contributions are made of, oldest first."""
+
+
+class Guard:
+    """Checks the requests to one agent; safe to use from many threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        policy: Policy | None,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Go on from what was remembered.
+
+        Args:
+            path: File of what is remembered, out of reach of anything that talks to the network.
+            policy: What the owner agreed to; None refuses everything.
+            clock: Current time, with its zone.
+        """
+        self._path, self.policy, self._clock = path, policy, clock
+        self._lock = threading.Lock()
+        self._state = _State(**read_json(path)) if path.exists() else _State(salt=secrets.token_hex(32))
+
+    def contribution(self, packed: bytes, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
+        """Admit a round of stage 1, and count it.
+
+        Args:
+            packed: Collective shift that the cloud broadcast.
+            training: How it asks for it to be trained.
+            pairs: All training pairs of the person, oldest first.
+
+        Returns:
+            Number of the first pairs to train on, as `items` decides it.
+
+        Raises:
+            Refused: The owner did not agree to this.
+        """
+        policy = self._agreed("contribute")
+        shift, header = unpack(packed)
+        if (header.task, header.fingerprint) != (policy.task, policy.fingerprint):
+            raise Refused("contribute: the shift is for another task or base model")
+        self.shift("contribute", shift)
+        self._training("contribute", training)
+        if training.max_items != policy.max_items:
+            raise Refused(f"contribute: max-items={training.max_items}, agreed is {policy.max_items}")
+        shared = self.items(pairs)
+        self._steps("contribute", min(shared, policy.max_items or shared), training)
+        self._count("contribute")
+        return shared
+
+    def personalization(
+        self, personal: PersonalSettings, training: TrainingSettings, pairs: Sequence[Pair]
+    ) -> None:
+        """Admit a fit of the personal shift to all pairs, and count it; raises Refused."""
+        policy = self._agreed("personalize")
+        if personal.rank > policy.personal_rank:
+            raise Refused(f"personalize: rank={personal.rank}, agreed is at most {policy.personal_rank}")
+        self._training("personalize", training)
+        self._steps("personalize", len(pairs), training)
+        self._count("personalize")
+
+    def evaluation(self, settings: EvaluationSettings) -> None:
+        """Admit an evaluation, and count it; raises Refused."""
+        self._form("evaluate", settings.prompt_form)
+        self._count("evaluate")
+
+    def moments(self, settings: PairSettings, release: str, pairs: Sequence[Pair]) -> int:
+        """Admit a summary of preference pairs, once for a release, and count it.
+
+        Args:
+            settings: How the preference pairs are to be made.
+            release: Digest of the release in force; empty before the first.
+            pairs: All training pairs of the person, oldest first.
+
+        Returns:
+            Number of the first pairs to use, as `items` decides it.
+
+        Raises:
+            Refused: The owner did not agree to this.
+        """
+        self._pairs("moments", settings)
+        shared = self.items(pairs)
+        self._count("moments", release)
+        return shared
+
+    def probe(self, settings: PairSettings, pairs: Sequence[Pair]) -> int:
+        """Admit a round of a search over the preference pairs, and count it; as `moments`, more than once."""
+        self._pairs("probe", settings)
+        shared = self.items(pairs)
+        self._count("probe")
+        return shared
+
+    def layer_gradient(self, settings: LayerGradientSettings, release: str, pairs: Sequence[Pair]) -> int:
+        """Admit a layer gradient, once for a release, and count it; as `moments`."""
+        policy = self._agreed("pull")
+        self._form("pull", settings.prompt_form)
+        if (settings.positions, settings.max_items) != (policy.positions, policy.max_items):
+            raise Refused(
+                f"pull: positions={settings.positions}, max-items={settings.max_items}; agreed are "
+                f"{policy.positions} and {policy.max_items}"
+            )
+        shared = self.items(pairs)
+        self._count("pull", release)
+        return shared
+
+    def shift(self, kind: RequestKind, shift: Shift) -> None:
+        """Check a broadcast shift: exact shape, orthonormal R, bounded W - R and b. Raises Refused."""
+        policy = self._agreed(kind)
+        if shift.shape != policy.shape:
+            raise Refused(f"{kind}: a shift of {_told(shift.shape)}; agreed is {_told(policy.shape)}")
+        R, W, b = (tensor.detach().double() for tensor in (shift.R, shift.W, shift.b))
+        if not all(torch.isfinite(tensor).all() for tensor in (R, W, b)):
+            raise Refused(f"{kind}: the shift is not finite")
+        if (R @ R.mT - torch.eye(R.shape[1], dtype=R.dtype)).abs().max() > _ORTHONORMAL:
+            raise Refused(f"{kind}: the rows of R are not orthonormal")
+        change = max((W - R).flatten(1).norm(dim=1).max().item(), b.norm(dim=1).max().item())
+        if change > policy.largest_change:
+            raise Refused(f"{kind}: the shift changes {change:.3g}, agreed is {policy.largest_change:g}")
+
+    def items(self, pairs: Sequence[Pair]) -> int:
+        """Decide which pairs a contribution is made of.
+
+        Two contributions are made of the same pairs, or of sets that differ in at least `growth`.
+
+        Args:
+            pairs: All training pairs of the person, oldest first.
+
+        Returns:
+            Number of the first pairs to use; those after them wait until there are enough.
+
+        Raises:
+            Refused: There are fewer than the policy's least, or a few of the pairs used before were changed.
+        """
+        policy = self._required()
+        with self._lock:
+            digests = [self._digest(pair) for pair in pairs]
+            pinned = self._state.pinned
+            added, removed = len(set(digests) - set(pinned)), len(set(pinned) - set(digests))
+            unchanged = digests[: len(pinned)] == pinned
+            if not (unchanged and added < policy.growth and pinned):
+                if pinned and added + removed < policy.growth:
+                    raise Refused(
+                        f"{added + removed} items differ from those used before; their difference would tell "
+                        f"them: at least {policy.growth} must"
+                    )
+                pinned = digests
+            least = min(len(pinned), policy.max_items or len(pinned))
+            if least < policy.least_items:
+                raise Refused(f"{least} items, at least {policy.least_items} are needed")
+            if pinned != self._state.pinned:
+                self._state.pinned = pinned
+                self._keep()
+            return len(pinned)
+
+    def _required(self) -> Policy:
+        if self.policy is None:
+            raise Refused("this folder holds no policy that its owner agreed to: enroll again")
+        return self.policy
+
+    def _agreed(self, kind: RequestKind) -> Policy:
+        policy = self._required()
+        if not policy.per_day(kind):
+            raise Refused(f"{kind}: not agreed to")
+        return policy
+
+    def _form(self, kind: RequestKind, form: str) -> None:
+        policy = self._agreed(kind)
+        if form != policy.prompt_form:
+            raise Refused(f"{kind}: prompt-form={form}, agreed is {policy.prompt_form}")
+
+    def _training(self, kind: RequestKind, training: TrainingSettings) -> None:
+        policy = self._agreed(kind)
+        self._form(kind, training.prompt_form)
+        within = {
+            "learning-rate": policy.least_rate <= training.learning_rate <= policy.most_rate,
+            "clip-norm": policy.least_clip <= training.clip_norm <= policy.most_clip,
+            "weight-decay": training.weight_decay <= policy.most_decay,
+            "epochs": training.epochs <= policy.most_epochs,
+            "batch-size": training.batch_size == policy.batch_size,
+        }
+        for name, holds in within.items():
+            if not holds:
+                value = getattr(training, name.replace("-", "_"))
+                raise Refused(f"{kind}: {name}={value:g} is outside of what was agreed")
+
+    def _steps(self, kind: RequestKind, items: int, training: TrainingSettings) -> None:
+        steps = training.epochs * -(-items // training.batch_size)
+        if steps > self._required().most_steps:
+            raise Refused(f"{kind}: {steps} steps, agreed are at most {self._required().most_steps}")
+
+    def _pairs(self, kind: RequestKind, settings: PairSettings) -> None:
+        policy = self._agreed(kind)
+        self._form(kind, settings.prompt_form)
+        if settings.items < policy.least_items:
+            raise Refused(f"{kind}: {settings.items} pairs, agreed are at least {policy.least_items}")
+
+    def _count(self, kind: RequestKind, release: str | None = None) -> None:
+        policy = self._required()
+        with self._lock:
+            today = self._clock().astimezone(UTC).date().isoformat()
+            if today > self._state.day:
+                self._state.day, self._state.counts = today, {}
+            if self._state.counts.get(kind, 0) >= policy.per_day(kind):
+                raise Refused(f"{kind}: {policy.per_day(kind)} a day are agreed, and were asked for")
+            if release is not None:
+                if self._state.once.get(kind) == release:
+                    raise Refused(f"{kind}: answered already for this release")
+                self._state.once[kind] = release
+            self._state.counts[kind] = self._state.counts.get(kind, 0) + 1
+            self._keep()
+
+    def _digest(self, pair: Pair) -> str:
+        text = json.dumps([pair.prompt, pair.target]).encode()
+        return hmac.new(bytes.fromhex(self._state.salt), text, hashlib.sha256).hexdigest()
+
+    def _keep(self) -> None:
+        write_json(self._path, asdict(self._state))
+
+
+def _told(shape: ShiftShape) -> str:
+    return f"layers {', '.join(map(str, shape.layers))}, rank {shape.rank}, positions {shape.positions}"

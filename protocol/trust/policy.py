@@ -1,0 +1,200 @@
+"""The policy of an edge: what its cloud may ask, agreed at enrolment and enforced by the edge.
+
+A cloud that chooses its request well reads history out of an honest reply: one step of a shift of full rank
+on all positions is the gradient, and the gradient's rows span the states of every token; two replies that
+differ in one item give that item. So an edge computes nothing that its owner did not agree to beforehand. The
+policy is signed by the key that signs releases.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from fedperfit.protocol.settings.base import Settings
+from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TaskName
+from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.trust.signing import SigningKey, signed_by
+
+RequestKind = Literal["contribute", "personalize", "evaluate", "moments", "probe", "pull"]
+"""Kinds of request that make an edge compute something."""
+KINDS: tuple[RequestKind, ...] = ("contribute", "personalize", "evaluate", "moments", "probe", "pull")
+LEAST_ITEMS = 24
+"""Fewest items whose sums leave a machine, unless its owner agreed to fewer."""
+_CONTEXT = "policy"
+
+Budget = Annotated[int, Field(ge=0), Unit("requests a day")]
+
+
+class Policy(Settings):
+    """All that a cloud may ask of one edge; anything else is refused before it is computed."""
+
+    version: Annotated[int, Field(ge=1), Unit("number")]
+    """Number of this agreement, counted from 1; an edge never goes back to an earlier one."""
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), Unit("SHA-256")]
+    """Fingerprint of the base model."""
+    task: TaskName
+    prompt_form: PromptStyle
+    layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Unit("layer numbers")]
+    """Decoder layers of the collective shift."""
+    rank: Annotated[int, Field(ge=1), Unit("dimensions")]
+    """Rank of the collective shift."""
+    hidden_size: Annotated[int, Field(ge=1), Unit("dimensions")]
+    """Hidden size of the base model."""
+    positions: PromptPositions
+    personal_rank: Annotated[int, Field(ge=1), Unit("dimensions")]
+    """Largest rank of the personal shift."""
+    largest_change: Annotated[float, Field(gt=0), Unit("Frobenius norm")] = 8.0
+    """Largest W - R, and largest b, that a broadcast shift may have in one layer."""
+    least_rate: Annotated[float, Field(gt=0), Unit("per step")]
+    """Smallest learning rate."""
+    most_rate: Annotated[float, Field(gt=0, le=1), Unit("per step")]
+    """Largest learning rate."""
+    least_clip: Annotated[float, Field(gt=0), Unit("gradient norm")]
+    """Smallest clipping norm; with a tiny one every gradient would be told in full precision."""
+    most_clip: Annotated[float, Field(gt=0), Unit("gradient norm")]
+    """Largest clipping norm."""
+    most_decay: Annotated[float, Field(ge=0, lt=1), Unit("share per unit of learning rate")] = 0.1
+    """Largest weight decay."""
+    batch_size: Annotated[int, Field(ge=1), Unit("items")]
+    """Items of a training step, exactly."""
+    most_epochs: Annotated[int, Field(ge=1, le=1000), Unit("passes over the items")]
+    """Most epochs of one training."""
+    most_steps: Annotated[int, Field(ge=1, le=1_000_000), Unit("steps")]
+    """Most steps of one training, so that no request keeps the machine busy for ever."""
+    max_items: Annotated[int, Field(ge=0), Unit("items")]
+    """Latest items that a contribution trains on, exactly; 0 is all."""
+    least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
+    """Fewest items of anything that leaves the machine; with fewer, nothing does."""
+    growth: Annotated[int, Field(ge=1), Unit("items")] = 8
+    """New items by which the items of contributions must differ from the earlier ones; until then the earlier
+    ones are used again, so that no two contributions tell a few items by their difference."""
+    contribute_per_day: Budget = 0
+    """Contributions to the collective shift; 0 refuses them."""
+    personalize_per_day: Budget = 0
+    """Fits of the personal shift that the cloud may start; 0 refuses them."""
+    evaluate_per_day: Budget = 0
+    """Evaluations on held-out questions; 0 refuses them."""
+    moments_per_day: Budget = 0
+    """Summaries of preference pairs; 0 refuses them."""
+    probe_per_day: Budget = 0
+    """Rounds of the search for the group's directions; 0 refuses them."""
+    pull_per_day: Budget = 0
+    """Layer gradients; 0 refuses them."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Check what concerns several fields. Raises InputError."""
+        _ = self.shape
+        if self.least_rate > self.most_rate or self.least_clip > self.most_clip:
+            raise InputError("a range of the policy is empty")
+        if 0 < self.max_items < self.least_items:
+            raise InputError(f"max-items={self.max_items}: fewer than least-items={self.least_items}")
+
+    @property
+    def shape(self) -> ShiftShape:
+        """Shape of the collective shift."""
+        return ShiftShape(
+            layers=tuple(self.layers),
+            rank=self.rank,
+            hidden_size=self.hidden_size,
+            positions=Positions.parse(self.positions),
+        )
+
+    def per_day(self, kind: RequestKind) -> int:
+        """Return the budget of one kind of request."""
+        budget: int = getattr(self, f"{kind}_per_day")
+        return budget
+
+    @property
+    def allowed(self) -> list[RequestKind]:
+        """Kinds of request that are answered at all."""
+        return [kind for kind in KINDS if self.per_day(kind)]
+
+    def sentences(self) -> list[str]:
+        """Tell the policy in words, for the person who agrees to it."""
+        items = f"your latest {self.max_items} items" if self.max_items else "all your items"
+        lines = [
+            f"The cloud may train for {self.task}, on base model {self.fingerprint[:16]}, and nothing else.",
+        ]
+        if self.contribute_per_day:
+            numbers = self.shape.parameters
+            lines += [
+                f"Up to {self.contribute_per_day} times a day your machine trains a collective shift on "
+                f"{items} and sends back the shift: {numbers:,} numbers (layers "
+                f"{', '.join(map(str, self.layers))}, rank {self.rank}, positions {self.positions}).",
+                f"It does so with at least {self.least_items} items only, and always with the same ones "
+                f"until {self.growth} have been added.",
+            ]
+        if self.personalize_per_day:
+            lines.append(
+                f"Up to {self.personalize_per_day} times a day it may have your personal shift (rank "
+                f"{self.personal_rank} at most) fitted anew; the personal shift stays here."
+            )
+        if self.evaluate_per_day:
+            lines.append(
+                f"Up to {self.evaluate_per_day} times a day it may ask how well you are answered; sums of "
+                "scores leave only if you share metrics."
+            )
+        if self.moments_per_day or self.probe_per_day:
+            lines.append(
+                f"It may ask {self.moments_per_day} times a day for sums over preference pairs made of your "
+                f"items, and {self.probe_per_day} times for sums of a probe over them."
+            )
+        if self.pull_per_day:
+            lines.append(
+                f"It may ask {self.pull_per_day} times a day for the gradient of your mean loss by layer."
+            )
+        refused = [kind for kind in KINDS if not self.per_day(kind)]
+        if refused:
+            lines.append(f"It may never ask for: {', '.join(refused)}.")
+        return lines
+
+
+def sign_policy(policy: Policy, key: SigningKey) -> dict[str, Any]:
+    """Sign a policy.
+
+    Returns:
+        JSON values: the policy and its signature.
+    """
+    values = policy.to_flat()
+    return {"policy": values, "signature": key.sign(_CONTEXT, values)}
+
+
+def verify_policy(signed: object, public: str) -> Policy:
+    """Read a signed policy.
+
+    Args:
+        signed: JSON values as `sign_policy` gives them.
+        public: Public key that the edge pins.
+
+    Raises:
+        MalformedFileError: It is not a policy, or not signed by that key.
+    """
+    if not isinstance(signed, dict) or set(signed) != {"policy", "signature"}:
+        raise MalformedFileError("not a signed policy")
+    values = signed["policy"]
+    try:
+        json.dumps(values, allow_nan=False)
+        if not signed_by(public, _CONTEXT, values, signed["signature"]):
+            raise MalformedFileError("the policy is not signed by the cloud's key")
+        return Policy.from_flat(values)
+    except (TypeError, ValueError) as error:
+        raise MalformedFileError(f"the policy is malformed: {error}") from None
+
+
+def write_policy(path: Path, signed: dict[str, Any]) -> None:
+    """Write a signed policy, as `sign_policy` gives it, to `path`."""
+    write_json(path, signed)
+
+
+def read_policy(path: Path, public: str) -> Policy:
+    """Read a signed policy from a file. Raises as `verify_policy` does, naming the file."""
+    try:
+        return verify_policy(read_json(path), public)
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{path}: {error}") from None

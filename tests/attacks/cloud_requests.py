@@ -1,0 +1,158 @@
+"""What attack tests share: a person, the policy of an honest cloud, and ways to read texts out of updates."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tests.edge.edge_clients import write_client
+
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.consent.guard import Guard
+from fedperfit.edge.engine.examples import Example, encode
+from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.tasks import PromptForm
+from fedperfit.protocol.trust.policy import Policy
+
+DECOYS = 200
+"""Other tokens that each true one is told from: guessing is right once in 201 times."""
+CHANCE = 1 / (DECOYS + 1)
+
+
+def policy(base: BaseModel, **changes: object) -> Policy:
+    """What a cloud with the quickstart settings asks its edges to agree to."""
+    values = {
+        "version": 1,
+        "fingerprint": base.card.fingerprint,
+        "task": "LaMP_2M",
+        "prompt_form": "lamp",
+        "layers": [3, 4],
+        "rank": 8,
+        "hidden_size": base.card.hidden_size,
+        "positions": "l7",
+        "personal_rank": 4,
+        "least_rate": 1e-3,
+        "most_rate": 4e-2,
+        "least_clip": 0.25,
+        "most_clip": 4.0,
+        "batch_size": 8,
+        "most_epochs": 20,
+        "most_steps": 100_000,
+        "max_items": 24,
+        "contribute_per_day": 40,
+        "personalize_per_day": 5,
+        "evaluate_per_day": 20,
+    }
+    return Policy(**values | changes)
+
+
+def training(**changes: object) -> TrainingSettings:
+    """An honest round of stage 1."""
+    values = {
+        "seed": 0,
+        "epochs": 1,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "max_items": 24,
+        "prompt_form": "lamp",
+    }
+    return TrainingSettings(**values | changes)  # type: ignore[arg-type]
+
+
+def shape(base: BaseModel, **changes: object) -> ShiftShape:
+    """The shape that was agreed to, or another."""
+    values = {
+        "layers": (3, 4),
+        "rank": 8,
+        "hidden_size": base.card.hidden_size,
+        "positions": Positions.parse("l7"),
+    }
+    return ShiftShape(**values | changes)  # type: ignore[arg-type]
+
+
+def packed(shift: Shift, base: BaseModel) -> bytes:
+    """A shift as the cloud broadcasts it."""
+    return pack(shift, ShiftHeader(shift.shape, "LaMP_2M", base.card.fingerprint, 0))
+
+
+@dataclass
+class Edge:
+    """A person's agent, with a guard or without."""
+
+    agent: Agent
+    guard: Guard | None
+
+    @classmethod
+    def make(cls, folder: Path, base: BaseModel, *, guarded: bool, items: int = 32) -> "Edge":
+        agent = Agent(write_client(folder, items=items), base)
+        return cls(agent, Guard(folder / "guard.json", policy(base)) if guarded else None)
+
+    def contribute(self, shift: Shift, settings: TrainingSettings) -> bytes:
+        """The update, as `Deployed.contribute` would send it."""
+        data = packed(shift, self.agent.base)
+        if self.guard is not None:
+            pairs = self.agent.history.pairs(PromptForm.LAMP, 0)
+            self.agent.shared_pairs = self.guard.contribution(data, settings, pairs)
+        return self.agent.contribute(data, settings).update
+
+    def examples(self, latest: int) -> list[Example]:
+        """The pairs as token ids: what the cloud must not learn."""
+        return encode(self.agent.base, self.agent.history.pairs(PromptForm.LAMP, latest))
+
+
+@torch.no_grad()
+def states(base: BaseModel, prefix: Sequence[int], tokens: Sequence[int], layer: int) -> torch.Tensor:
+    """Hidden states after decoder layer `layer` of each token when it follows `prefix`: (tokens, d)."""
+    kept: list[torch.Tensor] = []
+    hook = decoder_layers(base.model)[layer].register_forward_hook(
+        lambda module, inputs, output: kept.append(output[0] if isinstance(output, tuple) else output)
+    )
+    try:
+        known = base.model.model(input_ids=torch.tensor([prefix]), use_cache=True).past_key_values
+        known.batch_repeat_interleave(len(tokens))
+        base.model.model(input_ids=torch.tensor(tokens)[:, None], past_key_values=known)
+    finally:
+        hook.remove()
+    return kept[-1][:, -1].double()
+
+
+def read_tokens(
+    base: BaseModel, directions: torch.Tensor, example: Example, layer: int, places: Sequence[int]
+) -> float:
+    """How many tokens are told from decoys by how much of their state lies in a span of directions.
+
+    The reader is generous: it is given all true tokens before each one.
+
+    Args:
+        base: Frozen base model.
+        directions: (n, d) orthonormal rows.
+        example: The text.
+        layer: Decoder layer whose states the span is of.
+        places: Token positions to read.
+
+    Returns:
+        Share of the tokens that score highest among `DECOYS` others.
+    """
+    rng = random.Random(str(example.prompt))
+    right = 0
+    for place in places:
+        truth = example.prompt[place]
+        others = [t for t in rng.sample(range(len(base.tokenizer)), DECOYS + 1) if t != truth][:DECOYS]
+        hidden = states(base, example.prompt[:place], [truth, *others], layer)
+        energy = (hidden @ directions.T).square().sum(1) / hidden.square().sum(1)
+        right += int((energy[0] > energy[1:]).all())
+    return right / len(places)
+
+
+def span(rows: torch.Tensor, tolerance: float = 1e-6, most: int | None = None) -> torch.Tensor:
+    """Orthonormal rows that span `rows` (n, d), the strongest first; at most `most`."""
+    _, values, directions = torch.linalg.svd(rows.double(), full_matrices=False)
+    return directions[values > tolerance * values[0]][:most]
