@@ -159,14 +159,8 @@ def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
     )
     bundle.write(tmp_path / "ada.bundle")
     history = next((run / "clients").glob("*/history.jsonl"))
-    command = [
-        str(bare / "bin" / "fedperfit-edge"),
-        "join",
-        str(tmp_path / "ada.bundle"),
-        "--agree",
-        "--unconfined",
-    ]
-    command += ["--folder", str(tmp_path / "ada"), "--history", str(history)]
+    command = [str(bare / "bin" / "fedperfit-edge"), "join", str(tmp_path / "ada.bundle")]
+    command += ["--agree", "--unconfined", "--folder", str(tmp_path / "ada"), "--history", str(history)]
     process = subprocess.Popen(
         command, cwd=hostile, env=programs(bare), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -108,9 +108,7 @@ def policy(
     agreed = verify_policy(signed, key.public)
     for sentence in agreed.sentences():
         console().print(sentence)
-    console().print(
-        f"wrote version {agreed.version} to {out}; at an edge: fedperfit-edge policy --accept {out.name}"
-    )
+    console().print(f"wrote version {agreed.version}; at an edge: fedperfit-edge policy --accept {out.name}")
 
 
 def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="Name of the client.")]) -> None:

@@ -24,7 +24,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", no_args_is_help=True)
-for command in (deploy_cli.init, deploy_cli.up, deploy_cli.enroll, deploy_cli.unenroll, deploy_cli.run):
+for command in (
+    deploy_cli.init,
+    deploy_cli.up,
+    deploy_cli.enroll,
+    deploy_cli.policy,
+    deploy_cli.unenroll,
+    deploy_cli.run,
+):
     app.command()(command)
 app.add_typer(release_cli.app, name="release")
 app.add_typer(checkpoint_app, name="checkpoint")

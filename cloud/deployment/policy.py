@@ -75,7 +75,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
 
 
 def offered(home: CloudHome, settings: CloudSettings, key: SigningKey) -> dict[str, Any]:
-    """Return the signed policy that edges are offered now, under a new version when the settings ask for more.
+    """Return the signed policy that edges are offered now, under a new version if the settings changed.
 
     Args:
         home: The cloud.
@@ -89,7 +89,7 @@ def offered(home: CloudHome, settings: CloudSettings, key: SigningKey) -> dict[s
     card = read_card(settings.base_model)
     version = 1
     if path.exists():
-        signed = read_json(path)
+        signed: dict[str, Any] = read_json(path)
         last = verify_policy(signed, key.public)
         if last == policy_of(settings, card, last.version):
             return signed

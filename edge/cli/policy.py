@@ -62,6 +62,5 @@ def _tell(agreed: Policy) -> None:
     for sentence in agreed.sentences():
         out.print(f"- {sentence}", highlight=False)
     if agreed.least_items < LEAST_ITEMS:
-        out.print(
-            f"- Mind: sums of fewer than {LEAST_ITEMS} items can tell much of a single one.", highlight=False
-        )
+        warning = f"- Mind: sums of fewer than {LEAST_ITEMS} items can tell much of a single one."
+        out.print(warning, highlight=False)

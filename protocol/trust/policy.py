@@ -63,9 +63,9 @@ class Policy(Settings):
     """Largest weight decay."""
     batch_size: Annotated[int, Field(ge=1), Unit("items")]
     """Items of a training step, exactly."""
-    most_epochs: Annotated[int, Field(ge=1, le=1000), Unit("passes over the items")]
+    most_epochs: Annotated[int, Field(ge=1, le=1_000_000), Unit("passes over the items")]
     """Most epochs of one training."""
-    most_steps: Annotated[int, Field(ge=1, le=1_000_000), Unit("steps")]
+    most_steps: Annotated[int, Field(ge=1, le=100_000_000), Unit("steps")]
     """Most steps of one training, so that no request keeps the machine busy for ever."""
     max_items: Annotated[int, Field(ge=0), Unit("items")]
     """Latest items that a contribution trains on, exactly; 0 is all."""
