@@ -48,6 +48,12 @@ SLOW = (
 """Test files and tests marked `slow`: they start processes, train for long, or try thousands of inputs."""
 
 
+@pytest.fixture(autouse=True)
+def _safe_path_of_the_console_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a console script that runs in this process sets for its children."""
+    monkeypatch.setenv("PYTHONSAFEPATH", os.environ.get("PYTHONSAFEPATH", ""))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the slow tests, so that `-m "not slow"` leaves them out."""
     for item in items:

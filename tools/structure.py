@@ -19,7 +19,7 @@ MOST_FILES = 14
 """Python files a folder may have."""
 
 FLOORS: Mapping[str, Sequence[str]] = {
-    "protocol": ("system", "tasks model schema", "shift", "settings trust", "messages presets", "fitting"),
+    "protocol": ("system", "tasks model schema", "shift", "settings", "trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
     "edge": (
         "engine vault audit consent records sandbox",

@@ -22,7 +22,6 @@ from fedperfit.protocol.trust.policy import Policy
 
 DECOYS = 200
 """Other tokens that each true one is told from: guessing is right once in 201 times."""
-CHANCE = 1 / (DECOYS + 1)
 
 
 def policy(base: BaseModel, **changes: object) -> Policy:

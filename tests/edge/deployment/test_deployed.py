@@ -120,14 +120,14 @@ def test_errors_over_the_bridge_have_no_text(stubs, edge, header, release):
     bridge, owner = stubs
     (edge.home.folder / "history.jsonl").write_text('{"secret words": "of mine"}\n')
     other = releases(replace(header, fingerprint="0" * 64), 1)[0]
-    kinds = ["InputError", "InputError", "InputError", "SettingError"]
-    calls = (
-        (bridge.Personalize, personalize(release)),
-        (bridge.Personalize, personalize(other)),
-        (bridge.Evaluate, evaluate(other, "base")),
-        (bridge.Contribute, bridge_pb2.ContributeRequest(shift=b"broken")),
-    )
-    for kind, (call, request) in zip(kinds, calls, strict=True):
+    broken = bridge_pb2.ContributeRequest(shift=b"broken", training=personalize(release).training)
+    for call, request, kind in (
+        (bridge.Personalize, personalize(release), "InputError"),
+        (bridge.Personalize, personalize(other), "InputError"),
+        (bridge.Evaluate, evaluate(other, "base"), "InputError"),
+        (bridge.Contribute, broken, "InputError"),
+        (bridge.Contribute, bridge_pb2.ContributeRequest(shift=b"broken"), "SettingError"),
+    ):
         with pytest.raises(grpc.RpcError) as caught:
             call(request)
         assert caught.value.details() == kind
@@ -136,10 +136,11 @@ def test_errors_over_the_bridge_have_no_text(stubs, edge, header, release):
         owner.Learn(owner_pb2.LearnRequest(items=["{}"]))
     assert "no text field" in caught.value.details()
     sent = list(owner.Sent(owner_pb2.SentRequest()))
-    assert [message.fields[0].value for message in sent] == kinds
-    assert "another base model" in sent[1].reason
+    assert [message.fields[0].value for message in sent] == ["InputError"] * 4 + ["SettingError"]
+    assert "no text field" in sent[1].reason
+    assert "another base model" in sent[2].reason
     explained = owner.Explain(owner_pb2.ExplainRequest())
-    assert (explained.refused, "contribute: " in explained.refusal) == (4, True)
+    assert (explained.refused, "contribute: " in explained.refusal) == (5, True)
     assert list(owner.Sent(owner_pb2.SentRequest(after=sent[2].number))) == sent[3:]
 
 
