@@ -9,10 +9,10 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.clients.roster import NobodyFits
-from fedperfit.cloud.deployment.enrolment import enrolled
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
+from fedperfit.cloud.enrolment.registration import enrolled
 from fedperfit.cloud.job.job import Job, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError

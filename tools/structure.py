@@ -20,7 +20,7 @@ MOST_FILES = 14
 
 FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": ("system", "tasks model schema", "shift", "settings", "trust", "messages presets", "fitting"),
-    "cloud": ("clients", "rounds", "job", "deployment", "cli server_app"),
+    "cloud": ("clients", "rounds", "job", "deployment", "enrolment", "cli server_app"),
     "edge": (
         "engine vault audit consent records sandbox",
         "agent",

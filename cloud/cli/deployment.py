@@ -83,8 +83,8 @@ def enroll(
     out: Annotated[Path | None, typer.Option(help="File of the bundle; by default NAME.bundle.")] = None,
 ) -> None:
     """Register a person's machine and write a bundle for `fedperfit-edge join`. Keep the bundle secret."""
-    from fedperfit.cloud.deployment.enrolment import enroll as register
     from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.registration import enroll as register
 
     path = out or Path(f"{name}.bundle")
     register(CloudHome(folder), name, path)
@@ -97,8 +97,8 @@ def policy(
 ) -> None:
     """Write what your settings ask edges to agree to, for `fedperfit-edge policy --accept`."""
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud
-    from fedperfit.cloud.deployment.policy import offered
     from fedperfit.cloud.deployment.release_store import CloudReleases
+    from fedperfit.cloud.enrolment.policy import offered
     from fedperfit.protocol.trust.policy import verify_policy, write_policy
 
     home = CloudHome(folder)
@@ -113,8 +113,8 @@ def policy(
 
 def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="Name of the client.")]) -> None:
     """Take away a node's right to take part."""
-    from fedperfit.cloud.deployment.enrolment import unenroll as unregister
     from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.registration import unenroll as unregister
 
     unregister(CloudHome(folder), name)
     console().print(f"{name} is no longer enrolled")

@@ -9,8 +9,8 @@ import pytest
 from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running
 from tests.edge.deployment.sandboxes import joined, sandboxed, unguarded
 
-from fedperfit.cloud.deployment.enrolment import enroll, enrolled
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome
+from fedperfit.cloud.enrolment.registration import enroll, enrolled
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.system.flower import executable
 from fedperfit.protocol.system.processes import Children

@@ -16,9 +16,9 @@ from tests.leaks import coded, found_in
 from tests.shell import Shell, started_in
 from tests.simulation.recorder import Recorder
 
-from fedperfit.cloud.deployment.enrolment import enroll
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.enrolment.registration import enroll
 from fedperfit.edge.deployment.releases import ReleaseStore
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.vault import Vault

@@ -25,6 +25,7 @@ SMALL: dict[str, object] = {
     "rounds": 3,
     "personal-epochs": 2,
     "collective-max-items": 8,
+    "least-items": 4,
     "clients": 3,
     "connect-seconds": 120.0,
     "deadline-seconds": 120.0,

@@ -8,9 +8,9 @@ import pytest
 from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running
 
 import fedperfit
-from fedperfit.cloud.deployment.enrolment import enroll, enrolled, unenroll
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.up import processes
+from fedperfit.cloud.enrolment.registration import enroll, enrolled, unenroll
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.system.flower import executable
 from fedperfit.protocol.system.processes import wait_until

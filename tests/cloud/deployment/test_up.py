@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running, trusting
 
-from fedperfit.cloud.deployment.enrolment import enroll, enrolled, unenroll
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import processes, up
+from fedperfit.cloud.enrolment.registration import enroll, enrolled, unenroll
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import environment, executable, free_ports

@@ -91,7 +91,7 @@ def sides(states):
 @pytest.mark.parametrize(
     ("request_", "kind"),
     [
-        (bridge_pb2.MomentsRequest(pairs=bridge_pb2.Pairs(items=3)), "InputError"),
+        (bridge_pb2.MomentsRequest(pairs=bridge_pb2.Pairs(items=3)), "SettingError"),
         (bridge_pb2.ProbeRequest(pairs=PAIRS, view=b"x", view_digest="0"), "InputError"),
     ],
 )
@@ -108,7 +108,7 @@ def test_few_pairs_are_not_told_of(stubs, edge):
     (edge.home.folder / "history.jsonl").write_text("")
     with pytest.raises(grpc.RpcError) as caught:
         bridge.Moments(bridge_pb2.MomentsRequest(pairs=PAIRS))
-    assert caught.value.details() == "TooFewPairs"
+    assert caught.value.details() == "Refused"
 
 
 def felt(base):

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
-from fedperfit.cloud.deployment.policy import offered
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.up import wait_for_superlink
+from fedperfit.cloud.enrolment.policy import offered
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json

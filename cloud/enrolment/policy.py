@@ -31,7 +31,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         version: Number of the agreement.
 
     Raises:
-        InputError: Layers or ranks are left open, or pairs for the directions are fewer than the least items.
+        InputError: Layers or ranks are left open, or a number of items is below the least.
     """
     if settings.open:
         raise InputError(
@@ -40,6 +40,11 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
     if settings.directions and settings.directions_items < settings.least_items:
         raise InputError(
             f"directions-items={settings.directions_items}: edges make sums of at least "
+            f"least-items={settings.least_items}"
+        )
+    if 0 < settings.collective_max_items < settings.least_items:
+        raise InputError(
+            f"collective-max-items={settings.collective_max_items}: edges contribute at least "
             f"least-items={settings.least_items}"
         )
     shape = settings.shape(card)

@@ -1,0 +1,53 @@
+"""What a cloud asks its edges to agree to: what its settings need, and no more."""
+
+from pathlib import Path
+
+import pytest
+
+from fedperfit.cloud.deployment.home import CloudHome
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.enrolment.policy import offered, policy_of
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.policy import verify_policy
+from fedperfit.protocol.trust.signing import SigningKey
+
+
+def settings(**changes: object) -> CloudSettings:
+    values = {key.replace("_", "-"): value for key, value in changes.items()}
+    return CloudSettings.from_flat(CloudSettings.own(read_preset("quickstart")) | values)
+
+
+def test_only_what_the_settings_need_is_asked_for():
+    card = read_card("embedded")
+    policy = policy_of(settings(), card)
+    assert policy.allowed == ["contribute", "personalize", "evaluate"]
+    assert policy.shape == settings().shape(card)
+    assert policy.least_items == 24
+    assert "It may never ask for: moments, probe, pull." in policy.sentences()
+    warm = policy_of(settings(warm_start=True), card)
+    assert set(warm.allowed) - set(policy.allowed) == {"pull"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layers": "auto"}, "fixed shape"),
+        ({"collective_max_items": 23}, "collective-max-items=23"),
+        ({"directions": True, "directions_items": 10}, "directions-items=10"),
+    ],
+)
+def test_settings_that_no_edge_could_agree_to_are_one_line(changes, words):
+    with pytest.raises(InputError, match=words) as caught:
+        policy_of(settings(**changes), read_card("embedded"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_new_version_is_offered_when_the_settings_change_and_only_then(tmp_path: Path):
+    home, key = CloudHome(tmp_path), SigningKey()
+    first = offered(home, settings(), key)
+    assert offered(home, settings(), key) == first
+    second = verify_policy(offered(home, settings(rounds=99), key), key.public)
+    assert (verify_policy(first, key.public).version, second.version) == (1, 2)
+    assert second.contribute_per_day == 5 * 99
