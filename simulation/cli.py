@@ -234,7 +234,7 @@ def flower_env(
 
 
 def main() -> None:
-    """The console script."""
+    """Run the console script `fedperfit`."""
     run(app, "fedperfit")
 
 

@@ -175,6 +175,7 @@ def report(root: Path) -> tuple[list[str], list[str]]:
     lines += ["", *_documentation(counted)]
     faults += [f"upward: {arrow}" for arrow in rising] + [f"circle: {circle}" for circle in cycles]
     faults += [f"{text}: {chain}" for text, chain in breaches.items()]
+    faults += [f"docstring of three words or fewer: {place}" for place in counted.short]
     return lines, faults
 
 

@@ -17,7 +17,7 @@ from fedperfit.protocol.system.files import read_json, read_json_lines, write_js
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 
 SEALED = "sealed"
-"""Field of client.json."""
+"""Key in client.json that says that the history is sealed in the vault."""
 FILES = {"history": "history.jsonl", "answered": "answered.jsonl", "questions": "questions.jsonl"}
 """Fields of client.json that may name a file elsewhere, and the files' names in the folder."""
 

@@ -74,7 +74,7 @@ class AuditLog:
             return self._link.number
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; nothing can be added afterwards."""
         with self._lock:
             self._release()
 

@@ -40,7 +40,7 @@ class SentMessage:
     bytes: int
     fields: list[SentField]
     time: str
-    """ISO 8601, UTC."""
+    """Time at which it left: ISO 8601, UTC."""
     number: int = 0
     """Line of the log; 0 for a message that an earlier version recorded."""
     reason: str = ""

@@ -81,7 +81,7 @@ class StoredShift:
 
 
 class Forgotten(NamedTuple):
-    """What `forget` deleted."""
+    """Numbers of what `forget` deleted."""
 
     shifts: int
     """Number of personal shifts."""

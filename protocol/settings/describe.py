@@ -18,7 +18,7 @@ class Setting:
 
     key: str
     meaning: str
-    """One line."""
+    """What the setting means, in one line."""
     values: str
     """Allowed values, in words."""
     unit: str

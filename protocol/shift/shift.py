@@ -87,7 +87,7 @@ class Shift(nn.Module):
         self.W = nn.Parameter(W)
         """Linear map into that subspace: (layers, r, d)."""
         self.b = nn.Parameter(b)
-        """Bias: (layers, r)."""
+        """Bias of each row of R: (layers, r)."""
 
     @classmethod
     def identity(cls, shape: ShiftShape, *, seed: int) -> "Shift":

@@ -52,15 +52,15 @@ class Policy(Settings):
     largest_change: Annotated[float, Field(gt=0), Unit("Frobenius norm")] = 8.0
     """Largest W - R, and largest b, that a broadcast shift may have in one layer."""
     least_rate: Annotated[float, Field(gt=0), Unit("per step")]
-    """Smallest learning rate."""
+    """Smallest learning rate that may be asked for."""
     most_rate: Annotated[float, Field(gt=0, le=1), Unit("per step")]
-    """Largest learning rate."""
+    """Largest learning rate that may be asked for."""
     least_clip: Annotated[float, Field(gt=0), Unit("gradient norm")]
     """Smallest clipping norm; with a tiny one every gradient would be told in full precision."""
     most_clip: Annotated[float, Field(gt=0), Unit("gradient norm")]
-    """Largest clipping norm."""
+    """Largest clipping norm that may be asked for."""
     most_decay: Annotated[float, Field(ge=0, lt=1), Unit("share per unit of learning rate")] = 0.1
-    """Largest weight decay."""
+    """Largest weight decay that may be asked for."""
     batch_size: Annotated[int, Field(ge=1), Unit("items")]
     """Items of a training step, exactly."""
     most_epochs: Annotated[int, Field(ge=1, le=1_000_000), Unit("passes over the items")]

@@ -1,4 +1,4 @@
-"""`fedperfit analyze`."""
+"""The command `fedperfit analyze`."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`fedperfit compare`."""
+"""The command `fedperfit compare`."""
 
 import signal
 import time

@@ -235,7 +235,7 @@ def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:
-    """history-2 before history-16."""
+    """Sort key that puts history-2 before history-16."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in entry[0].split("-")]
 
 
