@@ -84,7 +84,7 @@ class Keepers:
         asked = transmitted(message)
         history = SimpleNamespace(name=client, task=TASKS["LaMP_4"])
         about = (
-            SimpleNamespace(base=self.base, history=history, encoder=""),
+            SimpleNamespace(base=self.base, history=history, shared_history=history, encoder=""),
             PairSettings.from_config(dict(asked.content[SETTINGS_RECORD])),
         )
         try:
