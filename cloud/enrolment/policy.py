@@ -6,7 +6,7 @@ from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.job.directions import EVALUATIONS, SEARCHES
 from fedperfit.protocol.model.base_model import BaseModelCard, read_card
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.policy import Policy, sign_policy, verify_policy, write_policy
 from fedperfit.protocol.trust.signing import SigningKey
@@ -70,6 +70,8 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         most_steps=_STEPS,
         max_items=settings.collective_max_items,
         least_items=settings.least_items,
+        pair_items=settings.directions_items if settings.directions else 0,
+        pair_source=settings.directions_source.value,
         contribute_per_day=_RUNS * settings.rounds,
         personalize_per_day=_RUNS,
         evaluate_per_day=_RUNS * _PHASES,
@@ -95,10 +97,26 @@ def offered(home: CloudHome, settings: CloudSettings, key: SigningKey) -> dict[s
     version = 1
     if path.exists():
         signed: dict[str, Any] = read_json(path)
-        last = verify_policy(signed, key.public)
-        if last == policy_of(settings, card, last.version):
+        last = _last(signed)
+        if last == policy_of(settings, card, last.version) and _signed_by(signed, key):
             return signed
         version = last.version + 1
     signed = sign_policy(policy_of(settings, card, version), key)
     write_policy(path, signed)
     return signed
+
+
+def _last(signed: Any) -> Policy:
+    """Read the policy offered last, whoever signed it: a rotation may have changed the key."""
+    try:
+        return Policy.from_flat(signed["policy"])
+    except (KeyError, TypeError) as error:
+        raise MalformedFileError(f"{POLICY}: not a signed policy ({error})") from None
+
+
+def _signed_by(signed: Any, key: SigningKey) -> bool:
+    try:
+        verify_policy(signed, key.public)
+    except MalformedFileError:
+        return False
+    return True

@@ -144,6 +144,16 @@ class Guard:
         self._count("probe")
         return shared
 
+    def enough(self, kind: RequestKind, pairs: int) -> None:
+        """Check the number of pairs behind a reply, before it leaves; of none, nothing is told.
+
+        Raises:
+            Refused: There are fewer than the policy's least.
+        """
+        least = self._required().least_items
+        if 0 < pairs < least:
+            raise Refused(f"{kind}: {pairs} pairs, at least {least} are needed")
+
     def layer_gradient(self, settings: LayerGradientSettings, release: str, pairs: Sequence[Pair]) -> int:
         """Admit a layer gradient, once for a release, and count it; as `moments`."""
         policy = self._agreed("pull")
@@ -192,9 +202,14 @@ class Guard:
             added, removed = len(set(digests) - set(pinned)), len(set(pinned) - set(digests))
             unchanged = digests[: len(pinned)] == pinned
             if not (unchanged and added < policy.growth and pinned):
-                if pinned and added + removed < policy.growth:
+                last = policy.max_items
+                sent = len(
+                    set(pinned[-last:]) ^ set(digests[-last:])
+                )  # a contribution is of the latest alone
+                differ = min(added + removed, sent or policy.growth)
+                if pinned and differ < policy.growth:
                     raise Refused(
-                        f"{added + removed} items differ from those used before; their difference would tell "
+                        f"{differ} items differ from those used before; their difference would tell "
                         f"them: at least {policy.growth} must"
                     )
                 pinned = digests
@@ -245,8 +260,11 @@ class Guard:
     def _pairs(self, kind: RequestKind, settings: PairSettings) -> None:
         policy = self._agreed(kind)
         self._form(kind, settings.prompt_form)
-        if settings.items < policy.least_items:
-            raise Refused(f"{kind}: {settings.items} pairs, agreed are at least {policy.least_items}")
+        if (settings.items, settings.source) != (policy.pair_items, policy.pair_source):
+            raise Refused(
+                f"{kind}: items={settings.items}, source={settings.source}; agreed are "
+                f"{policy.pair_items} and {policy.pair_source}"
+            )
 
     def _count(self, kind: RequestKind, release: str | None = None) -> None:
         policy = self._required()

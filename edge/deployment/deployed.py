@@ -44,7 +44,7 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair, PromptForm
-from fedperfit.protocol.trust.policy import read_policy
+from fedperfit.protocol.trust.policy import RequestKind, read_policy
 from fedperfit.protocol.trust.release import Release
 
 _WAITING_TRAININGS = 4
@@ -151,8 +151,7 @@ class Deployed:
         personal = personal.replace(slot=FULL_SLOT)
         with self._training("personalize", alive) as watch:
             self.guard.personalization(personal, training, self._pairs(training.prompt_form))
-            release = self.releases.accept(data)
-            self.guard.shift("personalize", release.shift)
+            release = self._accepted("personalize", data)
             outcome, _ = renew(self.agent, self._open(release), release.version, personal, training, watch)
             return outcome
 
@@ -161,13 +160,17 @@ class Deployed:
         with self._training("moments", alive):
             own = self._pairs(pairs.prompt_form)
             self.agent.shared_pairs = self.guard.moments(pairs, self._in_force(), own)
-            return moments(self.agent, pairs, self._memory)
+            told = moments(self.agent, pairs, self._memory)
+            self.guard.enough("moments", told.items)
+            return told
 
     def probe(self, pairs: PairSettings, probing: Probing, alive: Alive) -> Statistics:
         """Sum the probes' loss and gradient over the preference pairs."""
         with self._training("probe", alive):
             self.agent.shared_pairs = self.guard.probe(pairs, self._pairs(pairs.prompt_form))
-            return probe(self.agent, pairs, probing, self._memory)
+            told = probe(self.agent, pairs, probing, self._memory)
+            self.guard.enough("probe", told.items)
+            return told
 
     def layer_gradient(self, settings: LayerGradientSettings, alive: Alive) -> Statistics:
         """Gradient of the mean loss on the latest pairs with respect to each layer's output."""
@@ -179,8 +182,7 @@ class Deployed:
     def evaluate(self, data: bytes, settings: EvaluationSettings, alive: Alive) -> Outcome:
         """Answer the held-out questions at one stage of a release, given as bytes."""
         self.guard.evaluation(settings)
-        release = self.releases.accept(data)
-        self.guard.shift("evaluate", release.shift)
+        release = self._accepted("evaluate", data)
         with self._model.turn(self._wanted(alive)):
             return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
 
@@ -290,6 +292,10 @@ class Deployed:
     def _pairs(self, form: PromptForm) -> list[Pair]:
         """All training pairs of the history as it is now, oldest first."""
         return self.agent.read().pairs(form, 0)
+
+    def _accepted(self, kind: RequestKind, data: bytes) -> Release:
+        """Keep a release that the guard lets pass; one that it refuses leaves the last one in force."""
+        return self.releases.accept(data, lambda release: self.guard.shift(kind, release.shift))
 
     def _in_force(self) -> str:
         release = self.releases.current()

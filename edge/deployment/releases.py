@@ -43,18 +43,26 @@ class ReleaseStore:
         self._pinned, self._fingerprint, self._task, self._clock = pinned, fingerprint, task, clock
         self._accepting = Lock()
 
-    def accept(self, data: bytes) -> Release:
+    def accept(self, data: bytes, check: Callable[[Release], None] = lambda release: None) -> Release:
         """Verify a release and keep it; one that is in force already changes nothing.
+
+        Args:
+            data: bytes of the release.
+            check: called with the verified release before it is kept; what it raises keeps it from being so.
 
         Raises:
             InputError: the release is malformed, of another task or base model, not signed by the cloud,
                 expired, older than the one in force or in conflict with it; nothing is changed.
         """
-        try:
-            with self._accepting:
-                return self._accept(parse_release(data), data)
-        except InputError as error:
-            raise InputError(f"release refused: {error}") from None
+        with self._accepting:
+            try:
+                release, news = self._verified(parse_release(data))
+            except InputError as error:
+                raise InputError(f"release refused: {error}") from None
+            check(release)
+            if news:
+                write_atomic(self.folder / f"{release.version:08d}.safetensors", data)
+            return release
 
     def current(self) -> Release | None:
         """The latest release that verifies, expired or not; None before the first."""
@@ -89,7 +97,8 @@ class ReleaseStore:
         """Whether a release has expired by the store's clock."""
         return release.expired(self._clock())
 
-    def _accept(self, release: Release, data: bytes) -> Release:
+    def _verified(self, release: Release) -> tuple[Release, bool]:
+        """Return a release that may come into force, and whether it is not there yet."""
         current = self.current()
         self._check(release, current.key if current is not None else self._pinned)
         now = self._clock()
@@ -99,10 +108,9 @@ class ReleaseStore:
             raise InputError(f"it was issued at {release.issued}, which is yet to come")
         if current is not None:
             if release.digest == current.digest:
-                return current
+                return current, False
             _check_succession(current, release)
-        write_atomic(self.folder / f"{release.version:08d}.safetensors", data)
-        return release
+        return release, True
 
     def _check(self, release: Release, trusted: str) -> None:
         if release.header.fingerprint != self._fingerprint:

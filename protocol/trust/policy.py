@@ -74,6 +74,10 @@ class Policy(Settings):
     growth: Annotated[int, Field(ge=1), Unit("items")] = 8
     """New items by which the items of contributions must differ from the earlier ones; until then the earlier
     ones are used again, so that no two contributions tell a few items by their difference."""
+    pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
+    """Items that preference pairs are made of, exactly: sums over one pair more would tell that pair."""
+    pair_source: Literal["contrast", "insights"] = "contrast"
+    """Where the two texts of a pair come from, exactly."""
     contribute_per_day: Budget = 0
     """Contributions to the collective shift; 0 refuses them."""
     personalize_per_day: Budget = 0
@@ -142,8 +146,9 @@ class Policy(Settings):
             )
         if self.moments_per_day or self.probe_per_day:
             lines.append(
-                f"It may ask {self.moments_per_day} times a day for sums over preference pairs made of your "
-                f"items, and {self.probe_per_day} times for sums of a probe over them."
+                f"It may ask {self.moments_per_day} times a day for sums over preference pairs made of "
+                f"{self.pair_items} of your items, and {self.probe_per_day} times for sums of a probe over "
+                "them."
             )
         if self.pull_per_day:
             lines.append(

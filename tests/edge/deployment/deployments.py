@@ -80,6 +80,7 @@ def policy(**changes: object) -> Policy:
         "max_items": 0,
         "least_items": 4,
         "growth": 1,
+        "pair_items": 6,
         **{f"{kind}_per_day": 1000 for kind in KINDS},
     }
     return Policy(**values | changes)

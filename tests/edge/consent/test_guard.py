@@ -1,0 +1,121 @@
+"""What a guard counts, remembers and refuses, and what a refused release leaves in force."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.attacks.cloud_requests import packed, policy, shape, training
+from tests.edge.deployment.deployments import CLOUD, PERSONAL, TRAINING, agree, deployed
+from tests.edge.deployment.deployments import policy as lax
+from tests.edge.edge_clients import evaluation, write_client
+
+from fedperfit.cloud.deployment.home import CloudHome
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.enrolment.policy import offered
+from fedperfit.edge.consent.guard import Guard, Refused
+from fedperfit.protocol.messages.settings import PairSettings
+from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.trust.policy import verify_policy
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.signing import SigningKey
+
+PAIRS = [Pair(f"prompt {n}", "target") for n in range(32)]
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+
+class Clock:
+    now = NOON
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.mark.parametrize("back", [0, 1, 365])
+def test_no_more_in_a_day_than_agreed_whatever_the_clock_and_restarts(tmp_path, base, back):
+    clock, path, agreed = Clock(), tmp_path / "guard.json", policy(base, contribute_per_day=2)
+    data = packed(Shift.identity(shape(base), seed=0), base)
+    for _ in range(2):
+        Guard(path, agreed, clock=clock).contribution(data, training(), PAIRS)
+    clock.now = NOON - timedelta(days=back)
+    with pytest.raises(Refused, match="2 a day"):
+        Guard(path, agreed, clock=clock).contribution(data, training(), PAIRS)
+    clock.now = NOON + timedelta(days=1)
+    Guard(path, agreed, clock=clock).contribution(data, training(), PAIRS)
+
+
+@pytest.mark.parametrize("change", [{"task": "LaMP_3"}, {"fingerprint": "0" * 64}])
+def test_a_shift_for_another_task_or_model_is_refused(tmp_path, base, change):
+    shift = Shift.identity(shape(base), seed=0)
+    header = {"shape": shift.shape, "task": "LaMP_2M", "fingerprint": base.card.fingerprint, "round": 0}
+    guard, data = Guard(tmp_path / "guard.json", policy(base)), pack(shift, ShiftHeader(**header | change))
+    with pytest.raises(Refused, match="another task or base model"):
+        guard.contribution(data, training(), PAIRS)
+
+
+def test_changes_outside_of_what_is_sent_do_not_cover_one_inside(tmp_path, base):
+    guard = Guard(tmp_path / "guard.json", policy(base, max_items=24))
+    whole = [*PAIRS, *(Pair(f"later {n}", "target") for n in range(8))]
+    assert guard.items(whole) == 40
+    new = [Pair(f"changed {n}", "target") for n in range(8)]
+    with pytest.raises(Refused, match="differ"):
+        guard.items([*new[:7], *whole[7:-1], new[7]])
+    assert guard.items([*new, *whole[8:]]) == 40
+    assert guard.items([*whole, *new]) == 48
+
+
+@pytest.mark.parametrize("change", [{"items": 25}, {"items": 23}, {"source": "insights"}])
+def test_sums_over_one_pair_more_are_refused(tmp_path, base, change):
+    agreed = policy(base, moments_per_day=5, probe_per_day=5, pair_items=24)
+    guard = Guard(tmp_path / "guard.json", agreed)
+    honest = {"items": 24, "source": "contrast", "batch_size": 8, "prompt_form": "lamp"}
+    assert guard.probe(PairSettings(**honest), PAIRS) == len(PAIRS)
+    with pytest.raises(Refused, match="agreed are"):
+        guard.probe(PairSettings(**honest | change), PAIRS)
+    with pytest.raises(Refused, match="agreed are"):
+        guard.moments(PairSettings(**honest | change), "", PAIRS)
+
+
+def test_moments_are_told_once_for_a_release_and_of_enough_pairs(tmp_path, base):
+    agreed = policy(base, moments_per_day=5, pair_items=24)
+    settings = PairSettings(items=24, source="contrast", batch_size=8, prompt_form="lamp")
+    Guard(tmp_path / "guard.json", agreed).moments(settings, "one", PAIRS)
+    guard = Guard(tmp_path / "guard.json", agreed)
+    with pytest.raises(Refused, match="already"):
+        guard.moments(settings, "one", PAIRS)
+    guard.moments(settings, "two", PAIRS)
+    with pytest.raises(Refused, match="23 pairs"):
+        guard.enough("moments", 23)
+    guard.enough("moments", 24)
+
+
+@pytest.mark.parametrize("kind", ["personalize", "evaluate"])
+def test_a_release_that_was_not_agreed_to_does_not_come_into_force(tmp_path, header, kind):
+    folder = write_client(tmp_path / "ada", items=8, questions=2)
+    agree(folder, lax(largest_change=8.0))
+    far = Shift.identity(header.shape, seed=1)
+    far.b.data += 1e3
+    good = Release.first(Shift.identity(header.shape, seed=0), header, CLOUD)
+    bad = good.next(far, header, CLOUD)
+    with deployed(folder) as edge:
+        edge.releases.accept(good.to_bytes())
+        ask = {
+            "evaluate": lambda: edge.evaluate(bad.to_bytes(), evaluation("collective"), lambda: True),
+            "personalize": lambda: edge.personalize(bad.to_bytes(), PERSONAL, TRAINING, lambda: True),
+        }[kind]
+        with pytest.raises(Refused, match="agreed is 8"):
+            ask()
+        assert edge.releases.current().version == 1
+
+
+def test_a_policy_is_offered_anew_after_a_rotation(tmp_path):
+    home, settings = (
+        CloudHome(tmp_path),
+        CloudSettings.from_flat(CloudSettings.own(read_preset("quickstart"))),
+    )
+    old, new = SigningKey(), SigningKey()
+    offered(home, settings, old)
+    signed = offered(home, settings, new)
+    assert verify_policy(signed, new.public).version == 2
+    assert offered(home, settings, new) == signed
