@@ -30,7 +30,7 @@ assert (task.parse(" later"), task.parse("never")) == ("later", None)
 
 assert registry()["latest"].title == "latest answer of the user"
 
-settings = RunSettings.read("quickstart", {"attack": "idle", "aggregation": "hodges-lehmann"})
+settings = RunSettings.read("quickstart", {"attack": "idle", "aggregation": "winsorized-mean"})
 assert (settings.attack, "idle" in ATTACKS) == ("idle", True)
 shape = ShiftShape(hidden_size=16, layers=(0, 1), rank=2, positions=Positions.parse("l1"))
 before = Shift.identity(shape, seed=0)
@@ -40,8 +40,9 @@ idle, _ = unpack(attacked("idle", pack(before, header), pack(after, header)))
 assert torch.equal(idle.W, before.W) and torch.equal(idle.b, before.b)
 
 liar = Shift(shape, R=before.R, W=before.W + 100, b=before.b + 100)
-agreed = robust("hodges-lehmann", [after, after, after, after, liar], 0.2, before)
-assert torch.allclose(agreed.W, after.W, atol=1e-5) and torch.allclose(agreed.b, after.b, atol=1e-5)
+for share, updates in ((0.2, [after] * 4 + [liar]), (0.4, [after] * 3 + [liar] * 2)):
+    agreed = robust("winsorized-mean", updates, share, before)
+    assert torch.allclose(agreed.W, after.W, atol=1e-5) and torch.allclose(agreed.b, after.b, atol=1e-5)
 """
 
 
