@@ -65,7 +65,7 @@ def join(
 
     enrolment = read_bundle(bundle)
     home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / enrolment.name).absolute())
-    if not home.policy.exists():
+    if not home.enrolment.exists():
         ask_for_consent(verify_policy(enrolment.signed_policy, enrolment.release_key), agree)
     settle(
         enrolment,

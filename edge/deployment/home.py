@@ -75,6 +75,11 @@ class Home:
         return self.folder / "audit"
 
     @property
+    def enrolment(self) -> Path:
+        """File with the digest of the enrolment that the folder was made from, written last."""
+        return self.node / "enrolment.sha256"
+
+    @property
     def policy(self) -> Path:
         """File of the policy that the owner agreed to."""
         return self.folder / "policy.json"

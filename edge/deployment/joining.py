@@ -63,10 +63,9 @@ def settle(
         InputError: the base model is another one, the history is missing, or the folder belongs to another
             enrolment.
     """
-    enrolment = home.node / "enrolment.sha256"
     digest = hashlib.sha256(repr(sorted(vars(bundle).items())).encode()).hexdigest()
-    if enrolment.exists():
-        if enrolment.read_text() != digest:
+    if home.enrolment.exists():
+        if home.enrolment.read_text() != digest:
             raise InputError(f"{home.folder}: belongs to another enrolment; choose another --folder")
         return read_settings(home)
     name = base_model or bundle.base_model
@@ -92,7 +91,7 @@ def settle(
     write_atomic(home.node / "ca.crt", bundle.authority.encode())
     write_atomic(home.node / "node.key", bundle.node_key.encode())
     write_json(home.node / "address.json", {"address": bundle.address})
-    write_atomic(enrolment, digest.encode())
+    write_atomic(home.enrolment, digest.encode())
     return settings
 
 

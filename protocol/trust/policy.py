@@ -154,6 +154,11 @@ class Policy(Settings):
             lines.append(
                 f"It may ask {self.pull_per_day} times a day for the gradient of your mean loss by layer."
             )
+        lines.append(
+            f"Trainings have learning rates of {self.least_rate:g} to {self.most_rate:g}, clip gradients at "
+            f"{self.least_clip:g} to {self.most_clip:g}, and have batches of {self.batch_size} and at most "
+            f"{self.most_epochs} epochs and {self.most_steps} steps."
+        )
         refused = [kind for kind in KINDS if not self.per_day(kind)]
         if refused:
             lines.append(f"It may never ask for: {', '.join(refused)}.")
