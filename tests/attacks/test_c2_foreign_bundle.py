@@ -89,7 +89,7 @@ def test_code_of_the_cloud_runs_only_where_the_guard_is_off(tmp_path: Path) -> N
             for name, node in nodes.items():
                 node.start(children, unguarded(node) if name == "unguarded" else ())
             marker = tmp_path / "marker"
-            told = run(cloud, tmp_path / "foreign", out=tmp_path / "told.json", marker=marker)
+            told = run(cloud, tmp_path / "foreign", out=cloud.runs / "told.json", marker=marker)
     logs = {name: home.supernode_log.read_text() for name, home in homes.items()}
     assert told["unguarded"] == [False, MARK], "the control"
     assert MARK in logs["unguarded"]

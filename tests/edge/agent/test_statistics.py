@@ -3,7 +3,7 @@
 import grpc
 import pytest
 import torch
-from tests.edge.deployment.deployments import deployed, served
+from tests.edge.deployment.deployments import agree, deployed, policy, served
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.agent import Agent
@@ -22,7 +22,9 @@ SETTINGS = LayerGradientSettings(positions="l7", max_items=5, batch_size=4, prom
 
 
 def test_a_deployed_edge_tells_the_pull_of_its_latest_pairs(tmp_path):
-    with deployed(write_client(tmp_path / "ada", items=8, questions=1)) as edge, served(edge) as channels:
+    folder = write_client(tmp_path / "ada", items=8, questions=1)
+    agree(folder, policy(positions=SETTINGS.positions, max_items=SETTINGS.max_items))
+    with deployed(folder) as edge, served(edge) as channels:
         stub, owner = bridge_pb2_grpc.BridgeStub(channels[0]), owner_pb2_grpc.OwnerStub(channels[1])
         told = stub.Pull(bridge_pb2.PullRequest(**vars(SETTINGS)))
         base, pairs = (
@@ -44,7 +46,7 @@ def test_a_deployed_edge_tells_the_pull_of_its_latest_pairs(tmp_path):
         ]
         with pytest.raises(grpc.RpcError) as caught:
             stub.Pull(bridge_pb2.PullRequest(**vars(SETTINGS) | {"positions": "l0"}))
-        assert caught.value.details() == "InputError"
+        assert caught.value.details() == "SettingError"
 
 
 def test_few_pairs_are_not_told_of(tmp_path):
