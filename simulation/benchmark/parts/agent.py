@@ -25,6 +25,7 @@ from fedperfit.protocol.system.files import write_json, write_json_lines
 from fedperfit.protocol.system.flower import environment
 from fedperfit.protocol.system.processes import Children, wait_until
 from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.trust.policy import Policy, sign_policy, write_policy
 from fedperfit.protocol.trust.signing import SigningKey
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.data.lamp import open_lamp
@@ -33,6 +34,8 @@ from fedperfit.simulation.world.build import write_world
 from fedperfit.simulation.world.settings import WorldSize
 
 _TASK = "LaMP_2M"
+_LONG = 100_000
+"""Epochs of a training that is stopped when the answers beside it are timed."""
 ROUNDS = 4
 """Rounds measured either way, of which the fastest counts."""
 ASKED = 100
@@ -66,7 +69,7 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
         _round(bridge, packed, training)
         staying = min(_spaced(lambda: _round(bridge, packed, training), ROUNDS, OTHERS))
         idle = _spaced(lambda: bridge.Status(bridge_pb2.StatusRequest()), ASKED, STATUS)
-        long = bridge.Contribute.future(_request(packed, training.replace(epochs=100_000)))
+        long = bridge.Contribute.future(_request(packed, training.replace(epochs=_LONG)))
         time.sleep(2)
         busy = _spaced(lambda: bridge.Status(bridge_pb2.StatusRequest()), ASKED, STATUS)
         if long.done():
@@ -97,8 +100,36 @@ def _person(folder: Path, base_model: str) -> Home:
     home = Home(folder / "home")
     write_json_lines(home.folder / "history.jsonl", data.user("targets", data.users("targets")[0]).history)
     write_json(home.folder / "client.json", {"name": "ada", "task": _TASK, "shares_metrics": False})
-    AgentSettings(base_model=base_model, release_key=SigningKey().public).write(home)
+    key = SigningKey()
+    AgentSettings(base_model=base_model, release_key=key.public).write(home)
+    write_policy(home.policy, sign_policy(_policy(base_model), key))
     return home
+
+
+def _policy(base_model: str) -> Policy:
+    """What the person agreed to: rounds of the quickstart's, as many and as long as are timed here."""
+    settings, card = RunSettings.read("quickstart", {"base-model": base_model}), read_card(base_model)
+    shape, training = settings.shape(card), settings.collective_training()
+    return Policy(
+        version=1,
+        fingerprint=card.fingerprint,
+        task=_TASK,
+        prompt_form=training.prompt_form,
+        layers=list(shape.layers),
+        rank=shape.rank,
+        hidden_size=shape.hidden_size,
+        positions=str(shape.positions),
+        personal_rank=shape.rank,
+        least_rate=training.learning_rate,
+        most_rate=training.learning_rate,
+        least_clip=training.clip_norm,
+        most_clip=training.clip_norm,
+        batch_size=training.batch_size,
+        most_epochs=_LONG,
+        most_steps=_LONG * 64,
+        max_items=training.max_items,
+        contribute_per_day=1000,
+    )
 
 
 @contextmanager
