@@ -6,21 +6,19 @@ the sockets of the person's session; of the cloud's folder there are the runs, w
 of the enrolled nodes, and the signer's socket.
 """
 
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fedperfit
 from fedperfit.cloud.deployment.home import CloudHome
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.bubblewrap import POWERLESS, check, program
 
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
-_POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
 _RESOLVER = "/run/systemd/resolve"
-FLOWER_HOME = "/tmp/flower"
-"""Flower's state inside; it ends with SuperExec."""
+_SCRATCH = "/tmp"
+"""Folder in the sandbox's own memory, which ends with SuperExec."""
+_RISK = "code of a run could read the cloud's keys"
 
 
 def confined(home: CloudHome, command: Sequence[str], *, shown: Sequence[Path]) -> list[str]:
@@ -34,15 +32,20 @@ def confined(home: CloudHome, command: Sequence[str], *, shown: Sequence[Path]) 
     Raises:
         InputError: If bubblewrap is missing or the system does not allow it its namespaces.
     """
-    program = shutil.which("bwrap")
-    if program is None:
-        raise InputError(
-            "bwrap is missing, so code of a run could read the cloud's keys: apt install bubblewrap (or "
-            "your system's package of it); --unconfined accepts that"
-        )
     folder = home.folder.absolute()
-    shell = [program, *_NAMESPACES, *_POWERLESS, "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc"]
-    for place in ("/tmp", "/var/tmp", "/run"):
+    shell = [
+        program(_RISK),
+        *_NAMESPACES,
+        *POWERLESS,
+        "--ro-bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+    ]
+    for place in (_SCRATCH, "/var/tmp", "/run"):
         shell += ["--tmpfs", place]
     shell += ["--ro-bind-try", _RESOLVER, _RESOLVER]
     for own in _python():
@@ -51,10 +54,11 @@ def confined(home: CloudHome, command: Sequence[str], *, shown: Sequence[Path]) 
     for part in (folder / "nodes", home.signer, *shown):
         shell += ["--ro-bind", str(part.absolute()), str(part.absolute())]
     shell += ["--bind", str(home.runs.absolute()), str(home.runs.absolute())]
-    shell += ["--remount-ro", str(folder), "--setenv", "FLWR_HOME", FLOWER_HOME, "--chdir", "/tmp", "--"]
+    shell += ["--setenv", "FLWR_HOME", f"{_SCRATCH}/flower", "--chdir", _SCRATCH]
+    shell += ["--remount-ro", str(folder), "--"]
     for part in (home.runs, folder / "nodes", home.signer):
         part.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _check([*shell, "true"])
+    check([*shell, "true"], "runs", _RISK)
     return [*shell, *command]
 
 
@@ -64,14 +68,3 @@ def _python() -> Iterator[Path]:
     parts = [part.resolve() for part in package.iterdir() if part.is_dir()]
     python = [Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent.parent]
     yield from dict.fromkeys([*python, package, *parts])
-
-
-def _check(trial: Sequence[str]) -> None:
-    done = subprocess.run(trial, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else "no reason given"
-        raise InputError(
-            f"this system does not let runs be confined ({reason}), so their code could read the cloud's "
-            "keys; --unconfined accepts that"
-        )

@@ -202,10 +202,8 @@ class Guard:
             added, removed = len(set(digests) - set(pinned)), len(set(pinned) - set(digests))
             unchanged = digests[: len(pinned)] == pinned
             if not (unchanged and added < policy.growth and pinned):
-                last = policy.max_items
-                sent = len(
-                    set(pinned[-last:]) ^ set(digests[-last:])
-                )  # a contribution is of the latest alone
+                latest = -policy.max_items  # a contribution is made of these alone; -0 is all
+                sent = len(set(pinned[latest:]) ^ set(digests[latest:]))
                 differ = min(added + removed, sent or policy.growth)
                 if pinned and differ < policy.growth:
                     raise Refused(

@@ -7,15 +7,13 @@ The file system holds the system's programs, Python, and what it is given, all r
 folders in memory can be written, and no program outside ever opens them.
 """
 
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import fedperfit
 from fedperfit.edge import sandbox
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.bubblewrap import POWERLESS, check, program
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
 
@@ -33,8 +31,9 @@ _SYSTEM_ETC = ("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives", "ssl
 _NAMESPACES = (
     *("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net"),
     *("--unshare-cgroup-try", "--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "edge"),
+    "--clearenv",
 )
-_POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent", "--clearenv")
+_RISK = "the program that talks to the cloud could read what you can"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Numpy, which Flower imports, otherwise takes threads and memory by the number of cores, past the limits."""
 _SCRATCH_BYTES = 32 << 20
@@ -53,13 +52,17 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
     Raises:
         InputError: If bubblewrap is missing, or the system does not allow it its namespaces.
     """
-    program = shutil.which("bwrap")
-    if program is None:
-        raise InputError(
-            "bwrap is missing, so the program that talks to the cloud could read what you can: apt install "
-            "bubblewrap (or your system's package of it); --unconfined accepts that"
-        )
-    shell = [program, *_NAMESPACES, *_POWERLESS, "--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    shell = [
+        program(_RISK),
+        *_NAMESPACES,
+        *POWERLESS,
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--remount-ro",
+        "/dev",
+    ]
     for scratch in ("/tmp", _HOME):
         shell += ["--perms", "0700", "--size", str(_SCRATCH_BYTES), "--tmpfs", scratch]
     for part in _SYSTEM:
@@ -72,7 +75,7 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
         shell += ["--ro-bind", str(folder), str(folder)]
     for name, value in _environment().items():
         shell += ["--setenv", name, value]
-    _check([*shell, "--remount-ro", "/", "--", "true"])
+    check([*shell, "--remount-ro", "/", "--", "true"], "the SuperNode", _RISK)
     for name, folder in shown.items():
         shell += ["--ro-bind", str(folder.absolute()), str(SHOWN / name)]
     inside = [sys.executable, "-m", "fedperfit.edge.sandbox.inside"]
@@ -103,14 +106,3 @@ def _python() -> Iterator[Path]:
         if not any(folder.is_relative_to(path) for path in shown):
             shown.append(folder)
             yield folder
-
-
-def _check(trial: Sequence[str]) -> None:
-    done = subprocess.run(trial, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        reason = said[-1] if said else "no reason given"
-        raise InputError(
-            f"this system does not let the SuperNode be confined ({reason}), so the program that talks to "
-            "the cloud could read what you can; --unconfined accepts that"
-        )

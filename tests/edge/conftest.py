@@ -1,5 +1,8 @@
+from collections.abc import Callable
+
 import pytest
 
+from fedperfit.edge.cli import main as cli
 from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
 from fedperfit.protocol.model.base_model import EMBEDDED, BaseModel, load
 from fedperfit.protocol.shift.packing import ShiftHeader
@@ -48,3 +51,19 @@ def training() -> TrainingSettings:
 @pytest.fixture
 def personal() -> PersonalSettings:
     return PersonalSettings(rank=4, additive=False, slot="full")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """Runs a command of the owner's; its exit code and what it said."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["fedperfit-edge", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out + said.err
+
+    return run

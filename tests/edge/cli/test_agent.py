@@ -17,7 +17,6 @@ from tests.edge.deployment.deployments import (
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.history import files_to_seal
-from fedperfit.edge.cli import main as cli
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.deployment.joining import settle
 from fedperfit.edge.vault.keys import PassphraseKey, keeper
@@ -27,20 +26,6 @@ from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.policy import sign_policy
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command; its exit code and what it said."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["fedperfit-edge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out + said.err
-
-    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 from pathlib import Path
@@ -212,7 +213,7 @@ def test_it_ends_with_the_code_of_its_command(shown):
 
 def test_where_it_cannot_be_it_says_so(people, monkeypatch):
     monkeypatch.setattr(confinement, "_NAMESPACES", ("--no-such-option",))
-    if confinement.shutil.which("bwrap"):
+    if shutil.which("bwrap"):
         with pytest.raises(InputError, match="does not let the SuperNode be confined"):
             confined(["true"], shown={})
     monkeypatch.setenv("PATH", str(people))

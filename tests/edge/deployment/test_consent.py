@@ -9,7 +9,6 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.consent import Consent, write_consent
 from fedperfit.edge.audit.files import events
-from fedperfit.edge.cli import main as cli
 from fedperfit.edge.deployment.home import Home
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 
@@ -19,20 +18,6 @@ def folder(tmp_path):
     folder = write_client(tmp_path / "ada", items=8, questions=2)
     settings().write(Home(folder))
     return folder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs a command; its exit code and what it said."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["fedperfit-edge", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out + said.err
-
-    return run
 
 
 def refused(call, request) -> str:

@@ -1,0 +1,48 @@
+"""What the sandboxes of cloud and edge have in common: the program that makes them, and whether it may."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from fedperfit.protocol.system.errors import InputError
+
+POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
+"""Options without which a sandbox would keep its maker's powers, terminal, or life after its end."""
+
+
+def program(risk: str) -> str:
+    """Find bubblewrap.
+
+    Args:
+        risk: What could happen without it, as the end of a sentence.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    path = shutil.which("bwrap")
+    if path is None:
+        raise InputError(
+            f"bwrap is missing, so {risk}: apt install bubblewrap (or your system's package of it); "
+            "--unconfined accepts that"
+        )
+    return path
+
+
+def check(trial: Sequence[str], what: str, risk: str) -> None:
+    """Run a command in a sandbox, to see whether the system allows it.
+
+    Args:
+        trial: Command line that ends at once.
+        what: What is to be confined.
+        risk: What could happen without a sandbox, as the end of a sentence.
+
+    Raises:
+        InputError: If the command fails; with the last line it wrote.
+    """
+    done = subprocess.run(trial, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines else "no reason given"
+        raise InputError(
+            f"this system does not let {what} be confined ({reason}), so {risk}; --unconfined accepts that"
+        )
