@@ -17,7 +17,8 @@ import torch
 from fedperfit.cloud.rounds.robust import robust
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import PromptForm, task_by_name
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.run.faults import ATTACKS, attacked

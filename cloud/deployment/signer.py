@@ -27,7 +27,8 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.fields import AUTO
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import FedperfitError, InputError, RunFailed
 from fedperfit.protocol.trust.release import Release, parse_release
 

@@ -39,7 +39,7 @@ from fedperfit.protocol.system.files import read_json
 if TYPE_CHECKING:
     from fedperfit.protocol.model.base_model import BaseModelCard
     from fedperfit.protocol.shift.selection import LayerGradient
-    from fedperfit.protocol.shift.shift import ShiftShape
+    from fedperfit.protocol.shift.shape import ShiftShape
 
 SETTINGS = "settings.json"
 """A run's settings, in its folder."""
@@ -149,7 +149,7 @@ class JobSettings(RoundSettings, FittingSettings):
             InputError: Rank or layers do not fit the model, or are still to be chosen.
         """
         from fedperfit.protocol.shift.positions import Positions
-        from fedperfit.protocol.shift.shift import ShiftShape
+        from fedperfit.protocol.shift.shape import ShiftShape
 
         if self.layers == AUTO:
             raise InputError(f"layers={AUTO}: {TO_BE_CHOSEN}")

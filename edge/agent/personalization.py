@@ -19,7 +19,8 @@ from fedperfit.edge.engine.training import Fit, FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair, PromptForm, Task
 

@@ -24,7 +24,8 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.shift.packing import unpack
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Pair

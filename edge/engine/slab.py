@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from fedperfit.protocol.shift.shift import Shift, ShiftShape, newton_schulz, widened
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift, newton_schulz, widened
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8

@@ -7,7 +7,8 @@ printing all refuse.
 
 from typing import Any, NoReturn
 
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 
 
 class PersonalShift(Shift):

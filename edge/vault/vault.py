@@ -25,7 +25,7 @@ from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.sealed import read_header, seal, unseal
 from fedperfit.edge.vault.vault_key import VaultKey, destroy_key, read_key, rotating, write_key
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import sweep, write_atomic
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape, newton_schulz
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift, newton_schulz
 from fedperfit.protocol.system.errors import InputError
 
 MAGIC = b"FPS1"

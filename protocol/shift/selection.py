@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 
 LAYERS = 2

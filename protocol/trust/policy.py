@@ -16,7 +16,7 @@ from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TaskName
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.signing import SigningKey, signed_by

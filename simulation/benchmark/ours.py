@@ -12,7 +12,8 @@ from fedperfit.edge.engine.training import FitJob, cohorts, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.simulation.benchmark.workload import Workload, batches, order
 
 

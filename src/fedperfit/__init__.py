@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fedperfit.protocol.shift.injection import injected
     from fedperfit.protocol.shift.packing import ShiftHeader
     from fedperfit.protocol.shift.positions import Positions
-    from fedperfit.protocol.shift.shift import Shift, ShiftShape
+    from fedperfit.protocol.shift.shape import ShiftShape
+    from fedperfit.protocol.shift.shift import Shift
     from fedperfit.protocol.system.errors import (
         FedperfitError,
         InputError,
@@ -56,7 +57,8 @@ _ROOMS = {
     "protocol.shift.injection": ("injected",),
     "protocol.shift.packing": ("ShiftHeader",),
     "protocol.shift.positions": ("Positions",),
-    "protocol.shift.shift": ("Shift", "ShiftShape"),
+    "protocol.shift.shape": ("ShiftShape",),
+    "protocol.shift.shift": ("Shift",),
     "protocol.system.errors": (
         "FedperfitError",
         "InputError",

@@ -16,7 +16,8 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import PromptForm
 from fedperfit.protocol.trust.policy import Policy
 

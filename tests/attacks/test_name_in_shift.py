@@ -16,7 +16,8 @@ from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.model.base_model import EMBEDDED, load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.seeds import seed_from
 
 _NAMES = 1_000

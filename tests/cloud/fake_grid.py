@@ -25,7 +25,8 @@ from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import InProcessGrid, identify_process, set_message_id
 
 SHAPE = ShiftShape(layers=(1, 2), rank=2, hidden_size=6, positions=Positions(first=0, last=7))

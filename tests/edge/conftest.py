@@ -7,7 +7,7 @@ from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSetti
 from fedperfit.protocol.model.base_model import EMBEDDED, BaseModel, load
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 
 
 @pytest.fixture(autouse=True)

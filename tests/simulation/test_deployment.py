@@ -188,7 +188,7 @@ def test_code_from_the_cloud_runs_at_no_edge_and_a_planted_leak_is_found(
     control = joined(folder / "control", replace(bundle, address=f"127.0.0.1:{recorder.port}"))
     (control.node / "planted").write_bytes(b"".join(secret[what] for what in sorted(planted)))
     app = folder / "spy"
-    out = folder / "told.json"
+    out = home.runs / "told.json"
     places = [str(folder / "people"), str(folder / "ada"), str(folder / CLOUD), str(control.folder)]
     app.mkdir()
     (app / "server.py").write_text(_SPY_SERVER.format(out=str(out), count=len(PEOPLE) + 1))

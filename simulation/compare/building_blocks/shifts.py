@@ -11,7 +11,8 @@ from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import Pair
 from fedperfit.simulation.compare.building_blocks.baseline_training import CLIP_NORM, WEIGHT_DECAY
 from fedperfit.simulation.compare.context import MethodContext, Values, people_digest

@@ -8,7 +8,8 @@ from tests.cloud.fake_grid import perturbed
 
 from fedperfit.cloud.rounds.aggregation import aggregate, polar
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 
 shapes = st.builds(
     lambda layers, rank, extra: ShiftShape(

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from fedperfit.cloud.rounds.aggregation import aggregate
 from fedperfit.cloud.rounds.robust import RULES, TooFew, assumed, needed, robust
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 
 SHAPE = ShiftShape(layers=(1, 2), rank=3, hidden_size=8, positions=Positions.parse("l7"))
 ROBUST = RULES[1:]

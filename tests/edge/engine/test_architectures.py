@@ -26,7 +26,7 @@ from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 
 SIZE = {
     "vocab_size": 512,

@@ -6,7 +6,8 @@ from fedperfit.edge.agent.choice import Intervention, losses
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import Pair
 
 PAIRS = [Pair(f"A tale of {n} kings and {'a storm ' * n}\n", "fantasy") for n in range(1, 4)]

@@ -21,7 +21,7 @@ from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.sealed import seal, unseal
 from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 
 SHIFT_KEY = ShiftKey(task="LaMP_2M", fingerprint="f", release="r", additive=False)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape, newton_schulz
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift, newton_schulz
 
 RATES = (1e-4, 3e-3, 1e-2)
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, read_header, unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 
 FINGERPRINT = "0123456789abcdef" * 4

@@ -5,7 +5,7 @@ import torch
 
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import LayerGradient, least_rank, relevance, select_layers, warm_start
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 
 DEPTH, SIZE = 6, 24

@@ -6,7 +6,8 @@ import torch
 
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.signing import SigningKey
 

@@ -3,7 +3,7 @@ import torch
 from tests.simulation.benchmark.benchmark_cases import tiny_base, tiny_workload
 
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.protocol.shift.shift import ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.simulation.benchmark.contenders import Contender
 from fedperfit.simulation.benchmark.ours import engine, plain
 from fedperfit.simulation.benchmark.workload import make_examples

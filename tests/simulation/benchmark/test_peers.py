@@ -8,7 +8,8 @@ from torch import nn
 from fedperfit.edge.engine.rows import batch_loss, collate
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.shift.injection import injected
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation import optional
 from fedperfit.simulation.benchmark import lora, pyreft_peer

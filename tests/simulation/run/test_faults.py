@@ -5,7 +5,8 @@ from tests.simulation.small_run import prepare, small_settings
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shift import Shift, ShiftShape
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release import FILE_NAME, read_release

@@ -1,9 +1,10 @@
 import pytest
-from tests.simulation.small_run import small_settings
+from tests.simulation.small_run import SMALL, small_settings
 
 from fedperfit.edge.agent.history import read_history
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.settings import TuneSettings
 from fedperfit.simulation.run.tuning import _hold_out, tune
 
 
@@ -19,7 +20,8 @@ def test_trials_score_held_out_items_of_others_only(monkeypatch):
         return original(folder, base, items)
 
     monkeypatch.setattr(tuning, "Agent", recording)
-    trials = list(tune(small_settings(), [1e-6, 1e-2], [4], users=2))
+    settings = TuneSettings.read("quickstart", SMALL | {"rates": [1e-6, 1e-2], "epochs": [4], "users": 2})
+    trials = list(tune(settings))
     assert [trial.learning_rate for trial in trials] == [1e-6, 1e-2]
     assert trials[0].score == trials[0].without, "a rate of nothing changes nothing"
     assert [folder.name for folder in opened] == ["0", "1"]
