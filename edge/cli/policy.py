@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.trusted_keys import trusted_keys
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.policy import LEAST_ITEMS, Policy, read_policy, verify_policy, write_policy
 
@@ -22,15 +23,18 @@ def policy(
 ) -> None:
     """Show what you agreed that the cloud may ask, or agree to something else."""
     home = Home(folder.absolute())
-    key = read_settings(home).release_key
+    keys = trusted_keys(home.releases, read_settings(home).release_key)
     if accept is None:
         if not home.policy.exists():
             raise InputError(f"{folder}: you have agreed to nothing yet, so everything is refused")
-        _tell(read_policy(home.policy, key))
+        _tell(read_policy(home.policy, *keys))
         return
     signed = read_json(accept)
-    offered = verify_policy(signed, key)
-    if home.policy.exists() and offered.version <= read_policy(home.policy, key).version:
+    try:
+        offered = verify_policy(signed, keys[-1])
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{accept}: {error}, as far as the releases kept here tell") from None
+    if home.policy.exists() and offered.version <= read_policy(home.policy, *keys).version:
         raise InputError(f"{accept}: version {offered.version} is not newer than what you agreed to")
     ask_for_consent(offered, agree)
     write_policy(home.policy, signed)

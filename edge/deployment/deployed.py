@@ -26,6 +26,7 @@ from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.releases import ReleaseStore
+from fedperfit.edge.deployment.trusted_keys import trusted_keys
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
@@ -79,7 +80,8 @@ class Deployed:
         """Take over an agent whose vault is held; see `open`."""
         self.home, self.settings, self.agent = home, settings, agent
         self.record = Record(home.audit, home.sent)
-        policy = read_policy(home.policy, settings.release_key) if home.policy.exists() else None
+        keys = trusted_keys(home.releases, settings.release_key)
+        policy = read_policy(home.policy, *keys) if home.policy.exists() else None
         self.guard = Guard(home.guard, policy, clock=clock)
         self.releases = ReleaseStore(
             home.releases,

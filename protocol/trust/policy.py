@@ -175,22 +175,22 @@ def sign_policy(policy: Policy, key: SigningKey) -> dict[str, Any]:
     return {"policy": values, "signature": key.sign(_CONTEXT, values)}
 
 
-def verify_policy(signed: object, public: str) -> Policy:
+def verify_policy(signed: object, *keys: str) -> Policy:
     """Read a signed policy.
 
     Args:
         signed: JSON values as `sign_policy` gives them.
-        public: Public key that the edge pins.
+        keys: Public keys, any of which may have signed it.
 
     Raises:
-        MalformedFileError: It is not a policy, or not signed by that key.
+        MalformedFileError: It is not a policy, or not signed by one of the keys.
     """
     if not isinstance(signed, dict) or set(signed) != {"policy", "signature"}:
         raise MalformedFileError("not a signed policy")
     values = signed["policy"]
     try:
         json.dumps(values, allow_nan=False)
-        if not signed_by(public, _CONTEXT, values, signed["signature"]):
+        if not any(signed_by(key, _CONTEXT, values, signed["signature"]) for key in keys):
             raise MalformedFileError("the policy is not signed by the cloud's key")
         return Policy.from_flat(values)
     except (TypeError, ValueError) as error:
@@ -202,9 +202,9 @@ def write_policy(path: Path, signed: dict[str, Any]) -> None:
     write_json(path, signed)
 
 
-def read_policy(path: Path, public: str) -> Policy:
+def read_policy(path: Path, *keys: str) -> Policy:
     """Read a signed policy from a file. Raises as `verify_policy` does, naming the file."""
     try:
-        return verify_policy(read_json(path), public)
+        return verify_policy(read_json(path), *keys)
     except MalformedFileError as error:
         raise MalformedFileError(f"{path}: {error}") from None

@@ -9,7 +9,17 @@ from dataclasses import replace
 import grpc
 import pytest
 import torch
-from tests.edge.deployment.deployments import PERSONAL, TRAINING, deployed, group, releases, served, settings
+from tests.edge.deployment.deployments import (
+    CLOUD,
+    PERSONAL,
+    TRAINING,
+    deployed,
+    group,
+    policy,
+    releases,
+    served,
+    settings,
+)
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.audit.rates import Rates
@@ -22,6 +32,9 @@ from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, ow
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.trust.policy import sign_policy, write_policy
+from fedperfit.protocol.trust.signing import SigningKey
 
 
 @pytest.fixture
@@ -95,6 +108,17 @@ def test_a_round_a_release_and_an_evaluation(stubs, edge, header, release):
         "collective shift, layers 3, 4, rank 4"
     ]
     assert sum(field.bytes for field in sent[1].fields) == sent[1].bytes
+
+
+def test_a_policy_agreed_to_under_a_rotated_key_is_the_guards(folder, release):
+    home, new_key = Home(folder), SigningKey()
+    rotated = release.rotated(CLOUD, new_key)
+    write_policy(home.policy, sign_policy(policy(version=2, rank=16), new_key))
+    with pytest.raises(InputError, match="not signed"), deployed(folder):
+        pass
+    write_atomic(home.releases / f"{rotated.version:08d}.safetensors", rotated.to_bytes())
+    with deployed(folder) as edge:
+        assert edge.guard.policy.rank == 16
 
 
 def test_metrics_stay_where_their_owner_keeps_them(folder, header, release):
