@@ -1,4 +1,4 @@
-"""`fedperfit-cloud release`: look at the chain of releases, verify it, rotate its key."""
+"""`fedperfit-cloud release`: look at the chain of releases, verify it, revoke one, rotate the key."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +16,19 @@ _Folder = Annotated[Path, typer.Argument(help="The cloud's folder, as `init` mad
 
 @app.command("list")
 def list_releases(folder: _Folder) -> None:
-    """Print one line per release: version, times, rounds, privacy spent, the key that signed."""
+    """Print one line per release: version, state, times, rounds, privacy spent, the key that signed."""
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
-    releases = CloudReleases(folder).all()
+    store = CloudReleases(folder)
+    releases, revoked = store.all(), store.revoked()
     if not releases:
         raise InputError(f"{folder}: no release yet")
-    table = Table("version", "issued", "expires", "rounds", "epsilon", "key", "digest")
+    table = Table("version", "", "issued", "expires", "rounds", "epsilon", "key", "digest")
     for release in releases:
+        last = "in force" if release is releases[-1] else ""
         table.add_row(
-            *(str(release.version), release.issued, release.expires, str(release.header.round)),
+            *(str(release.version), "revoked" if release.version in revoked else last),
+            *(release.issued, release.expires, str(release.header.round)),
             *("-" if release.epsilon is None else f"{release.epsilon:g}", release.key[:16]),
             release.digest[:16],
         )
@@ -68,6 +71,23 @@ def show(
     for name, value in {**release.fields(), "digest": release.digest}.items():
         table.add_row(name, _text(value))
     console().print(table)
+
+
+@app.command()
+def revoke(
+    folder: _Folder,
+    version: Annotated[int, typer.Argument(help="Version of the release; see `list`.")],
+) -> None:
+    """Revoke a release for ever: no edge uses it from the moment it hears of it.
+
+    If it is in force, the latest content that was not revoked is released again as a new version, or
+    nothing is in force. Edges fetch that by themselves; they never go back to a version.
+    """
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+
+    now = CloudReleases(folder).revoke(version)
+    after = f"version {now.version} is in force" if now is not None else "no release is in force"
+    console().print(f"revoked version {version}; {after}")
 
 
 @app.command()

@@ -3,7 +3,7 @@
 cloud.toml       the federation, and the address of the cloud
 tls/             certificate authority, and the server's certificate
 signing.pem      the key that signs releases (fedperfit.cloud.deployment.release_store)
-releases/        the chain of releases
+releases/        the chain of releases, and the pointer to the one in force
 policy.json      what edges are asked to agree to (fedperfit.cloud.enrolment.policy)
 nodes/           enrolled nodes: name, Flower's id, public key
 flower/          Flower's state: connection, its secrets, SuperLink's database

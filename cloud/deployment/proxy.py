@@ -2,7 +2,8 @@
 
 Flower's control, runtime and fleet interfaces share one port, and only the fleet interface authenticates
 its callers. So edges reach the fleet interface alone; bodies are limited and read whole before anything
-reaches the SuperLink, and slow clients are cut off.
+reaches the SuperLink, and slow clients are cut off. Releases, which are signed, and the pointer to the one in
+force are served as files to everybody.
 """
 
 import os
@@ -56,6 +57,18 @@ http {{
             proxy_ssl_trusted_certificate ../tls/ca.crt;
             proxy_request_buffering on;
             proxy_read_timeout 120s;
+        }}
+        location ~ ^/releases/([0-9]+\.safetensors)$ {{
+            limit_except GET {{ deny all; }}
+            alias ../releases/$1;
+            default_type application/octet-stream;
+            add_header Cache-Control "public, max-age=31536000, immutable";
+        }}
+        location = /releases/in-force.json {{
+            limit_except GET {{ deny all; }}
+            alias ../releases/in-force.json;
+            default_type application/json;
+            add_header Cache-Control "public, max-age=5";
         }}
         location / {{ return 404; }}
     }}

@@ -1,7 +1,8 @@
-"""The cloud's releases and the key that signs them.
+"""The cloud's releases, the pointer to the one in force, and the key that signs them.
 
-.releases.lock                    held by the writer of either of the following
-releases/00000001.safetensors …   the chain
+.releases.lock                    held by the writer of any of the following
+releases/00000001.safetensors …   the chain, which edges fetch
+releases/in-force.json            the pointer, which they fetch first
 signing.pem                       the key in use; signing.next.pem while a rotation is under way
 """
 
@@ -17,6 +18,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.trust.pointer import FILE_NAME, POINTER_LIFETIME, Pointer, parse_pointer
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain, read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
@@ -24,6 +26,8 @@ KEY = "signing.pem"
 """File of the signing key in the cloud's folder."""
 _NEXT = "signing.next.pem"
 _LOCK = ".releases.lock"
+_RENEWED = POINTER_LIFETIME / 3
+"""Age at which a pointer is renewed."""
 
 
 class CloudReleases:
@@ -50,6 +54,24 @@ class CloudReleases:
         """
         paths = sorted((self.folder / "releases").glob("*.safetensors"))
         return read_release(paths[-1]) if paths else None
+
+    def in_force(self) -> Release | None:
+        """Return the release that edges are told to use; None before the first, or if all were revoked.
+
+        Raises:
+            InputError: Naming a file that is broken.
+        """
+        latest = self.latest()
+        return latest if latest is not None and latest.version not in self.revoked() else None
+
+    def revoked(self) -> tuple[int, ...]:
+        """Return the versions that were revoked, ascending.
+
+        Raises:
+            InputError: If the pointer's file is broken.
+        """
+        pointer = self._pointer()
+        return pointer.revoked if pointer is not None else ()
 
     def verify(self) -> list[Release]:
         """Return the whole chain, verified from its first key.
@@ -81,20 +103,23 @@ class CloudReleases:
             directions: The group's directions, if any.
 
         Raises:
-            InputError: If the chain is of another task or base model.
+            InputError: If the chain is of another task or base model, or this content was revoked.
         """
         with self._writing():
             key, latest = self.key(), self.latest()
             edit = directions.to_bytes() if directions is not None else b""
+            packed = pack(shift, header)
+            self._check_not_revoked(packed, edit)
             if latest is None:
                 make = Release.first
             else:
-                same = (latest.packed, latest.epsilon, latest.edit) == (pack(shift, header), epsilon, edit)
+                same = (latest.packed, latest.epsilon, latest.edit) == (packed, epsilon, edit)
                 if same and not latest.expired(datetime.now(UTC)):
                     return latest
                 make = latest.next
             release = make(shift, header, key, epsilon=epsilon, lifetime=lifetime, directions=directions)
             self._write(release)
+            self._point(key)
             return release
 
     def rotate(self, *, lifetime: timedelta = LIFETIME) -> Release:
@@ -104,18 +129,69 @@ class CloudReleases:
             lifetime: Validity of the release.
 
         Raises:
-            InputError: Before the first release: nobody could have pinned the key.
+            InputError: Before the first release, when nobody could have pinned the key; or while none is in
+                force.
         """
         with self._writing():
             old, latest = self.key(), self.latest()
             if latest is None:
                 raise InputError(f"{self.folder}: no release yet; a new signing key needs no rotation")
+            if latest.version in self.revoked():
+                raise InputError(f"{self.folder}: no release is in force, so none can carry a rotation")
             new = SigningKey()
             new.write(self.folder / _NEXT)
             release = latest.rotated(old, new, lifetime=lifetime)
             self._write(release)
             (self.folder / _NEXT).replace(self.folder / KEY)
+            self._point(new)
             return release
+
+    def revoke(self, version: int, *, lifetime: timedelta = LIFETIME) -> Release | None:
+        """Revoke a release for ever, and every other one of the same content.
+
+        If it was in force, the latest content that was not revoked is released again as a new version: edges
+        only ever go forward.
+
+        Args:
+            version: Version of the release.
+            lifetime: Validity of the new release.
+
+        Returns:
+            The release in force afterwards; None if every content was revoked.
+
+        Raises:
+            InputError: If there is no such release, or it was revoked before.
+        """
+        with self._writing():
+            key, releases, before = self.key(), self.all(), self.revoked()
+            if version not in {release.version for release in releases}:
+                raise InputError(f"{self.folder}: no release of version {version}")
+            if version in before:
+                raise InputError(f"{self.folder}: version {version} was revoked already")
+            bad = _content(releases[version - 1])
+            revoked = tuple(r.version for r in releases if r.version in before or _content(r) == bad)
+            good = [release for release in releases if release.version not in revoked]
+            if good and releases[-1].version in revoked:
+                self._write(releases[-1].followed_by(good[-1], key, lifetime=lifetime))
+            self._point(key, revoked)
+            return self.in_force()
+
+    def renew_pointer(self) -> Pointer:
+        """Sign a new pointer to the release in force, if the last one is old or says something else.
+
+        Returns:
+            The pointer that is on file now.
+
+        Raises:
+            InputError: If a release, the pointer or the key is broken.
+        """
+        with self._writing():
+            key, pointer, release = self.key(), self._pointer(), self.in_force()
+            if pointer is not None and pointer.key == key.public:
+                digest = release.digest if release is not None else ""
+                if pointer.digest == digest and pointer.issued_after(datetime.now(UTC) - _RENEWED):
+                    return pointer
+            return self._point(key)
 
     def key(self) -> SigningKey:
         """Return the key in use; finish a rotation that was killed, or undo it if nothing was released."""
@@ -129,6 +205,39 @@ class CloudReleases:
                     upcoming.unlink()
             return read_signing_key(self.folder / KEY)
 
+    def _point(self, key: SigningKey, revoked: tuple[int, ...] | None = None) -> Pointer:
+        """Write a new pointer; `revoked` by default as it was."""
+        revoked = self.revoked() if revoked is None else revoked
+        latest = self.latest()
+        release = latest if latest is not None and latest.version not in revoked else None
+        pointer = Pointer.signed(
+            release,
+            key,
+            size=self._path(release).stat().st_size if release is not None else 0,
+            revoked=revoked,
+            rotations=latest.rotations if latest is not None else (),
+        )
+        write_atomic(self._pointer_path, pointer.to_bytes())
+        return pointer
+
+    def _pointer(self) -> Pointer | None:
+        try:
+            return parse_pointer(self._pointer_path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except InputError as error:
+            raise InputError(f"{self._pointer_path}: {error}") from None
+
+    def _check_not_revoked(self, packed: bytes, edit: bytes) -> None:
+        revoked = self.revoked()
+        for release in self.all() if revoked else ():
+            if release.version in revoked and _content(release) == (packed, edit):
+                raise InputError(f"this content was released as version {release.version}, and revoked")
+
+    @property
+    def _pointer_path(self) -> Path:
+        return self.folder / "releases" / FILE_NAME
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         if not self.folder.is_dir():
@@ -137,5 +246,12 @@ class CloudReleases:
             yield
 
     def _write(self, release: Release) -> None:
-        path = self.folder / "releases" / f"{release.version:08d}.safetensors"
-        write_atomic(path, release.to_bytes())
+        write_atomic(self._path(release), release.to_bytes())
+
+    def _path(self, release: Release) -> Path:
+        return self.folder / "releases" / f"{release.version:08d}.safetensors"
+
+
+def _content(release: Release) -> tuple[bytes, bytes]:
+    """Return what edges use of a release: its shift and its directions, encoded."""
+    return release.packed, release.edit

@@ -3,7 +3,8 @@
 It releases what the federation of cloud.toml is for and nothing else: a shift of the task, the base model
 and the shape agreed there, after all rounds, as the next of the chain, valid for `lifetime-days`. It answers
 the account that it runs as, over a Unix socket that nobody else can open. `up` starts it; what runs
-federations is confined where the key is not (see `fedperfit.cloud.deployment.confinement`).
+federations is confined where the key is not (see `fedperfit.cloud.deployment.confinement`). By itself it
+renews the pointer to the release in force.
 
     python -P -m fedperfit.cloud.deployment.signer FOLDER
 
@@ -16,6 +17,8 @@ import os
 import socket
 import struct
 import sys
+import threading
+import time
 from datetime import timedelta
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -35,6 +38,8 @@ from fedperfit.protocol.trust.release import Release, parse_release
 _SOCKET = "signer.sock"
 _LARGEST = 1 << 28
 """Largest part of a request or a reply, in bytes."""
+_RENEWAL_SECONDS = 60.0
+"""Time between two looks at the pointer."""
 
 
 def serve(home: CloudHome) -> None:
@@ -47,6 +52,7 @@ def serve(home: CloudHome) -> None:
     os.chdir(home.signer)  # the name of a socket may have 107 bytes at most
     Path(_SOCKET).unlink(missing_ok=True)
     os.umask(0o077)
+    threading.Thread(target=_renew_pointer, args=(home,), name="pointer", daemon=True).start()
     with Listener(_SOCKET, "AF_UNIX", backlog=16) as listener:
         while True:
             with listener.accept() as connection:
@@ -153,6 +159,20 @@ def _released(home: CloudHome, packed: bytes, edit: bytes) -> Release:
     check_agreed(settings, header, directions)
     lifetime = timedelta(days=settings.lifetime_days)
     return CloudReleases(home.folder).publish(shift, header, lifetime=lifetime, directions=directions)
+
+
+def _renew_pointer(home: CloudHome) -> None:
+    """Renew the pointer for ever; what keeps it from being renewed is said once."""
+    said = ""
+    while True:
+        try:
+            CloudReleases(home.folder).renew_pointer()
+            said = ""
+        except (FedperfitError, OSError) as error:
+            if str(error) != said:
+                said = str(error)
+                print(f"the pointer to the release in force was not renewed: {said}", flush=True)
+        time.sleep(_RENEWAL_SECONDS)
 
 
 def _caller(connection: Connection) -> int:

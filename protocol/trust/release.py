@@ -13,17 +13,18 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import parse_shift_file, read_shift_file, sha256, shift_file
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
 from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
+from fedperfit.protocol.trust.validity import parse_time, validity
 
 FILE_NAME = "release.safetensors"
 """Name of a release's file in a run folder."""
@@ -32,44 +33,7 @@ MAX_BYTES = 16 << 20
 LIFETIME = timedelta(days=90)
 """Default validity of a release."""
 _KIND = "release"
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 _ENVELOPE = {"kind", "format", "signatures"}
-
-
-@dataclass(frozen=True)
-class Rotation:
-    """A change of the signing key: from `version` on, `new` signs in place of `old`."""
-
-    version: int
-    """First release signed by the new key."""
-    old: str
-    """Public key that is retired."""
-    new: str
-    """Public key that replaces it."""
-    by_old: str
-    """Signature of the three fields above by the old key."""
-    by_new: str
-    """Signature of the same fields by the new key."""
-
-    @classmethod
-    def signed(cls, version: int, old: SigningKey, new: SigningKey) -> Self:
-        """Make a rotation signed by both keys.
-
-        Args:
-            version: First release signed by the new key.
-            old: Key that is retired.
-            new: Key that replaces it.
-        """
-        statement = {"version": version, "old": old.public, "new": new.public}
-        signatures = (key.sign("rotation", statement) for key in (old, new))
-        return cls(version, old.public, new.public, *signatures)
-
-    def valid(self) -> bool:
-        """Return whether both signatures verify."""
-        statement = {"version": self.version, "old": self.old, "new": self.new}
-        return signed_by(self.old, "rotation", statement, self.by_old) and signed_by(
-            self.new, "rotation", statement, self.by_new
-        )
 
 
 @dataclass(frozen=True)
@@ -120,7 +84,7 @@ class Release:
             epsilon: Privacy budget spent; None without differential privacy.
             directions: The group's directions, if any.
         """
-        times = _times(issued, lifetime)
+        times = validity(issued, lifetime)
         return cls(
             *((), header, pack(shift, header), *times, epsilon, key.public), edit=_edit(directions)
         )._signed(key)
@@ -163,6 +127,31 @@ class Release:
             edit=_edit(directions),
             signatures={},
         )
+        return following._reissued(issued, lifetime)._signed(key)
+
+    def followed_by(
+        self,
+        earlier: "Release",
+        key: SigningKey,
+        *,
+        issued: datetime | None = None,
+        lifetime: timedelta = LIFETIME,
+    ) -> "Release":
+        """Release the content of an earlier release again, as the one after this.
+
+        Args:
+            earlier: Release of the same chain.
+            key: Signing key, the one that signed this release.
+            issued: Time of issue, now by default.
+            lifetime: Validity from then on.
+
+        Raises:
+            InputError: If `key` did not sign this release.
+        """
+        if key.public != self.key:
+            raise InputError("a new key needs a rotation")
+        content = {name: getattr(earlier, name) for name in ("header", "packed", "epsilon", "edit")}
+        following = replace(self, chain=(*self.chain, self.digest), **content, signatures={})
         return following._reissued(issued, lifetime)._signed(key)
 
     def rotated(
@@ -247,16 +236,10 @@ class Release:
 
     def check_signed_from(self, pinned: str) -> None:
         """Raise InputError unless the key `pinned`, or a key it was rotated to, signed this release."""
-        key, signers = pinned, {self.key}
-        retired = {rotation.old for rotation in self.rotations}
-        for rotation in self.rotations:
-            if rotation.old == key:
-                if not rotation.valid():
-                    raise InputError("a rotation of keys in it is not signed by both of them")
-                key = rotation.new
-            if rotation.version == self.version:
-                signers.add(rotation.old)
+        key, signers = followed(pinned, self.rotations), {self.key}
+        signers |= {rotation.old for rotation in self.rotations if rotation.version == self.version}
         if self.key != key:
+            retired = {rotation.old for rotation in self.rotations}
             why = "a key that was rotated out" if self.key in retired else "a foreign key"
             raise InputError(f"it is signed by {why}")
         for signer in signers:
@@ -276,14 +259,14 @@ class Release:
 
     def expired(self, now: datetime) -> bool:
         """Return whether the release is no longer valid at the time `now`."""
-        return now >= _time(self.expires)
+        return now >= parse_time(self.expires)
 
     def issued_after(self, now: datetime) -> bool:
         """Return whether the release claims to be issued after the time `now`."""
-        return _time(self.issued) > now
+        return parse_time(self.issued) > now
 
     def _reissued(self, issued: datetime | None, lifetime: timedelta) -> "Release":
-        start, end = _times(issued, lifetime)
+        start, end = validity(issued, lifetime)
         return replace(self, issued=start, expires=end)
 
     def _signed(self, *keys: SigningKey) -> "Release":
@@ -336,12 +319,12 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
     signatures = fields.get("signatures")
     if not isinstance(signatures, dict) or not all(isinstance(value, str) for value in signatures.values()):
         raise MalformedFileError("its signatures are malformed")
-    if _time(fields.get("issued")) >= _time(fields.get("expires")):
+    if parse_time(fields.get("issued")) >= parse_time(fields.get("expires")):
         raise MalformedFileError("it expires before it was issued")
     release = Release(
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
         edit=edit,
-        rotations=_rotations(fields.get("rotations"), len(chain) + 1),
+        rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),
         signatures=signatures,
     )
     expected = release.fields()
@@ -351,21 +334,6 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         if fields.get(name) != expected[name]:
             raise MalformedFileError(f"{name} contradicts the shift's own header")
     return release
-
-
-def _rotations(values: Any, version: int) -> tuple[Rotation, ...]:
-    try:
-        rotations = tuple(Rotation(**value) for value in values)
-        versions = [rotation.version for rotation in rotations]
-        keys = all(is_public_key(key) for rotation in rotations for key in (rotation.old, rotation.new))
-        known = all(type(number) is int and 1 < number <= version for number in versions)
-    except TypeError:
-        raise MalformedFileError("its rotations are malformed") from None
-    if not (keys and known and versions == sorted(set(versions))):
-        raise MalformedFileError("its rotations are malformed")
-    if any(before.new != after.old for before, after in pairwise(rotations)):
-        raise MalformedFileError("its rotations do not follow one another")
-    return rotations
 
 
 def check_chain(releases: Sequence[Release], pinned: str) -> None:
@@ -387,20 +355,3 @@ def check_chain(releases: Sequence[Release], pinned: str) -> None:
         except InputError as error:
             raise InputError(f"release {release.version}: {error}") from None
         digests.append(release.digest)
-
-
-def _times(issued: datetime | None, lifetime: timedelta) -> tuple[str, str]:
-    start = (issued or datetime.now(UTC)).astimezone(UTC).replace(microsecond=0)
-    return start.strftime(_TIME), (start + lifetime).strftime(_TIME)
-
-
-def _time(text: object) -> datetime:
-    try:
-        if not isinstance(text, str):
-            raise ValueError
-        moment = datetime.strptime(text, _TIME).replace(tzinfo=UTC)
-        if moment.strftime(_TIME) != text:
-            raise ValueError
-        return moment
-    except ValueError:
-        raise MalformedFileError("its times are not ISO 8601 in UTC, to the second") from None

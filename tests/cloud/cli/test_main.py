@@ -42,6 +42,23 @@ def test_the_life_of_a_chain(
     assert "release 2 does not follow" in capsys.readouterr().err
 
 
+def test_a_revoked_release_is_replaced_by_a_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    SigningKey().write(tmp_path / "signing.pem")
+    for seed in ("one", "two"):
+        CloudReleases(tmp_path).publish(perturbed(Shift.identity(SHAPE, seed=0), seed), HEADER)
+    assert command(monkeypatch, "release", "revoke", tmp_path, 2) == 0
+    assert "revoked version 2; version 3 is in force" in capsys.readouterr().out
+    assert command(monkeypatch, "release", "revoke", tmp_path, 2) == 2
+    assert "version 2 was revoked already" in capsys.readouterr().err
+    assert command(monkeypatch, "release", "list", tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("revoked") == shown.count("in force") == 1
+    assert command(monkeypatch, "release", "revoke", tmp_path, 3) == 0
+    assert "revoked version 3; no release is in force" in capsys.readouterr().out
+
+
 def test_show_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

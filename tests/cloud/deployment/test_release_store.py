@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Thread
@@ -10,6 +11,7 @@ from tests.protocol.trust.chains import HEADER, shift
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
 from fedperfit.protocol.trust.release import Release, check_chain
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -111,3 +113,96 @@ def test_a_release_that_was_exchanged_is_found(cloud: CloudReleases):
     paths[1].write_bytes(paths[2].read_bytes())
     with pytest.raises(InputError, match="release 3 does not follow from the 1 before"):
         cloud.verify()
+
+
+def pointer(cloud: CloudReleases) -> Pointer:
+    """The pointer that edges fetch."""
+    found = parse_pointer((cloud.folder / "releases" / "in-force.json").read_bytes())
+    found.check_signed_from(cloud.key().public)
+    return found
+
+
+def test_the_pointer_follows_what_is_released(cloud: CloudReleases):
+    assert cloud.renew_pointer().version == 0
+    steps: list[Callable[[], Release]] = [
+        *(lambda: cloud.publish(shift(1), HEADER), lambda: cloud.publish(shift(2), HEADER)),
+        cloud.rotate,
+    ]
+    for step in steps:
+        release = step()
+        said = pointer(cloud)
+        assert (said.version, said.digest) == (release.version, release.digest)
+        assert said.size == (cloud.folder / "releases" / f"{release.version:08d}.safetensors").stat().st_size
+        assert (said.rotations, said.key) == (release.rotations, release.key)
+        assert cloud.in_force() == release
+
+
+def test_the_pointer_is_renewed_when_it_is_old_or_says_something_else(cloud: CloudReleases):
+    release = cloud.publish(shift(1), HEADER)
+    fresh = pointer(cloud)
+    assert cloud.renew_pointer() == fresh
+    old = datetime.now(UTC) - POINTER_LIFETIME / 2
+    path = cloud.folder / "releases" / "in-force.json"
+    path.write_bytes(Pointer.signed(release, cloud.key(), size=fresh.size, issued=old).to_bytes())
+    assert cloud.renew_pointer() == pointer(cloud)
+    assert not pointer(cloud).issued_after(datetime.now(UTC))
+    assert pointer(cloud).issued_after(old)
+    path.unlink()
+    assert cloud.renew_pointer().digest == release.digest
+
+
+def test_what_replaces_a_revoked_release_is_a_new_version(cloud: CloudReleases):
+    one, two = (cloud.publish(shift(number), HEADER) for number in (1, 2))
+    three = cloud.revoke(2)
+    assert three is not None
+    assert (three.version, three.packed) == (3, one.packed)
+    assert cloud.verify() == [one, two, three]
+    assert (pointer(cloud).version, pointer(cloud).revoked) == (3, (2,))
+    assert cloud.in_force() == cloud.latest() == three
+
+
+def test_without_another_content_nothing_is_in_force_until_the_next_release(cloud: CloudReleases):
+    cloud.publish(shift(1), HEADER)
+    cloud.publish(shift(1), HEADER, epsilon=1.0)
+    assert cloud.revoke(1) is None
+    assert (pointer(cloud).version, pointer(cloud).revoked) == (0, (1, 2))
+    assert cloud.in_force() is None
+    with pytest.raises(InputError, match="no release is in force"):
+        cloud.rotate()
+    with pytest.raises(InputError, match="released as version 1, and revoked"):
+        cloud.publish(shift(1), HEADER)
+    third = cloud.publish(shift(2), HEADER)
+    assert (third.version, pointer(cloud).version, pointer(cloud).revoked) == (3, 3, (1, 2))
+
+
+def test_revoking_what_is_no_longer_in_force_leaves_what_is(cloud: CloudReleases):
+    cloud.publish(shift(1), HEADER)
+    two = cloud.publish(shift(2), HEADER)
+    assert cloud.revoke(1) == two
+    assert (pointer(cloud).version, pointer(cloud).revoked) == (2, (1,))
+    for version, reason in ((1, "revoked already"), (3, "no release of version 3"), (0, "no release of")):
+        with pytest.raises(InputError, match=reason):
+            cloud.revoke(version)
+
+
+def test_a_killed_revocation_goes_forward_and_can_be_done_again(cloud: CloudReleases, monkeypatch):
+    one = cloud.publish(shift(1), HEADER)
+    cloud.publish(shift(2), HEADER)
+
+    def die(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CloudReleases, "_point", die)
+    with pytest.raises(KeyboardInterrupt):
+        cloud.revoke(2)
+    monkeypatch.undo()
+    again = cloud.revoke(2)
+    assert again is not None
+    assert (again.version, again.packed, pointer(cloud).revoked) == (3, one.packed, (2,))
+
+
+def test_a_broken_pointer_is_named_and_revokes_nothing_silently(cloud: CloudReleases):
+    cloud.publish(shift(1), HEADER)
+    (cloud.folder / "releases" / "in-force.json").write_bytes(b"{")
+    with pytest.raises(InputError, match=r"in-force\.json: truncated"):
+        cloud.in_force()

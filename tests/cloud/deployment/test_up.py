@@ -16,13 +16,18 @@ from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running, trus
 
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.deployment.up import processes, up
 from fedperfit.cloud.enrolment.registration import enroll, enrolled, unenroll
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import environment, executable, free_ports
 from fedperfit.protocol.trust.bundle import read_bundle
 from fedperfit.protocol.trust.certificates import Certificate, issue
+from fedperfit.protocol.trust.pointer import parse_pointer
 
 pytestmark = needs_nginx
 
@@ -250,3 +255,34 @@ def test_init_and_settings_are_one_line_when_wrong(tmp_path):
         with pytest.raises(InputError, match=reason) as caught:
             read_cloud(home)
         assert "\n" not in str(caught.value)
+
+
+def test_releases_and_their_pointer_are_files_for_everybody_and_nothing_else_is(cloud):
+    """The signer keeps the pointer; what lies beside and above the releases is the control."""
+    home, settings = cloud
+    card = read_card(settings.base_model)
+    header = ShiftHeader(settings.shape(card), settings.task, card.fingerprint, settings.rounds)
+    release = ask_for_release(home, Shift.identity(header.shape, seed=1), header)
+    write_atomic(home.folder / "releases" / "notes.txt", b"not for edges")
+    with httpx.Client(verify=trusting(home)) as client:
+
+        def got(path: str) -> httpx.Response:
+            request = client.build_request("GET", url(settings, "/"))
+            request.url = request.url.copy_with(raw_path=path.encode())
+            return client.send(request)
+
+        pointer = parse_pointer(got("/releases/in-force.json").content)
+        pointer.check_signed_from(release.key)
+        assert (pointer.version, pointer.digest) == (release.version, release.digest)
+        file = got(f"/releases/{release.version:08d}.safetensors")
+        assert file.content == release.to_bytes()
+        assert len(file.content) == pointer.size
+        assert "immutable" in file.headers["cache-control"]
+        for path in (
+            *("/releases/", "/releases", "/releases/notes.txt", "/releases/00000009.safetensors"),
+            *("/releases/../signing.pem", "/releases/..%2fsigning.pem", "/releases/%2e%2e/signing.pem"),
+            *("/releases/../tls/ca.key", "/signing.pem", "/releases/in-force.json/"),
+        ):
+            assert got(path).status_code == 404, path
+        for method in ("POST", "PUT", "DELETE", "PATCH"):
+            assert client.request(method, url(settings, "/releases/in-force.json")).status_code in (403, 405)

@@ -21,11 +21,11 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.release import (
     MAX_BYTES,
     Release,
-    Rotation,
     check_chain,
     parse_release,
     read_release,
 )
+from fedperfit.protocol.trust.rotation import Rotation
 from fedperfit.protocol.trust.signing import SigningKey
 
 KEY, NEW = SigningKey(), SigningKey()
