@@ -22,7 +22,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.training import Fit, FitJob, Watch, cohorts, fit
+from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch, cohorts, fit
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, Vault
@@ -126,12 +126,12 @@ class Agent:
 
     def job(
         self,
-        shift: Shift,
+        shift: Trained,
         release: OpenedRelease,
         order: str,
         settings: TrainingSettings,
         history: History | None = None,
-    ) -> FitJob:
+    ) -> FitJob[Trained]:
         """Prepare training a shift on a history.
 
         Args:
@@ -152,7 +152,7 @@ class Agent:
 
     def personal_job(
         self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
-    ) -> FitJob:
+    ) -> FitJob[PersonalShift]:
         """Prepare fitting a new personal shift on the history; raises InputError as `job` does."""
         order = f"{self._salt}{training.seed}/{self.history.name}"
         shape = replace(release.header.shape, rank=personal.rank)
@@ -205,11 +205,11 @@ def contribute(
     """
     release = OpenedRelease.of(packed, items.base)
 
-    def job(agent: Agent) -> FitJob:
+    def job(agent: Agent) -> FitJob[Shift]:
         order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
         return agent.job(release.copy(), release, order, settings, agent.shared_history)
 
-    def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
+    def conclude(agent: Agent, job: FitJob[Shift], done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))
 
     yield from _trained(agents, job, conclude, settings, items, watch=watch)
@@ -236,11 +236,10 @@ def personalize(
     """
     release = OpenedRelease.of(packed, items.base)
 
-    def job(agent: Agent) -> FitJob:
+    def job(agent: Agent) -> FitJob[PersonalShift]:
         return agent.personal_job(release, personal, training)
 
-    def conclude(agent: Agent, job: FitJob, done: Fit) -> Outcome:
-        assert isinstance(job.shift, PersonalShift)
+    def conclude(agent: Agent, job: FitJob[PersonalShift], done: Fit) -> Outcome:
         shift_key = release.shift_key(personal.additive)
         agent.vault.store(
             personal.slot, job.shift, shift_key, FitRecord(done.items, training=training.to_config())
@@ -292,8 +291,8 @@ def evaluate(
 
 def _trained(
     agents: Iterable[Agent],
-    make: Callable[[Agent], FitJob],
-    conclude: Callable[[Agent, FitJob, Fit], Outcome],
+    make: Callable[[Agent], FitJob[Trained]],
+    conclude: Callable[[Agent, FitJob[Trained], Fit], Outcome],
     settings: TrainingSettings,
     items: ItemCache,
     **how: Any,
@@ -301,7 +300,7 @@ def _trained(
     owners: list[Agent] = []
     refused: list[Result] = []
 
-    def jobs() -> Iterator[FitJob]:
+    def jobs() -> Iterator[FitJob[Trained]]:
         for agent in agents:
             try:
                 job = make(agent)

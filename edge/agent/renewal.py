@@ -153,8 +153,8 @@ def learn(
 
 
 def _lesson(
-    shift: Shift, examples: Sequence[Example], new: int, training: TrainingSettings, number: int
-) -> FitJob:
+    shift: PersonalShift, examples: Sequence[Example], new: int, training: TrainingSettings, number: int
+) -> FitJob[PersonalShift]:
     """Prepare steps that hold the `new` last examples and others drawn from those before them."""
     rng = random.Random(f"{training.seed}/{number}")
     known = range(len(examples) - new)
@@ -173,7 +173,7 @@ def _fit(
     release: OpenedRelease,
     personal: PersonalSettings,
     training: TrainingSettings,
-    jobs: Sequence[FitJob],
+    jobs: Sequence[FitJob[PersonalShift]],
     watch: Watch | None,
 ) -> list[Fit]:
     return fit(

@@ -1,4 +1,4 @@
-"""Gradient of one person's mean loss with respect to each layer's output, without training anything.
+"""What a layer's output is and how the loss depends on it, without training anything.
 
 The gradient is taken with respect to a constant added at the shifted positions after each decoder layer: one
 backward pass gives all layers. It is the direction that a shift's b learns first.
@@ -12,6 +12,7 @@ from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.rows import collate, row_losses
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
+from fedperfit.protocol.shift.basis_sources import StateMoments
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.tasks import Pair
@@ -63,3 +64,38 @@ def _loss(
 
     with torch.enable_grad(), changing(base.model, layers, change):
         return row_losses(base.model, batch).mean(), lengths
+
+
+@torch.no_grad()
+def state_moments(
+    base: BaseModel, pairs: Sequence[Pair], positions: Positions, layers: Sequence[int], batch_size: int = 8
+) -> StateMoments:
+    """Mean and covariance of the outputs of some layers at the shifted positions.
+
+    Args:
+        base: the frozen model.
+        pairs: at least one training pair.
+        positions: shifted tokens of each prompt.
+        layers: decoder layers, counted from 0.
+        batch_size: pairs per forward pass.
+    """
+    examples = sorted(encode(base, pairs), key=lambda e: len(e.prompt) + len(e.target))
+    size = base.card.hidden_size
+    sums = torch.zeros(len(layers), size, dtype=torch.double)
+    products = torch.zeros(len(layers), size, size, dtype=torch.double)
+    count = 0
+    for start in range(0, len(examples), batch_size):
+        batch = collate(examples[start : start + batch_size], base.device)
+        shifted = positions.mask(batch.prompt[:, :-1])
+        count += int(shifted.sum())
+
+        def record(layer: int, hidden: torch.Tensor, shifted: torch.Tensor = shifted) -> torch.Tensor:
+            states = hidden[shifted].double().cpu()
+            sums[layers.index(layer)] += states.sum(0)
+            products[layers.index(layer)] += states.T @ states
+            return hidden
+
+        with changing(base.model, layers, record):
+            row_losses(base.model, batch)
+    mean = sums / count
+    return StateMoments(mean, products / count - mean[:, :, None] * mean[:, None, :])

@@ -1,7 +1,8 @@
 """The shifts of many users side by side: R, W (users, layers, r, d), b (users, layers, r).
 
-Every operation is batched over the users and mixes none of them, so each user's numbers are those it
-would have alone, up to the rounding of differently shaped matrix products.
+A `CoordinateSlab` holds coordinates in one basis: A (users, layers, r, k), b (users, layers, r). Every
+operation is batched over the users and mixes none of them, so each user's numbers are those it would have
+alone, up to the rounding of differently shaped matrix products.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift, newton_schulz, widened
 
@@ -67,6 +69,20 @@ class Slab:
         R, W, b = (tensor[: len(hidden), index] for tensor in self.tensors)
         return torch.baddbmm(b[:, None], hidden, (W - R).mT) @ R
 
+    def decays(self, weight_decay: float) -> list[float]:
+        """Weight decay of each of `tensors`: none on R."""
+        return [0.0, weight_decay, weight_decay]
+
+    def tangent(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Gradients (U, ...) of the first U users, R's projected on the tangent space of orthonormal rows."""
+        R = self.R[: len(gradients[0])]
+        inner = gradients[0] @ R.mT
+        return [gradients[0] - 0.5 * (inner + inner.mT) @ R, *gradients[1:]]
+
+    def retract(self, users: int) -> None:
+        """Bring R of the first users back to orthonormal rows."""
+        self.R[:users] = newton_schulz(self.R[:users])
+
     @torch.no_grad()
     def copy_to(self, shifts: Sequence[Shift]) -> None:
         """Write each user's tensors into their own shift."""
@@ -75,13 +91,86 @@ class Slab:
                 target.copy_(source)
 
 
+@dataclass(frozen=True, repr=False)
+class CoordinateSlab:
+    """Coordinates of one user each in a basis that they share, to train. Stays at the edge like a slab."""
+
+    shape: ShiftShape
+    """Layers, rank, hidden size and positions of every user's shift."""
+    R: torch.Tensor
+    """(layers, r, d), frozen."""
+    P: torch.Tensor
+    """(layers, k, d), frozen."""
+    A: torch.Tensor
+    """(users, layers, r, k) coordinates of W - R."""
+    b: torch.Tensor
+    """(users, layers, r) biases."""
+
+    @classmethod
+    def of(cls, users: Sequence[Coordinates], device: torch.device) -> "CoordinateSlab":
+        """Stack copies of users' coordinates, which take gradients.
+
+        Args:
+            users: of one basis, one per user.
+            device: where the copies are kept.
+        """
+        basis: Basis = users[0].basis
+        A, b = (torch.stack([getattr(user, name) for user in users]) for name in ("A", "b"))
+        R, P = basis.R.to(device), basis.P.to(device)
+        return cls(basis.shape, R, P, A.to(device).requires_grad_(), b.to(device).requires_grad_())
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("personal shifts do not leave the edge")
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """A and b, in this order."""
+        return [self.A, self.b]
+
+    def some(self, users: Sequence[int]) -> "CoordinateSlab":
+        """The coordinates of these users only, without gradients."""
+        A, b = (tensor.detach()[list(users)] for tensor in self.tensors)
+        return CoordinateSlab(self.shape, self.R, self.P, A, b)
+
+    def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """The shift (A P h + b) R of the hidden states h of the first U users; W is never made.
+
+        Args:
+            index: place of the decoder layer among the shape's layers.
+            hidden: (U, positions, d).
+
+        Returns:
+            (U, positions, d) changes to be added.
+        """
+        A, b = (tensor[: len(hidden), index] for tensor in self.tensors)
+        return torch.baddbmm(b[:, None], hidden @ self.P[index].T, A.mT) @ self.R[index]
+
+    def decays(self, weight_decay: float) -> list[float]:
+        """Weight decay of A and of b."""
+        return [weight_decay, weight_decay]
+
+    def tangent(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Gradients as they are: coordinates are free."""
+        return list(gradients)
+
+    def retract(self, users: int) -> None:
+        """Leave the coordinates as they are."""
+
+    @torch.no_grad()
+    def copy_to(self, users: Sequence[Coordinates]) -> None:
+        """Write each user's tensors into their own coordinates."""
+        for A, b, user in zip(*self.tensors, users, strict=True):
+            user.A.copy_(A)
+            user.b.copy_(b)
+
+
 @dataclass(frozen=True)
 class Stack:
     """Shifts that act on users' hidden states: those they share, then each user's own."""
 
     shared: Sequence[Shift]
     """Shifts of all users, in the order in which they act."""
-    own: Slab | None
+    own: Slab | CoordinateSlab | None
     """Shifts of one user each, if there are any."""
     additive: bool
     """Whether every shift of a layer acts on the layer's own output, not on what the former ones made."""
@@ -91,7 +180,7 @@ class Stack:
         return Stack(self.shared, self.own.some(users) if self.own is not None else None, self.additive)
 
     @property
-    def parts(self) -> list[Shift | Slab]:
+    def parts(self) -> list[Shift | Slab | CoordinateSlab]:
         """Shared and own shifts, in the order in which they act."""
         return [*self.shared, *([self.own] if self.own is not None else [])]
 
@@ -168,25 +257,25 @@ class BatchPositions:
 
 
 class AdamW:
-    """AdamW (Loshchilov and Hutter, 2019) for a slab: no decay on R, whose rows stay orthonormal.
+    """AdamW (Loshchilov and Hutter, 2019) for a slab, whose own tensors decay and stay where they must.
 
     Differs from torch's in having one rate, one clip and one gradient norm per user, who all start at the
     same step. A user's update depends on their own gradient alone.
     """
 
-    def __init__(self, slab: Slab, *, weight_decay: float, clip_norm: float) -> None:
+    def __init__(self, slab: Slab | CoordinateSlab, *, weight_decay: float, clip_norm: float) -> None:
         """Start with zero moments.
 
         Args:
             slab: shifts to be trained in place.
-            weight_decay: of W and b.
+            weight_decay: of W and b, or of A and b.
             clip_norm: greatest norm of one user's gradient.
         """
         self.slab, self.clip_norm = slab, clip_norm
-        self.decays = [0.0, weight_decay, weight_decay]
+        self.decays = slab.decays(weight_decay)
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in slab.tensors]
         self.steps = 0
-        self.failed = torch.zeros(len(slab.R), dtype=torch.bool, device=slab.R.device)
+        self.failed = torch.zeros(len(slab.b), dtype=torch.bool, device=slab.b.device)
         """(users,) bool, true once a user's loss or gradient was not finite; their shift then stays."""
 
     @torch.no_grad()
@@ -195,15 +284,12 @@ class AdamW:
 
         Args:
             losses: (U,), only looked at for values that are not finite.
-            gradients: gradients of R, W and b, each with all users first.
+            gradients: gradients of the slab's tensors, each with all users first.
             rates: (U,) learning rates.
         """
         self.steps += 1
         users = len(rates)
-        active = [gradient[:users] for gradient in gradients]
-        R = self.slab.R[:users]
-        inner = active[0] @ R.mT
-        active[0] = active[0] - 0.5 * (inner + inner.mT) @ R
+        active = self.slab.tangent([gradient[:users] for gradient in gradients])
         norm = torch.stack([g.flatten(1).square().sum(1) for g in active]).sum(0).sqrt()
         self.failed[:users] |= ~(losses.isfinite() & norm.isfinite())
         finite = ~self.failed[:users]
@@ -220,4 +306,4 @@ class AdamW:
             step = mean / first / (square.sqrt() / second**0.5 + _EPSILON)
             rate = torch.where(finite, rates, 0.0).view(each)
             tensor[:users] = tensor[:users] * (1 - rate * decay) - rate * step
-        self.slab.R[:users] = newton_schulz(self.slab.R[:users])
+        self.slab.retract(users)

@@ -3,6 +3,8 @@
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -10,10 +12,11 @@ from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
-from fedperfit.edge.engine.slab import AdamW, Slab, Stack
+from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 
@@ -25,12 +28,16 @@ _TOKENS = (2048, 16384)
 """Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
 
 
+Trained = TypeVar("Trained", bound=Shift | Coordinates)
+"""What is trained: a shift, or its coordinates in a frozen basis."""
+
+
 @dataclass(frozen=True)
-class FitJob:
+class FitJob(Generic[Trained]):
     """A shift to be fitted to one user's examples."""
 
-    shift: Shift
-    """The shift, which training changes in place."""
+    shift: Trained
+    """The shift, or its coordinates in a frozen basis, which training changes in place."""
     examples: Sequence[Example]
     """The user's training pairs as token ids."""
     order: str
@@ -63,14 +70,14 @@ class _UserSchedule:
 
     number: int
     """Place of the user among the jobs."""
-    job: FitJob
+    job: FitJob[Any]
     batches: list[Sequence[int]]
     """Numbers of the examples in each step."""
     last_epoch: int
     """First step whose loss is reported: the last epoch's, or 0 where the batches were given."""
 
     @classmethod
-    def of(cls, number: int, job: FitJob, settings: TrainingSettings) -> "_UserSchedule":
+    def of(cls, number: int, job: FitJob[Any], settings: TrainingSettings) -> "_UserSchedule":
         batches = list(_batches(job, settings))
         last_epoch = 0 if job.batches else len(batches) - len(batches) // settings.epochs
         return cls(number, job, batches, last_epoch)
@@ -82,7 +89,7 @@ class _Schedule:
     The users with the most steps come first, so that those still training are always the leading ones.
     """
 
-    def __init__(self, jobs: Sequence[FitJob], settings: TrainingSettings, device: torch.device) -> None:
+    def __init__(self, jobs: Sequence[FitJob[Any]], settings: TrainingSettings, device: torch.device) -> None:
         users = [_UserSchedule.of(number, job, settings) for number, job in enumerate(jobs)]
         self.users = sorted(users, key=lambda user: -len(user.batches))
         self.steps = len(self.users[0].batches)
@@ -119,7 +126,7 @@ class _Schedule:
 
 
 def fit(
-    jobs: Sequence[FitJob],
+    jobs: Sequence[FitJob[Any]],
     settings: TrainingSettings,
     cache: ItemCache,
     *,
@@ -149,17 +156,15 @@ def fit(
         One result per job, in the order of the jobs.
 
     Raises:
-        InputError: a job has no examples, or the shifts differ in shape or can change nothing.
+        InputError: a job has no examples, or the shifts differ in shape or basis or can change nothing.
     """
     if any(not job.examples for job in jobs):
         raise InputError("there is no history to train on")
-    if any(job.shift.shape != jobs[0].shift.shape for job in jobs):
-        raise InputError("users trained together need shifts of one shape")
     base = cache.base
     jobs[0].shift.shape.check_effect(len(decoder_layers(base.model)))
     schedule = _Schedule(jobs, settings, base.device)
     shifts = [user.job.shift for user in schedule.users]
-    slab = Slab.of(shifts, base.device, train=True)
+    slab, write_back = _slab(shifts, base.device)
     stack = Stack(frozen, slab, additive)
     prepared = cache.prepare([job.examples for job in jobs], stack.layers[0], slab.shape.positions, prefix)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
@@ -174,8 +179,29 @@ def fit(
             rates *= schedule.decay(step, len(losses))
         optimizer.step(losses, gradients, rates)
         schedule.record(step, losses)
-    slab.copy_to(shifts)
+    write_back()
     return schedule.fits(optimizer.failed)
+
+
+def _slab(
+    shifts: Sequence[Shift | Coordinates], device: torch.device
+) -> tuple[Slab | CoordinateSlab, Callable[[], None]]:
+    """A slab that trains copies of these shifts, and what writes them back when they are trained.
+
+    Raises:
+        InputError: the shifts do not belong together.
+    """
+    if any(shift.shape != shifts[0].shape for shift in shifts):
+        raise InputError("users trained together need shifts of one shape")
+    plain = [shift for shift in shifts if isinstance(shift, Shift)]
+    coordinates = [shift for shift in shifts if isinstance(shift, Coordinates)]
+    if len({each.basis.digest for each in coordinates}) + bool(plain) > 1:
+        raise InputError("users trained together need coordinates in one basis")
+    if plain:
+        slab = Slab.of(plain, device, train=True)
+        return slab, partial(slab.copy_to, plain)
+    in_basis = CoordinateSlab.of(coordinates, device)
+    return in_basis, partial(in_basis.copy_to, coordinates)
 
 
 def _rows(active: Sequence[_UserSchedule], step: int, prepared: Prepared) -> list[StepRow]:
@@ -224,7 +250,9 @@ def mean_losses(
     return means
 
 
-def cohorts(jobs: Iterable[FitJob], settings: TrainingSettings, cache: ItemCache) -> Iterator[list[FitJob]]:
+def cohorts(
+    jobs: Iterable[FitJob[Trained]], settings: TrainingSettings, cache: ItemCache
+) -> Iterator[list[FitJob[Trained]]]:
     """Group successive jobs so that each group fits the cache's budget and one step fills the device.
 
     Args:
@@ -236,7 +264,7 @@ def cohorts(jobs: Iterable[FitJob], settings: TrainingSettings, cache: ItemCache
         Groups of at least one job, in the order of the jobs.
     """
     room = _TOKENS[cache.base.device.type == "cuda"]
-    cohort: list[FitJob] = []
+    cohort: list[FitJob[Trained]] = []
     tokens = bytes = 0
     for job in jobs:
         kind = _kind(job)
@@ -254,7 +282,7 @@ def cohorts(jobs: Iterable[FitJob], settings: TrainingSettings, cache: ItemCache
         yield cohort
 
 
-def _kind(job: FitJob) -> ItemKind:
+def _kind(job: FitJob[Any]) -> ItemKind:
     """The kind a job's items would have if memory did not matter."""
     shape = job.shift.shape
     positions = shape.positions
@@ -264,7 +292,7 @@ def _kind(job: FitJob) -> ItemKind:
     return ItemKind(shape.layers[0], positions, plan, contexts[0][:shared])
 
 
-def _batches(job: FitJob, settings: TrainingSettings) -> Iterator[Sequence[int]]:
+def _batches(job: FitJob[Any], settings: TrainingSettings) -> Iterator[Sequence[int]]:
     """Numbers of the job's examples in each step: as given, or shuffled anew in each epoch."""
     if job.batches is not None:
         yield from job.batches

@@ -118,9 +118,7 @@ def warm_start(layer_gradients: Sequence[LayerGradient], shape: ShiftShape, step
     for index, layer in enumerate(shape.layers):
         rows = _rows(layer_gradients, layer)
         mean = rows.sum(0) / sum(layer_gradient.pairs for layer_gradient in layer_gradients) ** 0.5
-        leading = torch.linalg.svd(rows.double(), full_matrices=False).Vh[: shape.rank].float()
-        whole = torch.cat([leading, drawn.R[index].detach()])
-        axes = torch.linalg.qr(whole.double().T).Q.T[: shape.rank].float()
+        axes = leading_axes(layer_gradients, layer, drawn.R[index].detach())
         R.append(axes)
         length = float(
             torch.stack([layer_gradient.length[layer] for layer_gradient in layer_gradients]).median()
@@ -129,6 +127,24 @@ def warm_start(layer_gradients: Sequence[LayerGradient], shape: ShiftShape, step
         b.append(-step * length * along)
     axes = torch.stack(R)
     return Shift(shape, R=axes, W=axes.clone(), b=torch.stack(b))
+
+
+def leading_axes(layer_gradients: Sequence[LayerGradient], layer: int, drawn: torch.Tensor) -> torch.Tensor:
+    """Return orthonormal rows along people's leading gradients at a layer.
+
+    Args:
+        layer_gradients: One per person.
+        layer: Decoder layer, counted from 0.
+        drawn: (r, d) rows that fill up where there are fewer gradients than rows.
+
+    Returns:
+        (r, d) fp32.
+    """
+    rows = _rows(layer_gradients, layer)
+    leading = torch.linalg.svd(rows.double(), full_matrices=False).Vh[: len(drawn)].float()
+    whole = torch.cat([leading, drawn])
+    axes: torch.Tensor = torch.linalg.qr(whole.double().T).Q.T[: len(drawn)].float()
+    return axes
 
 
 def _rows(layer_gradients: Sequence[LayerGradient], layer: int) -> torch.Tensor:
