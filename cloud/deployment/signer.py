@@ -40,6 +40,8 @@ _LARGEST = 1 << 28
 """Largest part of a request or a reply, in bytes."""
 _RENEWAL_SECONDS = 60.0
 """Time between two looks at the pointer."""
+_PATIENCE = 10
+"""Seconds that the signer waits for a caller in the middle of an exchange."""
 
 
 def serve(home: CloudHome) -> None:
@@ -140,6 +142,7 @@ def _text(shape: ShiftShape) -> str:
 def _answer(home: CloudHome, connection: Connection) -> None:
     if _caller(connection) != os.geteuid():
         return
+    _limit_waiting(connection)
     packed, edit = connection.recv_bytes(_LARGEST), connection.recv_bytes(_LARGEST)
     try:
         release = _released(home, packed, edit)
@@ -180,6 +183,13 @@ def _caller(connection: Connection) -> int:
     with socket.socket(fileno=os.dup(connection.fileno())) as end:
         credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", credentials)[1])
+
+
+def _limit_waiting(connection: Connection) -> None:
+    """Let reads and writes that make no progress end with OSError, so that no caller holds up others."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            end.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _PATIENCE, 0))
 
 
 def _connect(home: CloudHome) -> Connection:

@@ -212,9 +212,9 @@ class Guard:
                         f"them: at least {policy.growth} must"
                     )
                 pinned = digests
-            least = min(len(pinned), policy.max_items or len(pinned))
-            if least < policy.least_items:
-                raise Refused(f"{least} items, at least {policy.least_items} are needed")
+            distinct = len(set(pinned[-policy.max_items :]))
+            if distinct < policy.least_items:
+                raise Refused(f"{distinct} different items, at least {policy.least_items} are needed")
             if pinned != self._state.pinned:
                 self._state.pinned = pinned
                 self._keep()

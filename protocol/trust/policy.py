@@ -27,6 +27,11 @@ KINDS: tuple[RequestKind, ...] = ("contribute", "personalize", "evaluate", "mome
 LEAST_ITEMS = 24
 """Fewest items whose sums leave a machine, unless its owner agreed to fewer."""
 _CONTEXT = "policy"
+_LEAST_REDUCTION = 4
+"""Hidden size of the base model over the rank of a shift, at least. Nearer to full rank, the update of a step
+is the gradient itself, and its rows span the hidden states of every token."""
+_MOST_POSITIONS = 32
+"""Positions of a prompt that a shift may act on; on all of them an update shows the whole of it."""
 
 Budget = Annotated[int, Field(ge=0), Unit("requests a day")]
 
@@ -61,7 +66,7 @@ class Policy(Settings):
     """Largest clipping norm that may be asked for."""
     most_decay: Annotated[float, Field(ge=0, lt=1), Unit("share per unit of learning rate")] = 0.1
     """Largest weight decay that may be asked for."""
-    batch_size: Annotated[int, Field(ge=1), Unit("items")]
+    batch_size: Annotated[int, Field(ge=4), Unit("items")]
     """Items of a training step, exactly."""
     most_epochs: Annotated[int, Field(ge=1, le=1_000_000), Unit("passes over the items")]
     """Most epochs of one training."""
@@ -71,7 +76,7 @@ class Policy(Settings):
     """Latest items that a contribution trains on, exactly; 0 is all."""
     least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
     """Fewest items of anything that leaves the machine; with fewer, nothing does."""
-    growth: Annotated[int, Field(ge=1), Unit("items")] = 8
+    growth: Annotated[int, Field(ge=4), Unit("items")] = 8
     """New items by which the items of contributions must differ from the earlier ones; until then the earlier
     ones are used again, so that no two contributions tell a few items by their difference."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
@@ -93,7 +98,17 @@ class Policy(Settings):
 
     def model_post_init(self, context: Any, /) -> None:
         """Check what concerns several fields. Raises InputError."""
-        _ = self.shape
+        positions = self.shape.positions
+        if self.rank * _LEAST_REDUCTION > self.hidden_size:
+            raise InputError(
+                f"rank={self.rank} of {self.hidden_size} dimensions: an update of more than a "
+                f"{_LEAST_REDUCTION}th of them would tell the texts behind it; no edge agrees to that"
+            )
+        if positions.first + positions.last > _MOST_POSITIONS:
+            raise InputError(
+                f"positions={self.positions}: an update over more than {_MOST_POSITIONS} positions would "
+                "tell the texts behind it; no edge agrees to that"
+            )
         if self.least_rate > self.most_rate or self.least_clip > self.most_clip:
             raise InputError("a range of the policy is empty")
         if 0 < self.max_items < self.least_items:

@@ -1,5 +1,7 @@
 """The signer releases what cloud.toml agreed on, for the cloud's own account."""
 
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -90,3 +92,15 @@ def test_a_caller_that_talks_nonsense_or_leaves_does_not_end_it(
     with pytest.raises(RunFailed):
         ask_for_release(CloudHome(home.folder / "nowhere"), *agreed(settings, 1))
     assert ask_for_release(home, *agreed(settings, 4))
+
+
+def test_a_caller_that_says_nothing_does_not_hold_up_the_others(
+    cloud: tuple[CloudHome, CloudSettings],
+) -> None:
+    home, settings = cloud
+    with socket.socket(socket.AF_UNIX) as silent:
+        folder = os.open(home.signer, os.O_RDONLY)
+        silent.connect(f"/proc/self/fd/{folder}/signer.sock")
+        os.close(folder)
+        silent.send(b"\0")
+        assert ask_for_release(home, *agreed(settings, 3)).version

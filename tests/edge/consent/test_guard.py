@@ -65,6 +65,15 @@ def test_changes_outside_of_what_is_sent_do_not_cover_one_inside(tmp_path, base)
     assert guard.items([*whole, *new]) == 48
 
 
+def test_copies_of_one_item_are_not_many(tmp_path, base):
+    guard = Guard(tmp_path / "guard.json", policy(base, max_items=24))
+    with pytest.raises(Refused, match="23 different items"):
+        guard.items([*PAIRS[:23], *PAIRS[:9]])
+    with pytest.raises(Refused, match="1 different items"):
+        guard.items([PAIRS[0]] * 64)
+    assert guard.items([*PAIRS[:24]]) == 24
+
+
 @pytest.mark.parametrize("change", [{"items": 25}, {"items": 23}, {"source": "insights"}])
 def test_sums_over_one_pair_more_are_refused(tmp_path, base, change):
     agreed = policy(base, moments_per_day=5, probe_per_day=5, pair_items=24)

@@ -79,7 +79,7 @@ def policy(**changes: object) -> Policy:
         "most_steps": 100_000_000,
         "max_items": 0,
         "least_items": 4,
-        "growth": 1,
+        "growth": 4,
         "pair_items": 6,
         **{f"{kind}_per_day": 1000 for kind in KINDS},
     }
