@@ -8,6 +8,8 @@ import pytest
 from tests.docs.blocks import DOCS, PAGES, ROOT, blocks
 from tests.shell import Shell, started_in
 
+from fedperfit.protocol.system.files import read_json
+
 FEDERATION = DOCS / "federation.md"
 """Run by tests/simulation/test_deployment.py, with every byte recorded."""
 OWN_METHOD = DOCS / "own-method.md"
@@ -68,6 +70,20 @@ def reader(folder: Path) -> Reader:
 def test_the_commands_of_a_page_work(page: Path, reader: Reader) -> None:
     run_here = [block for block in blocks(page) if block.language == "sh" and not block.reason]
     reader.type(command for block in run_here for command in block.commands())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_readme_tells_what_its_command_measures(reader: Reader) -> None:
+    """Within a few of 480 answers: other processors round differently."""
+    reader.type(["fedperfit simulate"])
+    (run,) = (reader.folder / "runs").glob("LaMP_2M-*")
+    stages = read_json(run / "metrics.json")["stages"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row, stage in (("base model alone", "base"), ("collective + personal", "personal")):
+        told = re.search(rf"\| \**{re.escape(row)}\** \| \**(\.\d+) \[", readme)
+        assert told is not None
+        assert abs(stages[stage]["metrics"]["accuracy"]["value"] - float(told[1])) < 0.01
 
 
 @pytest.mark.slow
