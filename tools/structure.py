@@ -22,11 +22,11 @@ FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": ("system", "tasks model schema", "shift", "settings", "trust", "messages presets", "fitting"),
     "cloud": ("clients", "rounds", "job", "deployment", "enrolment", "cli server_app"),
     "edge": (
-        "engine vault audit consent records sandbox",
+        "engine vault audit consent records sandbox releases",
         "agent",
         "chameleon",
         "deployment",
-        "web client_app",
+        "web client_app fetcher_app",
         "cli installed_app",
     ),
     "simulation": (
@@ -64,8 +64,8 @@ CONTRACTS = (
         ("edge.vault", "edge.agent", "edge.deployment", "edge.web", "edge.cli"),
     ),
     Contract(
-        "the deployed ClientApp reaches no torch, engine, agent, vault",
-        ("edge.client_app", "edge.installed_app"),
+        "what talks to the cloud reaches no torch, engine, agent, vault",
+        ("edge.client_app", "edge.installed_app", "edge.fetcher_app"),
         ("edge.engine", "edge.agent", "edge.vault", "torch!", "transformers!"),
     ),
 )

@@ -18,7 +18,8 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.trust.pointer import FILE_NAME, POINTER_LIFETIME, Pointer, parse_pointer
+from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
+from fedperfit.protocol.trust.published import POINTER_FILE, release_file
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain, read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
@@ -236,7 +237,7 @@ class CloudReleases:
 
     @property
     def _pointer_path(self) -> Path:
-        return self.folder / "releases" / FILE_NAME
+        return self.folder / "releases" / POINTER_FILE
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -249,7 +250,7 @@ class CloudReleases:
         write_atomic(self._path(release), release.to_bytes())
 
     def _path(self, release: Release) -> Path:
-        return self.folder / "releases" / f"{release.version:08d}.safetensors"
+        return self.folder / "releases" / release_file(release.version)
 
 
 def _content(release: Release) -> tuple[bytes, bytes]:

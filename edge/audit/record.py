@@ -14,7 +14,7 @@ from fedperfit.edge.audit.messages import SentField, SentMessage, fields_of, old
 from fedperfit.edge.audit.totals import BURST, REFUSED, SENT, Totals
 from fedperfit.protocol.system.errors import InputError
 
-_REQUEST, _CONSENT = "request", "consent"
+_REQUEST, _CONSENT, _FETCH = "request", "consent", "fetch"
 
 
 class Record:
@@ -91,6 +91,22 @@ class Record:
         if consent != self._consent:
             self._log.add({"event": _CONSENT, **consent})
             self._consent = consent
+
+    def fetched(self, *, reason: str, version: int = 0) -> int:
+        """Record what became of a release or a pointer that was fetched.
+
+        Args:
+            reason: What was decided, in words for the owner.
+            version: Version of the release; 0 where it is not known.
+
+        Returns:
+            Number of its line.
+
+        Raises:
+            Unrecorded: It cannot be recorded.
+        """
+        about = {"version": version} if version else {}
+        return self._log.add({"event": _FETCH, **about, "reason": reason})
 
     def turned_away(self, call: str, kind: str) -> None:
         """Count a request that came too fast; the counts are recorded once a second.

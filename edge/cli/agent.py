@@ -45,6 +45,9 @@ def join(
         bool,
         typer.Option("--plain-history", help="Leave your history in its file; else the vault imports it."),
     ] = False,
+    fetch_seconds: Annotated[
+        float, typer.Option(help="Look for a new release about so often, in seconds.")
+    ] = 30.0,
     agree: Annotated[
         bool, typer.Option("--agree", help="Agree to what the cloud may ask without being asked.")
     ] = False,
@@ -78,6 +81,7 @@ def join(
         device=device,
         encoder=encoder,
         plain_history=plain_history,
+        fetch_seconds=fetch_seconds,
     )
     with until_signal() as stopping:
         keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)

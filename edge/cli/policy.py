@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedperfit.edge.deployment.home import Home, read_settings
-from fedperfit.edge.deployment.trusted_keys import trusted_keys
+from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json

@@ -170,17 +170,11 @@ class Guard:
 
     def shift(self, kind: RequestKind, shift: Shift) -> None:
         """Check a broadcast shift: exact shape, orthonormal R, bounded W - R and b. Raises Refused."""
-        policy = self._agreed(kind)
-        if shift.shape != policy.shape:
-            raise Refused(f"{kind}: a shift of {_told(shift.shape)}; agreed is {_told(policy.shape)}")
-        R, W, b = (tensor.detach().double() for tensor in (shift.R, shift.W, shift.b))
-        if not all(torch.isfinite(tensor).all() for tensor in (R, W, b)):
-            raise Refused(f"{kind}: the shift is not finite")
-        if (R @ R.mT - torch.eye(R.shape[1], dtype=R.dtype)).abs().max() > _ORTHONORMAL:
-            raise Refused(f"{kind}: the rows of R are not orthonormal")
-        change = max((W - R).flatten(1).norm(dim=1).max().item(), b.norm(dim=1).max().item())
-        if change > policy.largest_change:
-            raise Refused(f"{kind}: the shift changes {change:.3g}, agreed is {policy.largest_change:g}")
+        _check_shift(kind, shift, self._agreed(kind))
+
+    def release(self, shift: Shift) -> None:
+        """Check the shift of a release that nobody asked to be used, as `shift` does. Raises Refused."""
+        _check_shift("release", shift, self._required())
 
     def items(self, pairs: Sequence[Pair]) -> int:
         """Decide which pairs a contribution is made of.
@@ -286,6 +280,20 @@ class Guard:
 
     def _keep(self) -> None:
         write_json(self._path, asdict(self._state))
+
+
+def _check_shift(name: str, shift: Shift, policy: Policy) -> None:
+    """Refuse a shift that was not agreed to; `name`: the request it came with."""
+    if shift.shape != policy.shape:
+        raise Refused(f"{name}: a shift of {_told(shift.shape)}; agreed is {_told(policy.shape)}")
+    R, W, b = (tensor.detach().double() for tensor in (shift.R, shift.W, shift.b))
+    if not all(torch.isfinite(tensor).all() for tensor in (R, W, b)):
+        raise Refused(f"{name}: the shift is not finite")
+    if (R @ R.mT - torch.eye(R.shape[1], dtype=R.dtype)).abs().max() > _ORTHONORMAL:
+        raise Refused(f"{name}: the rows of R are not orthonormal")
+    change = max((W - R).flatten(1).norm(dim=1).max().item(), b.norm(dim=1).max().item())
+    if change > policy.largest_change:
+        raise Refused(f"{name}: the shift changes {change:.3g}, agreed is {policy.largest_change:g}")
 
 
 def _told(shape: ShiftShape) -> str:

@@ -25,12 +25,12 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
-from fedperfit.edge.deployment.releases import ReleaseStore
-from fedperfit.edge.deployment.trusted_keys import trusted_keys
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
 from fedperfit.edge.engine.training import Watch
+from fedperfit.edge.releases.store import ReleaseStore
+from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.vault import Forgotten, StoredShift
 from fedperfit.protocol.messages.settings import (
@@ -188,6 +188,13 @@ class Deployed:
         with self._model.turn(self._wanted(alive)):
             return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
 
+    # Calls of what fetches releases.
+
+    def fetched(self, data: bytes, alive: Alive) -> Release:
+        """Keep a fetched release that the pointer names and the guard lets pass, between two answers."""
+        with self._model.turn(self._wanted(alive)):
+            return self.releases.fetched(data, lambda release: self.guard.release(release.shift))
+
     # Calls of the owner.
 
     def learn(self, items: list[dict[str, Any]], alive: Alive) -> Lesson:
@@ -314,6 +321,9 @@ class Deployed:
     def _current(self) -> Release:
         release = self.releases.current()
         if release is None:
+            latest = self.releases.latest()
+            if latest is not None:
+                raise InputError(f"release {latest.version} was revoked, and no other is here yet")
             raise InputError("there is no release yet: the cloud has not sent one")
         return release
 

@@ -37,8 +37,12 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         refusal=totals.refusal,
         sealed_history=history.sealed,
         key=UNPROTECTED[deployed.settings.key],
+        notice=deployed.releases.notice(),
     )
     _add_consent(explanation, deployed.home.folder)
+    pointer = deployed.releases.pointer()
+    if pointer is not None:
+        explanation.confirmed = pointer.issued
     if state.release is not None:
         release, shape = state.release, state.release.header.shape
         explanation.release.MergeFrom(

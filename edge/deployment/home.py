@@ -5,10 +5,11 @@ consent.json     whether the cloud is answered, and which kinds of request are r
 agent.json       the base model, the cloud's release key, how the vault's key is kept
 node/            what the SuperNode needs: enrolment, certificates, its key, the programs it starts
 bridge/          the socket for the SuperNode's ClientApp
-uplink/          the socket that leads the SuperNode to the cloud
+feed/            the socket on which the agent takes fetched releases
+uplink/          the socket that leads SuperNode and fetcher to the cloud
 owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items, imported history
-releases/        verified releases
+releases/        verified releases, and the cloud's latest word on which is in force
 policy.json      what the owner agreed that the cloud may ask, signed (fedperfit.protocol.trust.policy)
 guard.json       requests admitted today, and the items that contributions are made of
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
@@ -50,8 +51,13 @@ class Home:
         return self.folder / "node"
 
     @property
+    def feed(self) -> Path:
+        """Folder of the endpoint for the fetcher, the only one it may reach."""
+        return self.folder / "feed"
+
+    @property
     def uplink(self) -> Path:
-        """The socket that leads the SuperNode to the cloud."""
+        """The socket that leads SuperNode and fetcher to the cloud."""
         return self.folder / "uplink"
 
     @property
@@ -109,6 +115,8 @@ class AgentSettings(Settings):
     dtype: ModelType = "auto"
     cache_gib: CacheSize = -1.0
     encoder: Encoder = ""
+    fetch_seconds: Annotated[float, Field(ge=1, le=86_400), Unit("seconds")] = 30.0
+    """Time between two looks for a new release, about."""
     tcp: bool = False
     """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""
 

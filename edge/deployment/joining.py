@@ -1,4 +1,4 @@
-"""Joins a cloud: makes a person's folder from an enrolment, then keeps agent and SuperNode running in it."""
+"""Joins a cloud: makes a person's folder from an enrolment, then keeps its three programs running."""
 
 import hashlib
 import os
@@ -11,6 +11,7 @@ import grpc
 
 from fedperfit.edge.agent.history import SEALED, files_to_seal
 from fedperfit.edge.deployment.endpoint import connect
+from fedperfit.edge.deployment.fetcher import FetcherProgram
 from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
@@ -41,6 +42,7 @@ def settle(
     device: str,
     encoder: str = "",
     plain_history: bool = False,
+    fetch_seconds: float = 30.0,
 ) -> AgentSettings:
     """Make a person's folder from an enrolment; a folder made from it before stays as it is.
 
@@ -55,6 +57,7 @@ def settle(
         device: auto, cpu or cuda.
         encoder: sentence encoder that selects items for the group's directions; empty for the base model.
         plain_history: whether the history stays in its files; by default the agent imports it into the vault.
+        fetch_seconds: time between two looks for a new release, about.
 
     Returns:
         The settings of the agent in this folder.
@@ -84,7 +87,12 @@ def settle(
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_json(home.folder / "client.json", client)
     settings = AgentSettings(
-        base_model=name, release_key=bundle.release_key, key=key, device=device, encoder=encoder
+        base_model=name,
+        release_key=bundle.release_key,
+        key=key,
+        device=device,
+        encoder=encoder,
+        fetch_seconds=fetch_seconds,
     )
     settings.write(home)
     write_policy(home.policy, bundle.signed_policy)
@@ -98,11 +106,13 @@ def settle(
 def keep_running(
     home: Home, *, unconfined: bool, say: Callable[[str], None], stopping: Callable[[], bool]
 ) -> None:
-    """Run agent and SuperNode until told to stop, starting again whichever ends; none is left running.
+    """Run agent, SuperNode and fetcher until told to stop, starting again whichever ends.
+
+    None is left running.
 
     Args:
         home: the person's folder, as `settle` made it.
-        unconfined: run the SuperNode with the rights of the user, not under bubblewrap.
+        unconfined: run SuperNode and fetcher with the rights of the user, not under bubblewrap.
         say: shows a line to the owner.
         stopping: whether to stop.
 
@@ -119,7 +129,7 @@ def keep_running(
     variables = {**os.environ, **secret}
     log = home.folder / "agent.log"
     node = SuperNode(home, unconfined)
-    pauses = {"agent": _SHORTEST_PAUSE, "supernode": _SHORTEST_PAUSE}
+    pauses = dict.fromkeys(("agent", "supernode", "fetcher"), _SHORTEST_PAUSE)
     born: dict[str, float] = {}
     with node.connected(), Children() as children:
 
@@ -127,6 +137,8 @@ def keep_running(
             born[name] = time.monotonic()
             if name == "supernode":
                 return node.start(children)
+            if name == "fetcher":
+                return FetcherProgram(home, unconfined).start(children)
             return children.start(name, agent, log=log, environment=variables)
 
         first = launch("agent")
@@ -135,6 +147,7 @@ def keep_running(
                 return
             raise RunFailed(f"the agent did not start: {first.last_words()}")
         launch("supernode")
+        launch("fetcher")
         say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {home.supernode_log}")
         while not stopping():
             dead = children.dead()

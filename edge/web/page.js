@@ -49,8 +49,9 @@ const number = (value) => Number(value).toLocaleString();
 
 function showState(state) {
   at("who").textContent = `${state.client} · ${state.task} · ${state.base_model}` + (state.busy ? ` · ${state.busy}` : "");
-  at("problem").hidden = !state.problem;
-  at("problem").textContent = state.problem;
+  const problems = [state.problem, state.notice].filter(Boolean).join("; ");
+  at("problem").hidden = !problems;
+  at("problem").textContent = problems;
   const { release, personal } = state;
   const edited = release ? release.edited || [] : [];
   at("directions").hidden = !edited.length;

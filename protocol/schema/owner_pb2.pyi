@@ -11,7 +11,7 @@ class ExplainRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem", "stage", "sent", "refused", "refusal", "paused", "not_consented", "key", "sealed_history")
+    __slots__ = ("client", "base_model", "fingerprint", "task", "shares_metrics", "history_items", "learned_items", "release", "personal", "busy", "problem", "stage", "sent", "refused", "refusal", "paused", "not_consented", "key", "sealed_history", "confirmed", "notice")
     CLIENT_FIELD_NUMBER: _ClassVar[int]
     BASE_MODEL_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class Explanation(_message.Message):
     NOT_CONSENTED_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
     SEALED_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    CONFIRMED_FIELD_NUMBER: _ClassVar[int]
+    NOTICE_FIELD_NUMBER: _ClassVar[int]
     client: str
     base_model: str
     fingerprint: str
@@ -50,7 +52,9 @@ class Explanation(_message.Message):
     not_consented: _containers.RepeatedScalarFieldContainer[str]
     key: str
     sealed_history: bool
-    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ..., sent: _Optional[_Iterable[_Union[SentTotal, _Mapping]]] = ..., refused: _Optional[int] = ..., refusal: _Optional[str] = ..., paused: bool = ..., not_consented: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., sealed_history: bool = ...) -> None: ...
+    confirmed: str
+    notice: str
+    def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ..., sent: _Optional[_Iterable[_Union[SentTotal, _Mapping]]] = ..., refused: _Optional[int] = ..., refusal: _Optional[str] = ..., paused: bool = ..., not_consented: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., sealed_history: bool = ..., confirmed: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class SentTotal(_message.Message):
     __slots__ = ("call", "messages", "bytes")

@@ -11,15 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.trust.published import MAX_POINTER_BYTES
 from fedperfit.protocol.trust.release import MAX_BYTES, Release
 from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
 from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
 from fedperfit.protocol.trust.validity import parse_time, validity
 
-FILE_NAME = "in-force.json"
-"""Name of the pointer's file beside the releases."""
-MAX_POINTER_BYTES = 1 << 18
-"""Largest pointer accepted, in bytes."""
 POINTER_LIFETIME = timedelta(hours=3)
 """Validity of a pointer."""
 NONE = 0

@@ -246,17 +246,6 @@ class Release:
             if not signed_by(signer, "release", self.fields(), self.signatures.get(signer)):
                 raise InputError("its signature does not verify")
 
-    def keys_from(self, pinned: str) -> list[str]:
-        """List the keys that signed up to this release, from the key `pinned` on, the one in force last.
-
-        The release must have passed `check_signed_from` with the same key.
-        """
-        keys = [pinned]
-        for rotation in self.rotations:
-            if rotation.old == keys[-1]:
-                keys.append(rotation.new)
-        return keys
-
     def expired(self, now: datetime) -> bool:
         """Return whether the release is no longer valid at the time `now`."""
         return now >= parse_time(self.expires)

@@ -64,6 +64,20 @@ def followed(pinned: str, rotations: Sequence[Rotation]) -> str:
     return key
 
 
+def keys_from(pinned: str, rotations: Sequence[Rotation]) -> list[str]:
+    """List the keys from a pinned one on, the one in force last; `followed` must have accepted them.
+
+    Args:
+        pinned: Public key to trust.
+        rotations: All rotations so far, by version.
+    """
+    keys = [pinned]
+    for rotation in rotations:
+        if rotation.old == keys[-1]:
+            keys.append(rotation.new)
+    return keys
+
+
 def parse_rotations(values: Any, version: int) -> tuple[Rotation, ...]:
     """Read rotations from JSON values; whether their signatures verify, `followed` tells.
 

@@ -19,8 +19,8 @@ from tests.simulation.recorder import Recorder
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.enrolment.registration import enroll
-from fedperfit.edge.deployment.releases import ReleaseStore
 from fedperfit.edge.deployment.supernode import SuperNode
+from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json

@@ -23,7 +23,7 @@ CONTRACT_BREAKERS = {
         "edge/engine/step.py",
         "from ..vault.vault import Vault",
     ),
-    "the deployed ClientApp reaches no torch, engine, agent, vault": (
+    "what talks to the cloud reaches no torch, engine, agent, vault": (
         "protocol/messages/keys.py",
         "def late() -> None:\n    import torch.nn",
     ),

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from fedperfit.edge.cli.main import app
 from fedperfit.edge.cli.policy import ask_for_consent
 from fedperfit.edge.deployment.home import Home
-from fedperfit.edge.deployment.trusted_keys import trusted_keys
+from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape

@@ -11,15 +11,16 @@ from fedperfit.protocol.schema import bridge_pb2
 
 SOURCES = Path(fedperfit.__file__).parents[1]
 SCHEMA = Path("fedperfit") / "protocol" / "schema"
+NAMES = ("bridge", "feed", "owner")
 GENERATED = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py")
 
 
 def test_the_generated_modules_are_current(tmp_path: Path) -> None:
-    sources = [str(SCHEMA / f"{name}.proto") for name in ("bridge", "owner")]
+    sources = [str(SCHEMA / f"{name}.proto") for name in NAMES]
     flags = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{SOURCES}", *flags, *sources]
     subprocess.run(command, check=True, cwd=SOURCES)
-    for name in ("bridge", "owner"):
+    for name in NAMES:
         for suffix in GENERATED:
             made = tmp_path / SCHEMA / f"{name}{suffix}"
             assert made.read_text() == (SOURCES / SCHEMA / made.name).read_text()

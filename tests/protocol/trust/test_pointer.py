@@ -12,7 +12,8 @@ from tests.fuzzing import FUZZED
 from tests.protocol.trust.chains import START, chain, first
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.pointer import MAX_POINTER_BYTES, Pointer, parse_pointer
+from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
+from fedperfit.protocol.trust.published import MAX_POINTER_BYTES
 from fedperfit.protocol.trust.release import MAX_BYTES, Release
 from fedperfit.protocol.trust.rotation import Rotation
 from fedperfit.protocol.trust.signing import SigningKey

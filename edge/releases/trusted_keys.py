@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.release import read_release
+from fedperfit.protocol.trust.rotation import keys_from
 
 
 def trusted_keys(releases: Path, pinned: str) -> list[str]:
@@ -21,5 +22,5 @@ def trusted_keys(releases: Path, pinned: str) -> list[str]:
             release.check_signed_from(pinned)
         except InputError:
             continue
-        return release.keys_from(pinned)
+        return keys_from(pinned, release.rotations)
     return [pinned]

@@ -8,7 +8,7 @@ from threading import Thread
 import pytest
 from tests.protocol.trust.chains import DAY, HEADER, START, chain, first, shift
 
-from fedperfit.edge.deployment.releases import ReleaseStore
+from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.release import Release, parse_release

@@ -1,0 +1,68 @@
+"""Fetches releases from the cloud for the agent, over and over: a program of its own, in a sandbox.
+
+It imports neither torch nor transformers, and knows no key and nothing of the person's.
+
+    python -P -m fedperfit.edge.fetcher_app ADDRESS CA-FILE FEED-FOLDER SECONDS
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import grpc
+
+from fedperfit.edge.deployment.endpoint import connect
+from fedperfit.edge.releases.download import CloudFiles, NotFetched
+from fedperfit.edge.releases.fetching import Fetcher, Wanted
+from fedperfit.protocol.schema import feed_pb2, feed_pb2_grpc
+
+_AGENT_SECONDS = 120.0
+"""Longest time that the agent may take to verify and keep a release."""
+
+
+class AgentFeed:
+    """The agent's socket that takes releases; see `fedperfit.edge.releases.fetching.Feed`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def point(self, pointer: bytes) -> Wanted | None:
+        """Hand over a pointer; raises NotFetched where the agent refuses it."""
+        try:
+            with connect(self._folder) as channel:
+                request = feed_pb2.PointRequest(pointer=pointer)
+                reply = feed_pb2_grpc.FeedStub(channel).Point(request, timeout=_AGENT_SECONDS)
+        except grpc.RpcError as error:
+            raise NotFetched(f"the agent did not take the pointer: {error.details()}") from None
+        return Wanted(reply.version, reply.size) if reply.version else None
+
+    def offer(self, release: bytes) -> None:
+        """Hand over the release that was wanted; raises NotFetched where the agent refuses it."""
+        try:
+            with connect(self._folder) as channel:
+                request = feed_pb2.OfferRequest(release=release)
+                feed_pb2_grpc.FeedStub(channel).Offer(request, timeout=_AGENT_SECONDS)
+        except grpc.RpcError as error:
+            raise NotFetched(f"the agent did not take the release: {error.details()}") from None
+
+
+def main() -> None:
+    """Fetch for ever, for the folders on the command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("address", help="where the cloud is reached, host:port")
+    parser.add_argument("authority", type=Path, help="certificate of the cloud's authority")
+    parser.add_argument("feed", type=Path, help="folder of the agent's socket that takes releases")
+    parser.add_argument("seconds", type=float, help="time between two looks, about")
+    arguments = parser.parse_args()
+    files = CloudFiles(arguments.address, arguments.authority)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    fetcher = Fetcher(files.get, AgentFeed(arguments.feed), seconds=arguments.seconds, say=say)
+    while True:
+        time.sleep(fetcher.step())
+
+
+if __name__ == "__main__":
+    main()

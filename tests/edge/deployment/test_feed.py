@@ -1,0 +1,112 @@
+"""A deployed agent fed by the fetcher's own code, from a cloud in the test's process."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from tests.edge.deployment.deployments import CLOUD, agree, deployed, policy, releases, served
+from tests.edge.edge_clients import write_client
+from tests.edge.releases.published import Cloud
+
+from fedperfit.edge.agent.consent import Consent, write_consent
+from fedperfit.edge.audit.files import events
+from fedperfit.edge.deployment.deployed import Deployed
+from fedperfit.edge.fetcher_app import AgentFeed
+from fedperfit.edge.releases.download import CloudFiles
+from fedperfit.edge.releases.fetching import Fetcher
+from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
+from fedperfit.protocol.shift.packing import ShiftHeader
+
+
+class Fed:
+    """An agent with its owner's service, and a fetcher that looks when the test says so."""
+
+    def __init__(self, edge: Deployed, cloud: Cloud, owner: grpc.Channel) -> None:
+        self.edge, self.said = edge, list[str]()
+        self._owner = owner_pb2_grpc.OwnerStub(owner)
+        files, feed = CloudFiles(cloud.address, cloud.authority), AgentFeed(edge.home.feed)
+        self.fetcher = Fetcher(files.get, feed, seconds=1.0, say=self.said.append)
+
+    def explained(self) -> owner_pb2.Explanation:
+        return self._owner.Explain(owner_pb2.ExplainRequest())
+
+    def logged(self) -> list[str]:
+        return [e["reason"] for e in events(self.edge.home.audit) if e["event"] == "fetch"]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    with Cloud(tmp_path).up() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def fed(tmp_path: Path, cloud: Cloud) -> Iterator[Fed]:
+    folder = write_client(tmp_path / "ada", items=24)
+    agree(folder, policy(largest_change=1.0, contribute_per_day=0, personalize_per_day=0))
+    with deployed(folder) as edge, served(edge) as (_, owner):
+        yield Fed(edge, cloud, owner)
+
+
+def test_the_release_in_force_answers_without_a_run(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    assert fed.explained().stage == "base"
+    (release,) = releases(header, 1)
+    pointer = cloud.publish(release, CLOUD)
+    fed.fetcher.step()
+    told = fed.explained()
+    assert (told.stage, told.release.version, told.confirmed) == ("collective", 1, pointer.issued)
+    assert told.notice == ""
+    assert fed.logged()[-1] == "fetched: it is in force"
+    assert told.sent == [], "nothing is sent by it"
+
+
+def test_a_shift_that_was_not_agreed_to_stays_out(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    one, two = releases(header, 2)
+    cloud.publish(one, CLOUD)
+    fed.fetcher.step()
+    shift = two.shift
+    shift.b.data.fill_(1.0)
+    large = one.next(shift, header, CLOUD)
+    cloud.publish(large, CLOUD)
+    fed.fetcher.step()
+    assert fed.said[-1] == "the agent did not take the release: Refused"
+    told = fed.explained()
+    assert told.release.version == 1
+    assert "release: the shift changes" in told.notice
+    assert "release: the shift changes" in fed.logged()[-1]
+    fed.fetcher.step()
+    assert len(fed.logged()) == len(set(fed.logged())), "what stays the same is recorded once"
+
+
+def test_a_revoked_release_answers_nobody(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    one, _ = releases(header, 2)
+    cloud.publish(one, CLOUD)
+    fed.fetcher.step()
+    cloud.publish(None, CLOUD, revoked=(1,))
+    fed.fetcher.step()
+    told = fed.explained()
+    assert (told.stage, told.release.version) == ("base", 0)
+    assert told.problem == "release 1 was revoked, and no other is here yet"
+    assert told.notice == fed.logged()[-1] == "the cloud revoked release 1, and none is in force"
+
+
+def test_while_paused_nothing_is_taken(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    write_consent(fed.edge.home.folder, Consent(paused=True))
+    cloud.publish(releases(header, 1)[0], CLOUD)
+    fed.fetcher.step()
+    assert fed.explained().release.version == 0
+    assert fed.edge.releases.pointer() is None
+    write_consent(fed.edge.home.folder, Consent())
+    fed.fetcher.step()
+    assert fed.explained().release.version == 1
+
+
+def test_a_flood_is_turned_away(fed: Fed, cloud: Cloud):
+    cloud.publish(None, CLOUD, issued=datetime(2020, 1, 1, tzinfo=UTC))
+    for _ in range(20):
+        fed.fetcher.step()
+    assert fed.said[0] == "the agent did not take the pointer: InputError"
+    assert fed.said[-1] == "the agent did not take the pointer: TooManyRequests"
+    assert len(fed.logged()) == 1

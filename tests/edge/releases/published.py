@@ -1,0 +1,76 @@
+"""What a cloud publishes, served by a TLS server of the test's own."""
+
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from fedperfit.protocol.trust.certificates import issue, new_authority
+from fedperfit.protocol.trust.pointer import Pointer
+from fedperfit.protocol.trust.published import POINTER_FILE, release_file
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.signing import SigningKey
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Cloud:
+    """Files by name, under a certificate of an authority of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = new_authority("cloud")
+        server = issue(authority, ["127.0.0.1"])
+        self.authority = folder / "ca.crt"
+        self.authority.write_bytes(authority.certificate)
+        (folder / "server.pem").write_bytes(server.key + server.certificate)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(folder / "server.pem")
+        self.files: dict[str, bytes] = {}
+        self.asked: list[str] = []
+        self.answer: Answer | None = None
+        """How it answers in place of handing out files."""
+        self.address = ""
+
+    def publish(
+        self, release: Release | None, key: SigningKey, *, revoked: tuple[int, ...] = (), **how: object
+    ) -> Pointer:
+        """Put a release and a new pointer to it in place."""
+        data = release.to_bytes() if release is not None else b""
+        if release is not None:
+            self.files[release_file(release.version)] = data
+        rotations = release.rotations if release is not None else ()
+        pointer = Pointer.signed(release, key, size=len(data), revoked=revoked, rotations=rotations, **how)  # type: ignore[arg-type]
+        self.files[POINTER_FILE] = pointer.to_bytes()
+        return pointer
+
+    @contextmanager
+    def up(self) -> Iterator["Cloud"]:
+        cloud = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                cloud.asked.append(self.path)
+                if cloud.answer is not None:
+                    return cloud.answer(self)
+                data = cloud.files.get(self.path.removeprefix("/releases/"))
+                self.send_response(200 if data is not None else 404)
+                self.send_header("Content-Length", str(len(data or b"")))
+                self.end_headers()
+                self.wfile.write(data or b"")
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.socket = self._context.wrap_socket(server.socket, server_side=True)
+        self.address = f"127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield self
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
