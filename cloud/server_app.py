@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
+from fedperfit.cloud.deployment.run import START
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
@@ -49,7 +50,7 @@ def main(grid: Grid, context: Context) -> None:
     job = Job(grid, settings, folder, progress)
     clients = _connected(job, settings, home)
     job.choose(clients)
-    federation, shift = job.train("train", clients)
+    federation, shift = job.train("train", clients, job.start_from(folder / START))
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     directions = job.directions("directions", clients)
     release = ask_for_release(home, shift, job.trained_header, directions)

@@ -127,7 +127,8 @@ def run(
 ) -> None:
     """Train the collective shift, release it, have edges personalize and evaluate.
 
-    Waits for the number of clients set in cloud.toml. A run that was killed continues with --resume.
+    Waits for the number of clients set in cloud.toml, and starts from the release in force, unless
+    start-from says otherwise. A run that was killed continues with --resume.
     """
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.run import run as follow
@@ -153,6 +154,9 @@ def _line(event: dict[str, Any]) -> str:
     if kind == "chosen":
         chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
         return f"{chosen}: chosen from {event['clients']} clients' gradients"
+    if kind == "start-from":
+        how = "from" if event["same-shape"] else "anew, not in the shape of"
+        return f"starting {how} release {event['version']}"
     if kind == "round":
         loss = "-" if event["loss"] is None else f"{event['loss']:.4f}"
         return (

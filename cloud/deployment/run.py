@@ -3,14 +3,18 @@
 from pathlib import Path
 
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, read_cloud
+from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.cloud.job.job import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.system.flower import stream_run
 from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
+
+START = "start.safetensors"
+"""File in a run's folder: the release in force when it began, which it starts from."""
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
@@ -33,7 +37,7 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
     settings = read_cloud(home)
     folder = (home.runs / name).absolute()
     wait_for_superlink(home, settings)
-    _prepare(folder, settings, resume)
+    prepare(home, folder, settings, resume=resume)
     app = folder / "app"
     write_app(
         app,
@@ -50,7 +54,19 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
     return folder
 
 
-def _prepare(folder: Path, settings: CloudSettings, resume: bool) -> None:
+def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: bool) -> None:
+    """Make a run's folder, with its settings and the release that it starts from.
+
+    Args:
+        home: The cloud.
+        folder: Folder of the run.
+        settings: The cloud's settings.
+        resume: Whether to continue a run that was begun; then nothing is changed.
+
+    Raises:
+        InputError: If there is nothing to resume, the settings have changed since, the name is taken, or a
+            release is broken.
+    """
     path = folder / SETTINGS
     if resume:
         if not path.exists():
@@ -60,4 +76,7 @@ def _prepare(folder: Path, settings: CloudSettings, resume: bool) -> None:
         return
     if path.exists():
         raise InputError(f"{folder}: a run of that name exists already; resume it, or choose another name")
+    release = CloudReleases(home.folder).in_force() if settings.start_from == "release" else None
+    if release is not None:
+        write_atomic(folder / START, release.to_bytes())
     write_json(path, settings.to_flat())

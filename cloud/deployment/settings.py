@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -30,6 +30,8 @@ class CloudSettings(JobSettings):
     """Port of the reverse proxy, for edges."""
     superlink_port: Port = Field(default_factory=lambda values: values["port"] + 1, validate_default=True)
     """Port of the SuperLink behind the proxy, on the loopback only; by default the next one."""
+    start_from: Literal["release", "anew"] = "release"
+    """Where a new run starts: from the release in force, where there is one of its shape, or anew."""
     least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
     """Fewest items whose sums an edge sends; its owner is asked to agree to it."""
     lifetime_days: Annotated[int, Field(ge=1), Unit("days")] = 90

@@ -31,6 +31,7 @@ from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, w
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
+from fedperfit.protocol.trust.release import read_release
 
 EVENTS = "events.jsonl"
 """File in the run folder: one JSON object per progress event."""
@@ -137,12 +138,36 @@ class Job:
         self._job = self._job.settled(choice["settings"])
         self.progress("chosen", {key: choice[key] for key in ("settings", "clients", "seconds")})
 
-    def train(self, phase: str, clients: Sequence[str]) -> tuple[Federation, Shift]:
+    def start_from(self, path: Path) -> Shift | None:
+        """Return the shift of a release that the first round can begin with.
+
+        Args:
+            path: File of the release.
+
+        Returns:
+            None if there is no such file, or its shift is of another shape than this job's; the event says
+            why.
+
+        Raises:
+            InputError: Naming the file, if it is broken.
+        """
+        if not path.exists():
+            return None
+        release, header = read_release(path), self.header
+        same = (release.header.task, release.header.fingerprint) == (header.task, header.fingerprint)
+        same &= release.header.shape == header.shape
+        self.progress("start-from", {"version": release.version, "same-shape": same})
+        return release.shift if same else None
+
+    def train(
+        self, phase: str, clients: Sequence[str], beginning: Shift | None = None
+    ) -> tuple[Federation, Shift]:
         """Train the collective shift over clients, continuing where a killed run stopped.
 
         Args:
             phase: Name of the phase, and of its folder of checkpoints.
             clients: Names of the clients.
+            beginning: Shift that the first round broadcasts; None makes one.
 
         Returns:
             The federation, for its round reports, and the collective shift.
@@ -166,8 +191,7 @@ class Job:
             self.progress("round", values)
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        start = (lambda: self._warm(clients)) if self._job.warm_start else None
-        shift = federation.train(clients, on_round, start)
+        shift = federation.train(clients, on_round, self._start(clients, beginning))
         if all(report.skipped for report in federation.history):
             raise RunFailed(
                 f"{phase}: no round had the updates it needs; the log says why clients were dropped"
@@ -269,6 +293,11 @@ class Job:
     def trained_header(self) -> ShiftHeader:
         """Header of the collective shift after all rounds."""
         return replace(self.header, round=self._job.rounds)
+
+    def _start(self, clients: Sequence[str], beginning: Shift | None) -> Callable[[], Shift] | None:
+        if beginning is not None:
+            return lambda: beginning
+        return (lambda: self._warm(clients)) if self._job.warm_start else None
 
     def _warm(self, clients: Sequence[str]) -> Shift:
         return warm_start(self._layer_gradients(clients), self.header.shape, STEP, self._job.seed)
