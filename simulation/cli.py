@@ -96,7 +96,7 @@ def simulate(
         named = {"task": task, "base-model": base_model, "data": data}
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
-        folder = run_dir or Path("runs") / f"{settings.task}-{time.strftime('%Y%m%d-%H%M%S')}"
+        folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
         if (folder / SETTINGS).exists():
             raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
         if folder.is_dir() and any(folder.iterdir()):
@@ -106,7 +106,7 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     clients = prepare_clients(settings, folder)
     write_json(folder / SETTINGS, settings.to_flat())
-    console.print(f"{settings.task} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
+    console.print(f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

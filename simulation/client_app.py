@@ -69,7 +69,7 @@ def status(message: Message, context: Context) -> Message:
         message,
         client=history.name,
         fingerprint=agent.base.card.fingerprint,
-        task=history.task.name,
+        task=history.task.id,
         history=len(history.items) + len(history.answered),
         questions=len(history.questions),
         shares_metrics=history.shares_metrics,

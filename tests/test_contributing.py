@@ -50,7 +50,7 @@ for share, updates in ((0.2, [after] * 4 + [liar]), (0.4, [after] * 3 + [liar] *
 def carry_out(guide: str, root: Path) -> list[str]:
     """Make the new files and the edits of the guide, and tell which files they touch."""
     touched = []
-    for name, text in re.findall(r"```python\n# (\S+)\n(.*?)```", guide, re.S):
+    for name, text in re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", guide, re.S):
         (root / name).write_text(text)
         touched.append(name)
     for block in re.findall(r"```diff\n(.*?)```", guide, re.S):
@@ -79,9 +79,10 @@ def test_a_task_a_method_an_attack_and_a_rule_are_added_as_the_guide_says(copy: 
         [sys.executable, "-P", "-c", STEPS], cwd=copy, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+    code = [name for name in touched if name.endswith(".py")]
     for command in (["check"], ["format", "--check", "--diff"]):
         checked = subprocess.run(
-            [sys.executable, "-m", "ruff", *command, "--config", ROOT / "pyproject.toml", *touched],
+            [sys.executable, "-m", "ruff", *command, "--config", ROOT / "pyproject.toml", *code],
             cwd=copy,
             capture_output=True,
             text=True,
@@ -90,7 +91,7 @@ def test_a_task_a_method_an_attack_and_a_rule_are_added_as_the_guide_says(copy: 
 
 
 def test_files_and_folders_that_the_guide_names_are_there():
-    made = {"simulation/compare/methods/latest.py"}
+    made = {"simulation/compare/methods/latest.py", "configs/tasks/Urgency.toml"}
     named = set(
         re.findall(r"`((?:cloud|configs|edge|protocol|simulation|tests|tools)/[^`\s]*)`", GUIDE.read_text())
     )

@@ -108,6 +108,7 @@ def test_the_only_import_name_is_fedperfit(bare: Path) -> None:
     files = [line.split(",")[0] for line in record.read_text().splitlines()]
     assert "fedperfit/protocol/schema/bridge.proto" in files
     assert "fedperfit/configs/quickstart.toml" in files
+    assert "fedperfit/configs/tasks/LaMP_7.toml" in files
 
 
 def test_a_simulation_runs_nothing_of_the_current_folder(run: Path, hostile: Path) -> None:

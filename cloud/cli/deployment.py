@@ -44,7 +44,7 @@ def init(
     given = parse_options(CloudSettings, options) | parse_assignments(CloudSettings, set_)
     settings = make(CloudHome(folder), preset, given, anywhere=force)
     out = console()
-    said = f"made {folder}: {settings.task} on {settings.base_model}, {settings.rounds} rounds"
+    said = f"made {folder}: {settings.task_id} on {settings.base_model}, {settings.rounds} rounds"
     out.print(said, markup=False)
     next_one = f"next: fedperfit-cloud up {quote(str(folder))}"
     out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)

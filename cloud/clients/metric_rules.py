@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedperfit.protocol.tasks import SCORES, AnswerKind, Task
+from fedperfit.protocol.tasks import AnswerKind, Task
 
 _SLACK = 1e-6
 """Relative rounding error allowed on a sum of floats."""
@@ -62,13 +62,11 @@ class MetricRule:
 TRAINING_METRICS: Mapping[str, MetricRule] = {"loss": MetricRule(per_item=1e4)}
 """Metrics of contribute and personalize: the sum of the items' losses, in nats."""
 
-_WIDEST_ERROR = int(SCORES[-1]) - int(SCORES[0])
-
 
 def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
     """Return the rules for the sums from which LaMP's metrics of this task are computed."""
     correct = MetricRule(per_item=1)
-    if task.kind is AnswerKind.CATEGORY:
+    if task.kind is AnswerKind.LABELS:
         per_label = MetricRule(per_item=1, length=len(task.labels))
         return {
             "correct": correct,
@@ -76,10 +74,12 @@ def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
             "predicted": per_label,
             "gold": per_label,
         }
-    if task.kind is AnswerKind.RATING:
+    if task.kind is AnswerKind.NUMBER:
+        numbers = [float(label) for label in task.labels]
+        widest = max(numbers) - min(numbers)
         return {
             "correct": correct,
-            "absolute-error": MetricRule(per_item=_WIDEST_ERROR),
-            "squared-error": MetricRule(per_item=_WIDEST_ERROR**2),
+            "absolute-error": MetricRule(per_item=widest),
+            "squared-error": MetricRule(per_item=widest**2),
         }
     return {"correct": correct, "rouge-1": correct, "rouge-L": correct}

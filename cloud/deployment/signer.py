@@ -117,7 +117,7 @@ def check_agreed(settings: CloudSettings, header: ShiftHeader, directions: Direc
         InputError: Naming what differs.
     """
     card = read_card(settings.base_model)
-    expected = {"task": settings.task, "base model": card.fingerprint, "rounds": settings.rounds}
+    expected = {"task": settings.task_id, "base model": card.fingerprint, "rounds": settings.rounds}
     given = {"task": header.task, "base model": header.fingerprint, "rounds": header.round}
     shape = header.shape
     chosen = {

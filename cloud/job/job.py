@@ -104,7 +104,7 @@ class Job:
             expected=expected,
             timeout=seconds,
             fingerprint=self.card.fingerprint,
-            task=self._job.task,
+            task=self._job.task_id,
             ledger=ledger,
             enrolled=enrolled,
         )
@@ -283,7 +283,7 @@ class Job:
         """
         return ShiftHeader(
             shape=self._job.shape(self.card),
-            task=self._job.task,
+            task=self._job.task_id,
             fingerprint=self.card.fingerprint,
             round=0,
             dtype=self._job.transport_dtype,

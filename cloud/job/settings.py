@@ -35,6 +35,7 @@ from fedperfit.protocol.settings.fields import (
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.tasks import task_id
 
 if TYPE_CHECKING:
     from fedperfit.protocol.model.base_model import BaseModelCard
@@ -102,6 +103,11 @@ class JobSettings(RoundSettings, FittingSettings):
             InputError: The preset or a key is unknown, or a value is not allowed.
         """
         return cls.from_flat(read_preset(preset) | dict(overrides or {}))
+
+    @property
+    def task_id(self) -> str:
+        """Name of the task in headers, releases and requests."""
+        return task_id(self.task)
 
     @property
     def open(self) -> bool:

@@ -176,7 +176,7 @@ class Agent:
         return self.vault.load(settings.slot, release.shift_key(settings.additive))
 
     def _check_task(self, release: OpenedRelease) -> None:
-        if release.header.task != self.history.task.name:
+        if release.header.task != self.history.task.id:
             raise InputError(f"the collective shift is for task {release.header.task}")
 
 
@@ -332,7 +332,10 @@ def shared_prefix(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, .
         task: task of the prompts.
         form: form of the prompts.
     """
-    unlike = [task.item_pair({task.field: text, task.answer: "1"}, form) for text in ("a", "Zz", "9")]
+    unlike = [
+        task.item_pair({**dict.fromkeys(task.fields, text), task.answer: "1"}, form)
+        for text in ("a", "Zz", "9")
+    ]
     prompts = [example.prompt for example in encode(base, unlike)]
     return prompts[0][: common_prefix(prompts)]
 

@@ -98,7 +98,7 @@ def write_history(folder: Path, history: History) -> None:
     write_json_lines(folder / "history.jsonl", history.items)
     write_json_lines(folder / "answered.jsonl", history.answered)
     write_json_lines(folder / "questions.jsonl", history.questions)
-    about = {"name": history.name, "task": history.task.name, "shares_metrics": history.shares_metrics}
+    about = {"name": history.name, "task": history.task.reference, "shares_metrics": history.shares_metrics}
     write_json(folder / "client.json", about)
 
 

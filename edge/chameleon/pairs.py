@@ -57,7 +57,7 @@ class Reader:
         """
         shown = list(items)
         while shown:
-            prompt = insight_prompt(self.task.name, shown, Persona.NEUTRAL)
+            prompt = insight_prompt(self.task, shown, Persona.NEUTRAL)
             if len(tokenize(self.base, prompt)) + words < self._room:
                 break
             shown.pop()
@@ -128,12 +128,12 @@ def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any
     every = list(history.items)
     if not task.free_history:
         every = [
-            *({task.field: task.query_field(q["input"]), task.answer: q["gold"]} for q in history.answered),
+            *({**task.query_fields(q["input"]), task.answer: q["gold"]} for q in history.answered),
             *every,
         ]
     if not every:
         return []
-    texts = [f"{item[task.field]} {item[task.answer]}" for item in every]
+    texts = [f"{task.text(item)} {item[task.answer]}" for item in every]
     return [every[number] for number in representative(reader.embeddings(texts), items)]
 
 
@@ -141,7 +141,7 @@ def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str
     """Each item's prompt with the person's answer, and with the bare model's answer."""
     task, form = reader.task, reader.form
     pairs = [task.item_pair(item, form) for item in items]
-    queries = [task.query_pair(task.instruction + str(item[task.field]), "", form).prompt for item in items]
+    queries = [task.query_pair(task.question(item), "", form).prompt for item in items]
     return [
         (pair.prompt + pair.target, pair.prompt + task.target(answered, form))
         for pair, answered in zip(pairs, reader.answers(queries), strict=True)
@@ -150,8 +150,8 @@ def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str
 
 def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Answers of the two agents about each item, with the others as its history; each after the history."""
-    task = reader.task.name
-    queries = [str(item[reader.task.field]) for item in items]
+    task = reader.task
+    queries = [task.text(item) for item in items]
     words = max(len(tokenize(reader.base, _longest_prompt(task, [], query))) for query in queries)
     shown = reader.shown(items, words)
     insights = reader.texts([insight_prompt(task, shown, persona) for persona in Persona])
@@ -166,6 +166,6 @@ def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str
     return [(f"{opening}\n\n{own}", f"{opening}\n\n{other}") for own, other in zip(*outputs, strict=True)]
 
 
-def _longest_prompt(task: str, items: Sequence[dict[str, Any]], query: str) -> str:
+def _longest_prompt(task: Task, items: Sequence[dict[str, Any]], query: str) -> str:
     """An output prompt with an insight of the greatest length."""
     return output_prompt(task, items, query, Persona.NEUTRAL, "so " * MAX_NEW_TOKENS)

@@ -92,7 +92,7 @@ class Guard:
         """
         policy = self._agreed("contribute")
         shift, header = unpack(packed)
-        if (header.task, header.fingerprint) != (policy.task, policy.fingerprint):
+        if (header.task, header.fingerprint) != (policy.task_id, policy.fingerprint):
             raise Refused("contribute: the shift is for another task or base model")
         self.shift("contribute", shift)
         self._training("contribute", training)

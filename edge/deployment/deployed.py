@@ -87,7 +87,7 @@ class Deployed:
             home.releases,
             pinned=settings.release_key,
             fingerprint=agent.base.card.fingerprint,
-            task=agent.history.task.name,
+            task=agent.history.task.id,
             clock=clock,
         )
         self.stopping = Event()

@@ -26,9 +26,9 @@ def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
     Returns:
         Sums over the questions.
     """
-    if task.kind is AnswerKind.CATEGORY:
+    if task.kind is AnswerKind.LABELS:
         return _category(task, answers, golds)
-    if task.kind is AnswerKind.RATING:
+    if task.kind is AnswerKind.NUMBER:
         return _rating(task, answers, golds)
     return _text(answers, golds)
 
@@ -51,13 +51,13 @@ def _category(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
 
 
 def _rating(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
-    scale = [int(label) for label in task.labels]
+    scale = [float(label) for label in task.labels]
     errors = []
     for answer, gold in zip(answers, golds, strict=True):
-        true = int(gold)
+        true = float(gold)
         label = task.parse(answer)
         worst = max(abs(end - true) for end in scale)
-        errors.append(worst if label is None else abs(true - int(label)))
+        errors.append(worst if label is None else abs(true - float(label)))
     return {
         "correct": float(sum(error == 0 for error in errors)),
         "absolute-error": float(sum(errors)),

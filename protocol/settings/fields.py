@@ -13,8 +13,7 @@ AUTO: Auto = "auto"
 
 
 def _task(name: str) -> str:
-    task_by_name(name)
-    return name
+    return task_by_name(name).reference
 
 
 def _positions(text: str) -> str:
@@ -23,12 +22,15 @@ def _positions(text: str) -> str:
 
 
 TaskName = Annotated[
-    str, AfterValidator(_task), Unit("LaMP task"), Field(description="LaMP task, e.g. LaMP_2M.")
+    str,
+    AfterValidator(_task),
+    Unit("name or TOML file"),
+    Field(description="Task: one that ships, e.g. LaMP_2M, or a TOML file."),
 ]
 TaskNames = Annotated[
     list[Annotated[str, AfterValidator(_task)]],
-    Unit("LaMP tasks"),
-    Field(min_length=1, description="LaMP tasks, each with a part of its own in the report."),
+    Unit("names or TOML files"),
+    Field(min_length=1, description="Tasks by name or TOML file, each with a part of its own in the report."),
 ]
 BaseModelName = Annotated[
     str,

@@ -19,6 +19,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import task_id
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
 
 RequestKind = Literal["contribute", "personalize", "evaluate", "moments", "probe", "pull"]
@@ -115,6 +116,11 @@ class Policy(Settings):
             raise InputError(f"max-items={self.max_items}: fewer than least-items={self.least_items}")
 
     @property
+    def task_id(self) -> str:
+        """Name of the task in the headers of shifts."""
+        return task_id(self.task)
+
+    @property
     def shape(self) -> ShiftShape:
         """Shape of the collective shift."""
         return ShiftShape(
@@ -138,7 +144,8 @@ class Policy(Settings):
         """Tell the policy in words, for the person who agrees to it."""
         items = f"your latest {self.max_items} items" if self.max_items else "all your items"
         lines = [
-            f"The cloud may train for {self.task}, on base model {self.fingerprint[:16]}, and nothing else.",
+            f"The cloud may train for {self.task_id}, on base model {self.fingerprint[:16]}, and nothing "
+            "else.",
         ]
         if self.contribute_per_day:
             numbers = self.shape.parameters

@@ -44,8 +44,8 @@ def run_study(
         raise InputError(f"{folder} is not empty: name another folder")
     read_card(settings.base_model)
     people = {
-        name: participants(task_by_name(name), settings.data, settings.size, folder)
-        for name in settings.tasks
+        task.id: participants(task, settings.data, settings.size, folder)
+        for task in map(task_by_name, settings.tasks)
     }
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())

@@ -72,6 +72,8 @@ class WorkerState:
             InputError: A method file cannot be used.
         """
         self.folder, self.settings = folder, settings
+        for task in settings.tasks:
+            task_by_name(task)  # units name it by its id from now on
         self.methods = registry([Path(file) for file in settings.method_files])
         self.participants = cache(self._read_participants)
         self._items: ItemCache | None = None

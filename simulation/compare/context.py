@@ -113,7 +113,7 @@ class MethodContext:
             about: Everything the bytes depend on beside model, task and prompt form, as JSON values.
             make: Makes the bytes.
         """
-        key = json.dumps([self.base.card.fingerprint, self.task.name, self.form, about], sort_keys=True)
+        key = json.dumps([self.base.card.fingerprint, self.task.id, self.form, about], sort_keys=True)
         path = self.folder / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedperfit.edge.engine.scoring import Sums, score
 from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
-from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks import Task, task_id
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import Method
 from fedperfit.simulation.compare.search import best
@@ -44,7 +44,7 @@ def write_results(state: WorkerState) -> dict[str, Any]:
     settings = state.settings
     summary: dict[str, Any] = {"tasks": {}}
     rows: list[dict[str, Any]] = []
-    for name in settings.tasks:
+    for name in map(task_id, settings.tasks):
         people = state.participants(name)
         cells = _TaskCells(state, people)
         if cells.lines:
@@ -71,7 +71,7 @@ class _TaskCells:
         for name in rows_of(state, self.task):
             for kind in (MAIN, HISTORY, COLLECTIVE):
                 for seed in state.settings.seeds:
-                    path = state.folder / WorkUnit(self.task.name, name, kind, seed).file
+                    path = state.folder / WorkUnit(self.task.id, name, kind, seed).file
                     if path.exists():
                         lines = [line for line in read_json_lines(path) if line["user"] in self.golds]
                         self.lines[name, kind, seed] = lines
@@ -112,7 +112,7 @@ class _TaskCells:
                 sample = self.sample([line])
                 metrics = sample.metrics(np.ones((1, 1)))
                 yield {
-                    "task": self.task.name,
+                    "task": self.task.id,
                     "method": method,
                     "kind": kind,
                     "seed": seed,
@@ -249,7 +249,7 @@ def _curves(state: WorkerState, cells: _TaskCells, bootstrap: Bootstrap, kind: s
 def _searches(state: WorkerState, task: Task) -> dict[str, Any]:
     searches = {}
     for name in state.methods:
-        path = state.folder / WorkUnit(task.name, name, SEARCH, 0).file
+        path = state.folder / WorkUnit(task.id, name, SEARCH, 0).file
         if path.exists() and (log := read_json_lines(path)):
             chosen = best(log)
             searches[name] = {
@@ -273,7 +273,7 @@ def _write_predictions(folder: Path, cells: _TaskCells) -> None:
             for line in lines:
                 by_file[f"{method}-seed-{seed}"] += _outputs(ids[line["user"]], line["answers"])
     for name, outputs in by_file.items():
-        write_json(folder / f"{name}.json", {"task": cells.task.name, "golds": outputs})
+        write_json(folder / f"{name}.json", {"task": cells.task.id, "golds": outputs})
 
 
 def _outputs(ids: Sequence[str], answers: Sequence[str]) -> list[dict[str, str]]:

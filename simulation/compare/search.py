@@ -58,8 +58,8 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
     """
     sums = score(task, answers, golds)
     name, sign = {
-        AnswerKind.CATEGORY: ("correct", 1),
-        AnswerKind.RATING: ("absolute-error", -1),
+        AnswerKind.LABELS: ("correct", 1),
+        AnswerKind.NUMBER: ("absolute-error", -1),
         AnswerKind.TEXT: ("rouge-1", 1),
     }[task.kind]
     value = sums[name]

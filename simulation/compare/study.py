@@ -12,7 +12,7 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
-from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.page import write_page
@@ -92,7 +92,7 @@ def plan(state: WorkerState) -> list[WorkUnit]:
         InputError: No method suits one of the tasks, or a method builds on one that does not exist.
     """
     settings, units = state.settings, []
-    for task in settings.tasks:
+    for task in map(task_id, settings.tasks):
         rows = rows_of(state, task_by_name(task))
         if not rows:
             raise InputError(f"{task}: none of the methods {', '.join(settings.methods)} suits it")
@@ -187,7 +187,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = WorkerState(folder, settings)
     _check_methods(state)
-    for task in settings.tasks:
+    for task in map(task_id, settings.tasks):
         people = state.participants(task)
         people.validation(settings.validation_users, settings.validation_questions)
     if settings.encoder:

@@ -130,7 +130,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
 
         cache = user_cache_path("fedperfit") / "lamp"
     files = detect(folder)
-    place = f"{task.name}-{_digest(str(folder.resolve()))}"
+    place = f"{task.id}-{_digest(str(folder.resolve()))}"
     try:
         state = _state(folder, files)
         final = cache / f"{place}-{state}"

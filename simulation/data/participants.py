@@ -145,12 +145,12 @@ def _held_out(task: Task, history: History, most: int) -> Target:
         held = questions[-most:]
         return _as_target(replace(history, answered=[]), held)
     items = list(history.items)
-    items += [{task.field: task.query_field(q["input"]), task.answer: q["gold"]} for q in questions]
+    items += [{**task.query_fields(q["input"]), task.answer: q["gold"]} for q in questions]
     count = min(most, max(_LEAST_QUESTIONS, round(len(items) * VALIDATION_SHARE)))
     held = [
         {
             "id": f"{history.name}-held-{n}",
-            "input": task.instruction + str(item[task.field]),
+            "input": task.question(item),
             "gold": str(item[task.answer]),
         }
         for n, item in enumerate(items[-count:])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedperfit.edge.engine.scoring import Sums
 from fedperfit.protocol.tasks import AnswerKind, Task
 
-MAIN = {AnswerKind.CATEGORY: "accuracy", AnswerKind.RATING: "mae", AnswerKind.TEXT: "rouge-1"}
+MAIN = {AnswerKind.LABELS: "accuracy", AnswerKind.NUMBER: "mae", AnswerKind.TEXT: "rouge-1"}
 """Main metric of each kind of task, after LaMP."""
 LOWER_IS_BETTER = frozenset({"mae", "rmse"})
 Array = NDArray[np.float64]
@@ -56,8 +56,8 @@ class Sample:
 
 def _columns(task: Task, metrics: Sums) -> list[float]:
     names = {
-        AnswerKind.CATEGORY: ("correct", "true-positives", "predicted", "gold"),
-        AnswerKind.RATING: ("correct", "absolute-error", "squared-error"),
+        AnswerKind.LABELS: ("correct", "true-positives", "predicted", "gold"),
+        AnswerKind.NUMBER: ("correct", "absolute-error", "squared-error"),
         AnswerKind.TEXT: ("correct", "rouge-1", "rouge-L"),
     }[task.kind]
     columns: list[float] = []
@@ -69,12 +69,12 @@ def _columns(task: Task, metrics: Sums) -> list[float]:
 
 def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
     items, correct, rest = pooled[:, 0], pooled[:, 1], pooled[:, 2:]
-    if task.kind is AnswerKind.CATEGORY:
+    if task.kind is AnswerKind.LABELS:
         hits, predicted, gold = np.split(rest, 3, axis=1)
         both = predicted + gold
         f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
         return {"accuracy": correct / items, "f1": f1.mean(axis=1)}
-    if task.kind is AnswerKind.RATING:
+    if task.kind is AnswerKind.NUMBER:
         rmse = np.sqrt(rest[:, 1] / items)
         return {"mae": rest[:, 0] / items, "rmse": rmse, "accuracy": correct / items}
     return {"rouge-1": rest[:, 0] / items, "rouge-L": rest[:, 1] / items, "exact": correct / items}

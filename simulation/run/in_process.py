@@ -66,12 +66,13 @@ def run_federation(
     """
     if not histories:
         raise InputError("a federation needs at least one history")
-    tasks = sorted({history.task.name for history in histories})
+    tasks = {history.task.id: history.task for history in histories}
     if len(tasks) > 1:
-        raise InputError(f"the histories are of several tasks: {', '.join(tasks)}")
+        raise InputError(f"the histories are of several tasks: {', '.join(sorted(tasks))}")
+    (task,) = tasks.values()
     if len({history.name for history in histories}) < len(histories):
         raise InputError("two histories have the same name")
-    wanted = RunSettings.read(preset, {**(settings or {}), "task": tasks[0]})
+    wanted = RunSettings.read(preset, {**(settings or {}), "task": task.reference})
     with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
         return _run(Path(place).resolve(), wanted, histories, on_event or (lambda event: None))
 

@@ -32,7 +32,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     samples = {phase: sample for phase, sample in samples.items() if sample.users}
     stages = {stage.value: samples[f"evaluate-{stage}"] for stage in Stage if f"evaluate-{stage}" in samples}
     summary: dict[str, Any] = {
-        "task": task.name,
+        "task": task.id,
         "main": main,
         "lower-is-better": main in LOWER_IS_BETTER,
         "stages": {stage: _stage(bootstrap, sample) for stage, sample in stages.items()},

@@ -18,7 +18,7 @@ from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
@@ -50,7 +50,7 @@ def tune(settings: TuneSettings) -> Iterator[Trial]:
     """
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     shape = settings.shape(base.card)
-    header = ShiftHeader(shape, settings.task, base.card.fingerprint, 0)
+    header = ShiftHeader(shape, settings.task_id, base.card.fingerprint, 0)
     packed = pack(Shift.identity(shape, seed=settings.seed), header)
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -75,14 +75,10 @@ def _hold_out(folder: Path) -> None:
     history = read_history(folder)
     count = max(1, round(len(history.items) * VALIDATION_SHARE))
     held = [
-        {"id": str(number), "input": _question(history.task, item), "gold": str(item[history.task.answer])}
+        {"id": str(number), "input": history.task.question(item), "gold": str(item[history.task.answer])}
         for number, item in enumerate(history.items[-count:])
     ]
     write_history(folder, replace(history, items=history.items[:-count], answered=[], questions=held))
-
-
-def _question(task: Task, item: dict[str, object]) -> str:
-    return task.instruction + str(item[task.field])
 
 
 def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: Stage) -> float:

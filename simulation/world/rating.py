@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedperfit.protocol.tasks import SCORES
+from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.world.lexicon import (
     ASPECTS,
     FIRST_NAMES,
@@ -86,7 +86,7 @@ class Rating(WorldTask[RatingTaste, int]):
         """Return the median score, which no other answer beats in mean absolute error."""
         counts = self._scores[community][cues]
         below = 0
-        for score in SCORES:
+        for score in TASKS[self.task].labels:
             below += counts[score]
             if 2 * below >= counts.total():
                 return score

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 
-from fedperfit.protocol.tasks import MOVIE_TAGS
+from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.world.lexicon import (
     ADJECTIVES,
     CUES,
@@ -58,20 +58,24 @@ class Tagging(WorldTask[TagTaste, tuple[int, ...]]):
     task = "LaMP_2M"
 
     @cached_property
+    def _tags(self) -> tuple[str, ...]:
+        return TASKS[self.task].labels
+
+    @cached_property
     def _leanings(self) -> dict[bool, tuple[float, ...]]:
         """Mean liking of each tag, by whether it is the community's or the population's."""
         rng = random.Random("tag popularity")
-        population = tuple(rng.gauss(0, POPULARITY_SPREAD) for _ in MOVIE_TAGS)
+        population = tuple(rng.gauss(0, POPULARITY_SPREAD) for _ in self._tags)
         community = tuple(liking + rng.gauss(0, POPULARITY_SPREAD) for liking in population)
         return {False: population, True: community}
 
     def taste(self, rng: random.Random, *, community: bool) -> TagTaste:
         liking = tuple(mean + rng.gauss(0, TASTE_SPREAD) for mean in self._leanings[community])
-        return TagTaste(liking, tuple(sorted(rng.sample(range(len(MOVIE_TAGS)), SHELF))))
+        return TagTaste(liking, tuple(sorted(rng.sample(range(len(self._tags)), SHELF))))
 
     def item(self, rng: random.Random, taste: TagTaste) -> WorldItem[tuple[int, ...]]:
         cued = rng.sample(taste.shelf, CUED)
-        words = [word for tag in cued for word in rng.sample(CUES[MOVIE_TAGS[tag]], 2)]
+        words = [word for tag in cued for word in rng.sample(CUES[self._tags[tag]], 2)]
         rng.shuffle(words)
         sentences = [rng.choice(_OPENINGS), *rng.sample(_CUE_SENTENCES, CUED)]
         text = " ".join(sentences)
@@ -89,11 +93,11 @@ class Tagging(WorldTask[TagTaste, tuple[int, ...]]):
         return WorldItem(polish(text), tuple(sorted(cued)))
 
     def answer(self, rng: random.Random, taste: TagTaste, cues: tuple[int, ...]) -> str:
-        return MOVIE_TAGS[rng.choice(cues)] if rng.random() < NOISE else self.best(taste, cues)
+        return self._tags[rng.choice(cues)] if rng.random() < NOISE else self.best(taste, cues)
 
     def best(self, taste: TagTaste, cues: tuple[int, ...]) -> str:
-        return MOVIE_TAGS[max(cues, key=lambda tag: taste.liking[tag])]
+        return self._tags[max(cues, key=lambda tag: taste.liking[tag])]
 
     def best_unknown(self, cues: tuple[int, ...], *, community: bool) -> str:
         """Return the tag liked best on average; as likings have one spread, it is the one most users give."""
-        return MOVIE_TAGS[max(cues, key=lambda tag: self._leanings[community][tag])]
+        return self._tags[max(cues, key=lambda tag: self._leanings[community][tag])]

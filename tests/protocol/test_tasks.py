@@ -74,6 +74,14 @@ QUESTIONS = {
     "LaMP_5": ("Generate a title for the following abstract of a paper: We show.", "On it", None),
     "LaMP_7": (TWEET + "so tired", "I am tired", (TWEET + "so tired\n", TWEET + "so tired tweet:")),
 }
+CUES = {
+    "LaMP_2N": "category:",
+    "LaMP_2M": "tag:",
+    "LaMP_3": "score:",
+    "LaMP_4": "headline:",
+    "LaMP_5": "title:",
+    "LaMP_7": "tweet:",
+}
 EVERY_TASK = pytest.mark.parametrize("name", TASKS)
 
 
@@ -114,7 +122,7 @@ def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
     question = QUESTIONS[name][0].rpartition(": ")[0] + ": " + " ".join(words)
     prompt = task.query_pair(question, "gold", form).prompt
     assert [word for word in prompt.split() if word in set(words)] == words[:768]
-    assert prompt.endswith(f"w767 {task.cue}" if form is OPPU else "w767\n")
+    assert prompt.endswith(f"w767 {CUES[name]}" if form is OPPU else "w767\n")
     item = {**ITEMS[name][0], task.field: " ".join(words)}
     if not task.free_history:
         assert task.item_pair(item, form).prompt == prompt
@@ -149,9 +157,9 @@ def test_labels():
     assert TASKS["LaMP_3"].labels == ("1", "2", "3", "4", "5")
     assert [name for name, task in TASKS.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
     assert {name: task.kind for name, task in TASKS.items() if task.labels} == {
-        "LaMP_2N": AnswerKind.CATEGORY,
-        "LaMP_2M": AnswerKind.CATEGORY,
-        "LaMP_3": AnswerKind.RATING,
+        "LaMP_2N": AnswerKind.LABELS,
+        "LaMP_2M": AnswerKind.LABELS,
+        "LaMP_3": AnswerKind.NUMBER,
     }
 
 
@@ -174,6 +182,8 @@ def test_an_answer_that_is_no_label_parses_to_none(name, answer):
 
 def test_unknown_task_lists_the_known_ones():
     assert task_by_name("LaMP_2M") is TASKS["LaMP_2M"]
-    with pytest.raises(InputError, match="unknown task 'LaMP_6': expected one of LaMP_2N, LaMP_2M") as caught:
+    with pytest.raises(
+        InputError, match=r"unknown task 'LaMP_6': expected a .toml file or one of LaMP_2M"
+    ) as caught:
         task_by_name("LaMP_6")
     assert "\n" not in str(caught.value)

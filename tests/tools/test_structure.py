@@ -17,7 +17,7 @@ CONTRACT_BREAKERS = {
         "edge/vault/keys.py",
         "def late() -> None:\n    from fedperfit.cloud.rounds import robust",
     ),
-    "protocol reaches neither": ("protocol/tasks.py", "from fedperfit import edge"),
+    "protocol reaches neither": ("protocol/tasks/task.py", "from fedperfit import edge"),
     "nothing reaches simulation": ("cloud/job/job.py", "from fedperfit.simulation.memory import bytes_of"),
     "the engine knows no vault, agent, deployment": (
         "edge/engine/step.py",

@@ -13,23 +13,9 @@ from fedperfit.simulation.compare.context import MethodContext, Values
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
 
-_SENTENCES = {
-    "LaMP_2N": 'the category for the article: "{text}" is "{category}"',
-    "LaMP_2M": 'the tag for the movie: "{description}" is "{tag}"',
-    "LaMP_3": '{score} is the score for "{text}"',
-    "LaMP_4": '"{title}" is the title for "{text}"',
-    "LaMP_5": '"{title}" is the title for "{abstract}"',
-    "LaMP_7": '"{text}"',
-}
-"""LaMP's own wording of an item in a prompt (Salemi et al., 2024)."""
-_JOINTS = {
-    "LaMP_5": ". Following the given patterns ",
-    "LaMP_7": " are written by a person. Following the given patterns ",
-}
-
 PAIRS, SENTENCES = "pairs", "sentences"
 TEMPLATES = (PAIRS, SENTENCES)
-"""Forms in which items are shown: solved questions in the prompt's own form, or LaMP's sentences."""
+"""Forms in which items are shown: solved questions in the prompt's own form, or the task's sentences."""
 
 
 def with_items(context: MethodContext, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
@@ -57,14 +43,14 @@ def with_items(context: MethodContext, items: Sequence[dict[str, Any]], prompt: 
 def _joined(task: Task, shown: Sequence[str], template: str) -> str:
     if template == PAIRS or not shown:
         return "".join(shown)
-    return ", and ".join(shown) + _JOINTS.get(task.name, ". ")
+    return ", and ".join(shown) + task.wording.joint
 
 
 def _show(context: MethodContext, item: dict[str, Any], template: str) -> str:
     if template == PAIRS:
         pair = context.task.item_pair(item, context.form)
         return f"{pair.prompt}{pair.target}\n"
-    return _SENTENCES[context.task.name].format(**item)
+    return context.task.wording.sentence.format(**item)
 
 
 def _tokens(context: MethodContext, text: str) -> int:
@@ -78,10 +64,10 @@ class Index:
         """Split the items into words.
 
         Args:
-            task: LaMP task, which names the fields of an item.
+            task: Task, which names the fields of an item.
             items: Items, oldest first.
         """
-        self._texts = [f"{item[task.field]} {item[task.answer]}".split() for item in items]
+        self._texts = [f"{task.text(item)} {item[task.answer]}".split() for item in items]
 
     def best(self, prompt: str, earlier: int, k: int) -> list[int]:
         """Find the items that match `prompt` best.

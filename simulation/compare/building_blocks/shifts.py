@@ -134,7 +134,7 @@ def federated(
     """
     where = shape(context, values["layers"], values["rank"], values["positions"])
     training = settings(context, 1, learning_rate)
-    header = ShiftHeader(where, context.task.name, context.base.card.fingerprint, rounds)
+    header = ShiftHeader(where, context.task.id, context.base.card.fingerprint, rounds)
     each = -(-context.most_pairs // len(others))
     clients = [(other.name, context.pairs(other)[-each:]) for other in others]
 
@@ -173,7 +173,7 @@ def collective(
     """
     where = shape(context, values["layers"], values["rank"], values["positions"])
     training = settings(context, values["epochs"], values["learning-rate"])
-    header = ShiftHeader(where, context.task.name, context.base.card.fingerprint, 1)
+    header = ShiftHeader(where, context.task.id, context.base.card.fingerprint, 1)
     key = [dict(values), people_digest(others), len(pairs), context.seed, about]
 
     def make() -> bytes:

@@ -7,7 +7,7 @@ import torch
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.pairs import Reader, preference_states, representative, selected
-from fedperfit.edge.chameleon.prompts import WORDINGS, Persona, insight_prompt, output_prompt
+from fedperfit.edge.chameleon.prompts import Persona, insight_prompt, output_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.model.base_model import BaseModel
@@ -99,17 +99,17 @@ def test_no_history_no_pairs(base):
         assert len(preference_states(reader(base, "LaMP_3"), history("LaMP_3", 0), 5, source)) == 0
 
 
-@pytest.mark.parametrize("task", WORDINGS)
+@pytest.mark.parametrize("task", TASKS)
 def test_prompts_hold_history_query_and_insight(task):
     about = TASKS[task]
     item = {about.field: "a lighthouse keeper", about.answer: "true story"}
     if about.free_history:
         item = {about.field: "a lighthouse keeper"}
     for agent in Persona:
-        prompt = output_prompt(task, [item], "the new one", agent, "calm answers.")
+        prompt = output_prompt(about, [item], "the new one", agent, "calm answers.")
         for part in ("1. ", "a lighthouse keeper", "the new one", "calm answers.", "Your answer: "):
             assert part in prompt
-        assert "lighthouse" in insight_prompt(task, [item], agent)
+        assert "lighthouse" in insight_prompt(about, [item], agent)
     assert ("personalized assistant" in prompt) is False
     assert "impersonal assistant" in prompt
 
@@ -119,4 +119,7 @@ def test_a_history_longer_than_the_context_is_cut_to_whole_items(base):
     many = ITEMS["LaMP_2M"] * 40
     shown = read.shown(many, 100)
     assert 0 < len(shown) < len(many)
-    assert len(tokenize(base, insight_prompt("LaMP_2M", shown, Persona.NEUTRAL), 10**6)) + 100 < base.context
+    assert (
+        len(tokenize(base, insight_prompt(TASKS["LaMP_2M"], shown, Persona.NEUTRAL), 10**6)) + 100
+        < base.context
+    )

@@ -11,7 +11,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.protocol.shift.injection import injected
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.tasks import MOVIE_TAGS, Pair
+from fedperfit.protocol.tasks import TASKS, Pair
 
 PROMPTS = [
     "Generate a headline for the following article: In Newfield, the mayor opened the bridge in May.\n",
@@ -55,7 +55,7 @@ def test_greedy_text_equals_recomputing_every_token(base, shape, prompts, count)
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count):
     shifts = [moved(shape, seed) for seed in range(count)]
-    tokens = base.tokenizer(list(MOVIE_TAGS), add_special_tokens=False)["input_ids"]
+    tokens = base.tokenizer(list(TASKS["LaMP_2M"].labels), add_special_tokens=False)["input_ids"]
     labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
     chosen = likeliest(base, Stack(shifts, None, False), questions_of(prompts), labels, batch_size=2)
     for prompt, index in zip(prompts, chosen, strict=True):

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 import torch
@@ -44,6 +45,17 @@ def test_it_is_the_federation_of_a_study_to_the_bit(study):
     assert pack(result.shift, result.header) == release.packed
     assert result.header == release.header
     assert [report.to_json() for report in result.rounds] == json.loads((folder / "rounds.json").read_text())
+
+
+def test_a_task_of_ones_own_that_says_the_same_learns_the_same(tmp_path, study):
+    _, histories = study
+    text = (resources.files("fedperfit.configs") / "tasks" / "LaMP_2M.toml").read_text()
+    task = task_by_name(text.replace("LaMP_2M", "Films"))
+    own = federate([replace(history, task=task) for history in histories], folder=tmp_path)
+    shipped = federate(histories)
+    assert own.header.task == task.id != shipped.header.task == "LaMP_2M"
+    assert torch.equal(torch.cat([own.shift.R, own.shift.W]), torch.cat([shipped.shift.R, shipped.shift.W]))
+    assert task_by_name(json.loads((tmp_path / "settings.json").read_text())["task"]) == task
 
 
 def test_a_killed_federation_goes_on_where_it_was(tmp_path, study):

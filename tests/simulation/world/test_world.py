@@ -50,7 +50,7 @@ def test_users_are_disjoint_and_no_text_comes_twice(world):
     assert len(users) == 12
     assert len({user["user_id"] for user in users}) == 12
     texts = [item[task.field] for user in users for item in user["profile"]]
-    texts += [task.query_field(query["input"]) for user in users for query in user["query"]]
+    texts += [task.query_fields(query["input"])[task.field] for user in users for query in user["query"]]
     assert len(texts) == len(set(texts)) > 12 * 20
 
 

@@ -1,0 +1,17 @@
+"""Tasks: how an item becomes a prompt and a target, and an answer a label; each is a TOML file."""
+
+from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.registry import TASKS, task_by_name, task_id
+from fedperfit.protocol.tasks.task import Pair, Task, cut_words
+from fedperfit.protocol.tasks.wording import PromptForm
+
+__all__ = [
+    "TASKS",
+    "AnswerKind",
+    "Pair",
+    "PromptForm",
+    "Task",
+    "cut_words",
+    "task_by_name",
+    "task_id",
+]

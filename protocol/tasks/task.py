@@ -1,0 +1,224 @@
+"""A task: how an item becomes a prompt and a target, and an answer a label.
+
+In every form of the prompts the field is cut, never the words after it, and labels stand in one fixed order.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.task_file import read_table
+from fedperfit.protocol.tasks.templates import LABELS
+from fedperfit.protocol.tasks.wording import (
+    ChameleonWording,
+    PromptForm,
+    Templates,
+    Wording,
+    body,
+    templates,
+    wording,
+)
+
+MAX_FIELD_WORDS = 768
+"""Most words of a text field in a prompt, as in OPPU."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One training example: the loss is on the target and the end token only."""
+
+    prompt: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A task as its file states it; two are equal when they mean the same."""
+
+    name: str
+    """Name in its file, e.g. `LaMP_2M`."""
+    digest: str
+    """SHA-256 of the values in its file, whatever their order and the comments beside them."""
+    id: str
+    """Name of a task that ships; of another, name and beginning of the digest: equal ids mean equal tasks."""
+    reference: str
+    """What `task_by_name` makes it of again anywhere: the name where it ships, else the text of its file."""
+    kind: AnswerKind
+    """Kind of its answers."""
+    fields: tuple[str, ...]
+    """Fields of an item that a prompt asks about."""
+    answer: str
+    """Field of an item that holds the target."""
+    instruction: str
+    """Text before the fields, with the list of labels if there is one."""
+    marker: str
+    """End of the instruction in questions that the data word themselves; empty for bare questions."""
+    labels: tuple[str, ...]
+    """All possible answers; empty for free text."""
+    free_history: bool
+    """Whether history items hold only a target (LaMP-7): their prompt is then the cue alone."""
+    templates: Mapping[PromptForm, Templates]
+    wording: Wording
+    """Words of other methods' prompts."""
+    body: str
+    """Template of the fields alone."""
+
+    @classmethod
+    def read(cls, text: str, source: str, shipped: bool = False) -> "Task":
+        """Read a task's file.
+
+        Args:
+            text: TOML.
+            source: Name of the file, for errors.
+            shipped: Whether it is one of those that ship.
+
+        Raises:
+            MalformedFileError: In one line, if it is not the file of a task.
+        """
+        table = read_table(text, source)
+        values = table.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+        listed = {LABELS: ", ".join(table.labels)}
+        return cls(
+            name=table.name,
+            digest=digest,
+            id=table.name if shipped else f"{table.name}-{digest[:12]}",
+            reference=table.name if shipped else text,
+            kind=table.kind,
+            fields=tuple(table.fields),
+            answer=table.target,
+            instruction=table.instruction.format(**listed),
+            marker=table.marker,
+            labels=tuple(table.labels),
+            free_history=table.free_history,
+            templates=templates(table),
+            wording=_listing(wording(table), listed),
+            body=body(table),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Task) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def field(self) -> str:
+        """Field that a prompt asks about; the first where there are several."""
+        return self.fields[0]
+
+    def item_pair(self, item: Mapping[str, Any], form: PromptForm) -> Pair:
+        """Make a training pair of a history item.
+
+        Args:
+            item: The item's fields.
+            form: Template of the prompt.
+
+        Raises:
+            InputError: Naming a missing field.
+        """
+        for key in (*self.fields, self.answer):
+            if not isinstance(item.get(key), str | int):
+                raise InputError(f"{self.name}: a history item has no text field {key!r}")
+        return self._pair(self.templates[form].item, item, str(item[self.answer]), form)
+
+    def query_pair(self, query: str, gold: str, form: PromptForm) -> Pair:
+        """Make a pair of a question and its gold answer.
+
+        Args:
+            query: The question as the data word it.
+            gold: Its answer; may be empty at test time.
+            form: Template of the prompt.
+
+        Raises:
+            InputError: If it is another task's question, without quoting it.
+        """
+        return self._pair(self.templates[form].prompt, self.query_fields(query), gold, form)
+
+    def query_fields(self, query: str) -> dict[str, str]:
+        """Return the fields a question asks about.
+
+        Raises:
+            InputError: If it is another task's question, without quoting it.
+        """
+        if len(self.fields) == 1:
+            return {self.field: self._bare(query)}
+        try:
+            values = json.loads(query)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in self.fields):
+            raise InputError(f"{self.name}: a question is a JSON object with {', '.join(self.fields)}")
+        return {key: values[key] for key in self.fields}
+
+    def question(self, item: Mapping[str, Any]) -> str:
+        """Word a question about an item, whatever its answer is."""
+        if len(self.fields) == 1:
+            return self.instruction + str(item[self.field])
+        return json.dumps({key: str(item[key]) for key in self.fields}, ensure_ascii=False)
+
+    def text(self, item: Mapping[str, Any]) -> str:
+        """Return what is asked about in an item as one text."""
+        return self.body.format(**{key: item[key] for key in self.fields})
+
+    def parse(self, answer: str) -> str | None:
+        """Return the label an answer names, exactly after stripping, or None; free text is only stripped."""
+        answer = answer.strip()
+        if self.kind is AnswerKind.TEXT:
+            return answer
+        return answer if answer in self.labels else None
+
+    def target(self, label: str, form: PromptForm) -> str:
+        """Return the target text of an answer, with the leading space OPPU's cue needs.
+
+        Args:
+            label: A label or a text.
+            form: Template of the prompt.
+        """
+        return self.templates[form].target.format(**{self.answer: label})
+
+    def _bare(self, query: str) -> str:
+        if not self.marker:
+            return query.removeprefix(self.instruction)
+        _, marker, text = query.partition(self.marker)
+        if not marker:
+            raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}")
+        return text
+
+    def _pair(self, template: str, item: Mapping[str, Any], target: str, form: PromptForm) -> Pair:
+        values = {key: cut_words(str(item[key])) for key in self.fields}
+        prompt = template.format(labels=", ".join(self.labels), **values)
+        return Pair(prompt, self.target(cut_words(target), form))
+
+
+def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:
+    """Put the list of labels into the words that show no item."""
+    said = words.chameleon
+    return Wording(
+        sentence=words.sentence,
+        joint=words.joint.format(**listed),
+        profile=words.profile.format(**listed),
+        chameleon=ChameleonWording(
+            opening=said.opening.format(**listed),
+            item=said.item,
+            asked=said.asked.format(**listed),
+            question=said.question.format(**listed),
+            guess=said.guess.format(**listed),
+            closing=said.closing.format(**listed),
+        ),
+    )
+
+
+def cut_words(text: str, words: int = MAX_FIELD_WORDS) -> str:
+    """Cut a text after so many blank-separated words; a shorter one is returned unchanged.
+
+    Args:
+        text: Text of a field.
+        words: Most words to keep.
+    """
+    parts = text.split()
+    return text if len(parts) <= words else " ".join(parts[:words])

@@ -1,0 +1,42 @@
+"""Templates: texts in which `{field}` stands for a field of an item, checked once and filled in often."""
+
+import re
+from collections.abc import Collection
+from difflib import get_close_matches
+from string import Formatter
+
+from fedperfit.protocol.system.errors import InputError
+
+LABELS = "labels"
+"""Name that stands for the list of a task's labels in its templates; no field has it."""
+FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+"""Pattern of a field's name."""
+
+
+def check_template(key: str, template: str, allowed: Collection[str]) -> None:
+    """Check that a template can be filled in from some fields.
+
+    Args:
+        key: Key of the template in its file, for the error.
+        template: Text with names in braces; a brace itself is written twice.
+        allowed: Names that it may use.
+
+    Raises:
+        InputError: It is broken, or uses another name.
+    """
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise InputError(f"{key}: broken template ({error}); a brace itself is written twice") from None
+    for _, name, detail, conversion in parts:
+        if name is None:
+            continue
+        if detail or conversion or not FIELD_NAME.fullmatch(name):
+            raise InputError(f"{key}: only a field's name stands in braces, not {name!r}")
+        if name not in allowed:
+            raise InputError(f"{key}: no field {name!r}; the nearest is {nearest_of(name, allowed)!r}")
+
+
+def nearest_of(word: str, words: Collection[str]) -> str:
+    """Return the most similar of some words."""
+    return get_close_matches(word, list(words), n=1, cutoff=0.0)[0]
