@@ -12,15 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP384R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from tests.edge.deployment.deployments import policy
 
+from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.enrolment.settling import settle
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.processes import SAFE_PATH, wait_until
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.bundle import Bundle, identify_bundle
 from fedperfit.protocol.trust.certificates import new_authority
+from fedperfit.protocol.trust.node_key import NodeKey
 from fedperfit.protocol.trust.policy import sign_policy
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -145,13 +146,12 @@ def test_a_script_uses_the_api_of_the_wheel(bare: Path, hostile: Path, tmp_path:
 def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
     bare: Path, hostile: Path, run: Path, tmp_path: Path
 ) -> None:
-    key = generate_private_key(SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
     signing = SigningKey()
     bundle = Bundle(
         name="ada",
         address="127.0.0.1:1",
         authority=new_authority("nobody").certificate.decode(),
-        node_key=key.decode(),
+        token="0" * 64,
         release_key=signing.public,
         task="LaMP_2M",
         base_model="embedded",
@@ -160,6 +160,11 @@ def test_an_edge_joins_and_runs_nothing_of_the_current_folder(
     )
     bundle.write(tmp_path / "ada.bundle")
     history = next((run / "clients").glob("*/history.jsonl"))
+    home = Home(tmp_path / "ada")
+    joining = {"questions": None, "base_model": "", "shares_metrics": False, "key": "file", "device": "cpu"}
+    settle(bundle, home, history=history, **joining)
+    NodeKey().write(home.node_key)
+    home.enrolment.write_text(identify_bundle(tmp_path / "ada.bundle")[1])  # as if a cloud had registered it
     command = [str(bare / "bin" / "fedperfit-edge"), "join", str(tmp_path / "ada.bundle")]
     command += ["--agree", "--unconfined", "--folder", str(tmp_path / "ada"), "--history", str(history)]
     process = subprocess.Popen(

@@ -26,7 +26,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "agent",
         "chameleon",
         "deployment",
-        "web client_app fetcher_app",
+        "web enrolment client_app fetcher_app",
         "cli installed_app",
     ),
     "simulation": (

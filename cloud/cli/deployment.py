@@ -1,4 +1,4 @@
-"""`fedperfit-cloud init | up | enroll | unenroll | run`: a federation over an untrusted network."""
+"""`fedperfit-cloud init | up | policy | run`: a federation over an untrusted network."""
 
 import time
 from pathlib import Path
@@ -77,20 +77,6 @@ def up(
         run_until(CloudHome(folder), announce, stopping, unconfined=unconfined)
 
 
-def enroll(
-    folder: Folder,
-    name: Annotated[str, typer.Argument(help="Name of the client.")],
-    out: Annotated[Path | None, typer.Option(help="File of the bundle; by default NAME.bundle.")] = None,
-) -> None:
-    """Register a person's machine and write a bundle for `fedperfit-edge join`. Keep the bundle secret."""
-    from fedperfit.cloud.deployment.home import CloudHome
-    from fedperfit.cloud.enrolment.registration import enroll as register
-
-    path = out or Path(f"{name}.bundle")
-    register(CloudHome(folder), name, path)
-    console().print(f"wrote {path}; on {name}'s machine: fedperfit-edge join {path.name} --history FILE")
-
-
 def policy(
     folder: Folder,
     out: Annotated[Path, typer.Argument(help="File to write the signed policy to.")],
@@ -109,15 +95,6 @@ def policy(
     for sentence in agreed.sentences():
         console().print(sentence)
     console().print(f"wrote version {agreed.version}; at an edge: fedperfit-edge policy --accept {out.name}")
-
-
-def unenroll(folder: Folder, name: Annotated[str, typer.Argument(help="Name of the client.")]) -> None:
-    """Take away a node's right to take part."""
-    from fedperfit.cloud.deployment.home import CloudHome
-    from fedperfit.cloud.enrolment.registration import unenroll as unregister
-
-    unregister(CloudHome(folder), name)
-    console().print(f"{name} is no longer enrolled")
 
 
 def run(

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from fedperfit.cloud.cli import deployment as deploy_cli
+from fedperfit.cloud.cli import enrolment as enrol_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.protocol.system.commands import console, run
 from fedperfit.protocol.system.errors import InputError, MissingFileError
@@ -27,9 +28,10 @@ checkpoint_app = typer.Typer(help="Checkpoints: one file per finished round.", n
 for command in (
     deploy_cli.init,
     deploy_cli.up,
-    deploy_cli.enroll,
+    enrol_cli.enroll,
+    enrol_cli.approve,
+    enrol_cli.unenroll,
     deploy_cli.policy,
-    deploy_cli.unenroll,
     deploy_cli.run,
 ):
     app.command()(command)

@@ -5,11 +5,13 @@ tls/             certificate authority, and the server's certificate
 signing.pem      the key that signs releases (fedperfit.cloud.deployment.release_store)
 releases/        the chain of releases, and the pointer to the one in force
 policy.json      what edges are asked to agree to (fedperfit.cloud.enrolment.policy)
+invitations/     who is invited, and which key came (fedperfit.cloud.enrolment.invitations)
 nodes/           enrolled nodes: name, Flower's id, public key
 flower/          Flower's state: connection, its secrets, SuperLink's database
 signer/          the signer's socket (fedperfit.cloud.deployment.signer)
+registrar/       the registrar's socket (fedperfit.cloud.enrolment.registrar)
 proxy/           generated configuration of the reverse proxy
-logs/            output of SuperLink, SuperExec, signer and proxy
+logs/            output of SuperLink, SuperExec, signer, registrar and proxy
 runs/            one folder per run
 """
 
@@ -31,6 +33,8 @@ CLOUD_KEY = "cloud-dir"
 """Key of the run's configuration that holds the cloud's folder."""
 CONNECTION = "cloud"
 """Name of the SuperLink in Flower's configuration."""
+REGISTRAR_SOCKET = "registrar.sock"
+"""Name of the registrar's socket in its folder."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,21 @@ class CloudHome:
         return self.folder / "signer"
 
     @property
+    def registrar(self) -> Path:
+        """Folder of the registrar's socket."""
+        return self.folder / "registrar"
+
+    @property
+    def invitations(self) -> Path:
+        """Folder of the invitations."""
+        return self.folder / "invitations"
+
+    @property
+    def nodes(self) -> Path:
+        """Folder of the records of enrolled nodes."""
+        return self.folder / "nodes"
+
+    @property
     def logs(self) -> Path:
         """Folder of the logs of SuperLink and proxy."""
         return self.folder / "logs"
@@ -77,7 +96,7 @@ class CloudHome:
 
     def node(self, name: str) -> Path:
         """Return the file that records the enrolled node called `name`."""
-        return self.folder / "nodes" / f"{name}.json"
+        return self.nodes / f"{name}.json"
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables for Flower's programs."""

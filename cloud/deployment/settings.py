@@ -34,6 +34,10 @@ class CloudSettings(JobSettings):
     """Where a new run starts: from the release in force, where there is one of its shape, or anew."""
     least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
     """Fewest items whose sums an edge sends; its owner is asked to agree to it."""
+    invitation_days: Annotated[int, Field(ge=1, le=3650), Unit("days")] = 7
+    """Time within which an invited person's machine must join."""
+    approve: bool = False
+    """Whether a machine that joins waits until somebody at the cloud approves of its key."""
     lifetime_days: Annotated[int, Field(ge=1), Unit("days")] = 90
     """Time that a release is valid."""
     max_body_mib: Annotated[int, Field(ge=1), Unit("MiB")] = 16

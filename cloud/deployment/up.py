@@ -1,6 +1,7 @@
 """Running the SuperLink and the reverse proxy in front of it until told to stop."""
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from fedperfit.cloud.deployment.confinement import confined
 from fedperfit.cloud.deployment.connection import superlink_address, trusting, write_connection
-from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
 from fedperfit.cloud.deployment.signer import signer_command, signer_ready
@@ -127,6 +128,12 @@ def superexec_command(home: CloudHome, settings: CloudSettings) -> list[str]:
     ]
 
 
+def registrar_command(home: CloudHome) -> list[str]:
+    """Return the command that runs the registrar of a cloud."""
+    module = "fedperfit.cloud.enrolment.registrar"
+    return [sys.executable, "-P", "-m", module, str(home.folder.absolute())]
+
+
 def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
     """Wait until the SuperLink answers.
 
@@ -182,6 +189,7 @@ def _run(
         for name, command, ready in (
             ("signer", signer_command(home), lambda: signer_ready(home)),
             ("superlink", superlink_command(home, settings), lambda: superlink_ready(home, settings)),
+            ("registrar", registrar_command(home), lambda: _registrar_ready(home)),
             ("superexec", superexec, lambda: True),
             ("proxy", proxy, lambda: _proxy_ready(home, settings)),
         ):
@@ -198,6 +206,18 @@ def _run(
         dead = children.dead()
         if dead is not None and not stopping():
             raise RunFailed(f"the {dead.name} ended (see {dead.log}): {dead.last_words()}")
+
+
+def _registrar_ready(home: CloudHome) -> bool:
+    """Return whether the registrar takes connections."""
+    if not home.registrar.is_dir():
+        return False
+    folder = os.open(home.registrar, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            return one.connect_ex(f"/proc/self/fd/{folder}/{REGISTRAR_SOCKET}") == 0
+    finally:
+        os.close(folder)
 
 
 def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:

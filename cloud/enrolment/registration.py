@@ -1,111 +1,183 @@
-"""Enrolment of a person's machine: a key for its node, known to the SuperLink, and a bundle to hand over."""
+"""Enrolment: inviting a person's machine, registering the key that it made, and taking its right away.
 
-import json
-import subprocess
-from pathlib import Path
-from tempfile import TemporaryDirectory
+A client is invited, then perhaps waits for approval, then is enrolled. The order of what is written makes
+every kill harmless: a token is bound to the first key that comes with it before that key is registered, a
+key is looked for at the SuperLink before it is registered, and who is being unenrolled is marked as such
+first. So the same request or command goes on where a killed one stopped, and `repair` does at every start.
+"""
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-)
+from datetime import datetime
+from typing import Any
 
-from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
-from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.up import wait_for_superlink
-from fedperfit.cloud.enrolment.policy import offered
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.cloud.enrolment.invitations import (
+    Invitation,
+    changing,
+    invitations,
+    read_invitation,
+    revoke_invitation,
+    write_invitation,
+)
+from fedperfit.cloud.enrolment.superlink_nodes import find_node, register_node, unregister_node
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.system.flower import executable
-from fedperfit.protocol.trust.bundle import NAME, Bundle
+from fedperfit.protocol.trust.bundle import NAME
+from fedperfit.protocol.trust.enrolment import EnrolmentReply, EnrolmentRequest
+from fedperfit.protocol.trust.node_key import fingerprint
+
+_LEAVING = "leaving"
+"""Field of the record of a node that is being unenrolled."""
+_UNKNOWN = "this is not an invitation of this cloud, or it was taken back"
 
 
-def enroll(home: CloudHome, name: str, out: Path) -> Bundle:
-    """Register a new node and write its bundle.
+def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
+    """Register the key of an invited client, or have it wait for approval; the same request may come again.
 
     Args:
-        home: The cloud.
-        name: Name of the client.
-        out: File of the bundle, which must not exist.
+        home: The cloud, which must be up.
+        request: What the client's machine sent.
 
     Raises:
-        InputError: If the name is bad or taken, the file exists, the settings leave the shape of the shift
-            open, or the cloud is not up.
+        RunFailed: If the SuperLink does not register the key; the same machine may ask again.
     """
-    settings = read_cloud(home)
-    if not NAME.fullmatch(name):
-        raise InputError(
-            f"name={name!r}: expected at most 64 letters, digits and ._-, not beginning with . or -"
-        )
-    record = home.node(name)
-    if record.exists():
-        raise InputError(f"{name} is already enrolled; unenroll it first")
-    if out.exists():
-        raise InputError(f"{out}: already exists")
-    signing = CloudReleases(home.folder).key()
-    policy = offered(home, settings, signing)
-    wait_for_superlink(home, settings)
-    key = ec.generate_private_key(ec.SECP384R1())
-    public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-    bundle = Bundle(
-        name=name,
-        address=settings.address,
-        authority=(home.tls / "ca.crt").read_text(),
-        node_key=private.decode(),
-        release_key=signing.public,
-        task=settings.task,
-        base_model=settings.base_model,
-        fingerprint=read_card(settings.base_model).fingerprint,
-        policy=json.dumps(policy),
-    )
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "node.pub"
-        path.write_bytes(public + b"\n")
-        node = _flower(home, "register", str(path))["node-id"]
-    bundle.write(out)
-    write_json(record, {"name": name, "node": str(node), "key": public.decode()})
-    return bundle
+    if not NAME.fullmatch(request.name):
+        return _refused(_UNKNOWN)
+    with changing(home) as now:
+        invitation = read_invitation(home, request.name)
+        reason = _reason_against(invitation, request, now)
+        if invitation is None or reason:
+            return _refused(reason)
+        if not invitation.key:
+            invitation = invitation.taken_by(request.key)
+            write_invitation(home, invitation)
+        if home.node(request.name).exists():
+            return EnrolmentReply(state="enrolled")
+        if invitation.approve:
+            return EnrolmentReply(state="waiting")
+        _register(home, invitation)
+        return EnrolmentReply(state="enrolled")
+
+
+def waiting(home: CloudHome) -> dict[str, str]:
+    """Return the fingerprints of the keys that wait for approval, by client."""
+    return {
+        invitation.name: fingerprint(invitation.key)
+        for invitation in invitations(home)
+        if invitation.key and invitation.approve and not home.node(invitation.name).exists()
+    }
+
+
+def approve(home: CloudHome, name: str, expected: str) -> None:
+    """Register the key that waits for approval.
+
+    Args:
+        home: The cloud, which must be up.
+        name: Name of the client.
+        expected: Fingerprint of the key, as the client's owner sees it.
+
+    Raises:
+        InputError: If the client does not wait, its key is another one, or the cloud is not up.
+        RunFailed: If the SuperLink does not register the key; the client waits on then.
+    """
+    with changing(home):
+        wait_for_superlink(home, read_cloud(home))
+        found = waiting(home).get(name)
+        invitation = read_invitation(home, name) if found else None
+        if invitation is None:
+            raise InputError(f"{name} does not wait for approval")
+        if found != expected:
+            raise InputError(f"the key of {name} has the fingerprint {found}, not {expected}")
+        _register(home, invitation)
 
 
 def unenroll(home: CloudHome, name: str) -> None:
-    """Take away a node's right to take part.
+    """Take back a client's invitation, and its node's right to take part.
 
     Args:
-        home: The cloud.
+        home: The cloud, which must be up if the client's key has come.
         name: Name of the client.
 
     Raises:
-        InputError: If it is not enrolled.
+        InputError: If it is neither invited nor enrolled, or the cloud is not up.
+        RunFailed: If the SuperLink does not unregister the node.
     """
-    record = home.node(name)
-    if not record.exists():
-        raise InputError(f"{name} is not enrolled")
-    _flower(home, "unregister", read_json(record)["node"])
-    record.unlink()
+    with changing(home):
+        record, invitation = home.node(name), read_invitation(home, name)
+        if not record.exists() and invitation is None:
+            raise InputError(f"{name} is not enrolled")
+        if record.exists():
+            wait_for_superlink(home, read_cloud(home))
+            write_json(record, {**read_json(record), _LEAVING: True})
+            _leave(home, name)
+        elif invitation is not None and invitation.key:
+            wait_for_superlink(home, read_cloud(home))
+            node = find_node(home, invitation.key)  # registered, if a registration was killed
+            if node is not None:
+                unregister_node(home, node)
+        revoke_invitation(home, name)
+
+
+def repair(home: CloudHome) -> None:
+    """Finish what was killed: record registered nodes, and unregister those that were leaving.
+
+    Args:
+        home: The cloud, which must be up.
+
+    Raises:
+        RunFailed: If the SuperLink does not do its part.
+    """
+    with changing(home):
+        for path in sorted(home.nodes.glob("*.json")):
+            if read_json(path).get(_LEAVING):
+                _leave(home, path.stem)
+                revoke_invitation(home, path.stem)
+        for invitation in invitations(home):
+            if invitation.key and not home.node(invitation.name).exists():
+                node = find_node(home, invitation.key)
+                if node is not None:
+                    _record(home, invitation, node)
 
 
 def enrolled(home: CloudHome) -> dict[int, str]:
     """Return the names of all enrolled clients by node id."""
-    records = [read_json(path) for path in sorted((home.folder / "nodes").glob("*.json"))]
-    return {int(record["node"]): record["name"] for record in records}
+    records: list[dict[str, Any]] = [read_json(path) for path in sorted(home.nodes.glob("*.json"))]
+    return {int(record["node"]): record["name"] for record in records if not record.get(_LEAVING)}
 
 
-def _flower(home: CloudHome, action: str, argument: str) -> dict[str, str]:
-    command = [executable("flwr"), "supernode", action, argument, CONNECTION, "--format", "json"]
-    done = subprocess.run(
-        command, env=home.environment(), capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-    )
+def _reason_against(invitation: Invitation | None, request: EnrolmentRequest, now: datetime) -> str:
+    """Tell why a request is refused; empty if it is not. Only who has the token learns more than that."""
+    if invitation is None or not invitation.opened_by(request.token):
+        return _UNKNOWN
+    if invitation.key and invitation.key != request.key:
+        return "this invitation was used already, with another key"
+    if not invitation.key and not invitation.open_at(now):
+        return f"this invitation expired at {invitation.expires}; ask for a new one"
     try:
-        answer: dict[str, str] = json.loads(done.stdout)
-    except ValueError:
-        answer = {}
-    if done.returncode or not answer.get("success"):
-        output = (done.stderr + done.stdout).strip().splitlines()
-        reason = answer.get("error-message") or (output[-1] if output else "no reason given")
-        raise InputError(f"Flower did not {action} the node: {reason}")
-    return answer
+        request.check_proof()
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _refused(reason: str) -> EnrolmentReply:
+    return EnrolmentReply(state="refused", reason=reason)
+
+
+def _register(home: CloudHome, invitation: Invitation) -> None:
+    node = find_node(home, invitation.key)  # there already, if a registration was killed
+    if node is None:
+        node = register_node(home, invitation.key)
+    _record(home, invitation, node)
+
+
+def _record(home: CloudHome, invitation: Invitation, node: int) -> None:
+    values = {"name": invitation.name, "node": str(node), "key": invitation.key}
+    write_json(home.node(invitation.name), values)
+
+
+def _leave(home: CloudHome, name: str) -> None:
+    record = read_json(home.node(name))
+    if find_node(home, record["key"]) is not None:  # it is not, if an earlier attempt was killed
+        unregister_node(home, int(record["node"]))
+    home.node(name).unlink()

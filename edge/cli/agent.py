@@ -18,7 +18,7 @@ _Stage = Annotated[
 
 
 def join(
-    bundle: Annotated[Path, typer.Argument(help="The enrolment you were given: NAME.bundle.")],
+    bundle: Annotated[Path, typer.Argument(help="The invitation you were given: NAME.bundle.")],
     folder: Annotated[
         Path | None, typer.Option(help="Where everything of yours is kept; by default in your data folder.")
     ] = None,
@@ -61,30 +61,36 @@ def join(
 
     from fedperfit.edge.cli.policy import ask_for_consent
     from fedperfit.edge.deployment.home import Home
-    from fedperfit.edge.deployment.joining import keep_running, settle
+    from fedperfit.edge.deployment.joining import keep_running
+    from fedperfit.edge.enrolment.registering import register
+    from fedperfit.edge.enrolment.settling import settle, settled
     from fedperfit.protocol.system.processes import until_signal
-    from fedperfit.protocol.trust.bundle import read_bundle
+    from fedperfit.protocol.trust.bundle import identify_bundle, read_bundle
     from fedperfit.protocol.trust.policy import verify_policy
 
-    enrolment = read_bundle(bundle)
-    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / enrolment.name).absolute())
-    if not home.enrolment.exists():
-        ask_for_consent(verify_policy(enrolment.signed_policy, enrolment.release_key), agree)
-    settle(
-        enrolment,
-        home,
-        history=history,
-        questions=questions,
-        base_model=base_model,
-        shares_metrics=share_metrics,
-        key=key,
-        device=device,
-        encoder=encoder,
-        plain_history=plain_history,
-        fetch_seconds=fetch_seconds,
-    )
+    name, digest = identify_bundle(bundle)
+    home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / name).absolute())
+    say = console().print
     with until_signal() as stopping:
-        keep_running(home, unconfined=unconfined, say=console().print, stopping=stopping)
+        if not settled(home, digest):
+            invitation = read_bundle(bundle)
+            ask_for_consent(verify_policy(invitation.signed_policy, invitation.release_key), agree)
+            settle(
+                invitation,
+                home,
+                history=history,
+                questions=questions,
+                base_model=base_model,
+                shares_metrics=share_metrics,
+                key=key,
+                device=device,
+                encoder=encoder,
+                plain_history=plain_history,
+                fetch_seconds=fetch_seconds,
+            )
+            if not register(invitation, home, digest, say=say, stopping=stopping):
+                return
+        keep_running(home, unconfined=unconfined, say=say, stopping=stopping)
 
 
 def agent(folder: Folder) -> None:

@@ -82,8 +82,18 @@ class Home:
 
     @property
     def enrolment(self) -> Path:
-        """File with the digest of the enrolment that the folder was made from, written last."""
+        """File with the digest of the invitation, written once the cloud has registered the node's key."""
         return self.node / "enrolment.sha256"
+
+    @property
+    def invitation(self) -> Path:
+        """File with the digest of the invitation that the node's key was made for."""
+        return self.node / "invitation.sha256"
+
+    @property
+    def node_key(self) -> Path:
+        """File of the private key that the node authenticates with."""
+        return self.node / "node.key"
 
     @property
     def policy(self) -> Path:

@@ -109,7 +109,7 @@ class SuperNode:
         supernode = [
             *(executable("flower-supernode"), "--superlink", address),
             *("--root-certificates", str(node / "ca.crt")),
-            *("--auth-supernode-private-key", str(node / "node.key")),
+            *("--auth-supernode-private-key", str(node / self.home.node_key.name)),
             *("--node-config", str(node / _CONFIG)),
             *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process", *secret),
         ]

@@ -11,13 +11,16 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.control_pb2 import ListNodesResponse
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import select_multikrum
+from flwr.supercore.constant import NodeStatus
 from flwr.supercore.inflatable.inflatable_object import UnexpectedObjectContentError
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -65,6 +68,23 @@ def message_bytes(message: Message) -> int:
     """
     size: int = message_to_proto(message).ByteSize()
     return size
+
+
+LIST_NODES = "/v1/control/list-nodes"
+"""Path of the SuperLink that lists its nodes, asked by POST with an empty body."""
+
+
+def node_keys(listed: bytes) -> dict[str, int]:
+    """Return Flower's ids of the nodes in a reply to `LIST_NODES`, by public key in OpenSSH form.
+
+    Args:
+        listed: Body of the reply; nodes that were unregistered are in it, and left out.
+    """
+    nodes = ListNodesResponse.FromString(listed).nodes_info
+    there = [node for node in nodes if node.status != NodeStatus.UNREGISTERED]
+    keys = [load_pem_public_key(node.public_key) for node in there]
+    texts = [key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() for key in keys]
+    return {text: node.node_id for text, node in zip(texts, there, strict=True)}
 
 
 def run_superlink(token: str, middleware: Sequence[Any]) -> None:

@@ -18,7 +18,7 @@ from tests.simulation.recorder import Recorder
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
-from fedperfit.cloud.enrolment.registration import enroll
+from fedperfit.cloud.enrolment.inviting import enroll
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.vault.vault import Vault
@@ -26,6 +26,7 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
 from fedperfit.protocol.system.flower import executable, latest_run
 from fedperfit.protocol.system.processes import Children
+from fedperfit.protocol.trust.bundle import read_bundle
 
 pytestmark = needs_nginx
 PAGE = DOCS / "federation.md"
@@ -184,7 +185,8 @@ def test_code_from_the_cloud_runs_at_no_edge_and_a_planted_leak_is_found(
     secret = personal_bytes(folder)
     planted = {f"{name} full {form}" for name in PEOPLE for form in ("W fp32", "W bf16", "W int8")}
     planted |= {f"{name} item 5" for name in PEOPLE}
-    bundle = enroll(home, "control", folder / "control.bundle")
+    enroll(home, "control", folder / "control.bundle")
+    bundle = read_bundle(folder / "control.bundle")
     control = joined(folder / "control", replace(bundle, address=f"127.0.0.1:{recorder.port}"))
     (control.node / "planted").write_bytes(b"".join(secret[what] for what in sorted(planted)))
     app = folder / "spy"

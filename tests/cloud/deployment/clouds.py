@@ -8,11 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fedperfit.cloud.deployment.home import CloudHome, init
 from fedperfit.cloud.deployment.up import up
 from fedperfit.protocol.system.flower import free_ports
+from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.enrolment import PATH, EnrolmentRequest
+from fedperfit.protocol.trust.node_key import NodeKey
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/sbin") is None, reason="nginx is not installed"
@@ -69,3 +73,9 @@ def running(home: CloudHome, patience: int = 15) -> Iterator[None]:
 def trusting(home: CloudHome) -> ssl.SSLContext:
     """Trust the certificate of the cloud's authority, as an edge does."""
     return ssl.create_default_context(cafile=str(home.tls / "ca.crt"))
+
+
+def asked(home: CloudHome, bundle: Bundle, key: NodeKey) -> httpx.Response:
+    """Ask the cloud to register a key, as an edge does."""
+    request = EnrolmentRequest.signed(bundle.name, bundle.token, key).model_dump_json()
+    return httpx.post(f"https://{bundle.address}{PATH}", content=request, verify=trusting(home), timeout=60)

@@ -5,15 +5,18 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running
+from tests.cloud.deployment.clouds import asked, make_cloud, needs_nginx, running
 
 import fedperfit
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.up import processes
-from fedperfit.cloud.enrolment.registration import enroll, enrolled, unenroll
+from fedperfit.cloud.enrolment.inviting import enroll
+from fedperfit.cloud.enrolment.registration import enrolled, unenroll
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.system.flower import executable
 from fedperfit.protocol.system.processes import wait_until
+from fedperfit.protocol.trust.bundle import read_bundle
+from fedperfit.protocol.trust.node_key import NodeKey
 
 ODD = """it's a "cloud"; $HOME {x} [b] %41#é 🌩"""
 
@@ -54,6 +57,7 @@ def test_an_odd_name_works_throughout(tmp_path: Path) -> None:
     assert read_cloud(home) == settings
     with running(home):
         enroll(home, "ada", tmp_path / "ada.bundle")
+        assert asked(home, read_bundle(tmp_path / "ada.bundle"), NodeKey()).status_code == 200
         assert list(enrolled(home).values()) == ["ada"]
         unenroll(home, "ada")
         assert (home.flower / "state.db").exists()

@@ -10,15 +10,15 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running, trusting
+from tests.cloud.deployment.clouds import asked, make_cloud, needs_nginx, running, trusting
 
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.deployment.up import processes, up
-from fedperfit.cloud.enrolment.registration import enroll, enrolled, unenroll
+from fedperfit.cloud.enrolment.inviting import enroll
+from fedperfit.cloud.enrolment.registration import enrolled, unenroll
+from fedperfit.cloud.enrolment.superlink_nodes import find_node
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
@@ -27,6 +27,8 @@ from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import environment, executable, free_ports
 from fedperfit.protocol.trust.bundle import read_bundle
 from fedperfit.protocol.trust.certificates import Certificate, issue
+from fedperfit.protocol.trust.enrolment import MAX_BYTES, PATH
+from fedperfit.protocol.trust.node_key import NodeKey
 from fedperfit.protocol.trust.pointer import parse_pointer
 
 pytestmark = needs_nginx
@@ -167,29 +169,33 @@ def supernode(folder: Path, home: CloudHome, address: str, key: Path | None, sec
 
 def test_enrolment_and_what_is_refused_without_it(cloud, tmp_path):
     home, _ = cloud
-    bundle = enroll(home, "ada", tmp_path / "ada.bundle")
-    assert read_bundle(tmp_path / "ada.bundle") == bundle
-    assert list(enrolled(home).values()) == ["ada"]
-    with pytest.raises(InputError, match="already enrolled"):
-        enroll(home, "ada", tmp_path / "again.bundle")
-    with pytest.raises(InputError, match="already exists"):
-        enroll(home, "ben", tmp_path / "ada.bundle")
-    with pytest.raises(InputError, match="at most 64"):
-        enroll(home, "../x", tmp_path / "x.bundle")
+    enroll(home, "ada", tmp_path / "ada.bundle")
+    bundle, key, other = read_bundle(tmp_path / "ada.bundle"), NodeKey(), NodeKey()
     good, foreign = tmp_path / "node.key", tmp_path / "foreign.key"
-    write_atomic(good, bundle.node_key.encode())
-    other = ec.generate_private_key(ec.SECP384R1())
-    write_atomic(foreign, other.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+    key.write(good)
+    other.write(foreign)
+    assert find_node(home, key.public) is None
+    assert [asked(home, bundle, one).status_code for one in (key, key, other)] == [200, 200, 403]
+    assert enrolled(home) == {find_node(home, key.public): "ada"}, "Flower's own list says so too"
+    assert find_node(home, other.public) is None
     assert "SuperNode ID" in supernode(tmp_path, home, bundle.address, good, 60)
-    for key in (None, foreign):
-        said = supernode(tmp_path, home, bundle.address, key, 60)
+    for wrong in (None, foreign):
+        said = supernode(tmp_path, home, bundle.address, wrong, 60)
         assert "SuperNode ID" not in said
         assert "error" in said.lower() or "denied" in said.lower() or "auth" in said.lower()
     unenroll(home, "ada")
     assert enrolled(home) == {}
+    assert find_node(home, key.public) is None
+    assert asked(home, bundle, key).status_code == 403
     assert "SuperNode ID" not in supernode(tmp_path, home, bundle.address, good, 60)
-    with pytest.raises(InputError, match="not enrolled"):
-        unenroll(home, "ada")
+
+
+def test_requests_to_enrol_are_bounded(cloud):
+    home, settings = cloud
+    with httpx.Client(verify=trusting(home)) as client:
+        assert client.post(url(settings, PATH), content=b" " * (MAX_BYTES + 1)).status_code == 413
+        statuses = [client.post(url(settings, PATH), content=b"x").status_code for _ in range(40)]
+    assert set(statuses) == {403, 429}
 
 
 def test_a_second_up_is_refused(cloud):

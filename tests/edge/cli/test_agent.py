@@ -1,5 +1,6 @@
 """The owner's commands against a running agent, and without one."""
 
+import hashlib
 import io
 import json
 
@@ -18,12 +19,13 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.history import files_to_seal
 from fedperfit.edge.deployment.home import Home, read_settings
-from fedperfit.edge.deployment.joining import settle
+from fedperfit.edge.enrolment.settling import settle, settled
 from fedperfit.edge.vault.keys import PassphraseKey, keeper
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.policy import sign_policy
 
@@ -147,7 +149,7 @@ def test_a_first_passphrase_is_asked_for_twice_a_known_one_once(monkeypatch):
 
 def bundle(**changed):
     fingerprint = read_card("embedded").fingerprint
-    fields = {"name": "ada", "address": "127.0.0.1:1", "authority": "ca", "node_key": "key"}
+    fields = {"name": "ada", "address": "127.0.0.1:1", "authority": "ca", "token": "0" * 64}
     fields |= {"release_key": CLOUD.public, "task": "LaMP_2M", "base_model": "embedded"}
     fields["policy"] = json.dumps(sign_policy(policy(), CLOUD))
     return Bundle(**(fields | {"fingerprint": fingerprint} | changed))
@@ -162,7 +164,7 @@ JOINING = {
 }
 
 
-def test_settling_makes_a_folder_once(tmp_path):
+def test_settling_makes_a_folder(tmp_path):
     home = Home(tmp_path / "ada")
     history = tmp_path / "mine.jsonl"
     with pytest.raises(InputError, match="where is your history"):
@@ -173,15 +175,31 @@ def test_settling_makes_a_folder_once(tmp_path):
     with pytest.raises(InputError, match="not the base model"):
         settle(bundle(fingerprint="0"), home, history=history, **JOINING)
     assert not home.folder.exists()
-    made = settle(bundle(), home, history=history, **JOINING)
-    assert made == settle(bundle(), home, history=None, **JOINING)
+    assert settle(bundle(), home, history=history, **JOINING) == read_settings(home)
     assert files_to_seal(home.folder) == [history]
     with deployed(home.folder) as edge:
         assert len(edge.agent.history.items) == 1
         assert edge.agent.history.sealed
         assert not edge.agent.history.shares_metrics
+    assert not settled(home, "mine"), "no node is registered yet"
+    home.enrolment.write_text("mine")
+    assert settled(home, "mine")
     with pytest.raises(InputError, match="another enrolment"):
-        settle(bundle(node_key="other"), home, history=history, **JOINING)
+        settled(home, "other")
+
+
+def test_a_folder_of_the_old_way_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
+    """Its key was made by the cloud, and its enrolment is of a format that nobody can join by any more."""
+    old = {name: value for name, value in vars(bundle()).items() if name != "token"} | {"node_key": "key"}
+    path, home, kept = tmp_path / "ada.bundle", Home(tmp_path / "ada"), []
+    write_json(path, {"format": 2, **old})
+    monkeypatch.setattr("fedperfit.edge.deployment.joining.keep_running", lambda home, **_: kept.append(home))
+    code, said = run("join", path, "--folder", home.folder)
+    assert (code, "ask for a new one" in said, said.count("\n")) == (2, True, 1)
+    home.node.mkdir(parents=True)
+    home.enrolment.write_text(hashlib.sha256(repr(sorted(old.items())).encode()).hexdigest())
+    assert run("join", path, "--folder", home.folder)[0] == 0
+    assert kept == [home]
 
 
 def test_a_plain_history_stays_where_it_is(tmp_path):

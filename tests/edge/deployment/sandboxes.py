@@ -12,6 +12,7 @@ from tests.edge.deployment.deployments import settings
 from fedperfit.edge.deployment.confinement import confined
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.supernode import SuperNode
+from fedperfit.edge.enrolment.registering import register
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle
@@ -46,11 +47,11 @@ def _said(command: list[str]) -> str:
 
 
 def joined(folder: Path, bundle: Bundle) -> Home:
-    """An edge's folder as far as its SuperNode needs it; no agent runs."""
+    """An edge's folder as far as its SuperNode needs it, registered by the cloud; no agent runs."""
     home = Home(folder)
     write_atomic(home.node / "ca.crt", bundle.authority.encode())
-    write_atomic(home.node / "node.key", bundle.node_key.encode())
     write_json(home.node / "address.json", {"address": bundle.address})
+    assert register(bundle, home, "digest", say=print, stopping=lambda: False)
     settings().write(home)
     return home
 

@@ -10,13 +10,17 @@ from pathlib import Path
 import flwr
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import LoadClientAppError
 from flwr.common.serde import message_to_proto
+from flwr.proto.control_pb2 import ListNodesResponse
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
-from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, NodeStatus
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supernode.runtime import run_clientapp
 
 from fedperfit.protocol.system.errors import RunFailed
@@ -28,13 +32,16 @@ from fedperfit.protocol.system.flower_internals import (
     identify_process,
     message_bytes,
     multi_krum,
+    node_keys,
     run_client_app,
     set_message_id,
     set_reply_to,
     transmitted,
     trimmed_mean,
 )
+from fedperfit.protocol.trust.node_key import NodeKey
 
+NODE_STATUSES = (NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE, NodeStatus.UNREGISTERED)
 ROOT = Path(__file__).parents[3]
 DOCUMENTED = ("flwr.app", "flwr.serverapp", "flwr.clientapp")
 EXEMPT = ("protocol/system/flower_internals.py", "tests/protocol/system/test_flower_internals.py")
@@ -54,6 +61,17 @@ def message(size: int = 10, node: int = 5) -> Message:
 def test_messages_come_from_the_identity_of_the_process() -> None:
     identify_process(11, node_id=4)
     assert (message().metadata.run_id, message().metadata.src_node_id) == (11, 4)
+
+
+def test_nodes_are_listed_by_their_keys_but_those_unregistered() -> None:
+    listed = ListNodesResponse()
+    keys = [NodeKey() for _ in NODE_STATUSES]
+    for number, (key, status) in enumerate(zip(keys, NODE_STATUSES, strict=True), start=1 << 63):
+        public = load_ssh_public_key(key.public.encode())
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        listed.nodes_info.add(node_id=number, status=status, public_key=public_key_to_bytes(public))
+    found = node_keys(listed.SerializeToString())
+    assert found == {key.public: number for number, key in enumerate(keys[:3], start=1 << 63)}
 
 
 def test_replies_carry_the_id_that_a_message_was_given() -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import stat
 from dataclasses import replace
@@ -7,7 +8,7 @@ import pytest
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.trust.bundle import Bundle, read_bundle
+from fedperfit.protocol.trust.bundle import Bundle, identify_bundle, read_bundle
 from fedperfit.protocol.trust.policy import Policy, sign_policy
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -41,7 +42,7 @@ GOOD = Bundle(
     name="ada",
     address="cloud.example.org:8443",
     authority="ca",
-    node_key="key",
+    token="0" * 64,
     release_key=CLOUD.public,
     task="LaMP_2M",
     base_model="embedded",
@@ -65,6 +66,7 @@ def test_a_bundle_survives_its_file_and_is_its_owners(tmp_path: Path):
     [
         ({"name": "../x"}, "not a client's name"),
         ({"address": "no port"}, "expected host:port"),
+        ({"token": "0"}, "64 hexadecimal digits"),
         ({"release_key": "0"}, "not a public key"),
         ({"task": "LaMP_9"}, "LaMP_9"),
         ({"task": "LaMP_3"}, "policy is for another task"),
@@ -83,11 +85,21 @@ def test_wrong_values(changed, reason, tmp_path: Path):
     assert "\n" not in str(caught.value)
 
 
+def test_an_enrolment_of_the_old_format_is_one_line_and_known_by_its_digest(tmp_path: Path):
+    path = tmp_path / "ada.bundle"
+    texts = {name: value for name, value in vars(GOOD).items() if name != "token"} | {"node_key": "key"}
+    write_json(path, {"format": 2, **texts})
+    with pytest.raises(InputError, match="format 2, with a key that the cloud made; ask for a new one"):
+        read_bundle(path)
+    before = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()  # as that version had it
+    assert identify_bundle(path) == ("ada", before)
+
+
 def test_wrong_forms(tmp_path: Path):
     path = tmp_path / "x.bundle"
     GOOD.write(path)
     good = read_json(path)
-    for wrong in ([], {**good, "format": 1}, {**good, "more": "x"}, {**good, "name": 3}, {"format": 1}):
+    for wrong in ([], {**good, "format": 1}, {**good, "more": "x"}, {**good, "name": 3}, {"format": 9}):
         write_json(path, wrong)
         with pytest.raises(InputError):
             read_bundle(path)

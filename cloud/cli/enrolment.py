@@ -1,0 +1,87 @@
+"""`fedperfit-cloud enroll | approve | unenroll`: who may take part."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedperfit.cloud.cli.deployment import Folder
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.protocol.settings.options import setting_option
+from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+_Name = Annotated[str, typer.Argument(help="Name of the client.")]
+
+
+def enroll(
+    folder: Folder,
+    name: _Name,
+    out: Annotated[Path | None, typer.Option(help="File of the bundle; by default NAME.bundle.")] = None,
+    days: Annotated[int | None, setting_option(CloudSettings, "invitation_days")] = None,
+    approve: Annotated[
+        bool | None,
+        typer.Option(
+            "--approve/--no-approve",
+            help="Have the machine wait until you `approve` of its key; by default as cloud.toml says.",
+        ),
+    ] = None,
+) -> None:
+    """Invite a person: write a bundle for `fedperfit-edge join`, good for one machine. Keep it secret.
+
+    The machine makes its own key, which never leaves it, and the bundle lets it be registered once.
+    """
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.inviting import enroll as invite
+
+    path = out or Path(f"{name}.bundle")
+    invitation = invite(CloudHome(folder), name, path, approve=approve, days=days)
+    console().print(
+        f"wrote {path}, good once, until {invitation.expires}; on {name}'s machine: "
+        f"fedperfit-edge join {path.name} --history FILE",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def approve(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(help="Name of the client; none lists all that wait.")] = "",
+    fingerprint: Annotated[
+        str, typer.Option(help="Fingerprint that `join` shows on the client's machine; else you are asked.")
+    ] = "",
+) -> None:
+    """Let a machine that waits take part, if its key is the one that its owner sees."""
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.registration import approve as register
+    from fedperfit.cloud.enrolment.registration import waiting
+
+    home = CloudHome(folder)
+    keys = waiting(home)
+    out = console()
+    if not name:
+        for client, key in keys.items():
+            out.print(f"{client} waits with the key {key}", markup=False)
+        if not keys:
+            out.print("nobody waits for approval")
+        return
+    if name not in keys:
+        raise InputError(f"{name} does not wait for approval")
+    if not fingerprint:
+        out.print(f"{name} waits with the key {keys[name]}", markup=False)
+        if not sys.stdin.isatty():
+            raise InputError("nobody is here to approve: add --fingerprint as the client's owner sees it")
+        if not typer.confirm(f"Does {name}'s owner see the same?"):
+            raise InputError("you did not approve, so nothing was changed")
+    register(home, name, fingerprint or keys[name])
+    out.print(f"{name} is enrolled", markup=False)
+
+
+def unenroll(folder: Folder, name: _Name) -> None:
+    """Take away a node's right to take part, or take back an invitation that was not used."""
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.registration import unenroll as leave
+
+    leave(CloudHome(folder), name)
+    console().print(f"{name} is no longer enrolled", markup=False)

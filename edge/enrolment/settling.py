@@ -1,0 +1,93 @@
+"""Making a person's folder from an invitation."""
+
+from pathlib import Path
+
+from fedperfit.edge.agent.history import SEALED
+from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.policy import write_policy
+
+
+def settle(
+    bundle: Bundle,
+    home: Home,
+    *,
+    history: Path | None,
+    questions: Path | None,
+    base_model: str,
+    shares_metrics: bool,
+    key: str,
+    device: str,
+    encoder: str = "",
+    plain_history: bool = False,
+    fetch_seconds: float = 30.0,
+) -> AgentSettings:
+    """Make a person's folder from an invitation, or make it anew while no node of it is registered.
+
+    Args:
+        bundle: the invitation that the cloud gave out.
+        home: the folder.
+        history: the owner's own file, which is only read; None for history.jsonl in the folder.
+        questions: file of held-out questions, if there is one.
+        base_model: folder or hub name of the bundle's base model on this machine; empty for its own name.
+        shares_metrics: whether sums of losses and scores may go to the cloud.
+        key: how the vault's key is kept: file, passphrase or keyring.
+        device: auto, cpu or cuda.
+        encoder: sentence encoder that selects items for the group's directions; empty for the base model.
+        plain_history: whether the history stays in its files; by default the agent imports it into the vault.
+        fetch_seconds: time between two looks for a new release, about.
+
+    Returns:
+        The settings of the agent in this folder.
+
+    Raises:
+        InputError: the base model is another one, or the history is missing.
+    """
+    name = base_model or bundle.base_model
+    if read_card(name).fingerprint != bundle.fingerprint:
+        raise InputError(f"{name} is not the base model this cloud trains for")
+    client: dict[str, object] = {"name": bundle.name, "task": bundle.task, "shares_metrics": shares_metrics}
+    if not plain_history:
+        client[SEALED] = False
+    for field, path in (("history", history), ("questions", questions)):
+        if path is not None:
+            if not path.is_file():
+                raise MissingFileError(f"{path}: no such file")
+            client[field] = str(path.absolute())
+    if history is None and not (home.folder / "history.jsonl").is_file():
+        raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")
+    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    write_json(home.folder / "client.json", client)
+    settings = AgentSettings(
+        base_model=name,
+        release_key=bundle.release_key,
+        key=key,
+        device=device,
+        encoder=encoder,
+        fetch_seconds=fetch_seconds,
+    )
+    settings.write(home)
+    write_policy(home.policy, bundle.signed_policy)
+    write_atomic(home.node / "ca.crt", bundle.authority.encode())
+    write_json(home.node / "address.json", {"address": bundle.address})
+    return settings
+
+
+def settled(home: Home, digest: str) -> bool:
+    """Return whether a folder has joined by an invitation.
+
+    Args:
+        home: the folder.
+        digest: digest of the invitation's file.
+
+    Raises:
+        InputError: the folder has joined by another one.
+    """
+    if not home.enrolment.exists():
+        return False
+    if home.enrolment.read_text() != digest:
+        raise InputError(f"{home.folder}: belongs to another enrolment; choose another --folder")
+    return True
