@@ -7,6 +7,8 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedperfit.protocol.messages.keys import (
+    BASIS_KEY,
+    BASIS_RECORD,
     COUNTS_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
@@ -18,6 +20,8 @@ from fedperfit.protocol.messages.keys import (
     SHIFT_STYPE,
     STATISTICS_RECORD,
     STATUS_RECORD,
+    UPDATE_KEY,
+    UPDATE_RECORD,
     VIEW_DIGEST_KEY,
     VIEW_KEY,
 )
@@ -81,10 +85,7 @@ def reply(
     Raises:
         InputError: the request's round is not a number.
     """
-    round_number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
-    if not isinstance(round_number, int):
-        raise InputError(f"{ROUND_KEY} is not a number")
-    records = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: items, ROUND_KEY: round_number})})
+    records = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: items, ROUND_KEY: _round(message)})})
     if metrics is not None:
         records[METRICS_RECORD] = MetricRecord({**metrics})
     if update is not None:
@@ -93,6 +94,41 @@ def reply(
     if statistics is not None:
         records[STATISTICS_RECORD] = ConfigRecord({**statistics})
     return Message(records, reply_to=message)
+
+
+def coordinate_reply(
+    message: Message, items: int, metrics: Mapping[str, float | list[int]] | None, update: bytes
+) -> Message:
+    """Reply with an update of coordinates, all of it in one record.
+
+    Args:
+        message: request that is answered.
+        items: number of training pairs used; 0 where the client lacks the basis.
+        metrics: metric sums, where the owner shares them.
+        update: packed update; empty where the client lacks the basis.
+
+    Raises:
+        InputError: the request's round is not a number.
+    """
+    values: dict[str, Any] = {ITEMS_KEY: items, ROUND_KEY: _round(message)}
+    if update:
+        values |= {UPDATE_KEY: update} | dict(metrics or {})
+    return Message(RecordDict({UPDATE_RECORD: ConfigRecord(values)}), reply_to=message)
+
+
+def _round(message: Message) -> int:
+    number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
+    if not isinstance(number, int):
+        raise InputError(f"{ROUND_KEY} is not a number")
+    return number
+
+
+def sent_basis(message: Message) -> bytes:
+    """Read the basis of a request in one; empty where the cloud did not send it."""
+    data = message.content.config_records[BASIS_RECORD][BASIS_KEY] if BASIS_RECORD in message.content else b""
+    if not isinstance(data, bytes):
+        raise InputError(f"{BASIS_KEY} is not bytes")
+    return data
 
 
 def probe_request(message: Message) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.commands import run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
+from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -32,6 +33,7 @@ app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)
 app.command()(analyze)
+app.command()(basis)
 app.command()(settings)
 app.command()(presets)
 

@@ -12,11 +12,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedperfit.edge.agent.agent import Agent, Result, contribute, evaluate, personalize
+from fedperfit.edge.agent.basis_file import CoordinateRequest
+from fedperfit.edge.agent.coordinates import contribute_coordinates
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.records import probe_request, refusal, reply, status_reply
+from fedperfit.edge.records import coordinate_reply, probe_request, refusal, reply, sent_basis, status_reply
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
     LAYER_GRADIENT_KEY,
@@ -31,6 +33,7 @@ from fedperfit.protocol.messages.keys import (
     SUMS_KEY,
 )
 from fedperfit.protocol.messages.settings import (
+    CoordinateSettings,
     EvaluationSettings,
     LayerGradientSettings,
     PairSettings,
@@ -191,7 +194,11 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
         return _each(agents, lambda agent: report_layer_gradient(agent, gradient))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
-        return contribute(agents, packed, TrainingSettings.from_config(config), items)
+        training, wanted = TrainingSettings.from_config(config), CoordinateSettings.given(config)
+        if wanted is None:
+            return contribute(agents, packed, training, items)
+        request = CoordinateRequest(packed, wanted, sent_basis(message))
+        return contribute_coordinates(agents, request, training, items)
     if kind == PERSONALIZE_TYPE:
         personal = PersonalSettings.from_config(config)
         return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
@@ -211,7 +218,10 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
         key = _STATISTICS[message.metadata.message_type]
         return reply(message, result.items, statistics={key: result.data} if result.data else None)
     update = result.update if isinstance(result, Contribution) else None
-    return reply(message, result.items, result.metrics if shares_metrics else None, update)
+    metrics = result.metrics if shares_metrics else None
+    if update is not None and CoordinateSettings.given(message.content.config_records[SETTINGS_RECORD]):
+        return coordinate_reply(message, result.items, metrics, update)
+    return reply(message, result.items, metrics, update)
 
 
 def _agent(context: Context) -> Agent:

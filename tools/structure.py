@@ -31,7 +31,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
     ),
     "simulation": (
         "optional memory world",
-        "data report client_app",
+        "basis data report client_app",
         "compare run",
         "analyze benchmark server_app",
         "settings_cli",

@@ -94,7 +94,21 @@ def read_counts(record: MetricRecord, *, round: int, least: int) -> int:
         Rejected: If the record is malformed or out of these bounds.
     """
     exact_keys(record, {ITEMS_KEY, ROUND_KEY}, COUNTS_RECORD)
-    items, echo = record[ITEMS_KEY], record[ROUND_KEY]
+    return check_count(record[ITEMS_KEY], record[ROUND_KEY], round=round, least=least)
+
+
+def check_count(items: object, echo: object, *, round: int, least: int) -> int:
+    """Return a number of items that a client sent; a bool or a float is no count.
+
+    Args:
+        items: The number as it was sent.
+        echo: Number of the round as it was sent.
+        round: Number of the round that it must repeat.
+        least: Smallest number of items accepted.
+
+    Raises:
+        Rejected: If either is malformed or out of these bounds.
+    """
     if type(items) is not int:
         raise Rejected(f"{ITEMS_KEY}={items!r} is not a whole number")
     if items < least:

@@ -71,7 +71,7 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
     if resume:
         if not path.exists():
             raise InputError(f"{folder}: no run to resume")
-        if read_json(path) != settings.to_flat():
+        if CloudSettings.from_flat(read_json(path)) != settings:
             raise InputError(f"{folder}: cloud.toml has changed since this run began")
         return
     if path.exists():

@@ -125,7 +125,7 @@ def check_agreed(settings: CloudSettings, header: ShiftHeader, directions: Direc
         **({"collective-rank": shape.rank} if settings.collective_rank == AUTO else {}),
         **({"personal-rank": 1} if settings.personal_rank == AUTO else {}),
     }
-    expected |= {"shape": _text(settings.settled(chosen).shape(card)), "encoding": settings.transport_dtype}
+    expected |= {"shape": _text(settings.settled(chosen).shape(card)), "encoding": settings.release_dtype}
     given |= {"shape": _text(shape), "encoding": header.dtype}
     for name, value in expected.items():
         if given[name] != value:

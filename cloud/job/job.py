@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
+from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
@@ -25,6 +26,7 @@ from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
@@ -83,6 +85,7 @@ class Job:
         settings.check(self.card)
         self._job = settings
         self._known: dict[str, LayerGradient | None] = {}
+        self._holders: set[str] = set()
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for clients and ask them for their status (see `roster`).
@@ -145,8 +148,8 @@ class Job:
             path: File of the release.
 
         Returns:
-            None if there is no such file, or its shift is of another shape than this job's; the event says
-            why.
+            None if there is no such file, or its shift is of another shape than this job's or in another
+            basis; the event says so.
 
         Raises:
             InputError: Naming the file, if it is broken.
@@ -156,6 +159,8 @@ class Job:
         release, header = read_release(path), self.header
         same = (release.header.task, release.header.fingerprint) == (header.task, header.fingerprint)
         same &= release.header.shape == header.shape
+        basis = run_basis(self._job, self.card, self.folder)
+        same &= basis is None or Coordinates.of_shift(basis, release.shift) is not None
         self.progress("start-from", {"version": release.version, "same-shape": same})
         return release.shift if same else None
 
@@ -192,6 +197,7 @@ class Job:
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
         shift = federation.train(clients, on_round, self._start(clients, beginning))
+        self._holders |= {client for report in federation.history for client in report.admitted}
         if all(report.skipped for report in federation.history):
             raise RunFailed(
                 f"{phase}: no round had the updates it needs; the log says why clients were dropped"
@@ -266,6 +272,11 @@ class Job:
         self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
 
     @property
+    def chosen(self) -> JobSettings:
+        """The settings, with what `choose` chose for those that are `auto`."""
+        return self._job
+
+    @property
     def stages(self) -> list[Stage]:
         """Stages the job can evaluate."""
         return [stage for stage in Stage if stage is not Stage.DIRECTIONS or self._job.directions]
@@ -286,7 +297,7 @@ class Job:
             task=self._job.task_id,
             fingerprint=self.card.fingerprint,
             round=0,
-            dtype=self._job.transport_dtype,
+            dtype=self._job.release_dtype,
         )
 
     @property
@@ -343,6 +354,8 @@ class Job:
             header=self.header,
             settings=self._job.federation(),
             training=self._job.collective_training(),
+            basis=run_basis(self._job, self.card, self.folder),
+            holders=sorted(self._holders),
         )
 
     def _on_reply(self, phase: str, replies: int, clients: int) -> None:

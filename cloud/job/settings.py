@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,7 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.fields import (
     AUTO,
+    WHOLE_SHIFTS,
     AnswerBatch,
     Auto,
     BaseModelName,
@@ -73,6 +74,13 @@ class JobSettings(RoundSettings, FittingSettings):
     edited_layers: Annotated[int, Field(ge=1), Unit("decoder layers")] = 2
     """Decoder layers that the directions edit."""
     transport_dtype: TransportType = "float32"
+    update_basis: Literal["none", "random", "public"] = "none"
+    """Frozen basis in which updates of the collective shift are coordinates: `none` sends whole shifts;
+    `random` is drawn from the seed; `public` follows gradients and states of public items."""
+    update_columns: Annotated[int, Field(ge=1), Unit("dimensions")] = 16
+    """Rows of P, the directions in which states are read in an update basis, of each layer."""
+    basis_file: Annotated[str, Unit("file")] = ""
+    """File of a public basis, from `fedperfit basis`; empty: a run on the world makes one itself."""
     collective_epochs: Epochs = 1
     """Passes over a client's items in one round."""
     collective_learning_rate: LearningRate
@@ -90,6 +98,21 @@ class JobSettings(RoundSettings, FittingSettings):
         if self.open or self.warm_start:
             self.layer_gradients()
         return self
+
+    @model_validator(mode="after")
+    def _check_basis(self) -> Self:
+        if self.update_basis == "none" and self.transport_dtype not in WHOLE_SHIFTS:
+            raise InputError(f"transport-dtype={self.transport_dtype}: only for updates in an update-basis")
+        if self.update_basis != "none" and self.warm_start:
+            raise InputError("warm-start: rounds in an update-basis start at the identity")
+        if self.basis_file and self.update_basis != "public":
+            raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
+        return self
+
+    @property
+    def release_dtype(self) -> str:
+        """Number format of releases, which are whole shifts whatever updates are."""
+        return self.transport_dtype if self.transport_dtype in WHOLE_SHIFTS else "float32"
 
     @classmethod
     def read(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> Self:

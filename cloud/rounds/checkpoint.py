@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.protocol.messages.ledger import Ledger
@@ -33,6 +34,9 @@ class Checkpoint:
     """Length of the ledger; entries beyond it belong to an unfinished round."""
     history: list[RoundReport]
     """Reports of all finished rounds."""
+    numbers: list[float] | None = None
+    """Coordinates of the shift in the run's basis, where it has one: the shift alone does not tell them
+    exactly."""
 
 
 class Checkpoints:
@@ -44,12 +48,14 @@ class Checkpoints:
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, whole or not at all."""
-        fields = {
+        fields: dict[str, Any] = {
             "round": checkpoint.round,
             "digest": checkpoint.digest,
             "entries": checkpoint.entries,
             "history": [report.to_json() for report in checkpoint.history],
         }
+        if checkpoint.numbers is not None:
+            fields["numbers"] = checkpoint.numbers
         packed = pack(checkpoint.shift, checkpoint.header)
         write_shift_file(self.path(checkpoint.round), _KIND, packed, fields)
 
@@ -109,4 +115,11 @@ class Checkpoints:
             raise InputError(f"{path}: {error}") from None
         if self.path(fields["round"]) != path or header.round != fields["round"]:
             raise InputError(f"{path}: holds round {fields['round']}")
-        return Checkpoint(fields["round"], shift, header, fields["digest"], fields["entries"], history)
+        numbers = fields.get("numbers")
+        if numbers is not None and not (
+            isinstance(numbers, list) and all(isinstance(number, float) for number in numbers)
+        ):
+            raise InputError(f"{path}: the checkpoint's coordinates are not a list of numbers")
+        return Checkpoint(
+            fields["round"], shift, header, fields["digest"], fields["entries"], history, numbers
+        )

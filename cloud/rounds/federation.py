@@ -11,17 +11,18 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from typing import Any
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-
-from fedperfit.cloud.clients.admission import AdmissionGate, Counts, Update, admit_counts
+from fedperfit.cloud.clients.admission import Counts, admit_counts
+from fedperfit.cloud.clients.coordinate_gate import BasisMissing
 from fedperfit.cloud.clients.exchange import Exchange, logger
 from fedperfit.cloud.clients.gathering import gather
 from fedperfit.cloud.clients.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
 from fedperfit.cloud.clients.replies import Rejected
-from fedperfit.cloud.rounds.aggregation import aggregate
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
-from fedperfit.cloud.rounds.robust import TooFew, needed, robust
+from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
+from fedperfit.cloud.rounds.forms import Admitted, Config, Gate, ShiftForm, UpdateForm, shift_requests
+from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.keys import (
@@ -29,20 +30,15 @@ from fedperfit.protocol.messages.keys import (
     EVALUATE_TYPE,
     PERSONALIZE_TYPE,
     ROUND_KEY,
-    SETTINGS_RECORD,
-    SHIFT_KEY,
-    SHIFT_RECORD,
-    SHIFT_STYPE,
 )
-from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, TrainingSettings
-from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.settings.fields import WHOLE_SHIFTS
+from fedperfit.protocol.shift.basis import Basis
+from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import task_by_name
-
-Config = dict[str, bool | int | float | str]
-"""Values of a Flower ConfigRecord."""
 
 
 class Federation:
@@ -57,6 +53,8 @@ class Federation:
         header: ShiftHeader,
         settings: FederationSettings,
         training: TrainingSettings,
+        basis: Basis | None = None,
+        holders: Sequence[str] = (),
     ) -> None:
         """Set up a federation.
 
@@ -67,6 +65,8 @@ class Federation:
             header: Shape, task and base model of the shift; round and dtype are set here.
             settings: Settings of the rounds.
             training: Settings of the clients' training.
+            basis: Basis in which updates are coordinates; None sends whole shifts.
+            holders: Clients that were sent the basis in an earlier phase.
 
         Raises:
             InputError: If the task is unknown.
@@ -74,14 +74,22 @@ class Federation:
         self.exchange, self.checkpoints, self.ledger = exchange, checkpoints, ledger
         self.settings, self.training = settings, training
         self.task = task_by_name(header.task)
-        self.header = replace(header, round=0, dtype=settings.dtype)
+        dtype = settings.dtype if settings.dtype in WHOLE_SHIFTS else "float32"
+        self.header = replace(header, round=0, dtype=dtype)
+        self.basis = basis
+        self.form: UpdateForm[Any, Any] = (
+            ShiftForm(self.header, settings) if basis is None else CoordinateForm(basis, settings)
+        )
+        self._holders = set(holders)
         self.history: list[RoundReport] = []
         """Reports of all finished rounds, those before a resume included."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the result, beside the clients and the start."""
-        described = [vars(self.settings), vars(self.training), asdict(self.header)]
+        described: list[Any] = [vars(self.settings), vars(self.training), asdict(self.header)]
+        if self.basis is not None:
+            described.append(self.basis.digest)
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def train(
@@ -108,15 +116,19 @@ class Federation:
         if not clients:
             raise InputError("no client can contribute")
         self._check_enough(len(clients))
-        state = self._resume() or self._checkpoint(0, start() if start is not None else self._identity())
-        self.history = list(state.history)
-        shift = state.shift
-        for number in range(state.round + 1, self.settings.rounds + 1):
-            shift, report = self._round(number, shift, clients)
+        checkpoint = self._resume()
+        if checkpoint is None:
+            state = self.form.start(start() if start is not None else None, self.settings.seed)
+            checkpoint = self._checkpoint(0, state)
+        state = self.form.restored(checkpoint)
+        self.history = list(checkpoint.history)
+        self._holders |= {client for report in self.history for client in report.admitted}
+        for number in range(checkpoint.round + 1, self.settings.rounds + 1):
+            state, report = self._round(number, state, clients)
             self.history.append(report)
-            self._checkpoint(number, shift)
+            self._checkpoint(number, state)
             on_round(report)
-        return shift
+        return self.form.shift(state)
 
     def personalize(
         self,
@@ -166,9 +178,6 @@ class Federation:
                 f"aggregation={rule}: a round asks {asked} clients, too few with assumed_malicious={share:g}"
             )
 
-    def _identity(self) -> Shift:
-        return Shift.identity(self.header.shape, seed=self.settings.seed)
-
     def _resume(self) -> Checkpoint | None:
         checkpoint = self.checkpoints.latest(self.digest)
         if checkpoint is not None:
@@ -176,36 +185,77 @@ class Federation:
             logger.info("resuming after round %d", checkpoint.round)
         return checkpoint
 
-    def _checkpoint(self, number: int, shift: Shift) -> Checkpoint:
+    def _checkpoint(self, number: int, state: Any) -> Checkpoint:
         checkpoint = Checkpoint(
             number,
-            shift,
+            self.form.shift(state),
             replace(self.header, round=number, dtype="float32"),
             self.digest,
             len(self.ledger.entries()),
             list(self.history),
+            self.form.numbers(state),
         )
         self.checkpoints.write(checkpoint)
         return checkpoint
 
-    def _round(self, number: int, shift: Shift, clients: list[str]) -> tuple[Shift, RoundReport]:
-        """Run one round, counted from 1, on a shift that has seen `number` - 1 rounds."""
+    def _round(self, number: int, state: Any, clients: list[str]) -> tuple[Any, RoundReport]:
+        """Run one round, counted from 1, on a state that has seen `number` - 1 rounds."""
         settings = self.settings
         draw = random.Random(f"{settings.seed}/{number}")
         asked = sorted(draw.sample(clients, settings.asked(len(clients))))
-        header = replace(self.header, round=number - 1)
-        gate = AdmissionGate(
-            header=header,
-            round=number,
-            max_norm=settings.max_norm,
-            max_items=settings.max_items,
-        )
-        config = self.training.to_config() | {ROUND_KEY: number}
-        contents = _contents(asked, pack(shift, header), config)
-        updates: dict[str, Update] = {}
+        updates: dict[str, Admitted] = {}
         dropped: dict[str, str] = {}
+        gate = self.form.gate(state, number)
+        lacking, sent = self._collect(number, state, asked, gate, updates, dropped, len(clients))
+        if lacking:
+            self._holders -= set(lacking)
+            again, more = self._collect(number, state, lacking, gate, updates, dropped, len(clients))
+            dropped |= dict.fromkeys(again, "it was sent the basis twice and still lacks it")
+            sent = sent + more
+        self._holders |= set(updates)
+        for client, why in sorted(dropped.items()):
+            logger.warning("round %d: dropped %s: %s", number, client, why)
+        admitted = [updates[client] for client in sorted(updates)]
+        skipped = False
+        try:
+            if len(admitted) < settings.min_updates:
+                raise TooFew(f"at least {settings.min_updates} are needed")
+            state = self.form.combine(admitted, state)
+        except TooFew as reason:
+            skipped = True
+            logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
+        return state, RoundReport(
+            round=number,
+            asked=asked,
+            admitted=sorted(updates),
+            dropped=dict(sorted(dropped.items())),
+            skipped=skipped,
+            items=sum(update.items for update in admitted),
+            loss=_mean_loss(admitted),
+            bytes_down=sum(e.message for e in sent if e.direction == "down"),
+            bytes_up=sum(e.message for e in sent if e.direction == "up"),
+        )
+
+    def _collect(
+        self,
+        number: int,
+        state: Any,
+        asked: list[str],
+        gate: Gate[Any],
+        updates: dict[str, Admitted],
+        dropped: dict[str, str],
+        clients: int,
+    ) -> tuple[list[str], list[Entry]]:
+        """Ask clients for updates until enough of the federation's `clients` have sent theirs.
+
+        Returns:
+            Those that lack the basis, and the ledger's entries.
+        """
+        settings = self.settings
+        config = self.training.to_config() | {ROUND_KEY: number}
+        lacking: list[str] = []
         replies = self.exchange.ask(
-            contents,
+            self.form.requests(asked, state, number, config, self._holders),
             CONTRIBUTE_TYPE,
             phase="train",
             round=number,
@@ -217,40 +267,14 @@ class Federation:
                     updates[client] = gate.admit(client, reply)
                 except Rejected as reason:
                     dropped[client] = str(reason)
-                if settings.enough(len(clients)) <= len(updates) < len(asked):
+                except BasisMissing:
+                    lacking.append(client)
+                if settings.enough(clients) <= len(updates) < settings.asked(clients):
                     break
             else:
-                for client in set(asked) - set(updates) - set(dropped):
+                for client in set(asked) - set(updates) - set(dropped) - set(lacking):
                     dropped[client] = f"no reply within {settings.deadline_seconds:g} s"
-        for client, why in sorted(dropped.items()):
-            logger.warning("round %d: dropped %s: %s", number, client, why)
-        admitted = [updates[client] for client in sorted(updates)]
-        skipped = False
-        try:
-            shift = self._combined(admitted, shift)
-        except TooFew as reason:
-            skipped = True
-            logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
-        return shift, RoundReport(
-            round=number,
-            asked=asked,
-            admitted=sorted(updates),
-            dropped=dict(sorted(dropped.items())),
-            skipped=skipped,
-            items=sum(update.items for update in admitted),
-            loss=_mean_loss(admitted),
-            bytes_down=sum(e.message for e in self.exchange.last if e.direction == "down"),
-            bytes_up=sum(e.message for e in self.exchange.last if e.direction == "up"),
-        )
-
-    def _combined(self, admitted: Sequence[Update], broadcast: Shift) -> Shift:
-        settings = self.settings
-        if len(admitted) < settings.min_updates:
-            raise TooFew(f"at least {settings.min_updates} are needed")
-        if settings.aggregation == "mean":
-            return aggregate([(update.shift, float(update.items)) for update in admitted])
-        shifts = [update.shift for update in admitted]
-        return robust(settings.aggregation, shifts, settings.assumed_malicious, broadcast)
+        return sorted(lacking), self.exchange.last
 
     def _counts(
         self,
@@ -263,7 +287,7 @@ class Federation:
     ) -> dict[str, Counts]:
         return gather(
             self.exchange,
-            _contents(sorted(set(clients)), payload, config | {ROUND_KEY: 0}),
+            shift_requests(sorted(set(clients)), payload, config | {ROUND_KEY: 0}),
             message_type,
             lambda client, reply: admit_counts(client, reply, rules),
             phase=phase,
@@ -272,21 +296,7 @@ class Federation:
         )
 
 
-def _contents(clients: Sequence[str], payload: bytes, config: Config) -> dict[str, RecordDict]:
-    """Make one request for every client: the shift and the settings."""
-    array = Array(dtype="uint8", shape=(len(payload),), stype=SHIFT_STYPE, data=payload)
-    return {
-        client: RecordDict(
-            {
-                SHIFT_RECORD: ArrayRecord({SHIFT_KEY: array}),
-                SETTINGS_RECORD: ConfigRecord({**config}),
-            }
-        )
-        for client in clients
-    }
-
-
-def _mean_loss(updates: Sequence[Update]) -> float | None:
+def _mean_loss(updates: Sequence[Admitted]) -> float | None:
     """Return the loss per item, clients weighted as in the aggregation; None if none shares it."""
     total, weight = 0.0, 0
     for update in updates:

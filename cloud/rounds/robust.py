@@ -66,10 +66,7 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
     Raises:
         TooFew: If the rule needs more updates.
     """
-    liars = assumed(len(shifts), share)
-    least = needed(rule, len(shifts), share)
-    if len(shifts) < least:
-        raise TooFew(f"{rule} against {liars} malicious clients needs {least} updates")
+    liars = _enough(rule, len(shifts), share)
     turned = [_turned(shift, reference) for shift in shifts]
     if rule == "krum":
         return _krum(turned, liars, 1)
@@ -77,8 +74,44 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
         return _krum(turned, liars, len(turned) - liars)
     if rule == "median":
         return _entrywise(turned, lambda values: np.median(values, axis=0))
-    cut = (liars + 0.25) / len(turned)  # rounded down there, and refused at one half
-    return _entrywise(turned, lambda values: trimmed_mean(values, cut))
+    return _entrywise(turned, lambda values: trimmed_mean(values, _cut(liars, len(turned))))
+
+
+def robust_numbers(rule: str, changes: torch.Tensor, share: float) -> torch.Tensor:
+    """Aggregate vectors whose numbers mean the same at every client, under the same rules.
+
+    Args:
+        rule: One of RULES but the mean.
+        changes: One row for each update, (updates, n) fp64.
+        share: Share of them that may be malicious, below one half.
+
+    Returns:
+        (n,) fp64.
+
+    Raises:
+        TooFew: If the rule needs more updates.
+    """
+    liars = _enough(rule, len(changes), share)
+    values = changes.numpy()
+    if rule == "median":
+        return torch.from_numpy(np.median(values, axis=0))
+    if rule == "trimmed-mean":
+        return torch.from_numpy(trimmed_mean(values, _cut(liars, len(values))))
+    chosen = multi_krum(values, liars, 1 if rule == "krum" else len(values) - liars)
+    return changes[list(chosen)].mean(dim=0)
+
+
+def _enough(rule: str, updates: int, share: float) -> int:
+    """Return how many liars are assumed; raises TooFew where the rule cannot tell them apart."""
+    liars, least = assumed(updates, share), needed(rule, updates, share)
+    if updates < least:
+        raise TooFew(f"{rule} against {liars} malicious clients needs {least} updates")
+    return liars
+
+
+def _cut(liars: int, updates: int) -> float:
+    """Return the share to trim on either side; it is rounded down to the liars, and refused at one half."""
+    return (liars + 0.25) / updates
 
 
 def _turned(shift: Shift, reference: Shift) -> Shift:

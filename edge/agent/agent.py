@@ -5,24 +5,23 @@ sums; nothing they return can hold a personal tensor, an item or a text. Agents 
 base model act side by side (`contribute`, `personalize`, `evaluate`) with the same results in less time.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
+from fedperfit.edge.agent.basis_file import BASIS, BasisFile
 from fedperfit.edge.agent.history import History, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
+from fedperfit.edge.agent.side_by_side import trained
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch, cohorts, fit
+from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, Vault
@@ -32,7 +31,7 @@ from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
-from fedperfit.protocol.tasks import Pair, PromptForm, Task
+from fedperfit.protocol.tasks import Pair
 
 VAULT = "vault"
 """Name of the vault's folder in a person's own folder."""
@@ -69,6 +68,7 @@ class Agent:
         self.base, self.encoder, self._salt = base, encoder, salt
         self.items = items or ItemCache(base)
         self.vault = Vault(folder / VAULT, keeper)
+        self.basis = BasisFile(folder / BASIS)
         self._folder = folder
         self.shared_pairs: int | None = None
         """Number of the first training pairs that sums for the cloud may be made of; None is all."""
@@ -212,7 +212,7 @@ def contribute(
     def conclude(agent: Agent, job: FitJob[Shift], done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))
 
-    yield from _trained(agents, job, conclude, settings, items, watch=watch)
+    yield from trained(agents, job, conclude, settings, items, watch=watch)
 
 
 def personalize(
@@ -246,7 +246,7 @@ def personalize(
         )
         return Outcome(done.items, done.metrics)
 
-    yield from _trained(
+    yield from trained(
         agents,
         job,
         conclude,
@@ -287,57 +287,6 @@ def evaluate(
         for (agent, _, _), answers in zip(asking, _answers(items, release, asking, settings), strict=True):
             golds = [question["gold"] for question in agent.history.questions]
             yield agent, Outcome(len(golds), score(agent.history.task, answers, golds))
-
-
-def _trained(
-    agents: Iterable[Agent],
-    make: Callable[[Agent], FitJob[Trained]],
-    conclude: Callable[[Agent, FitJob[Trained], Fit], Outcome],
-    settings: TrainingSettings,
-    items: ItemCache,
-    **how: Any,
-) -> Iterator[Result]:
-    owners: list[Agent] = []
-    refused: list[Result] = []
-
-    def jobs() -> Iterator[FitJob[Trained]]:
-        for agent in agents:
-            try:
-                job = make(agent)
-            except InputError as error:
-                refused.append((agent, error))
-            else:
-                owners.append(agent)
-                yield job
-
-    prefix: Sequence[int] | None = None
-    for cohort in cohorts(jobs(), settings, items):
-        if prefix is None:
-            prefix = shared_prefix(items.base, owners[0].history.task, settings.prompt_form)
-        company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
-        fits = fit(cohort, settings, items, prefix=prefix, **how)
-        for agent, job, done in zip(company, cohort, fits, strict=True):
-            if math.isfinite(done.loss):
-                yield agent, conclude(agent, job, done)
-            else:
-                yield agent, InputError("the loss is not finite: the learning rate may be too high")
-    yield from refused
-
-
-def shared_prefix(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, ...]:
-    """Tokens that every training prompt of a task begins with, whatever its items are.
-
-    Args:
-        base: model whose tokenizer counts.
-        task: task of the prompts.
-        form: form of the prompts.
-    """
-    unlike = [
-        task.item_pair({**dict.fromkeys(task.fields, text), task.answer: "1"}, form)
-        for text in ("a", "Zz", "9")
-    ]
-    prompts = [example.prompt for example in encode(base, unlike)]
-    return prompts[0][: common_prefix(prompts)]
 
 
 def _answers(

@@ -20,4 +20,5 @@ class Contribution(Outcome):
     """Result of a round of stage 1."""
 
     update: bytes
-    """The packed collective shift as this client left it."""
+    """The packed collective shift as this client left it, or what changed in its coordinates; empty, with no
+    items, where the client lacks the basis they are in."""

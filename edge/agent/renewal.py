@@ -15,10 +15,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from fedperfit.edge.agent.agent import Agent, shared_prefix
+from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Outcome
+from fedperfit.edge.agent.side_by_side import shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.vault.personal import PersonalShift

@@ -1,7 +1,7 @@
 """The records and keys of every message between cloud and edge; nothing else may be in one.
 
     status       -> status reply
-    contribute   -> update + counts (+ metrics)
+    contribute   -> shift + counts (+ metrics), or with an update-basis the update record alone
     personalize  -> counts (+ metrics)
     evaluate     -> counts (+ metrics)
     moments      -> counts + statistics
@@ -18,6 +18,15 @@ SHIFT_RECORD = "shift"
 SHIFT_KEY = "packed"
 SHIFT_STYPE = "fedperfit.shift.v1"
 """Serialization type of that array: bytes of `protocol.shift.packing`, dtype uint8, shape (bytes,)."""
+
+BASIS_RECORD = "basis"
+"""ConfigRecord, cloud to edge with the first request in a basis: its bytes. Later requests come without."""
+BASIS_KEY = "basis"
+UPDATE_RECORD = "update"
+"""ConfigRecord, edge to cloud: all of a reply in a basis, for each record costs requests of Flower's."""
+UPDATE_KEY = "update"
+"""Edge to cloud: bytes of `protocol.shift.coordinate_packing`; missing, with no items, where the client lacks
+the basis, which is then sent again."""
 
 SETTINGS_RECORD = "settings"
 """ConfigRecord, cloud to edge: the settings of the work asked for."""

@@ -1,5 +1,6 @@
 """What the cloud may ask of an edge, as flat values that fit a Flower ConfigRecord."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -9,6 +10,7 @@ from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import (
     Additive,
     AnswerBatch,
+    BasisDigest,
     BatchSize,
     ClipNorm,
     Epochs,
@@ -18,6 +20,7 @@ from fedperfit.protocol.settings.fields import (
     PromptStyle,
     Rank,
     Seed,
+    TransportType,
     WeightDecay,
 )
 from fedperfit.protocol.settings.rules import Unit
@@ -72,6 +75,18 @@ class TrainingSettings(MessageSettings):
     max_items: Items
     """The client's latest items to train on, at most; 0 is all."""
     prompt_form: PromptStyle
+
+
+class CoordinateSettings(MessageSettings):
+    """The basis a round is trained in, and how its updates are encoded; missing where shifts travel whole."""
+
+    basis: BasisDigest
+    codec: TransportType
+
+    @classmethod
+    def given(cls, config: Mapping[str, Any]) -> Self | None:
+        """Read them from a request; None where it has none."""
+        return cls.from_some(config) if "basis" in config else None
 
 
 SlotName = Annotated[

@@ -63,8 +63,16 @@ ModelType = Annotated[
     Field(description="Number format of the base model; `auto` is bfloat16 on CUDA and float32 on a CPU."),
 ]
 TransportType = Annotated[
-    Literal["float32", "bfloat16"],
-    Field(description="Number format in which collective shifts travel."),
+    Literal["float32", "bfloat16", "int8", "int4", "sign"],
+    Field(
+        description="Number format in which collective shifts travel; `int8`, `int4` and `sign` (one bit) "
+        "are for updates in an `update-basis`."
+    ),
+]
+WHOLE_SHIFTS: tuple[str, ...] = ("float32", "bfloat16")
+"""Number formats in which a whole shift can travel, and is released."""
+BasisDigest = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{64}\z", description="Digest of an update basis."), Unit("SHA-256")
 ]
 CacheSize = Annotated[
     float,

@@ -26,6 +26,8 @@ MAGIC = b"FPB1"
 """First bytes of an encoded basis."""
 ORTHONORMAL = 1e-4
 """Largest entry of R R^T - I in a basis, which always travels in fp32."""
+_INSIDE = 1e-4
+"""Largest part of W - R outside of a basis in which it is said to lie: fp32 rounds W."""
 _FIELDS = {
     "columns": int,
     "fingerprint": str,
@@ -156,6 +158,23 @@ class Coordinates:
         layers, rank, columns = len(basis.shape.layers), basis.shape.rank, basis.columns
         A, b = numbers.split([layers * rank * columns, layers * rank])
         return cls(basis, A.reshape(layers, rank, columns).clone(), b.reshape(layers, rank).clone())
+
+    @classmethod
+    def of_shift(cls, basis: Basis, shift: Shift) -> "Coordinates | None":
+        """Return the coordinates of a plain shift; None where it does not lie in the basis.
+
+        Args:
+            basis: The basis.
+            shift: A shift that was released from this basis or another, in fp32.
+        """
+        if shift.shape != basis.shape or not torch.equal(shift.R.detach(), basis.R):
+            return None
+        change = (shift.W - shift.R).detach().double()
+        P = basis.P.double()
+        A = change @ torch.linalg.pinv(P)
+        if float((A @ P - change).norm()) > _INSIDE * max(1.0, float(change.norm())):
+            return None
+        return cls(basis, A.float(), shift.b.detach().clone())
 
     @property
     def numbers(self) -> torch.Tensor:

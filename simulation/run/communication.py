@@ -12,7 +12,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.run.settings import RunSettings
 
 BYTES = {"float32": 4, "bfloat16": 2}
-"""Bytes per number by the precision of transport."""
+"""Bytes per number of other methods, by the precision of transport; they are in fp32 beside finer ones."""
 
 
 def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -33,8 +33,9 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     card = read_json(folder / "card.json")
     training = by_phase.get("train", [])
     own = job.personal().rank
-    width = BYTES[job.transport_dtype]
+    width = BYTES.get(job.transport_dtype, BYTES["float32"])
     payloads = [entry.payload for entry in training if entry.payload]
+    up = [entry.payload for entry in training if entry.payload and entry.direction == "up"]
     return {
         "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
         "rounds": [
@@ -43,6 +44,7 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         ],
         "clients": _per_client(training),
         "payload": median(payloads) if payloads else 0,
+        "payload-up": median(up) if up else 0,
         "alternatives": {
             "LoRA r=8 on q, v": card["lora_qv"] * width,
             "full model": card["parameters"] * width,

@@ -88,10 +88,17 @@ def _subline(summary: Mapping[str, Any]) -> str:
     sent = summary["communication"]
     if sent:
         parts.append(
-            f"{sent['payload'] / 1e3:.1f} kB travelled per client, round and direction; the "
+            f"{_payload(sent)} travelled per client, round and direction; the "
             f"{sent['personal-parameters']:,} parameters of a personal shift never did."
         )
     return " ".join(parts)
+
+
+def _payload(sent: Mapping[str, Any]) -> str:
+    """Bytes of shifts in one message; in a basis those of an update, far fewer than a broadcast has."""
+    if sent["payload"] == sent.get("payload-up", sent["payload"]):
+        return f"{sent['payload'] / 1e3:.1f} kB"
+    return f"{sent['payload-up']:,.0f} B up"
 
 
 def _score_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -216,17 +223,16 @@ def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
         for phase, totals in sorted(about["phases"].items(), key=_natural)
         if phase != "train"
     ]
+    own = about.get("payload-up", about["payload"])
     alternatives = ", ".join(
-        f"{name} {size:,} B ({size / about['payload']:.1f} times)"
-        for name, size in about["alternatives"].items()
-        if about["payload"]
+        f"{name} {size:,} B ({size / own:.1f} times)" for name, size in about["alternatives"].items() if own
     )
     clients = "; ".join(
         f"{way} {ends['min']:,.0f} to {ends['max']:,.0f} B, median {ends['median']:,.0f}"
         for way, ends in about["clients"].items()
     )
     return {
-        "payload": f"{about['payload']:,.0f}",
+        "payload": f"{own:,.0f}",
         "alternatives": alternatives,
         "clients": clients,
         "personal": f"{about['personal-parameters']:,}",
@@ -255,7 +261,9 @@ def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
     sent = summary["communication"]
     caption = headline(summary)
     if sent:
-        caption += f"\n{sent['payload']:,.0f} B per client, round and direction; 0 B of personal shifts"
+        size, up = sent["payload"], sent.get("payload-up", sent["payload"])
+        each = "client, round and direction" if size == up else "update"
+        caption += f"\n{up:,.0f} B per {each}; 0 B of personal shifts"
     shown = TerminalTable(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
     shown.add_column("stage")
     names = list(rows[0][2]) if rows else []

@@ -13,6 +13,8 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
+from fedperfit.simulation.basis.public import prepare_basis
+from fedperfit.simulation.client_app import CLIENTS, items_of
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -46,6 +48,7 @@ class Study(Job):
         )
         self.connect(len(groups), CONNECT_SECONDS)
         self.choose(others)
+        prepare_basis(self.folder, self.chosen, settings.data, lambda: items_of(self.folder / CLIENTS).base)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
         release = self._release(shift, self.directions("directions", others))

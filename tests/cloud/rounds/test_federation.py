@@ -67,7 +67,7 @@ def test_updates_are_summed_in_the_order_of_names(tmp_path: Path, monkeypatch: p
         weights.append([weight for _, weight in updates])
         return aggregate(updates)
 
-    monkeypatch.setattr("fedperfit.cloud.rounds.federation.aggregate", spy)
+    monkeypatch.setattr("fedperfit.cloud.rounds.forms.aggregate", spy)
     grid = FakeGrid(CLIENTS, honest, ["dora", "ben", "anna", "carl"])
     federation(tmp_path, grid, max_items=99).train(CLIENTS.values(), QUIET)
     by_name = [float(items_of(name)) for name in sorted(CLIENTS.values())]
@@ -141,7 +141,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         elif moment == "pulling":
             patch.setattr(grid, "pull_messages", kill_at(4 * number - 2, grid.pull_messages))
         elif moment == "aggregating":
-            patch.setattr("fedperfit.cloud.rounds.federation.aggregate", kill_at(number - 1, aggregate))
+            patch.setattr("fedperfit.cloud.rounds.forms.aggregate", kill_at(number - 1, aggregate))
         else:
             on_round = kill_at(number - 1, QUIET)  # type: ignore[assignment]
         with pytest.raises(Killed):

@@ -1,0 +1,92 @@
+"""The basis that a run's updates are coordinates in: drawn from the seed, or read from a file."""
+
+from pathlib import Path
+
+from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.shift.basis import Basis
+from fedperfit.protocol.shift.basis_sources import random_basis
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+
+BASIS = "update.basis"
+"""File of a run's basis in its folder."""
+
+
+def read_basis(path: Path) -> Basis:
+    """Read a basis file.
+
+    Raises:
+        InputError: Naming the file, if it is missing or malformed.
+    """
+    try:
+        return Basis.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
+    """Return the basis that settings alone decide, or None where updates are whole shifts.
+
+    Args:
+        settings: Settings of the job, with layers and ranks chosen.
+        card: The base model.
+
+    Raises:
+        InputError: If the basis file is missing, malformed or does not fit the settings.
+    """
+    if settings.update_basis == "none":
+        return None
+    if settings.update_basis == "random":
+        return random_basis(
+            settings.shape(card),
+            settings.update_columns,
+            task=settings.task_id,
+            fingerprint=card.fingerprint,
+            seed=settings.seed,
+        )
+    if not settings.basis_file:
+        raise InputError(
+            "update-basis=public: expected basis-file, a file that `fedperfit basis` makes of public items"
+        )
+    path = Path(settings.basis_file).expanduser()
+    basis = read_basis(path)
+    check_fits(basis, settings, card, path)
+    return basis
+
+
+def run_basis(settings: JobSettings, card: BaseModelCard, folder: Path) -> Basis | None:
+    """Return a run's basis, which its folder keeps from the first time on.
+
+    Args:
+        settings: Settings of the job, with layers and ranks chosen.
+        card: The base model.
+        folder: The run folder.
+
+    Raises:
+        InputError: As `settings_basis` does, and if the folder holds another run's basis.
+    """
+    if settings.update_basis == "none":
+        return None
+    path = folder / BASIS
+    if not path.exists():
+        basis = settings_basis(settings, card)
+        assert basis is not None
+        write_atomic(path, basis.to_bytes())
+    basis = read_basis(path)
+    check_fits(basis, settings, card, path)
+    return basis
+
+
+def check_fits(basis: Basis, settings: JobSettings, card: BaseModelCard, path: Path) -> None:
+    """Raise InputError, naming the file, unless a basis is for these settings and this model."""
+    for name, has, expected in (
+        ("task", basis.task, settings.task_id),
+        ("base model", basis.fingerprint[:16], card.fingerprint[:16]),
+        ("shape", basis.shape, settings.shape(card)),
+        ("update-columns", basis.columns, settings.update_columns),
+    ):
+        if has != expected:
+            raise InputError(f"{path}: the basis is for {name} {has}, expected {expected}")

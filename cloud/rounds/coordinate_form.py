@@ -1,0 +1,101 @@
+"""Rounds in a frozen basis: coordinates go down, what training changed in them comes back.
+
+Every rule works on vectors that mean the same at each client. With one bit a number the updates are votes:
+
+    theta <- theta + s sum_i w_i sign_i / sum_i w_i        s: the median of the clients' scales
+
+so that a client's vote counts for one, whatever scale it claims (signSGD with votes, Bernstein et al., 2018;
+here their mean, which keeps how far the clients agree).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from fedperfit.cloud.clients.coordinate_gate import CoordinateGate, CoordinateUpdate
+from fedperfit.cloud.rounds.checkpoint import Checkpoint
+from fedperfit.cloud.rounds.forms import Config, UpdateForm, shift_requests
+from fedperfit.cloud.rounds.robust import robust_numbers
+from fedperfit.cloud.rounds.settings import FederationSettings
+from fedperfit.protocol.messages.keys import BASIS_KEY, BASIS_RECORD
+from fedperfit.protocol.messages.settings import CoordinateSettings
+from fedperfit.protocol.shift.basis import Basis, Coordinates
+from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_coordinates
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import InputError
+
+
+class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
+    """Coordinates in one basis, which a client is sent once."""
+
+    def __init__(self, basis: Basis, settings: FederationSettings) -> None:
+        """Set up the form.
+
+        Args:
+            basis: The frozen R and P of the run.
+            settings: Settings of the rounds; their dtype is the updates' codec.
+        """
+        self.basis, self.settings = basis, settings
+
+    def start(self, shift: Shift | None, seed: int) -> Coordinates:
+        """Return the coordinates of a given shift, which must lie in the basis, or those of the identity."""
+        if shift is None:
+            return Coordinates.zero(self.basis)
+        coordinates = Coordinates.of_shift(self.basis, shift)
+        if coordinates is None:
+            raise InputError("the shift that rounds would start from does not lie in the update basis")
+        return coordinates
+
+    def restored(self, checkpoint: Checkpoint) -> Coordinates:
+        """Return the checkpoint's coordinates."""
+        if checkpoint.numbers is None:
+            raise InputError("the checkpoint holds no coordinates")
+        return Coordinates.of(self.basis, torch.tensor(checkpoint.numbers, dtype=torch.float32))
+
+    def shift(self, state: Coordinates) -> Shift:
+        """Return the plain shift, as it is released."""
+        return state.shift()
+
+    def numbers(self, state: Coordinates) -> list[float]:
+        """Return the coordinates, exactly."""
+        numbers: list[float] = state.numbers.tolist()
+        return numbers
+
+    def requests(
+        self, clients: Sequence[str], state: Coordinates, number: int, config: Config, holders: set[str]
+    ) -> dict[str, RecordDict]:
+        """Make one request for every client; those that are no holders get the basis with it."""
+        wanted = CoordinateSettings(basis=self.basis.digest, codec=self.settings.dtype)
+        packed = pack_coordinates(state, self._agreement(number))
+        requests = shift_requests(clients, packed, config | wanted.to_config())
+        for client in set(clients) - holders:
+            requests[client][BASIS_RECORD] = ConfigRecord({BASIS_KEY: self.basis.to_bytes()})
+        return requests
+
+    def gate(self, state: Coordinates, number: int) -> CoordinateGate:
+        """Make a gate for updates of these coordinates."""
+        return CoordinateGate(
+            state,
+            self._agreement(number),
+            round=number,
+            max_norm=self.settings.max_norm,
+            max_items=self.settings.max_items,
+        )
+
+    def combine(self, admitted: Sequence[CoordinateUpdate], broadcast: Coordinates) -> Coordinates:
+        """Add the mean of the changes, or what a robust rule makes of them."""
+        changes = torch.stack([update.change for update in admitted]).double()
+        if self.settings.dtype == "sign":
+            scales = changes.abs().mean(dim=1)
+            changes = changes.sign() * scales.median()
+        rule = self.settings.aggregation
+        if rule == "mean":
+            weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
+            change = (weights / weights.sum()) @ changes
+        else:
+            change = robust_numbers(rule, changes, self.settings.assumed_malicious)
+        return Coordinates.of(self.basis, (broadcast.numbers.double() + change).float())
+
+    def _agreement(self, number: int) -> Agreement:
+        return Agreement(self.basis.digest, self.settings.dtype, number - 1)

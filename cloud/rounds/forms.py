@@ -1,0 +1,164 @@
+"""The form that updates have in a round: what is broadcast, what is admitted, how updates become one.
+
+Here whole shifts travel, R, W and b; `cloud.rounds.coordinate_form` has coordinates in a frozen basis.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, Protocol, TypeVar
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedperfit.cloud.clients.admission import AdmissionGate, Update
+from fedperfit.cloud.clients.metric_rules import Metric
+from fedperfit.cloud.rounds.aggregation import aggregate
+from fedperfit.cloud.rounds.checkpoint import Checkpoint
+from fedperfit.cloud.rounds.robust import robust
+from fedperfit.cloud.rounds.settings import FederationSettings
+from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, SHIFT_STYPE
+from fedperfit.protocol.shift.packing import ShiftHeader, pack
+from fedperfit.protocol.shift.shift import Shift
+
+Config = dict[str, bool | int | float | str]
+"""Values of a Flower ConfigRecord."""
+State = TypeVar("State")
+"""What is trained over the rounds."""
+
+
+class Admitted(Protocol):
+    """What every admitted update tells, whatever its form."""
+
+    @property
+    def client(self) -> str:
+        """Name of the client."""
+
+    @property
+    def items(self) -> int:
+        """Weight of the client: its training pairs, capped."""
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Sums over all its pairs; empty if the owner shares none."""
+
+    @property
+    def trained(self) -> int:
+        """Training pairs as the client counts them."""
+
+
+Sent = TypeVar("Sent", bound=Admitted)
+"""An admitted update of one form."""
+Sent_co = TypeVar("Sent_co", bound=Admitted, covariant=True)
+
+
+class Gate(Protocol[Sent_co]):
+    """Lets the replies of one round in, or refuses them."""
+
+    def admit(self, client: str, reply: Message) -> Sent_co:
+        """Return the update that a client's reply holds; raises Rejected."""
+
+
+class UpdateForm(ABC, Generic[State, Sent]):
+    """One form of updates."""
+
+    @abstractmethod
+    def start(self, shift: Shift | None, seed: int) -> State:
+        """Make what the first round broadcasts: the given shift, or the identity where there is none."""
+
+    @abstractmethod
+    def restored(self, checkpoint: Checkpoint) -> State:
+        """Return the state that a checkpoint holds, to the last bit."""
+
+    @abstractmethod
+    def shift(self, state: State) -> Shift:
+        """Return the collective shift that a state stands for."""
+
+    @abstractmethod
+    def numbers(self, state: State) -> list[float] | None:
+        """Return what a checkpoint must hold beside the shift."""
+
+    @abstractmethod
+    def requests(
+        self, clients: Sequence[str], state: State, number: int, config: Config, holders: set[str]
+    ) -> dict[str, RecordDict]:
+        """Make the requests of a round, counted from 1; `holders` are the clients that have the basis."""
+
+    @abstractmethod
+    def gate(self, state: State, number: int) -> Gate[Sent]:
+        """Make the gate of a round, counted from 1."""
+
+    @abstractmethod
+    def combine(self, admitted: Sequence[Sent], broadcast: State) -> State:
+        """Make one state of the admitted updates; raises TooFew where the rule needs more."""
+
+
+class ShiftForm(UpdateForm[Shift, Update]):
+    """Whole shifts, packed as they are released."""
+
+    def __init__(self, header: ShiftHeader, settings: FederationSettings) -> None:
+        """Set up the form.
+
+        Args:
+            header: Shape, task, base model and dtype of the shift.
+            settings: Settings of the rounds.
+        """
+        self.header, self.settings = header, settings
+
+    def start(self, shift: Shift | None, seed: int) -> Shift:
+        """Return the shift, or the identity with a random R."""
+        return shift if shift is not None else Shift.identity(self.header.shape, seed=seed)
+
+    def restored(self, checkpoint: Checkpoint) -> Shift:
+        """Return the checkpoint's shift."""
+        return checkpoint.shift
+
+    def shift(self, state: Shift) -> Shift:
+        """Return the state, which is the shift."""
+        return state
+
+    def numbers(self, state: Shift) -> None:
+        """Return nothing: the shift says all."""
+
+    def requests(
+        self, clients: Sequence[str], state: Shift, number: int, config: Config, holders: set[str]
+    ) -> dict[str, RecordDict]:
+        """Make one request for every client: the packed shift and the settings."""
+        return shift_requests(clients, pack(state, self._header(number)), config)
+
+    def gate(self, state: Shift, number: int) -> AdmissionGate:
+        """Make a gate for shifts with the header that was broadcast."""
+        return AdmissionGate(
+            header=self._header(number),
+            round=number,
+            max_norm=self.settings.max_norm,
+            max_items=self.settings.max_items,
+        )
+
+    def combine(self, admitted: Sequence[Update], broadcast: Shift) -> Shift:
+        """Average the shifts as maps, or aggregate them under a robust rule."""
+        rule = self.settings.aggregation
+        if rule == "mean":
+            return aggregate([(update.shift, float(update.items)) for update in admitted])
+        shifts = [update.shift for update in admitted]
+        return robust(rule, shifts, self.settings.assumed_malicious, broadcast)
+
+    def _header(self, number: int) -> ShiftHeader:
+        return replace(self.header, round=number - 1)
+
+
+def shift_requests(clients: Sequence[str], payload: bytes, config: Config) -> dict[str, RecordDict]:
+    """Make one request for every client: packed bytes and the settings.
+
+    Args:
+        clients: Names of the clients.
+        payload: A packed shift, its coordinates, or a release.
+        config: Settings of the work asked for.
+    """
+    array = Array(dtype="uint8", shape=(len(payload),), stype=SHIFT_STYPE, data=payload)
+    record: Any = {**config}
+    return {
+        client: RecordDict(
+            {SHIFT_RECORD: ArrayRecord({SHIFT_KEY: array}), SETTINGS_RECORD: ConfigRecord(record)}
+        )
+        for client in clients
+    }

@@ -1,0 +1,92 @@
+"""A public basis: the gradients and the states that public items make in the base model.
+
+The items are the world's population, whose users take part in nothing else, or an operator's own. Every group
+of items stands for one person, whose gradient is one of those that R follows.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedperfit.cloud.job.basis import BASIS
+from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.edge.engine.layer_gradients import layer_gradient, state_moments
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.shift.basis import Basis
+from fedperfit.protocol.shift.basis_sources import public_basis
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.tasks import Pair, task_by_name
+from fedperfit.simulation.world.build import WORLD, population_pairs
+
+PAIRS = 384
+"""Public pairs that a basis is made of, at most."""
+GROUP = 16
+"""Pairs of one gradient."""
+
+
+def make_basis(base: BaseModel, settings: JobSettings, pairs: Sequence[Pair]) -> Basis:
+    """Make the basis that public pairs show.
+
+    Args:
+        base: The base model.
+        settings: Task, shape and columns of the updates, with layers and ranks chosen.
+        pairs: Public training pairs; groups of `GROUP` are one person's.
+
+    Raises:
+        InputError: Without pairs, or if the settings do not fit the model.
+    """
+    if not pairs:
+        raise InputError("a public basis needs items")
+    shape = settings.shape(base.card)
+    groups = [pairs[start : start + GROUP] for start in range(0, len(pairs), GROUP)]
+    gradients = [layer_gradient(base, group, shape.positions, settings.batch_size) for group in groups]
+    return public_basis(
+        gradients,
+        state_moments(base, pairs, shape.positions, shape.layers, settings.batch_size),
+        shape,
+        settings.update_columns,
+        task=settings.task_id,
+        fingerprint=base.card.fingerprint,
+        seed=settings.seed,
+    )
+
+
+def world_pairs(settings: JobSettings) -> list[Pair]:
+    """Draw pairs of the world's population; raises InputError for a task that the world does not have."""
+    drawn = population_pairs(settings.task, settings.seed, items_per_user=GROUP)
+    return [pair for pair, _ in itertools.islice(drawn, PAIRS)]
+
+
+def pairs_of_file(path: Path, settings: JobSettings) -> list[Pair]:
+    """Read an operator's items.
+
+    Args:
+        path: JSON list of items as LaMP's profiles hold them, one person after another.
+        settings: Task and form of the prompts.
+
+    Raises:
+        InputError: Naming the file, if it is missing or malformed.
+    """
+    items, task = read_json(path), task_by_name(settings.task)
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f"{path}: expected a JSON list of items")
+    try:
+        return [task.item_pair(item, settings.prompt_form) for item in items[:PAIRS]]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def prepare_basis(folder: Path, settings: JobSettings, data: str, base: Callable[[], BaseModel]) -> None:
+    """Write the basis of a run on the world into its folder, once; other runs name a file.
+
+    Args:
+        folder: The run folder.
+        settings: Settings of the run, with layers and ranks chosen.
+        data: Where the run's clients come from.
+        base: Loads the base model, where it is needed.
+    """
+    path = folder / BASIS
+    wanted = settings.update_basis == "public" and not settings.basis_file and data == WORLD
+    if wanted and not path.exists():
+        write_atomic(path, make_basis(base(), settings, world_pairs(settings)).to_bytes())
