@@ -48,7 +48,7 @@ def status_reply(
         message: request that is answered.
         client: name of the client.
         fingerprint: fingerprint of its base model.
-        task: name of its LaMP task.
+        task: id of its task.
         history: number of training pairs.
         questions: number of held-out questions.
         shares_metrics: whether its owner shares metric sums.

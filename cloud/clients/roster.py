@@ -38,7 +38,7 @@ class ClientStatus:
     fingerprint: str
     """Fingerprint of its base model."""
     task: str
-    """Name of its LaMP task."""
+    """Id of its task."""
     history: int
     """Number of items it can train on."""
     questions: int
@@ -77,7 +77,7 @@ def roster(
         expected: Number of nodes to wait for.
         timeout: Seconds to wait for the nodes, and again for their replies.
         fingerprint: Base model of the run.
-        task: LaMP task of the run.
+        task: Id of the run's task.
         ledger: Ledger of the messages.
         enrolled: The only name each node may have; None lets every node name itself.
 

@@ -177,7 +177,9 @@ class Agent:
 
     def _check_task(self, release: OpenedRelease) -> None:
         if release.header.task != self.history.task.id:
-            raise InputError(f"the collective shift is for task {release.header.task}")
+            raise InputError(
+                f"the collective shift is for task {release.header.task}, not for {self.history.task.id}"
+            )
 
 
 Result = tuple[Agent, Outcome | InputError]

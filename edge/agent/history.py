@@ -2,7 +2,7 @@
 
 client.json       {"name", "task", "shares_metrics"}; "history" and "questions" where those are elsewhere;
                   "sealed": true where items and questions are in the vault, false where they will be
-history.jsonl     one item per line, with the fields of its LaMP task, oldest first
+history.jsonl     one item per line, with the fields of its task, oldest first
 answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
 questions.jsonl   the same, held out for measuring and never trained on; may be absent
 vault/            sealed: personal shifts, learned items, imported history

@@ -45,7 +45,7 @@ class ReleaseStore:
             folder: holds one file per release.
             pinned: the cloud's public key from the enrolment, 64 hexadecimal digits.
             fingerprint: fingerprint of the base model.
-            task: name of the LaMP task.
+            task: id of the task.
             clock: tells the time in UTC.
         """
         self.folder = folder
@@ -227,5 +227,5 @@ class ReleaseStore:
         if release.header.fingerprint != self._fingerprint:
             raise InputError("it is for another base model")
         if release.header.task != self._task:
-            raise InputError(f"it is for task {release.header.task!r}")
+            raise InputError(f"it is for task {release.header.task!r}, not for {self._task!r}")
         release.check_signed_from(trusted)

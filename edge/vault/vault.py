@@ -40,7 +40,7 @@ class ShiftKey:
     """Task, base model and release a personal shift was fitted for; it is refused on top of any others."""
 
     task: str
-    """Name of the LaMP task."""
+    """Name of the task."""
     fingerprint: str
     """Fingerprint of the base model."""
     release: str

@@ -6,7 +6,8 @@ from pydantic import AfterValidator, Field
 
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.tasks import PromptForm, task_by_name
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS, PromptForm, task_by_name
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -14,6 +15,13 @@ AUTO: Auto = "auto"
 
 def _task(name: str) -> str:
     return task_by_name(name).reference
+
+
+def _travelling(name: str) -> str:
+    """Check a task that another machine names: by a name that ships or a text, never by a file here."""
+    if "\n" not in name and name not in TASKS:
+        raise InputError(f"task={name[:80]!r}: neither a task that ships nor the text of a task's file")
+    return _task(name)
 
 
 def _positions(text: str) -> str:
@@ -26,6 +34,12 @@ TaskName = Annotated[
     AfterValidator(_task),
     Unit("name or TOML file"),
     Field(description="Task: one that ships, e.g. LaMP_2M, or a TOML file."),
+]
+TravellingTask = Annotated[
+    str,
+    AfterValidator(_travelling),
+    Unit("name or text of a file"),
+    Field(description="Task that is agreed on: one that ships, or the text of a task's file."),
 ]
 TaskNames = Annotated[
     list[Annotated[str, AfterValidator(_task)]],

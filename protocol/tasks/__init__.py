@@ -1,7 +1,7 @@
 """Tasks: how an item becomes a prompt and a target, and an answer a label; each is a TOML file."""
 
 from fedperfit.protocol.tasks.answers import AnswerKind
-from fedperfit.protocol.tasks.registry import TASKS, task_by_name, task_id
+from fedperfit.protocol.tasks.registry import TASKS, id_of_text, own_text, task_by_name, task_id
 from fedperfit.protocol.tasks.task import Pair, Task, cut_words
 from fedperfit.protocol.tasks.wording import PromptForm
 
@@ -12,6 +12,8 @@ __all__ = [
     "PromptForm",
     "Task",
     "cut_words",
+    "id_of_text",
+    "own_text",
     "task_by_name",
     "task_id",
 ]

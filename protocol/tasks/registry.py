@@ -65,17 +65,38 @@ def task_by_name(name: str) -> Task:
     return TASKS[found]
 
 
+def own_text(id: str) -> str:
+    """Return the text of the file of an own task that this process has read; empty for one that ships.
+
+    Args:
+        id: Id of the task, as a shift's header has it.
+    """
+    return _met[id].reference if id in _met else ""
+
+
+def id_of_text(text: str) -> str:
+    """Return the id of the task whose file has this text, which may be anybody's; it is not remembered.
+
+    Raises:
+        MalformedFileError: It is not the file of a task.
+    """
+    return _parsed(text, "the text of a task").id
+
+
 def task_id(name: str) -> str:
     """Return the id of the task that a name, a file or a text stands for; raises as `task_by_name` does."""
     return task_by_name(name).id
 
 
 def _own(text: str, source: str) -> Task:
+    task = _parsed(text, source)
+    return task if task.id in TASKS else _met.setdefault(task.id, task)
+
+
+def _parsed(text: str, source: str) -> Task:
     task = Task.read(text, source)
     shipped = TASKS.get(task.name)
-    if shipped is not None and shipped.digest == task.digest:
-        return shipped
-    return _met.setdefault(task.id, task)
+    return shipped if shipped is not None and shipped.digest == task.digest else task
 
 
 def _text(path: Path) -> str:

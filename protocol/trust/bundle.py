@@ -14,7 +14,6 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_atomic
-from fedperfit.protocol.tasks import task_by_name
 from fedperfit.protocol.trust.policy import verify_policy
 from fedperfit.protocol.trust.signing import is_public_key
 
@@ -40,7 +39,7 @@ class Bundle:
     release_key: str
     """Public key that signs releases; the edge pins it."""
     task: str
-    """Name of the LaMP task."""
+    """Name of a task that ships, or the text of the file of another."""
     base_model: str
     """Name of the base model; the machine may have it in a folder of another name."""
     fingerprint: str
@@ -99,7 +98,6 @@ def read_bundle(path: Path) -> Bundle:
         raise InputError(f"{path}: token is not 64 hexadecimal digits")
     if not is_public_key(bundle.release_key):
         raise InputError(f"{path}: release_key is not a public key")
-    task_by_name(bundle.task)
     try:
         policy = verify_policy(bundle.signed_policy, bundle.release_key)
     except ValueError as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedperfit.protocol.settings.base import Settings
-from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TaskName
+from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TravellingTask
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -44,7 +44,7 @@ class Policy(Settings):
     """Number of this agreement, counted from 1; an edge never goes back to an earlier one."""
     fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$"), Unit("SHA-256")]
     """Fingerprint of the base model."""
-    task: TaskName
+    task: TravellingTask
     prompt_form: PromptStyle
     layers: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), Unit("layer numbers")]
     """Decoder layers of the collective shift."""

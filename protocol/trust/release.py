@@ -22,6 +22,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import parse_shift_file, read_shift_file, sha256, shift_file
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.tasks import id_of_text, own_text
 from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
 from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
 from fedperfit.protocol.trust.validity import parse_time, validity
@@ -56,6 +57,8 @@ class Release:
     """Public key of the signer."""
     edit: bytes = b""
     """Directions of the group as `protocol.shift.directions` encodes them; empty for none."""
+    task_text: str = ""
+    """Text of the task's file, whose digest ends the task's name in the header; empty for one that ships."""
     rotations: tuple[Rotation, ...] = ()
     """All rotations so far, by version."""
     signatures: dict[str, str] = field(default_factory=dict)
@@ -86,7 +89,9 @@ class Release:
         """
         times = validity(issued, lifetime)
         return cls(
-            *((), header, pack(shift, header), *times, epsilon, key.public), edit=_edit(directions)
+            *((), header, pack(shift, header), *times, epsilon, key.public),
+            edit=_edit(directions),
+            task_text=own_text(header.task),
         )._signed(key)
 
     def next(
@@ -210,6 +215,8 @@ class Release:
         """Return the signed fields as JSON values."""
         shape = self.header.shape
         carried = {"directions": sha256(self.edit)} if self.edit else {}
+        if self.task_text:
+            carried["task-text"] = self.task_text
         return {
             **carried,
             "version": self.version,
@@ -310,9 +317,13 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         raise MalformedFileError("its signatures are malformed")
     if parse_time(fields.get("issued")) >= parse_time(fields.get("expires")):
         raise MalformedFileError("it expires before it was issued")
+    text = fields.get("task-text", "")
+    if text:
+        _check_task(text, header.task)
     release = Release(
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
         edit=edit,
+        task_text=text,
         rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),
         signatures=signatures,
     )
@@ -323,6 +334,18 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         if fields.get(name) != expected[name]:
             raise MalformedFileError(f"{name} contradicts the shift's own header")
     return release
+
+
+def _check_task(text: Any, name: str) -> None:
+    """Raise MalformedFileError unless a text is the file of the task that a header names."""
+    if not isinstance(text, str):
+        raise MalformedFileError("its task-text is not a text")
+    try:
+        found = id_of_text(text)
+    except InputError as error:
+        raise MalformedFileError(f"its task-text is not the file of a task ({error})") from None
+    if found != name:
+        raise MalformedFileError(f"its task-text is that of task {found!r}, not of {name!r}")
 
 
 def check_chain(releases: Sequence[Release], pinned: str) -> None:

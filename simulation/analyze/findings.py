@@ -33,7 +33,7 @@ def describe(task: Task, users: Sequence[UserTexts], deltas: Mapping[str, torch.
     """Compute all figures of one task.
 
     Args:
-        task: LaMP task.
+        task: Task that is worked on.
         users: Users with their questions and texts.
         deltas: Delta-vectors by kind of text: (users, layers, d).
     """

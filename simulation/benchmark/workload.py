@@ -4,7 +4,7 @@ Training time depends on how many tokens a row has and how many of them all rows
 they are, so every item has its task's mean lengths exactly. Llama-2's tokenizer is not at hand; its
 usual 1.35 tokens per word turn word counts into tokens. Sources, word counts per field:
 
-- shared: OPPU's instruction up to the field (`protocol/tasks.py`), counted with a byte-level BPE of 8,192
+- shared: OPPU's instruction up to the field (`configs/tasks`), counted with a byte-level BPE of 8,192
   trained on LaMP-like text, plus BOS. Not rescaled: a list of labels has more tokens per word than prose.
 - field: LaMP's published mean words of a question less those of the instruction in it, times 1.35: 2M
   92.4 - 44, 3 128.2 - 28, 4 30.0 - 8, 5 162.3 - 11; for 2N 17.7, measured on 1,500 items of news in its

@@ -85,7 +85,7 @@ class WorkerState:
         """Return the context of one task and seed; the base model is loaded on first use.
 
         Args:
-            task: LaMP task.
+            task: Task that is worked on.
             seed: Seed of the methods.
         """
         settings = self.settings
@@ -109,7 +109,7 @@ class WorkerState:
         """Return the values chosen for a method and for all methods it builds on.
 
         Args:
-            task: LaMP task.
+            task: Task that is worked on.
             name: The method's name.
         """
         values: dict[str, Any] = {}

@@ -135,7 +135,7 @@ def rows_of(state: WorkerState, task: Task) -> list[str]:
 
     Args:
         state: State of this process.
-        task: LaMP task.
+        task: Task that is worked on.
     """
     chosen = set(state.settings.methods)
     return [name for name, method in state.methods.items() if name in chosen and method.suits(task)]

@@ -49,7 +49,7 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
     """Sum over questions what the search wants large.
 
     Args:
-        task: LaMP task.
+        task: Task that is worked on.
         answers: Answers of a method.
         golds: Answers of the user.
 

@@ -48,7 +48,7 @@ class LampData:
     """Users of one task in two groups: `others`, for the collective shift, and `targets`.
 
     Attributes:
-        task: The LaMP task.
+        task: The task of the data.
         layout: Layout and split of the files the data come from.
     """
 
@@ -57,7 +57,7 @@ class LampData:
 
         Args:
             folder: Folder of the converted tables.
-            task: LaMP task.
+            task: Task that is worked on.
         """
         from datasets import Dataset, concatenate_datasets
 
@@ -117,7 +117,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
 
     Args:
         folder: Folder with a task's files, official or in OPPU's layout.
-        task: LaMP task.
+        task: Task that is worked on.
         cache: Folder of the converted tables; by default one in the user's cache directory.
 
     Raises:

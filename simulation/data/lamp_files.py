@@ -110,7 +110,7 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
         folder: Folder that holds the files.
         files: The group's files.
         layout: Layout of the files.
-        task: LaMP task.
+        task: Task that is worked on.
 
     Raises:
         InputError: There is something that a study could not use: broken JSON, missing or mistyped keys, an

@@ -80,7 +80,7 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     """Read the participants of one task.
 
     Args:
-        task: LaMP task.
+        task: Task that is worked on.
         data: `world`, a folder with the task's LaMP files, or a folder with one such folder per task.
         size: Numbers of users at most. The world's users are the same for every seed of a study.
         folder: Folder that the world is written to.

@@ -35,7 +35,7 @@ class Sample:
         """Collect the sums of a phase; users without metrics are left out.
 
         Args:
-            task: LaMP task.
+            task: Task that is worked on.
             phase: Results of the phase.
         """
         users = sorted(user for user, counts in phase.items() if counts["metrics"])

@@ -10,6 +10,7 @@ from fedperfit.cloud.enrolment.policy import offered, policy_of
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.protocol.trust.policy import verify_policy
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -51,3 +52,22 @@ def test_a_new_version_is_offered_when_the_settings_change_and_only_then(tmp_pat
     second = verify_policy(offered(home, settings(rounds=99), key), key.public)
     assert (verify_policy(first, key.public).version, second.version) == (1, 2)
     assert second.contribute_per_day == 5 * 99
+
+
+def test_an_own_task_is_agreed_on_by_its_text(tmp_path: Path):
+    file, key = tmp_path / "own.toml", SigningKey()
+    file.write_text(
+        'name = "Mood"\nkind = "labels"\nfields = ["note"]\ntarget = "mood"\nlabels = ["up", "down"]\n'
+    )
+    signed = offered(CloudHome(tmp_path), settings(task=str(file)), key)
+    file.unlink()
+    policy = verify_policy(signed, key.public)
+    assert task_by_name(policy.task).labels == ("up", "down")
+    assert any(policy.task_id in sentence for sentence in policy.sentences())
+
+
+def test_a_policy_that_names_a_file_of_the_edge_is_refused(tmp_path: Path):
+    card, key = read_card("embedded"), SigningKey()
+    values = policy_of(settings(), card).to_flat() | {"task": str(tmp_path / "own.toml")}
+    with pytest.raises(InputError, match="neither a task that ships nor the text"):
+        verify_policy({"policy": values, "signature": key.sign("policy", values)}, key.public)

@@ -43,7 +43,7 @@ def item(agent, number):
     """A new item by the same person: one of their questions, answered."""
     asked = agent.history.questions[number]
     task = agent.history.task
-    return {task.field: task.query_field(asked["input"]), task.answer: asked["gold"]}
+    return {**task.query_fields(asked["input"]), task.answer: asked["gold"]}
 
 
 def test_the_first_release_is_fitted_and_the_same_again_is_kept_or_better(agent, base, header):

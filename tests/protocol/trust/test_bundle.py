@@ -68,7 +68,7 @@ def test_a_bundle_survives_its_file_and_is_its_owners(tmp_path: Path):
         ({"address": "no port"}, "expected host:port"),
         ({"token": "0"}, "64 hexadecimal digits"),
         ({"release_key": "0"}, "not a public key"),
-        ({"task": "LaMP_9"}, "LaMP_9"),
+        ({"task": "LaMP_9"}, "policy is for another task"),
         ({"task": "LaMP_3"}, "policy is for another task"),
         ({"fingerprint": "0" * 64}, "policy is for another task or base model"),
         ({"policy": "{}"}, "not a signed policy"),

@@ -18,6 +18,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift_file import shift_file
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import id_of_text, task_by_name
 from fedperfit.protocol.trust.release import (
     MAX_BYTES,
     Release,
@@ -320,3 +321,35 @@ def test_the_packed_shift_is_what_is_signed():
     other = replace(release, packed=pack(shift(9), HEADER))
     with pytest.raises(InputError, match="signature does not verify"):
         parse_release(other.to_bytes()).check_signed_from(KEY.public)
+
+
+OWN = """
+name = "Urgency"
+kind = "labels"
+fields = ["mail"]
+target = "urgency"
+labels = ["now", "later"]
+"""
+
+
+def test_an_own_task_travels_in_the_release():
+    task = task_by_name(OWN)
+    header = replace(HEADER, task=task.id)
+    release = Release.first(shift(), header, KEY, issued=START)
+    assert id_of_text(parse_release(release.to_bytes()).task_text) == task.id
+    assert release.next(shift(1), header, KEY).task_text == OWN
+    assert "task-text" not in first(KEY).fields()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (OWN.replace("later", "never"), "its task-text is that of task 'Urgency-"),
+        ("name = 1\n", "its task-text is not the file of a task"),
+        (3, "its task-text is not a text"),
+        (OWN, "its task-text is that of task 'Urgency-"),
+    ],
+)
+def test_a_text_of_another_task_is_refused(text, told):
+    with pytest.raises(InputError, match=told):
+        parse_release(file_of(**{"task-text": text}))
