@@ -95,7 +95,7 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
         return bridge_pb2.StatusReply(
             client=history.name,
             fingerprint=agent.base.card.fingerprint,
-            task=history.task.name,
+            task=history.task.id,
             history=len(history.items) + len(history.answered),
             questions=len(history.questions),
             shares_metrics=shares_metrics(self._deployed.home.folder),

@@ -89,7 +89,7 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
         InputError: Data is missing or broken.
     """
     if data == WORLD:
-        if task.name not in WORLD_TASKS:
+        if task.id not in WORLD_TASKS:
             raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(WORLD_TASKS)}")
         world = WorldSize(
             others=size.others,
