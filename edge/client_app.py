@@ -35,6 +35,8 @@ _SCORES = {
     "squared_error": "squared-error",
     "rouge_1": "rouge-1",
     "rouge_l": "rouge-L",
+    "chrf": "chrf",
+    "bleu": "bleu",
     "true_positives": "true-positives",
     "predicted": "predicted",
     "gold": "gold",

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks.metrics import PER_LABEL, sums_of
 
 _SLACK = 1e-6
 """Relative rounding error allowed on a sum of floats."""
@@ -64,22 +65,11 @@ TRAINING_METRICS: Mapping[str, MetricRule] = {"loss": MetricRule(per_item=1e4)}
 
 
 def evaluation_metrics(task: Task) -> Mapping[str, MetricRule]:
-    """Return the rules for the sums from which LaMP's metrics of this task are computed."""
-    correct = MetricRule(per_item=1)
-    if task.kind is AnswerKind.LABELS:
-        per_label = MetricRule(per_item=1, length=len(task.labels))
-        return {
-            "correct": correct,
-            "true-positives": per_label,
-            "predicted": per_label,
-            "gold": per_label,
-        }
-    if task.kind is AnswerKind.NUMBER:
-        numbers = [float(label) for label in task.labels]
-        widest = max(numbers) - min(numbers)
-        return {
-            "correct": correct,
-            "absolute-error": MetricRule(per_item=widest),
-            "squared-error": MetricRule(per_item=widest**2),
-        }
-    return {"correct": correct, "rouge-1": correct, "rouge-L": correct}
+    """Return the rules for the sums from which the metrics of this task are computed."""
+    numbers = [float(label) for label in task.labels] if task.kind is AnswerKind.NUMBER else [0.0]
+    widest = max(numbers) - min(numbers)
+    errors = {"absolute-error": widest, "squared-error": widest**2}
+    return {
+        name: MetricRule(errors.get(name, 1), length=len(task.labels) if name in PER_LABEL else 0)
+        for name in sums_of(task.kind, task.metrics)
+    }

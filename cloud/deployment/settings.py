@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.settings import Deadline
+from fedperfit.protocol.settings.fields import DeployedTask
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.policy import LEAST_ITEMS
@@ -19,6 +20,7 @@ Port = Annotated[int, Field(ge=1, le=65535), Unit("port")]
 class CloudSettings(JobSettings):
     """A deployment; the keys of cloud.toml are these."""
 
+    task: DeployedTask
     deadline_seconds: Deadline = 3600.0
     clients: Annotated[int, Field(ge=1), Unit("clients")] = 3
     """Clients that must be connected before a run begins."""

@@ -1,15 +1,15 @@
-"""LaMP's metrics as sums over questions, so that they can be pooled without the answers.
+"""Metrics as sums over questions, so that they can be pooled without the answers.
 
 Definitions (reference: LaMP's evaluation): accuracy by exact match after stripping, an unknown
-label is wrong; macro F1 over the task's labels from per-label counts; an unparsable rating scores
-as the farther end of the scale; ROUGE F-measure without stemmer.
+label is wrong; macro F1 over the task's labels from per-label counts; an unparsable number scores
+as the farther end of the scale; texts as `protocol.tasks.text_metrics` compares them.
 """
 
 from collections.abc import Sequence
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks.metrics import own_metric, sums_of
+from fedperfit.protocol.tasks.text_metrics import TEXT_METRICS
 
 Sums = dict[str, float | list[int]]
 """Metric sums over questions, by name; lists have one count per label of the task."""
@@ -25,12 +25,22 @@ def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
 
     Returns:
         Sums over the questions.
+
+    Raises:
+        InputError: A metric of one's own fails.
     """
     if task.kind is AnswerKind.LABELS:
-        return _category(task, answers, golds)
-    if task.kind is AnswerKind.NUMBER:
-        return _rating(task, answers, golds)
-    return _text(answers, golds)
+        sums = _category(task, answers, golds)
+    elif task.kind is AnswerKind.NUMBER:
+        sums = _rating(task, answers, golds)
+    else:
+        matches = sum(a.strip() == g.strip() for a, g in zip(answers, golds, strict=True))
+        sums = {"correct": float(matches)}
+    for name in sums_of(task.kind, task.metrics):
+        if name not in sums:
+            scored = TEXT_METRICS[name] if name in TEXT_METRICS else own_metric(name)
+            sums[name] = float(sum(scored(a, g) for a, g in zip(answers, golds, strict=True)))
+    return sums
 
 
 def _category(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
@@ -62,15 +72,4 @@ def _rating(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
         "correct": float(sum(error == 0 for error in errors)),
         "absolute-error": float(sum(errors)),
         "squared-error": float(sum(error**2 for error in errors)),
-    }
-
-
-def _text(answers: Sequence[str], golds: Sequence[str]) -> Sums:
-    scorer = RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
-    scores = [scorer.score(gold, answer) for answer, gold in zip(answers, golds, strict=True)]
-    matches = sum(a.strip() == g.strip() for a, g in zip(answers, golds, strict=True))
-    return {
-        "correct": float(matches),
-        "rouge-1": float(sum(s["rouge1"].fmeasure for s in scores)),
-        "rouge-L": float(sum(s["rougeL"].fmeasure for s in scores)),
     }

@@ -135,7 +135,7 @@ class EvaluateReply(_message.Message):
     def __init__(self, items: _Optional[int] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ...) -> None: ...
 
 class Scores(_message.Message):
-    __slots__ = ("correct", "absolute_error", "squared_error", "rouge_1", "rouge_l", "true_positives", "predicted", "gold")
+    __slots__ = ("correct", "absolute_error", "squared_error", "rouge_1", "rouge_l", "true_positives", "predicted", "gold", "chrf", "bleu")
     CORRECT_FIELD_NUMBER: _ClassVar[int]
     ABSOLUTE_ERROR_FIELD_NUMBER: _ClassVar[int]
     SQUARED_ERROR_FIELD_NUMBER: _ClassVar[int]
@@ -144,6 +144,8 @@ class Scores(_message.Message):
     TRUE_POSITIVES_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_FIELD_NUMBER: _ClassVar[int]
     GOLD_FIELD_NUMBER: _ClassVar[int]
+    CHRF_FIELD_NUMBER: _ClassVar[int]
+    BLEU_FIELD_NUMBER: _ClassVar[int]
     correct: float
     absolute_error: float
     squared_error: float
@@ -152,7 +154,9 @@ class Scores(_message.Message):
     true_positives: _containers.RepeatedScalarFieldContainer[int]
     predicted: _containers.RepeatedScalarFieldContainer[int]
     gold: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, correct: _Optional[float] = ..., absolute_error: _Optional[float] = ..., squared_error: _Optional[float] = ..., rouge_1: _Optional[float] = ..., rouge_l: _Optional[float] = ..., true_positives: _Optional[_Iterable[int]] = ..., predicted: _Optional[_Iterable[int]] = ..., gold: _Optional[_Iterable[int]] = ...) -> None: ...
+    chrf: float
+    bleu: float
+    def __init__(self, correct: _Optional[float] = ..., absolute_error: _Optional[float] = ..., squared_error: _Optional[float] = ..., rouge_1: _Optional[float] = ..., rouge_l: _Optional[float] = ..., true_positives: _Optional[_Iterable[int]] = ..., predicted: _Optional[_Iterable[int]] = ..., gold: _Optional[_Iterable[int]] = ..., chrf: _Optional[float] = ..., bleu: _Optional[float] = ...) -> None: ...
 
 class MomentsRequest(_message.Message):
     __slots__ = ("pairs",)

@@ -8,6 +8,7 @@ from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS, PromptForm, task_by_name
+from fedperfit.protocol.tasks.metrics import own_metrics
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -17,11 +18,18 @@ def _task(name: str) -> str:
     return task_by_name(name).reference
 
 
+def _deployed(name: str) -> str:
+    task = task_by_name(name)
+    for metric in own_metrics(task.metrics):
+        raise InputError(f"task {task.id}: metric {metric} is a function, which simulations alone run")
+    return task.reference
+
+
 def _travelling(name: str) -> str:
     """Check a task that another machine names: by a name that ships or a text, never by a file here."""
     if "\n" not in name and name not in TASKS:
         raise InputError(f"task={name[:80]!r}: neither a task that ships nor the text of a task's file")
-    return _task(name)
+    return _deployed(name)
 
 
 def _positions(text: str) -> str:
@@ -34,6 +42,12 @@ TaskName = Annotated[
     AfterValidator(_task),
     Unit("name or TOML file"),
     Field(description="Task: one that ships, e.g. LaMP_2M, or a TOML file."),
+]
+DeployedTask = Annotated[
+    str,
+    AfterValidator(_deployed),
+    Unit("name or TOML file"),
+    Field(description="Task: one that ships, e.g. LaMP_2M, or a TOML file; its metrics by name."),
 ]
 TravellingTask = Annotated[
     str,

@@ -11,6 +11,7 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
 from fedperfit.protocol.tasks.task_file import read_table
 from fedperfit.protocol.tasks.templates import LABELS
 from fedperfit.protocol.tasks.wording import (
@@ -59,6 +60,8 @@ class Task:
     """End of the instruction in questions that the data word themselves; empty for bare questions."""
     labels: tuple[str, ...]
     """All possible answers; empty for free text."""
+    metrics: tuple[str, ...]
+    """Names of its metrics, the main one first."""
     free_history: bool
     """Whether history items hold only a target (LaMP-7): their prompt is then the cue alone."""
     templates: Mapping[PromptForm, Templates]
@@ -94,6 +97,7 @@ class Task:
             instruction=table.instruction.format(**listed),
             marker=table.marker,
             labels=tuple(table.labels),
+            metrics=tuple(table.metrics) or DEFAULT_METRICS[table.kind],
             free_history=table.free_history,
             templates=templates(table),
             wording=_listing(wording(table), listed),

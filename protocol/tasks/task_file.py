@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.metrics import check_metrics
 from fedperfit.protocol.tasks.templates import FIELD_NAME, LABELS, check_template, nearest_of
 
 LARGEST = 1 << 16
@@ -91,6 +92,8 @@ class TaskTable(_Table):
     """Field of an item that holds the answer."""
     labels: Annotated[list[str], Field(max_length=MOST_LABELS)] = []
     """All possible answers, in the order of the prompt; none for free text."""
+    metrics: list[str] = []
+    """Metrics of its answers, the main one first: names, or `module:function` in simulations; else LaMP's."""
     instruction: str = ""
     """Text before the fields, in all forms of the prompts; `{labels}` stands for the list of labels."""
     marker: str = ""
@@ -114,6 +117,7 @@ class TaskTable(_Table):
             raise InputError(f"target={self.target!r} is also a field that the prompt shows")
         if self.marker and (len(self.fields) > 1 or not self.instruction.endswith(self.marker)):
             raise InputError(f"marker={self.marker!r}: expected the end of the instruction, before one field")
+        check_metrics(self.kind, self.metrics)
         self._check_labels()
         self._check_templates()
 

@@ -19,7 +19,6 @@ from fedperfit.simulation.compare.search import best
 from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
-from fedperfit.simulation.report.bootstrap import MAIN as MAIN_METRIC
 
 METRICS, TABLE, PREDICTIONS = "metrics.json", "results.csv", "predictions"
 """Names of the files and the folder of results."""
@@ -154,7 +153,7 @@ def _added(a: Sums, b: Sums) -> Sums:
 
 def _task(state: WorkerState, cells: _TaskCells) -> dict[str, Any]:
     bootstrap = Bootstrap(0, BOOTSTRAP_SAMPLES)
-    main = MAIN_METRIC[cells.task.kind]
+    main = cells.task.metrics[0]
     samples = {
         name: cells.sample(cells.of(name, MAIN))
         for name in rows_of(state, cells.task)

@@ -7,7 +7,8 @@ from itertools import product
 from typing import Any
 
 from fedperfit.edge.engine.scoring import score
-from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.simulation.compare.context import Values
 from fedperfit.simulation.compare.method import LogUniform, Method, Space
 
@@ -57,11 +58,7 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
         The sum and the number of questions.
     """
     sums = score(task, answers, golds)
-    name, sign = {
-        AnswerKind.LABELS: ("correct", 1),
-        AnswerKind.NUMBER: ("absolute-error", -1),
-        AnswerKind.TEXT: ("rouge-1", 1),
-    }[task.kind]
+    name, sign = guiding_sum(task.metrics)
     value = sums[name]
     assert isinstance(value, float)
     return sign * value, len(golds)

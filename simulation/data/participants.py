@@ -9,6 +9,7 @@ from typing import Any
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.data.lamp import User, open_lamp
 from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, write_world
 from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
@@ -88,6 +89,8 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     Raises:
         InputError: Data is missing or broken.
     """
+    for metric in own_metrics(task.metrics):
+        own_metric(metric)
     if data == WORLD:
         if task.id not in WORLD_TASKS:
             raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(WORLD_TASKS)}")

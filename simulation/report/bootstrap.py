@@ -1,9 +1,10 @@
-"""LaMP's metrics from metric sums, with 95 % bootstrap intervals over users.
+"""Metrics from metric sums, with 95 % bootstrap intervals over users.
 
 Sums are pooled over questions; an interval resamples whole users, with all their questions. Stages and points
 of a curve are compared on the same resamples, so that differences are paired.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedperfit.edge.engine.scoring import Sums
-from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.metrics import METRICS, PER_LABEL, sums_of
 
-MAIN = {AnswerKind.LABELS: "accuracy", AnswerKind.NUMBER: "mae", AnswerKind.TEXT: "rouge-1"}
-"""Main metric of each kind of task, after LaMP."""
-LOWER_IS_BETTER = frozenset({"mae", "rmse"})
+LOWER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.lower_is_better)
 Array = NDArray[np.float64]
 Phase = dict[str, dict[str, Any]]
 """Results of one phase: client to {"items", "metrics"}."""
@@ -28,7 +28,7 @@ class Sample:
     task: Task
     users: list[str]
     sums: Array
-    """Numbers of items, then the sums of the task's kind: (users, columns)."""
+    """Numbers of items, then the sums of the task's metrics: (users, columns)."""
 
     @classmethod
     def of(cls, task: Task, phase: Phase) -> "Sample":
@@ -43,7 +43,7 @@ class Sample:
         return cls(task, users, np.array(rows, dtype=np.float64))
 
     def metrics(self, weights: Array) -> dict[str, Array]:
-        """Compute LaMP's metrics, pooled over the weighted users.
+        """Compute the task's metrics, pooled over the weighted users.
 
         Args:
             weights: Weight of each user in each draw: (draws, users).
@@ -55,29 +55,29 @@ class Sample:
 
 
 def _columns(task: Task, metrics: Sums) -> list[float]:
-    names = {
-        AnswerKind.LABELS: ("correct", "true-positives", "predicted", "gold"),
-        AnswerKind.NUMBER: ("correct", "absolute-error", "squared-error"),
-        AnswerKind.TEXT: ("correct", "rouge-1", "rouge-L"),
-    }[task.kind]
     columns: list[float] = []
-    for name in names:
+    for name in sums_of(task.kind, task.metrics):
         value = metrics[name]
         columns += [float(entry) for entry in value] if isinstance(value, list) else [float(value)]
     return columns
 
 
 def _metrics(task: Task, pooled: Array) -> dict[str, Array]:
-    items, correct, rest = pooled[:, 0], pooled[:, 1], pooled[:, 2:]
-    if task.kind is AnswerKind.LABELS:
-        hits, predicted, gold = np.split(rest, 3, axis=1)
-        both = predicted + gold
+    items, sums, start = pooled[:, 0], dict[str, Array](), 1
+    for name in sums_of(task.kind, task.metrics):
+        width = len(task.labels) if name in PER_LABEL else 1
+        sums[name] = pooled[:, start : start + width]
+        start += width
+    return {name: _metric(name, items, sums) for name in task.metrics}
+
+
+def _metric(name: str, items: Array, sums: Mapping[str, Array]) -> Array:
+    if name == "f1":
+        hits, both = sums["true-positives"], sums["predicted"] + sums["gold"]
         f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
-        return {"accuracy": correct / items, "f1": f1.mean(axis=1)}
-    if task.kind is AnswerKind.NUMBER:
-        rmse = np.sqrt(rest[:, 1] / items)
-        return {"mae": rest[:, 0] / items, "rmse": rmse, "accuracy": correct / items}
-    return {"rouge-1": rest[:, 0] / items, "rouge-L": rest[:, 1] / items, "exact": correct / items}
+        return np.asarray(f1.mean(axis=1))
+    total = sums[METRICS[name].sums[0] if name in METRICS else name][:, 0]
+    return np.asarray(np.sqrt(total / items) if name == "rmse" else total / items)
 
 
 class Bootstrap:

@@ -10,6 +10,7 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
+from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import AGENT, CLIENTS
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
@@ -35,7 +36,7 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         The roster: client to {"group", "user"}, in the order of the partitions.
 
     Raises:
-        InputError: Data is missing or broken, a user has no history, or the encoder cannot be loaded.
+        InputError: Data is missing or broken, a user has no history, or encoder or metric cannot be loaded.
     """
     if (folder / ROSTER).exists():
         roster: dict[str, dict[str, str]] = read_json(folder / ROSTER)
@@ -43,6 +44,8 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
     if settings.encoder:
         sentence_encoder(settings.encoder, "cpu")
     task = task_by_name(settings.task)
+    for metric in own_metrics(task.metrics):
+        own_metric(metric)
     root = _data_folder(settings, folder)
     data = open_lamp(root, task)
     groups = [

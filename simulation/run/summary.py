@@ -10,7 +10,7 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
-from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, MAIN, Bootstrap, Phase, Sample
+from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.world.build import BOUNDS
 
@@ -23,7 +23,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     settings = read_settled(folder)
     task = task_by_name(settings["task"])
     bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
-    main = MAIN[task.kind]
+    main = task.metrics[0]
     samples = {
         path.stem: Sample.of(task, read_json(path))
         for path in sorted((folder / "results").glob("*.json"))

@@ -19,6 +19,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import AnswerKind
+from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
@@ -83,7 +84,8 @@ def _hold_out(folder: Path) -> None:
 
 def _score(agents: list[Agent], packed: bytes, settings: RunSettings, stage: Stage) -> float:
     outcomes = _succeeded(evaluate(agents, packed, settings.evaluation(stage, "tuning"), agents[0].items))
-    key = "rouge-1" if agents[0].history.task.kind is AnswerKind.TEXT else "correct"
+    task = agents[0].history.task
+    key = guiding_sum(task.metrics)[0] if task.kind is AnswerKind.TEXT else "correct"
     total = sum(value for o in outcomes if isinstance(value := o.metrics[key], float))
     return total / sum(outcome.items for outcome in outcomes)
 

@@ -1,0 +1,66 @@
+"""How like two texts are, in any script: ROUGE, chrF and BLEU, each from 0 to 1."""
+
+import unicodedata
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
+
+import regex
+
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""Scripts that put no blanks between words."""
+_FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]", regex.V1)
+_PLAIN = regex.compile(r"[a-z0-9]")
+_WORDS = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+|\p{{So}}", regex.V1)
+_LETTERS = regex.compile(rf"([{_UNSPACED}]\p{{M}}*)", regex.V1)
+
+
+class _AnyScript:
+    """Words of a text in any script; characters where blanks separate none, or where there are no words."""
+
+    def tokenize(self, text: str) -> list[str]:
+        words = _WORDS.findall(unicodedata.normalize("NFKC", text).casefold())
+        return words or [letter for letter in text if not letter.isspace()]
+
+
+@cache
+def _scorer(any_script: bool) -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    tokenizer = _AnyScript() if any_script else None
+    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False, tokenizer=tokenizer)
+
+
+@lru_cache(maxsize=1)
+def _rouge(answer: str, gold: str) -> dict[str, Any]:
+    """Compare two texts: with LaMP's tokenizer where both are Latin, else with one for any script."""
+    plain = _PLAIN.search(gold.lower()) and not _FOREIGN.search(answer) and not _FOREIGN.search(gold)
+    scores: dict[str, Any] = _scorer(not plain).score(gold, answer)
+    return scores
+
+
+def _chrf(answer: str, gold: str) -> float:
+    from sacrebleu import sentence_chrf
+
+    return min(1.0, sentence_chrf(answer, [gold]).score / 100)
+
+
+@cache
+def _bleu_scorer() -> Any:
+    from sacrebleu import BLEU
+
+    return BLEU(effective_order=True)
+
+
+def _bleu(answer: str, gold: str) -> float:
+    spaced = [_LETTERS.sub(r" \1 ", text) for text in (answer, gold)]
+    return min(1.0, float(_bleu_scorer().sentence_score(spaced[0], [spaced[1]]).score) / 100)
+
+
+TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
+    "rouge-1": lambda answer, gold: float(_rouge(answer, gold)["rouge1"].fmeasure),
+    "rouge-L": lambda answer, gold: float(_rouge(answer, gold)["rougeL"].fmeasure),
+    "chrf": _chrf,
+    "bleu": _bleu,
+}
+"""Score of an answer beside the gold answer: ROUGE F-measures, and sacrebleu's scores of a sentence."""
