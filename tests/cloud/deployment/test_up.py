@@ -36,7 +36,7 @@ pytestmark = needs_nginx
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory):
-    home, settings = make_cloud(tmp_path_factory.mktemp("c") / "cloud")
+    home, settings = make_cloud(tmp_path_factory.mktemp("c $d") / "cloud")
     with running(home, patience=2):
         yield home, settings
 
