@@ -7,13 +7,16 @@ It imports neither torch nor transformers, and knows no key and nothing of the p
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.releases.download import CloudFiles, NotFetched
-from fedperfit.edge.releases.fetching import Fetcher, Wanted
+from fedperfit.edge.releases.fetching import Fetcher, Told
 from fedperfit.protocol.schema import feed_pb2, feed_pb2_grpc
 
 _AGENT_SECONDS = 120.0
@@ -26,24 +29,29 @@ class AgentFeed:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def point(self, pointer: bytes) -> Wanted | None:
+    def point(self, pointer: bytes) -> Told:
         """Hand over a pointer; raises NotFetched where the agent refuses it."""
-        try:
-            with connect(self._folder) as channel:
-                request = feed_pb2.PointRequest(pointer=pointer)
-                reply = feed_pb2_grpc.FeedStub(channel).Point(request, timeout=_AGENT_SECONDS)
-        except grpc.RpcError as error:
-            raise NotFetched(f"the agent did not take the pointer: {error.details()}") from None
-        return Wanted(reply.version, reply.size) if reply.version else None
+        with self._agent("take the pointer") as stub:
+            reply = stub.Point(feed_pb2.PointRequest(pointer=pointer), timeout=_AGENT_SECONDS)
+        return Told(reply.version, reply.size, reply.stale)
 
     def offer(self, release: bytes) -> None:
         """Hand over the release that was wanted; raises NotFetched where the agent refuses it."""
+        with self._agent("take the release") as stub:
+            stub.Offer(feed_pb2.OfferRequest(release=release), timeout=_AGENT_SECONDS)
+
+    def renew(self) -> None:
+        """Wait while the agent renews the personal shift; raises NotFetched where it does not."""
+        with self._agent("renew the personal shift") as stub:
+            stub.Renew(feed_pb2.RenewRequest())
+
+    @contextmanager
+    def _agent(self, what: str) -> Iterator[Any]:
         try:
             with connect(self._folder) as channel:
-                request = feed_pb2.OfferRequest(release=release)
-                feed_pb2_grpc.FeedStub(channel).Offer(request, timeout=_AGENT_SECONDS)
+                yield feed_pb2_grpc.FeedStub(channel)
         except grpc.RpcError as error:
-            raise NotFetched(f"the agent did not take the release: {error.details()}") from None
+            raise NotFetched(f"the agent did not {what}: {error.details()}") from None
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from threading import Event
 from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.consent import read_consent
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
@@ -32,6 +33,7 @@ from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
+from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import Forgotten, StoredShift
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
@@ -94,6 +96,7 @@ class Deployed:
         self._trainings, self._model = FairLock(_WAITING_TRAININGS), FairLock(_WAITING_ANSWERS)
         self._busy = ""
         self._forgotten = 0
+        self._not_renewed = ""
         self._opened: tuple[str, OpenedRelease] | None = None
         self._memory = Memory()
 
@@ -195,6 +198,40 @@ class Deployed:
         with self._model.turn(self._wanted(alive)):
             return self.releases.fetched(data, lambda release: self.guard.release(release.shift))
 
+    def stale(self) -> bool:
+        """Whether the personal shift in use is of another release than the one in force."""
+        release = self.releases.current()
+        if release is None or FULL_SLOT not in self.agent.vault.slots():
+            return False
+        try:
+            stored, _ = self._kept()
+        except InputError:  # what cannot be opened is not renewed behind its owner's back
+            return False
+        return stored.shift_key != self._open(release).shift_key(stored.shift_key.additive)
+
+    def renew(self, alive: Alive) -> bool:
+        """Renew a stale personal shift as it was fitted last; it counts as a request to personalize.
+
+        Returns:
+            Whether it was stale once its turn had come; where it was not, nothing is done.
+
+        Raises:
+            InputError: the owner did not agree to it; `state` says so from now on.
+        """
+        try:
+            with self._training("personalize", alive) as watch:
+                if not self.stale():
+                    return False
+                release, personal, (stored, _) = self._current(), self._personal(), self._kept()
+                training = TrainingSettings.from_config(stored.fit_record.training)
+                read_consent(self.home.folder).check("personalize")
+                self.guard.personalization(personal, training, self._pairs(training.prompt_form))
+                renew(self.agent, self._open(release), release.version, personal, training, watch)
+                return True
+        except InputError as error:
+            self._not_renewed = f"; it is not renewed: {error}"
+            raise
+
     # Calls of the owner.
 
     def learn(self, items: list[dict[str, Any]], alive: Alive) -> Lesson:
@@ -272,12 +309,13 @@ class Deployed:
             if FULL_SLOT in self.agent.vault.slots():
                 personal, _ = self.agent.vault.open(FULL_SLOT)
             self._stage(Stage.PERSONAL)
+            self._not_renewed = ""
             if release is not None and self.releases.expired(release):
                 problem = (
                     f"release {release.version} expired at {release.expires}: the cloud has not renewed it"
                 )
         except InputError as error:
-            problem = str(error)
+            problem = f"{error}{self._not_renewed if personal is not None else ''}"
         return State(release, personal, stage, self._busy, problem)
 
     @contextmanager
@@ -327,18 +365,21 @@ class Deployed:
             raise InputError("there is no release yet: the cloud has not sent one")
         return release
 
+    def _kept(self) -> tuple[StoredShift, PersonalShift]:
+        return self.agent.vault.open(FULL_SLOT)
+
     def _personal(self) -> PersonalSettings:
         """Settings of the personal shift in use."""
         rank, additive = 1, False
         if FULL_SLOT in self.agent.vault.slots():
-            stored, _ = self.agent.vault.open(FULL_SLOT)
+            stored, _ = self._kept()
             rank, additive = stored.shape.rank, stored.shift_key.additive
         return PersonalSettings(rank=rank, additive=additive, slot=FULL_SLOT)
 
     def _prompt_form(self) -> PromptForm:
         if FULL_SLOT not in self.agent.vault.slots():
             return PromptForm.LAMP
-        stored, _ = self.agent.vault.open(FULL_SLOT)
+        stored, _ = self._kept()
         return PromptForm(stored.fit_record.training["prompt-form"])
 
     def _stage(self, name: str) -> Stage:

@@ -14,7 +14,7 @@ from fedperfit.protocol.schema import feed_pb2, feed_pb2_grpc
 from fedperfit.protocol.system.errors import InputError
 
 _Reply = TypeVar("_Reply")
-_POINT, _OFFER = "point", "offer"
+_POINT, _OFFER, _RENEW = "point", "offer", "renew"
 
 
 def _told_by_type(
@@ -52,7 +52,7 @@ class FeedService(feed_pb2_grpc.FeedServicer):
         finally:
             self._record_news()
         if wanted is None:
-            return feed_pb2.PointReply()
+            return feed_pb2.PointReply(stale=self._deployed.stale())
         return feed_pb2.PointReply(version=wanted.version, size=wanted.size)
 
     @_told_by_type
@@ -67,6 +67,19 @@ class FeedService(feed_pb2_grpc.FeedServicer):
         finally:
             self._record_news()
         return feed_pb2.OfferReply()
+
+    @_told_by_type
+    def Renew(self, request: feed_pb2.RenewRequest, context: CallContext) -> feed_pb2.RenewReply:
+        """Renew the personal shift where it is of another release, within what the owner agreed to."""
+        self._rates.take(_RENEW)
+        try:
+            self._deployed.record.fetched(reason="the personal shift is of another release: to be renewed")
+            if self._deployed.renew(context.is_active):
+                self._record(reason="the personal shift was renewed")
+        except InputError as error:
+            self._record(reason=f"the personal shift was not renewed: {error}")
+            raise
+        return feed_pb2.RenewReply()
 
     def _record_news(self) -> None:
         """Record what the owner should know of the release in force, where it is news."""

@@ -11,12 +11,14 @@ class PointRequest(_message.Message):
     def __init__(self, pointer: _Optional[bytes] = ...) -> None: ...
 
 class PointReply(_message.Message):
-    __slots__ = ("version", "size")
+    __slots__ = ("version", "size", "stale")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    STALE_FIELD_NUMBER: _ClassVar[int]
     version: int
     size: int
-    def __init__(self, version: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+    stale: bool
+    def __init__(self, version: _Optional[int] = ..., size: _Optional[int] = ..., stale: bool = ...) -> None: ...
 
 class OfferRequest(_message.Message):
     __slots__ = ("release",)
@@ -25,5 +27,13 @@ class OfferRequest(_message.Message):
     def __init__(self, release: _Optional[bytes] = ...) -> None: ...
 
 class OfferReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RenewReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -46,6 +46,11 @@ class FeedStub(object):
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferRequest.SerializeToString,
                 response_deserializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferReply.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/fedperfit.Feed/Renew',
+                request_serializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewRequest.SerializeToString,
+                response_deserializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewReply.FromString,
+                _registered_method=True)
 
 
 class FeedServicer(object):
@@ -67,6 +72,13 @@ class FeedServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Renew(self, request, context):
+        """Time to renew the personal shift, as the owner agreed to; ends with the training.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FeedServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +91,11 @@ def add_FeedServicer_to_server(servicer, server):
                     servicer.Offer,
                     request_deserializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferRequest.FromString,
                     response_serializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferReply.SerializeToString,
+            ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewRequest.FromString,
+                    response_serializer=fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +154,33 @@ class Feed(object):
             '/fedperfit.Feed/Offer',
             fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferRequest.SerializeToString,
             fedperfit_dot_protocol_dot_schema_dot_feed__pb2.OfferReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Feed/Renew',
+            fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewRequest.SerializeToString,
+            fedperfit_dot_protocol_dot_schema_dot_feed__pb2.RenewReply.FromString,
             options,
             channel_credentials,
             insecure,

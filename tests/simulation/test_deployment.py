@@ -18,6 +18,7 @@ from tests.simulation.recorder import Recorder
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.inviting import enroll
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.releases.store import ReleaseStore
@@ -25,7 +26,7 @@ from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import read_json, read_json_lines, write_json
 from fedperfit.protocol.system.flower import executable, latest_run
-from fedperfit.protocol.system.processes import Children
+from fedperfit.protocol.system.processes import Children, wait_until
 from fedperfit.protocol.trust.bundle import read_bundle
 
 pytestmark = needs_nginx
@@ -33,6 +34,8 @@ PAGE = DOCS / "federation.md"
 CLOUD = "our-cloud"
 PEOPLE = ("ada", "ben", "carl")
 _SECONDS = 400.0
+_FETCH_SECONDS = 2
+"""Time between two looks of these edges for a release; for those of the page it is 30 s."""
 
 
 def commands(block: int = 0) -> list[str]:
@@ -69,7 +72,7 @@ def federation(folder: Path) -> Iterator[tuple[Shell, Recorder]]:
             for name in PEOPLE:
                 path = folder / f"{name}.bundle"
                 write_json(path, read_json(path) | {"address": f"127.0.0.1:{recorder.port}"})
-            shell.run(join)
+            shell.run(join.replace("--agree", f"--agree --fetch-seconds {_FETCH_SECONDS}"))
             said = shell.run(run)
             assert "round 3 of 3: 3 updates, 0 dropped" in said
             assert "released version 1" in said
@@ -242,6 +245,46 @@ def test_what_the_page_does_with_a_federation_that_is_up(federation: tuple[Shell
     assert answer.strip()
     for command in serve.commands():
         shell.run(command)
+
+
+def in_force(folder: Path) -> set[int]:
+    """The versions in force at the edges."""
+    versions = set()
+    for name in PEOPLE:
+        bundle = read_json(folder / f"{name}.bundle")
+        store = ReleaseStore(
+            *(folder / name / "releases",),
+            pinned=bundle["release_key"],
+            fingerprint=bundle["fingerprint"],
+            task=bundle["task"],
+        )
+        current = store.current()
+        versions.add(current.version if current is not None else 0)
+    return versions
+
+
+def renewed_on(shell: Shell, version: int) -> bool:
+    """Whether Ada's personal shift was renewed on a release in force."""
+    told = dict(re.findall(r"(personal release|release version) *│ *(\d+)", shell.run(commands()[6])))
+    return told == {"release version": str(version), "personal release": str(version)}
+
+
+@pytest.mark.timeout(_SECONDS)
+def test_edges_reach_what_is_released_and_what_replaces_it_without_a_run(
+    folder: Path, federation: tuple[Shell, Recorder]
+) -> None:
+    shell, _ = federation
+    home = CloudHome(folder / CLOUD)
+    (release,) = CloudReleases(home.folder).verify()
+    changed = release.shift
+    changed.b.data += 0.01
+    assert ask_for_release(home, changed, release.header).version == 2
+    assert wait_until(lambda: in_force(folder) == {2}, 60), in_force(folder)
+    assert wait_until(lambda: renewed_on(shell, 2), 120), shell.run(commands()[6])
+    assert "version 3 is in force" in shell.run(f"fedperfit-cloud release revoke {CLOUD} 2")
+    assert wait_until(lambda: in_force(folder) == {3}, 60), in_force(folder)
+    assert wait_until(lambda: renewed_on(shell, 3), 120), shell.run(commands()[6])
+    assert "the personal shift was renewed" in shell.run("fedperfit-edge log ada")
 
 
 def test_the_page_speaks_with_the_served_model_as_any_front_end_does(

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import grpc
 import pytest
-from tests.edge.deployment.deployments import CLOUD, agree, deployed, policy, releases, served
+from tests.edge.deployment.deployments import (
+    CLOUD,
+    PERSONAL,
+    TRAINING,
+    agree,
+    deployed,
+    policy,
+    releases,
+    served,
+)
 from tests.edge.edge_clients import write_client
 from tests.edge.releases.published import Cloud
 
@@ -18,6 +27,7 @@ from fedperfit.edge.releases.download import CloudFiles
 from fedperfit.edge.releases.fetching import Fetcher
 from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.trust.release import Release
 
 
 class Fed:
@@ -35,6 +45,18 @@ class Fed:
     def logged(self) -> list[str]:
         return [e["reason"] for e in events(self.edge.home.audit) if e["event"] == "fetch"]
 
+    def fitted_on(self, release: Release) -> None:
+        """Have the personal shift fitted, as a run asks for it."""
+        self.edge.personalize(release.to_bytes(), PERSONAL, TRAINING, lambda: True)
+
+    def settled(self) -> owner_pb2.Explanation:
+        """What the owner is told once a look has found nothing to fetch, and a renewal has ended."""
+        self.fetcher.step()
+        thread = self.fetcher._renewing
+        assert thread is not None
+        thread.join(60)
+        return self.explained()
+
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
@@ -45,7 +67,7 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 @pytest.fixture
 def fed(tmp_path: Path, cloud: Cloud) -> Iterator[Fed]:
     folder = write_client(tmp_path / "ada", items=24)
-    agree(folder, policy(largest_change=1.0, contribute_per_day=0, personalize_per_day=0))
+    agree(folder, policy(largest_change=1.0, contribute_per_day=0, personalize_per_day=2))
     with deployed(folder) as edge, served(edge) as (_, owner):
         yield Fed(edge, cloud, owner)
 
@@ -110,3 +132,46 @@ def test_a_flood_is_turned_away(fed: Fed, cloud: Cloud):
     assert fed.said[0] == "the agent did not take the pointer: InputError"
     assert fed.said[-1] == "the agent did not take the pointer: TooManyRequests"
     assert len(fed.logged()) == 1
+
+
+def test_the_personal_shift_is_renewed_on_a_fetched_release(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    one, two = releases(header, 2)
+    fed.fitted_on(one)
+    cloud.publish(two, CLOUD)
+    fed.fetcher.step()
+    told = fed.explained()
+    assert (told.release.version, told.personal.release, told.stage) == (2, 1, "collective")
+    assert told.problem == "the personal shift in slot 'full' belongs to another release or base model"
+    told = fed.settled()
+    assert (told.release.version, told.personal.release, told.problem) == (2, 2, "")
+    assert fed.logged()[-1] == "the personal shift was renewed"
+    assert fed.edge._not_renewed == ""
+    three = two.next(releases(header, 3)[2].shift, header, CLOUD)
+    cloud.publish(three, CLOUD)
+    fed.fetcher.step()
+    told = fed.settled()
+    assert told.personal.release == 2
+    assert told.problem.endswith("; it is not renewed: personalize: 2 a day are agreed, and were asked for")
+    assert fed.logged()[-1].startswith("the personal shift was not renewed: personalize: 2 a day")
+
+
+def test_without_consent_the_personal_shift_is_not_renewed(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    one, two = releases(header, 2)
+    fed.fitted_on(one)
+    write_consent(fed.edge.home.folder, Consent(refused=("personalize",)))
+    cloud.publish(two, CLOUD)
+    fed.fetcher.step()
+    told = fed.settled()
+    assert (told.release.version, told.personal.release, told.stage) == (2, 1, "collective")
+    assert "it is not renewed: you do not consent to personalize" in told.problem
+
+
+def test_the_same_shift_released_again_needs_no_renewal(fed: Fed, cloud: Cloud, header: ShiftHeader):
+    one, _ = releases(header, 2)
+    fed.fitted_on(one)
+    cloud.publish(one.followed_by(one, CLOUD), CLOUD)
+    for _ in range(2):
+        fed.fetcher.step()
+    told = fed.explained()
+    assert (told.release.version, told.personal.release, told.problem) == (2, 1, "")
+    assert fed.fetcher._renewing is None

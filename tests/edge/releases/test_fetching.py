@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 from tests.edge.releases.published import Cloud
 from tests.protocol.trust.chains import DAY, HEADER, START, chain, shift
 
 from fedperfit.edge.releases.download import CloudFiles, NotFetched
-from fedperfit.edge.releases.fetching import Fetcher, Wanted
+from fedperfit.edge.releases.fetching import Fetcher, Told
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.pointer import Pointer
@@ -25,6 +26,7 @@ class Edge:
     def __init__(self, folder: Path, cloud: Cloud, pinned: SigningKey = KEY) -> None:
         self.now: datetime = START + 3 * DAY
         self.said: list[str] = []
+        self.stale, self.unwilling, self.renewals, self.renewing = False, False, 0, Event()
         self.check: Callable[[Release], None] = lambda release: None
         self.store = ReleaseStore(
             *(folder,),
@@ -36,12 +38,19 @@ class Edge:
         files = CloudFiles(cloud.address, cloud.authority)
         self.fetcher = Fetcher(files.get, self, seconds=30.0, say=self.said.append, draw=max)
 
-    def point(self, pointer: bytes) -> Wanted | None:
+    def point(self, pointer: bytes) -> Told:
         wanted = self.store.point(pointer)
-        return Wanted(wanted.version, wanted.size) if wanted is not None else None
+        return Told(wanted.version, wanted.size) if wanted is not None else Told(stale=self.stale)
 
     def offer(self, release: bytes) -> None:
         self.store.fetched(release, self.check)
+
+    def renew(self) -> None:
+        self.renewals += 1
+        self.renewing.wait(10)
+        if self.unwilling:
+            raise NotFetched("not agreed to")
+        self.stale = False
 
     @property
     def version(self) -> int:
@@ -202,3 +211,27 @@ def test_an_error_of_another_kind_is_not_swallowed(cloud: Cloud, edge: Edge):
 
     Fetcher(failing, edge, seconds=1.0, say=edge.said.append).step()
     assert edge.said == ["no"]
+
+
+def test_a_stale_personal_shift_is_renewed_once_and_beside_the_fetching(edge: Edge, cloud: Cloud):
+    publish(cloud, chain(KEY, 1)[0])
+    edge.stale = True
+    edge.fetcher.step()
+    assert (edge.version, edge.renewals) == (1, 0), "a run has until the next look to ask for it itself"
+    for _ in range(3):
+        edge.fetcher.step()
+    assert edge.renewals == 1, "while it is under way, the pointer is looked at as before"
+    edge.renewing.set()
+    edge.fetcher._renewing.join(10)
+    edge.fetcher.step()
+    assert (edge.stale, edge.renewals) == (False, 1)
+
+
+def test_a_renewal_that_was_refused_is_not_asked_for_again_soon(edge: Edge, cloud: Cloud):
+    publish(cloud, None)
+    edge.stale = edge.unwilling = True
+    edge.renewing.set()
+    for _ in range(3):
+        assert edge.fetcher.step() == 37.5
+        edge.fetcher._renewing.join(10)
+    assert (edge.renewals, edge.said) == (1, ["not agreed to"])
