@@ -14,8 +14,9 @@ from flwr.clientapp import ClientApp
 from google.protobuf.message import Message as Proto
 
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
-from fedperfit.edge.records import probe_request, refusal, reply, status_reply
+from fedperfit.edge.records import coordinate_reply, probe_request, refusal, reply, sent_basis, status_reply
 from fedperfit.protocol.messages.keys import (
+    BASIS_KEY,
     LAYER_GRADIENT_KEY,
     MOMENTS_KEY,
     SETTINGS_RECORD,
@@ -59,11 +60,16 @@ def contribute(message: Message, context: Context) -> Message:
     """Have the agent train the collective shift for a round of stage 1."""
 
     def ask(stub: Any, timeout: float) -> Message:
+        in_basis = BASIS_KEY in _config(message)
         request = bridge_pb2.ContributeRequest(
             shift=_payload(message),
             training=_filled(bridge_pb2.Training, message),
+            coordinates=_filled(bridge_pb2.Coordinates, message) if in_basis else None,
+            basis=sent_basis(message),
         )
         answer = stub.Contribute(request, timeout=timeout)
+        if in_basis:
+            return coordinate_reply(message, answer.items, _loss(answer), answer.update)
         return reply(message, answer.items, _loss(answer), answer.update)
 
     return _asked(message, context, ask)

@@ -4,6 +4,7 @@ from typing import Any
 
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.job.basis import settings_basis
 from fedperfit.cloud.job.directions import EVALUATIONS, SEARCHES
 from fedperfit.protocol.model.base_model import BaseModelCard, read_card
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
@@ -50,6 +51,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
     shape = settings.shape(card)
     rates = (settings.collective_learning_rate, settings.personal_learning_rate)
     personal = settings.personal("full")
+    basis = settings_basis(settings, card)
     return Policy(
         version=version,
         fingerprint=card.fingerprint,
@@ -70,6 +72,9 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         most_steps=_STEPS,
         max_items=settings.collective_max_items,
         least_items=settings.least_items,
+        update_basis=basis.digest if basis is not None else "",
+        update_codec=settings.transport_dtype if basis is not None else "float32",
+        update_numbers=basis.numbers if basis is not None else 0,
         pair_items=settings.directions_items if settings.directions else 0,
         pair_source=settings.directions_source.value,
         contribute_per_day=_RUNS * settings.rounds,

@@ -15,6 +15,9 @@ from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_update, 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
 
+LACKING = Contribution(0, {}, b"")
+"""The answer of an agent that must be sent the basis first."""
+
 
 def contribute_coordinates(
     agents: Iterable[Agent],
@@ -62,7 +65,25 @@ def contribute_coordinates(
         return Contribution(done.items, done.metrics, update)
 
     for agent, result in trained(agents, job, conclude, settings, items, watch=watch):
-        yield agent, Contribution(0, {}, b"") if isinstance(result, BasisLacking) else result
+        yield agent, LACKING if isinstance(result, BasisLacking) else result
+
+
+def contribute_alone(
+    agent: Agent, request: CoordinateRequest, settings: TrainingSettings, watch: Watch | None = None
+) -> Contribution:
+    """Train the coordinates for one agent; raises InputError where `contribute_coordinates` yields one.
+
+    Args:
+        agent: the person's agent.
+        request: broadcast coordinates.
+        settings: epochs, batch size and rates of the round.
+        watch: called before every step.
+    """
+    ((_, result),) = contribute_coordinates([agent], request, settings, agent.items, watch)
+    if isinstance(result, InputError):
+        raise result
+    assert isinstance(result, Contribution)
+    return result
 
 
 def _order(agent: Agent, settings: TrainingSettings, agreement: Agreement) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from fedperfit.protocol.shift.packing import read_header
+from fedperfit.protocol.shift.packing import MAGIC, read_header
 from fedperfit.protocol.system.errors import InputError
 
 _STATISTICS = {
     "moments": "sums over preference pairs, and their two leading directions",
     "sums": "a probe's loss and gradient, summed over preference pairs",
+    "update": "changed coordinates of the collective shift in the agreed basis",
     "pull": "gradient of the mean loss over training pairs at each layer, mean length of the states",
 }
 _LONGEST = 200
@@ -90,7 +91,14 @@ def fields_of(reply: Message, within: str = "") -> Iterator[SentField]:
         for other, _ in reply.ListFields():
             if other.name != described.name:
                 alone.ClearField(other.name)
-        yield SentField(name, _STATISTICS.get(name) or in_words(value), alone.ByteSize())
+        yield SentField(name, _told(name, value), alone.ByteSize())
+
+
+def _told(name: str, value: Any) -> str:
+    """What a field holds; an update is a packed shift, which tells its shape, or coordinates."""
+    if name in _STATISTICS and not (isinstance(value, bytes) and value.startswith(MAGIC)):
+        return _STATISTICS[name]
+    return in_words(value)
 
 
 def settings_of(request: Message) -> dict[str, Any]:

@@ -17,12 +17,14 @@ from pathlib import Path
 import torch
 
 from fedperfit.protocol.messages.settings import (
+    CoordinateSettings,
     EvaluationSettings,
     LayerGradientSettings,
     PairSettings,
     PersonalSettings,
     TrainingSettings,
 )
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
@@ -91,9 +93,31 @@ class Guard:
             Refused: The owner did not agree to this.
         """
         policy = self._agreed("contribute")
+        if policy.update_basis:
+            raise Refused(f"contribute: a whole shift; agreed is the basis {policy.update_basis[:16]}")
         shift, header = unpack(packed)
         if (header.task, header.fingerprint) != (policy.task_id, policy.fingerprint):
             raise Refused("contribute: the shift is for another task or base model")
+        return self._contribution(shift, training, pairs)
+
+    def basis(self, wanted: CoordinateSettings) -> None:
+        """Check the basis that a round names, before anything is read of it. Raises Refused."""
+        policy = self._agreed("contribute")
+        if (wanted.basis, wanted.codec) != (policy.update_basis, policy.update_codec):
+            agreed = (
+                f"{policy.update_basis[:16]} and {policy.update_codec}" if policy.update_basis else "none"
+            )
+            raise Refused(f"contribute: the basis {wanted.basis[:16]} and {wanted.codec}; agreed is {agreed}")
+
+    def coordinates(self, coordinates: Coordinates, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
+        """Admit a round of stage 1 in the basis that `basis` checked, and count it; as `contribution`."""
+        policy, basis = self._agreed("contribute"), coordinates.basis
+        if (basis.task, basis.fingerprint) != (policy.task_id, policy.fingerprint):
+            raise Refused("contribute: the basis is for another task or base model")
+        return self._contribution(coordinates.shift(), training, pairs)
+
+    def _contribution(self, shift: Shift, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
+        policy = self._required()
         self.shift("contribute", shift)
         self._training("contribute", training)
         if training.max_items != policy.max_items:

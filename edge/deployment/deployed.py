@@ -14,7 +14,9 @@ from threading import Event
 from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.basis_file import BasisLacking, CoordinateRequest
 from fedperfit.edge.agent.consent import read_consent
+from fedperfit.edge.agent.coordinates import LACKING, contribute_alone
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
@@ -45,6 +47,7 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.shift.coordinate_packing import unpack_coordinates
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair, PromptForm
 from fedperfit.protocol.trust.policy import RequestKind, read_policy
@@ -141,6 +144,21 @@ class Deployed:
             pairs = self._pairs(training.prompt_form)
             self.agent.shared_pairs = self.guard.contribution(packed, training, pairs)
             return self.agent.contribute(packed, training, watch)
+
+    def contribute_coordinates(
+        self, request: CoordinateRequest, training: TrainingSettings, alive: Alive
+    ) -> Contribution:
+        """Train the collective shift's coordinates for one round; without the basis, only say so."""
+        with self._training("contribute", alive) as watch:
+            self.guard.basis(request.wanted)
+            try:
+                basis = self.agent.basis.find(request)
+            except BasisLacking:
+                return LACKING
+            coordinates, _ = unpack_coordinates(request.packed, basis, request.wanted.codec)
+            pairs = self._pairs(training.prompt_form)
+            self.agent.shared_pairs = self.guard.coordinates(coordinates, training, pairs)
+            return contribute_alone(self.agent, request, training, watch)
 
     def personalize(
         self, data: bytes, personal: PersonalSettings, training: TrainingSettings, alive: Alive

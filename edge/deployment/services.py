@@ -17,6 +17,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from fedperfit.edge.agent.basis_file import CoordinateRequest
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.audit.log import Unrecorded
@@ -28,6 +29,7 @@ from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
 from fedperfit.edge.engine.streaming import Finished, Sampling
 from fedperfit.protocol.messages.settings import (
+    CoordinateSettings,
     EvaluationSettings,
     LayerGradientSettings,
     PairSettings,
@@ -105,7 +107,12 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
     def Contribute(self, request: bridge_pb2.ContributeRequest, context: CallContext) -> Message:
         """Train the collective shift for one round of stage 1 and return the update."""
         training = TrainingSettings(**_fields(request.training))
-        done = self._deployed.contribute(request.shift, training, context.is_active)
+        if request.HasField("coordinates"):
+            wanted = CoordinateSettings(**_fields(request.coordinates))
+            asked = CoordinateRequest(request.shift, wanted, request.basis)
+            done = self._deployed.contribute_coordinates(asked, training, context.is_active)
+        else:
+            done = self._deployed.contribute(request.shift, training, context.is_active)
         return bridge_pb2.ContributeReply(update=done.update, items=done.items, **self._shared(done))
 
     @_recorded("personalize")

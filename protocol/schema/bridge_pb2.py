@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&fedperfit/protocol/schema/bridge.proto\x12\tfedperfit\"\x0f\n\rStatusRequest\"|\n\x0bStatusReply\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0f\n\x07history\x18\x04 \x01(\x04\x12\x11\n\tquestions\x18\x05 \x01(\x04\x12\x16\n\x0eshares_metrics\x18\x06 \x01(\x08\"\xa4\x01\n\x08Training\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x11\n\tclip_norm\x18\x06 \x01(\x01\x12\x11\n\tmax_items\x18\x07 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x08 \x01(\t\"8\n\x08Personal\x12\x0c\n\x04rank\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x64\x64itive\x18\x02 \x01(\x08\x12\x0c\n\x04slot\x18\x03 \x01(\t\"d\n\nEvaluation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x64itive\x18\x03 \x01(\x08\x12\x12\n\nbatch_size\x18\x04 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x05 \x01(\t\"O\n\x05Pairs\x12\r\n\x05items\x18\x01 \x01(\x03\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x04 \x01(\t\"V\n\x11\x43ontributeRequest\x12\r\n\x05shift\x18\x01 \x01(\x0c\x12%\n\x08training\x18\x02 \x01(\x0b\x32\x13.fedperfit.TrainingJ\x04\x08\x03\x10\x04R\x05round\"L\n\x0f\x43ontributeReply\x12\x0e\n\x06update\x18\x01 \x01(\x0c\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"s\n\x12PersonalizeRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12%\n\x08personal\x18\x02 \x01(\x0b\x32\x13.fedperfit.Personal\x12%\n\x08training\x18\x03 \x01(\x0b\x32\x13.fedperfit.Training\"=\n\x10PersonalizeReply\x12\r\n\x05items\x18\x01 \x01(\x04\x12\x11\n\x04loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"M\n\x0f\x45valuateRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12)\n\nevaluation\x18\x02 \x01(\x0b\x32\x15.fedperfit.Evaluation\"A\n\rEvaluateReply\x12\r\n\x05items\x18\x01 \x01(\x04\x12!\n\x06scores\x18\x02 \x01(\x0b\x32\x11.fedperfit.Scores\"\xbd\x02\n\x06Scores\x12\x14\n\x07\x63orrect\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x62solute_error\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rsquared_error\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07rouge_1\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07rouge_l\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x16\n\x0etrue_positives\x18\x06 \x03(\x04\x12\x11\n\tpredicted\x18\x07 \x03(\x04\x12\x0c\n\x04gold\x18\x08 \x03(\x04\x12\x11\n\x04\x63hrf\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x11\n\x04\x62leu\x18\n \x01(\x01H\x06\x88\x01\x01\x42\n\n\x08_correctB\x11\n\x0f_absolute_errorB\x10\n\x0e_squared_errorB\n\n\x08_rouge_1B\n\n\x08_rouge_lB\x07\n\x05_chrfB\x07\n\x05_bleu\"1\n\x0eMomentsRequest\x12\x1f\n\x05pairs\x18\x01 \x01(\x0b\x32\x10.fedperfit.Pairs\".\n\x0cMomentsReply\x12\x0f\n\x07moments\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\"b\n\x0cProbeRequest\x12\x1f\n\x05pairs\x18\x01 \x01(\x0b\x32\x10.fedperfit.Pairs\x12\x0e\n\x06probes\x18\x02 \x01(\x0c\x12\x13\n\x0bview_digest\x18\x03 \x01(\t\x12\x0c\n\x04view\x18\x04 \x01(\x0c\")\n\nProbeReply\x12\x0c\n\x04sums\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\"\\\n\x0bPullRequest\x12\x11\n\tpositions\x18\x01 \x01(\t\x12\x11\n\tmax_items\x18\x02 \x01(\x03\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x04 \x01(\t\"(\n\tPullReply\x12\x0c\n\x04pull\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\x32\xc7\x03\n\x06\x42ridge\x12:\n\x06Status\x12\x18.fedperfit.StatusRequest\x1a\x16.fedperfit.StatusReply\x12\x46\n\nContribute\x12\x1c.fedperfit.ContributeRequest\x1a\x1a.fedperfit.ContributeReply\x12I\n\x0bPersonalize\x12\x1d.fedperfit.PersonalizeRequest\x1a\x1b.fedperfit.PersonalizeReply\x12@\n\x08\x45valuate\x12\x1a.fedperfit.EvaluateRequest\x1a\x18.fedperfit.EvaluateReply\x12=\n\x07Moments\x12\x19.fedperfit.MomentsRequest\x1a\x17.fedperfit.MomentsReply\x12\x37\n\x05Probe\x12\x17.fedperfit.ProbeRequest\x1a\x15.fedperfit.ProbeReply\x12\x34\n\x04Pull\x12\x16.fedperfit.PullRequest\x1a\x14.fedperfit.PullReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&fedperfit/protocol/schema/bridge.proto\x12\tfedperfit\"\x0f\n\rStatusRequest\"|\n\x0bStatusReply\x12\x0e\n\x06\x63lient\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0f\n\x07history\x18\x04 \x01(\x04\x12\x11\n\tquestions\x18\x05 \x01(\x04\x12\x16\n\x0eshares_metrics\x18\x06 \x01(\x08\"\xa4\x01\n\x08Training\x12\x0c\n\x04seed\x18\x01 \x01(\x03\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\x03\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x01\x12\x11\n\tclip_norm\x18\x06 \x01(\x01\x12\x11\n\tmax_items\x18\x07 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x08 \x01(\t\"8\n\x08Personal\x12\x0c\n\x04rank\x18\x01 \x01(\x03\x12\x10\n\x08\x61\x64\x64itive\x18\x02 \x01(\x08\x12\x0c\n\x04slot\x18\x03 \x01(\t\"d\n\nEvaluation\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\t\x12\x10\n\x08\x61\x64\x64itive\x18\x03 \x01(\x08\x12\x12\n\nbatch_size\x18\x04 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x05 \x01(\t\"O\n\x05Pairs\x12\r\n\x05items\x18\x01 \x01(\x03\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x04 \x01(\t\"+\n\x0b\x43oordinates\x12\r\n\x05\x62\x61sis\x18\x01 \x01(\t\x12\r\n\x05\x63odec\x18\x02 \x01(\t\"\x92\x01\n\x11\x43ontributeRequest\x12\r\n\x05shift\x18\x01 \x01(\x0c\x12%\n\x08training\x18\x02 \x01(\x0b\x32\x13.fedperfit.Training\x12+\n\x0b\x63oordinates\x18\x04 \x01(\x0b\x32\x16.fedperfit.Coordinates\x12\r\n\x05\x62\x61sis\x18\x05 \x01(\x0cJ\x04\x08\x03\x10\x04R\x05round\"L\n\x0f\x43ontributeReply\x12\x0e\n\x06update\x18\x01 \x01(\x0c\x12\r\n\x05items\x18\x02 \x01(\x04\x12\x11\n\x04loss\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"s\n\x12PersonalizeRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12%\n\x08personal\x18\x02 \x01(\x0b\x32\x13.fedperfit.Personal\x12%\n\x08training\x18\x03 \x01(\x0b\x32\x13.fedperfit.Training\"=\n\x10PersonalizeReply\x12\r\n\x05items\x18\x01 \x01(\x04\x12\x11\n\x04loss\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x07\n\x05_loss\"M\n\x0f\x45valuateRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\x12)\n\nevaluation\x18\x02 \x01(\x0b\x32\x15.fedperfit.Evaluation\"A\n\rEvaluateReply\x12\r\n\x05items\x18\x01 \x01(\x04\x12!\n\x06scores\x18\x02 \x01(\x0b\x32\x11.fedperfit.Scores\"\xbd\x02\n\x06Scores\x12\x14\n\x07\x63orrect\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0e\x61\x62solute_error\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1a\n\rsquared_error\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07rouge_1\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x14\n\x07rouge_l\x18\x05 \x01(\x01H\x04\x88\x01\x01\x12\x16\n\x0etrue_positives\x18\x06 \x03(\x04\x12\x11\n\tpredicted\x18\x07 \x03(\x04\x12\x0c\n\x04gold\x18\x08 \x03(\x04\x12\x11\n\x04\x63hrf\x18\t \x01(\x01H\x05\x88\x01\x01\x12\x11\n\x04\x62leu\x18\n \x01(\x01H\x06\x88\x01\x01\x42\n\n\x08_correctB\x11\n\x0f_absolute_errorB\x10\n\x0e_squared_errorB\n\n\x08_rouge_1B\n\n\x08_rouge_lB\x07\n\x05_chrfB\x07\n\x05_bleu\"1\n\x0eMomentsRequest\x12\x1f\n\x05pairs\x18\x01 \x01(\x0b\x32\x10.fedperfit.Pairs\".\n\x0cMomentsReply\x12\x0f\n\x07moments\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\"b\n\x0cProbeRequest\x12\x1f\n\x05pairs\x18\x01 \x01(\x0b\x32\x10.fedperfit.Pairs\x12\x0e\n\x06probes\x18\x02 \x01(\x0c\x12\x13\n\x0bview_digest\x18\x03 \x01(\t\x12\x0c\n\x04view\x18\x04 \x01(\x0c\")\n\nProbeReply\x12\x0c\n\x04sums\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\"\\\n\x0bPullRequest\x12\x11\n\tpositions\x18\x01 \x01(\t\x12\x11\n\tmax_items\x18\x02 \x01(\x03\x12\x12\n\nbatch_size\x18\x03 \x01(\x03\x12\x13\n\x0bprompt_form\x18\x04 \x01(\t\"(\n\tPullReply\x12\x0c\n\x04pull\x18\x01 \x01(\x0c\x12\r\n\x05pairs\x18\x02 \x01(\x04\x32\xc7\x03\n\x06\x42ridge\x12:\n\x06Status\x12\x18.fedperfit.StatusRequest\x1a\x16.fedperfit.StatusReply\x12\x46\n\nContribute\x12\x1c.fedperfit.ContributeRequest\x1a\x1a.fedperfit.ContributeReply\x12I\n\x0bPersonalize\x12\x1d.fedperfit.PersonalizeRequest\x1a\x1b.fedperfit.PersonalizeReply\x12@\n\x08\x45valuate\x12\x1a.fedperfit.EvaluateRequest\x1a\x18.fedperfit.EvaluateReply\x12=\n\x07Moments\x12\x19.fedperfit.MomentsRequest\x1a\x17.fedperfit.MomentsReply\x12\x37\n\x05Probe\x12\x17.fedperfit.ProbeRequest\x1a\x15.fedperfit.ProbeReply\x12\x34\n\x04Pull\x12\x16.fedperfit.PullRequest\x1a\x14.fedperfit.PullReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,32 +43,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATION']._serialized_end=521
   _globals['_PAIRS']._serialized_start=523
   _globals['_PAIRS']._serialized_end=602
-  _globals['_CONTRIBUTEREQUEST']._serialized_start=604
-  _globals['_CONTRIBUTEREQUEST']._serialized_end=690
-  _globals['_CONTRIBUTEREPLY']._serialized_start=692
-  _globals['_CONTRIBUTEREPLY']._serialized_end=768
-  _globals['_PERSONALIZEREQUEST']._serialized_start=770
-  _globals['_PERSONALIZEREQUEST']._serialized_end=885
-  _globals['_PERSONALIZEREPLY']._serialized_start=887
-  _globals['_PERSONALIZEREPLY']._serialized_end=948
-  _globals['_EVALUATEREQUEST']._serialized_start=950
-  _globals['_EVALUATEREQUEST']._serialized_end=1027
-  _globals['_EVALUATEREPLY']._serialized_start=1029
-  _globals['_EVALUATEREPLY']._serialized_end=1094
-  _globals['_SCORES']._serialized_start=1097
-  _globals['_SCORES']._serialized_end=1414
-  _globals['_MOMENTSREQUEST']._serialized_start=1416
-  _globals['_MOMENTSREQUEST']._serialized_end=1465
-  _globals['_MOMENTSREPLY']._serialized_start=1467
-  _globals['_MOMENTSREPLY']._serialized_end=1513
-  _globals['_PROBEREQUEST']._serialized_start=1515
-  _globals['_PROBEREQUEST']._serialized_end=1613
-  _globals['_PROBEREPLY']._serialized_start=1615
-  _globals['_PROBEREPLY']._serialized_end=1656
-  _globals['_PULLREQUEST']._serialized_start=1658
-  _globals['_PULLREQUEST']._serialized_end=1750
-  _globals['_PULLREPLY']._serialized_start=1752
-  _globals['_PULLREPLY']._serialized_end=1792
-  _globals['_BRIDGE']._serialized_start=1795
-  _globals['_BRIDGE']._serialized_end=2250
+  _globals['_COORDINATES']._serialized_start=604
+  _globals['_COORDINATES']._serialized_end=647
+  _globals['_CONTRIBUTEREQUEST']._serialized_start=650
+  _globals['_CONTRIBUTEREQUEST']._serialized_end=796
+  _globals['_CONTRIBUTEREPLY']._serialized_start=798
+  _globals['_CONTRIBUTEREPLY']._serialized_end=874
+  _globals['_PERSONALIZEREQUEST']._serialized_start=876
+  _globals['_PERSONALIZEREQUEST']._serialized_end=991
+  _globals['_PERSONALIZEREPLY']._serialized_start=993
+  _globals['_PERSONALIZEREPLY']._serialized_end=1054
+  _globals['_EVALUATEREQUEST']._serialized_start=1056
+  _globals['_EVALUATEREQUEST']._serialized_end=1133
+  _globals['_EVALUATEREPLY']._serialized_start=1135
+  _globals['_EVALUATEREPLY']._serialized_end=1200
+  _globals['_SCORES']._serialized_start=1203
+  _globals['_SCORES']._serialized_end=1520
+  _globals['_MOMENTSREQUEST']._serialized_start=1522
+  _globals['_MOMENTSREQUEST']._serialized_end=1571
+  _globals['_MOMENTSREPLY']._serialized_start=1573
+  _globals['_MOMENTSREPLY']._serialized_end=1619
+  _globals['_PROBEREQUEST']._serialized_start=1621
+  _globals['_PROBEREQUEST']._serialized_end=1719
+  _globals['_PROBEREPLY']._serialized_start=1721
+  _globals['_PROBEREPLY']._serialized_end=1762
+  _globals['_PULLREQUEST']._serialized_start=1764
+  _globals['_PULLREQUEST']._serialized_end=1856
+  _globals['_PULLREPLY']._serialized_start=1858
+  _globals['_PULLREPLY']._serialized_end=1898
+  _globals['_BRIDGE']._serialized_start=1901
+  _globals['_BRIDGE']._serialized_end=2356
 # @@protoc_insertion_point(module_scope)

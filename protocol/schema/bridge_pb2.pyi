@@ -82,13 +82,25 @@ class Pairs(_message.Message):
     prompt_form: str
     def __init__(self, items: _Optional[int] = ..., source: _Optional[str] = ..., batch_size: _Optional[int] = ..., prompt_form: _Optional[str] = ...) -> None: ...
 
+class Coordinates(_message.Message):
+    __slots__ = ("basis", "codec")
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    basis: str
+    codec: str
+    def __init__(self, basis: _Optional[str] = ..., codec: _Optional[str] = ...) -> None: ...
+
 class ContributeRequest(_message.Message):
-    __slots__ = ("shift", "training")
+    __slots__ = ("shift", "training", "coordinates", "basis")
     SHIFT_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
+    COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
     shift: bytes
     training: Training
-    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ...) -> None: ...
+    coordinates: Coordinates
+    basis: bytes
+    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., coordinates: _Optional[_Union[Coordinates, _Mapping]] = ..., basis: _Optional[bytes] = ...) -> None: ...
 
 class ContributeReply(_message.Message):
     __slots__ = ("update", "items", "loss")

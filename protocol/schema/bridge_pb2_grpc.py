@@ -29,7 +29,7 @@ class BridgeStub(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
     gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
     number, or names the client.
     """
@@ -81,7 +81,7 @@ class BridgeServicer(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
     gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
     number, or names the client.
     """
@@ -178,7 +178,7 @@ class Bridge(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round; `moments` and `sums` are sums, and `pull` (the layer
+    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
     gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
     number, or names the client.
     """

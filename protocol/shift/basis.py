@@ -25,7 +25,7 @@ from fedperfit.protocol.system.errors import InputError
 MAGIC = b"FPB1"
 """First bytes of an encoded basis."""
 ORTHONORMAL = 1e-4
-"""Largest entry of R R^T - I in a basis, which always travels in fp32."""
+"""Largest entry of R R^T - I, and of P P^T - I, in a basis, which always travels in fp32."""
 _INSIDE = 1e-4
 """Largest part of W - R outside of a basis in which it is said to lie: fp32 rounds W."""
 _FIELDS = {
@@ -53,7 +53,7 @@ class Basis:
     R: torch.Tensor
     """Rows that span the shifted subspace: (layers, r, d) fp32, orthonormal."""
     P: torch.Tensor
-    """Rows along which hidden states are read: (layers, k, d) fp32."""
+    """Rows along which hidden states are read: (layers, k, d) fp32, orthonormal."""
 
     def __post_init__(self) -> None:
         layers, rank, size = len(self.shape.layers), self.shape.rank, self.shape.hidden_size
@@ -63,9 +63,10 @@ class Basis:
             raise InputError(f"P has shape {tuple(self.P.shape)}, expected ({layers}, columns, {size})")
         if not all(bool(tensor.isfinite().all()) for tensor in (self.R, self.P)):
             raise InputError("the basis is not finite")
-        error = float((self.R.double() @ self.R.double().mT - torch.eye(rank)).abs().max())
-        if not error <= ORTHONORMAL:
-            raise InputError(f"the rows of the basis's R are not orthonormal: off by {error:.3g}")
+        for name, rows in (("R", self.R.double()), ("P", self.P.double())):
+            error = float((rows @ rows.mT - torch.eye(rows.shape[1])).abs().max())
+            if not error <= ORTHONORMAL:
+                raise InputError(f"the rows of the basis's {name} are not orthonormal: off by {error:.3g}")
 
     @property
     def columns(self) -> int:

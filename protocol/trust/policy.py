@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedperfit.protocol.settings.base import Settings
-from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TravellingTask
+from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TransportType, TravellingTask
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -80,6 +80,12 @@ class Policy(Settings):
     growth: Annotated[int, Field(ge=4), Unit("items")] = 8
     """New items by which the items of contributions must differ from the earlier ones; until then the earlier
     ones are used again, so that no two contributions tell a few items by their difference."""
+    update_basis: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?\z"), Unit("SHA-256, or nothing")] = ""
+    """Digest of the frozen basis in which contributions are coordinates; empty: they are whole shifts."""
+    update_codec: TransportType = "float32"
+    """Encoding of the coordinates, exactly."""
+    update_numbers: Annotated[int, Field(ge=0), Unit("numbers")] = 0
+    """Coordinates in one contribution; 0 without a basis."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
     """Items that preference pairs are made of, exactly: sums over one pair more would tell that pair."""
     pair_source: Literal["contrast", "insights"] = "contrast"
@@ -148,10 +154,9 @@ class Policy(Settings):
             "else.",
         ]
         if self.contribute_per_day:
-            numbers = self.shape.parameters
             lines += [
                 f"Up to {self.contribute_per_day} times a day your machine trains a collective shift on "
-                f"{items} and sends back the shift: {numbers:,} numbers (layers "
+                f"{items} and sends back {self._told_update()} (layers "
                 f"{', '.join(map(str, self.layers))}, rank {self.rank}, positions {self.positions}).",
                 f"It does so with at least {self.least_items} items only, and always with the same ones "
                 f"until {self.growth} have been added.",
@@ -185,6 +190,14 @@ class Policy(Settings):
         if refused:
             lines.append(f"It may never ask for: {', '.join(refused)}.")
         return lines
+
+    def _told_update(self) -> str:
+        if not self.update_basis:
+            return f"the shift: {self.shape.parameters:,} numbers"
+        return (
+            f"what changed in its {self.update_numbers:,} coordinates in the basis {self.update_basis[:16]}, "
+            f"encoded as {self.update_codec}"
+        )
 
 
 def sign_policy(policy: Policy, key: SigningKey) -> dict[str, Any]:

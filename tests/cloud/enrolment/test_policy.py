@@ -71,3 +71,16 @@ def test_a_policy_that_names_a_file_of_the_edge_is_refused(tmp_path: Path):
     values = policy_of(settings(), card).to_flat() | {"task": str(tmp_path / "own.toml")}
     with pytest.raises(InputError, match="neither a task that ships nor the text"):
         verify_policy({"policy": values, "signature": key.sign("policy", values)}, key.public)
+
+
+def test_a_basis_is_pinned_and_told():
+    card = read_card("embedded")
+    plain = policy_of(settings(), card)
+    policy = policy_of(settings(update_basis="random", transport_dtype="sign"), card)
+    assert (plain.update_basis, plain.update_numbers, policy.update_numbers) == ("", 0, 272)
+    told = f"what changed in its 272 coordinates in the basis {policy.update_basis[:16]}, encoded as sign"
+    assert any(told in sentence for sentence in policy.sentences())
+    again = policy_of(settings(update_basis="random", transport_dtype="sign"), card)
+    assert policy.update_basis == again.update_basis
+    with pytest.raises(InputError, match="basis-file"):
+        policy_of(settings(update_basis="public"), card)

@@ -97,8 +97,9 @@ def test_malformed_bytes_are_refused():
 
 def test_rows_that_are_not_orthonormal_or_finite_are_refused():
     own = basis()
-    with pytest.raises(InputError, match="orthonormal"):
-        Basis(SHAPE, "LaMP_2M", "f", 2 * own.R, own.P)
+    for R, P in ((2 * own.R, own.P), (own.R, 2 * own.P)):
+        with pytest.raises(InputError, match="orthonormal"):
+            Basis(SHAPE, "LaMP_2M", "f", R, P)
     with pytest.raises(InputError, match="finite"):
         Basis(SHAPE, "LaMP_2M", "f", own.R, own.P * float("nan"))
     with pytest.raises(InputError, match="P has shape"):
