@@ -9,6 +9,7 @@ from rich.table import Table
 from fedperfit.cloud.cli import deployment as deploy_cli
 from fedperfit.cloud.cli import enrolment as enrol_cli
 from fedperfit.cloud.cli import release as release_cli
+from fedperfit.cloud.cli import tls as tls_cli
 from fedperfit.protocol.system.commands import console, run
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 
@@ -36,6 +37,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(release_cli.app, name="release")
+app.add_typer(tls_cli.app, name="tls")
 app.add_typer(checkpoint_app, name="checkpoint")
 
 

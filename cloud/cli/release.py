@@ -96,9 +96,12 @@ def rotate(folder: _Folder) -> None:
 
     Edges that pinned the old key follow to the new one; what the old key signs from then on they refuse.
     """
+    from fedperfit.cloud.deployment.certificate_authority import publish_authorities
+    from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
     release = CloudReleases(folder).rotate()
+    publish_authorities(CloudHome(folder))
     console().print(f"release {release.version} is signed by both keys; the new one is {release.key}")
 
 

@@ -1,7 +1,7 @@
 """The cloud's own folder: its layout and its settings.
 
 cloud.toml       the federation, and the address of the cloud
-tls/             certificate authority, and the server's certificate
+tls/             the server's certificate and its authority (see `certificate_authority`)
 signing.pem      the key that signs releases (fedperfit.cloud.deployment.release_store)
 releases/        the chain of releases, and the pointer to the one in force
 policy.json      what edges are asked to agree to (fedperfit.cloud.enrolment.policy)
@@ -26,7 +26,7 @@ from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import toml_value, write_atomic
 from fedperfit.protocol.system.flower import environment
-from fedperfit.protocol.trust.certificates import issue, new_authority
+from fedperfit.protocol.trust.certificates import Certificate, issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
 
 CLOUD_KEY = "cloud-dir"
@@ -123,18 +123,25 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
     settings = CloudSettings.from_flat(CloudSettings.own(read_preset(preset)) | values)
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = new_authority("fedperfit")
-    hosts = list(dict.fromkeys([settings.host, "127.0.0.1", "localhost"]))
-    server = issue(authority, hosts)
-    for name, content in (
-        ("ca.crt", authority.certificate),
-        ("ca.key", authority.key),
-        ("server.crt", server.certificate),
-        ("server.key", server.key),
-    ):
+    for name, content in (("ca.crt", authority.certificate), ("ca.key", authority.key)):
         write_atomic(home.tls / name, content)
+    write_server_certificate(home, settings, authority)
     SigningKey().write(home.folder / "signing.pem")
     write_atomic(path, _toml(settings).encode())
     return settings
+
+
+def write_server_certificate(home: CloudHome, settings: CloudSettings, authority: Certificate) -> None:
+    """Issue the server's certificate, with a new key.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+        authority: Authority that signs.
+    """
+    server = issue(authority, list(dict.fromkeys([settings.host, "127.0.0.1", "localhost"])))
+    write_atomic(home.tls / "server.key", server.key)
+    write_atomic(home.tls / "server.crt", server.certificate)
 
 
 def read_cloud(home: CloudHome) -> CloudSettings:

@@ -23,6 +23,7 @@ from datetime import timedelta
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 
+from fedperfit.cloud.deployment.certificate_authority import publish_authorities
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
@@ -54,6 +55,7 @@ def serve(home: CloudHome) -> None:
     os.chdir(home.signer)  # the name of a socket may have 107 bytes at most
     Path(_SOCKET).unlink(missing_ok=True)
     os.umask(0o077)
+    publish_authorities(home)
     threading.Thread(target=_renew_pointer, args=(home,), name="pointer", daemon=True).start()
     with Listener(_SOCKET, "AF_UNIX", backlog=16) as listener:
         while True:

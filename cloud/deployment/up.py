@@ -14,6 +14,7 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.deployment.certificate_authority import take_over
 from fedperfit.cloud.deployment.confinement import confined
 from fedperfit.cloud.deployment.connection import superlink_address, trusting, write_connection
 from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome, read_cloud
@@ -176,6 +177,7 @@ def _run(
     for name, number in (("port", settings.port), ("superlink-port", settings.superlink_port)):
         if not free(number):
             raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
+    take_over(home, settings)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)
     write_connection(home, settings)

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from fedperfit.cloud.deployment.certificate_authority import authorities
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.enrolment.invitations import (
@@ -53,7 +54,7 @@ def enroll(
     bundle = Bundle(
         name=name,
         address=settings.address,
-        authority=(home.tls / "ca.crt").read_text(),
+        authority="".join(authorities(home)),
         token=token,
         release_key=signing.public,
         task=settings.task,

@@ -41,8 +41,9 @@ def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
     Raises:
         RunFailed: If the SuperLink does not register the key; the same machine may ask again.
     """
-    if not NAME.fullmatch(request.name):
-        return _refused(_UNKNOWN)
+    known = read_invitation(home, request.name) if NAME.fullmatch(request.name) else None
+    if known is None or not known.opened_by(request.token):
+        return _refused(_UNKNOWN)  # nobody without a token waits for the lock, or holds it
     with changing(home) as now:
         invitation = read_invitation(home, request.name)
         reason = _reason_against(invitation, request, now)

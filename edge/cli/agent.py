@@ -64,6 +64,7 @@ def join(
     from fedperfit.edge.deployment.joining import keep_running
     from fedperfit.edge.enrolment.registering import register
     from fedperfit.edge.enrolment.settling import settle, settled
+    from fedperfit.edge.enrolment.trusting import learn_authorities
     from fedperfit.protocol.system.processes import until_signal
     from fedperfit.protocol.trust.bundle import identify_bundle, read_bundle
     from fedperfit.protocol.trust.policy import verify_policy
@@ -90,7 +91,28 @@ def join(
             )
             if not register(invitation, home, digest, say=say, stopping=stopping):
                 return
-        keep_running(home, unconfined=unconfined, say=say, stopping=stopping)
+        keep_running(
+            home,
+            unconfined=unconfined,
+            say=say,
+            stopping=stopping,
+            changed=lambda: learn_authorities(home, say),
+        )
+
+
+def trust(
+    folder: Folder,
+    authorities: Annotated[Path, typer.Argument(help="tls/authorities.json of your cloud.")],
+) -> None:
+    """Take your cloud's word on its certificate authorities from a file, where it cannot be fetched.
+
+    `join` fetches it by itself; an edge that was off while its cloud changed the authority cannot.
+    """
+    from fedperfit.edge.deployment.home import Home
+    from fedperfit.edge.enrolment.trusting import accept_authorities
+
+    changed = accept_authorities(Home(folder.absolute()), authorities.read_bytes())
+    console().print("it is trusted from now on; start `join` again" if changed else "it says nothing newer")
 
 
 def agent(folder: Folder) -> None:

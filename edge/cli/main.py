@@ -24,7 +24,15 @@ app = typer.Typer(
 
 for command in (
     policy_cli.policy,
-    *(agent_cli.join, agent_cli.agent, agent_cli.explain, audit_cli.sent, audit_cli.log, agent_cli.learn),
+    *(
+        agent_cli.join,
+        agent_cli.trust,
+        agent_cli.agent,
+        agent_cli.explain,
+        audit_cli.sent,
+        audit_cli.log,
+        agent_cli.learn,
+    ),
     *(consent_cli.pause, consent_cli.resume, consent_cli.share_metrics, consent_cli.consent),
     serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),

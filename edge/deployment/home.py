@@ -11,6 +11,7 @@ owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items, imported history
 releases/        verified releases, and the cloud's latest word on which is in force
 policy.json      what the owner agreed that the cloud may ask, signed (fedperfit.protocol.trust.policy)
+authorities.json the cloud's last word on its authorities (fedperfit.edge.enrolment.trusting)
 guard.json       requests admitted today, and the items that contributions are made of
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """
@@ -94,6 +95,16 @@ class Home:
     def node_key(self) -> Path:
         """File of the private key that the node authenticates with."""
         return self.node / "node.key"
+
+    @property
+    def authority(self) -> Path:
+        """File of the authorities that vouch for the cloud, PEM."""
+        return self.node / "ca.crt"
+
+    @property
+    def authorities(self) -> Path:
+        """File of the cloud's last word on its authorities; absent before the first."""
+        return self.folder / "authorities.json"
 
     @property
     def policy(self) -> Path:

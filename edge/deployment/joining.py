@@ -21,12 +21,18 @@ _START_SECONDS = 600.0
 """Seconds the agent has to load the base model."""
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 """Seconds before a program that ended is started again; they double each time it ends early."""
+_ASK_SECONDS = 3600.0
 _OLD = 60.0
 """Seconds of running after which an end no longer counts as early."""
 
 
 def keep_running(
-    home: Home, *, unconfined: bool, say: Callable[[str], None], stopping: Callable[[], bool]
+    home: Home,
+    *,
+    unconfined: bool,
+    say: Callable[[str], None],
+    stopping: Callable[[], bool],
+    changed: Callable[[], bool],
 ) -> None:
     """Run agent, SuperNode and fetcher until told to stop, starting again whichever ends.
 
@@ -37,6 +43,7 @@ def keep_running(
         unconfined: run SuperNode and fetcher with the rights of the user, not under bubblewrap.
         say: shows a line to the owner.
         stopping: whether to stop.
+        changed: whether what talks to the cloud must start anew; asked at the beginning and every hour.
 
     Raises:
         RunFailed: the agent did not come up at first.
@@ -71,7 +78,14 @@ def keep_running(
         launch("supernode")
         launch("fetcher")
         say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {home.supernode_log}")
+        due = time.monotonic()
         while not stopping():
+            if time.monotonic() >= due:
+                due = time.monotonic() + _ASK_SECONDS
+                if changed():
+                    for child in [one for one in children.children if one.name != "agent"]:
+                        children.stop(child)
+                        launch(child.name)
             dead = children.dead()
             if dead is None:
                 time.sleep(0.2)

@@ -71,7 +71,7 @@ def settle(
     )
     settings.write(home)
     write_policy(home.policy, bundle.signed_policy)
-    write_atomic(home.node / "ca.crt", bundle.authority.encode())
+    write_atomic(home.authority, bundle.authority.encode())
     write_json(home.node / "address.json", {"address": bundle.address})
     return settings
 

@@ -1,4 +1,5 @@
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -6,9 +7,14 @@ from flwr.app import Message, RecordDict
 from tests.cloud.fake_grid import HEADER, SHAPE, FakeGrid, federation, honest, perturbed
 
 from fedperfit.cloud.cli import main as cli
+from fedperfit.cloud.deployment.home import CloudHome, init
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.enrolment import registration
+from fedperfit.cloud.enrolment.invitations import Invitation, write_invitation
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import sha256
+from fedperfit.protocol.trust.authorities import parse_authorities
+from fedperfit.protocol.trust.node_key import NodeKey, fingerprint
 from fedperfit.protocol.trust.signing import SigningKey
 
 SHIFT = perturbed(Shift.identity(SHAPE, seed=0), "release")
@@ -21,10 +27,51 @@ def command(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     return int(stopped.value.code or 0)
 
 
+def test_certificates_are_shown_and_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(monkeypatch, "tls", "show", tmp_path) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    init(CloudHome(tmp_path), "quickstart", {})
+    for arguments, code, words in (
+        (("renew",), 0, "used when `up` is started again"),
+        (("rotate", "--days", "3"), 0, "takes over on the first `up` after"),
+        (("rotate",), 2, "being changed already"),
+        (("show",), 0, "a new authority takes over"),
+    ):
+        name, *options = arguments
+        assert command(monkeypatch, "tls", name, tmp_path, *options) == code
+        said = capsys.readouterr()
+        assert words in said.out + said.err
+
+
+def test_who_waits_is_listed_and_approved_by_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, approved = CloudHome(tmp_path), []
+    init(home, "quickstart", {})
+    monkeypatch.setattr(registration, "approve", lambda home, *name_and_key: approved.append(name_and_key))
+    assert command(monkeypatch, "approve", home.folder) == 0
+    assert "nobody waits" in capsys.readouterr().out
+    key = NodeKey().public
+    invitation, _ = Invitation.new("ada", datetime.now(UTC), approve=True)
+    write_invitation(home, invitation.taken_by(key))
+    for arguments, code, words in (
+        ((), 0, fingerprint(key)),
+        (("ben",), 2, "ben does not wait"),
+        (("ada",), 2, "add --fingerprint"),
+        (("ada", "--fingerprint", "SHA256:x"), 0, "ada is enrolled"),
+    ):
+        assert command(monkeypatch, "approve", home.folder, *arguments) == code
+        said = capsys.readouterr()
+        assert words in said.out + said.err
+    assert approved == [("ada", "SHA256:x")]
+
+
 def test_the_life_of_a_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    SigningKey().write(tmp_path / "signing.pem")
+    init(CloudHome(tmp_path), "quickstart", {})
     assert command(monkeypatch, "release", "list", tmp_path) == 2
     assert "no release yet" in capsys.readouterr().err
     first = CloudReleases(tmp_path).publish(SHIFT, HEADER)
@@ -37,6 +84,9 @@ def test_the_life_of_a_chain(
     shown = capsys.readouterr().out
     for text in (sha256(first.packed), first.digest, "LaMP_2M", "l7", "1, 2"):
         assert text in shown
+    key = CloudReleases(tmp_path).key().public
+    told = (tmp_path / "tls" / "authorities.json").read_bytes()
+    assert parse_authorities(told, first.key) == parse_authorities(told, key), "edges follow to the new key"
     (tmp_path / "releases" / "00000001.safetensors").unlink()
     assert command(monkeypatch, "release", "verify", tmp_path) == 2
     assert "release 2 does not follow" in capsys.readouterr().err

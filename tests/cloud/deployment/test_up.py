@@ -25,11 +25,13 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.flower import environment, executable, free_ports
+from fedperfit.protocol.trust import authorities
 from fedperfit.protocol.trust.bundle import read_bundle
 from fedperfit.protocol.trust.certificates import Certificate, issue
 from fedperfit.protocol.trust.enrolment import MAX_BYTES, PATH
 from fedperfit.protocol.trust.node_key import NodeKey
 from fedperfit.protocol.trust.pointer import parse_pointer
+from fedperfit.protocol.trust.signing import read_signing_key
 
 pytestmark = needs_nginx
 
@@ -188,6 +190,13 @@ def test_enrolment_and_what_is_refused_without_it(cloud, tmp_path):
     assert find_node(home, key.public) is None
     assert asked(home, bundle, key).status_code == 403
     assert "SuperNode ID" not in supernode(tmp_path, home, bundle.address, good, 60)
+
+
+def test_edges_are_told_which_authorities_to_trust(cloud):
+    home, settings = cloud
+    told = httpx.get(url(settings, authorities.PATH), verify=trusting(home)).content
+    key = read_signing_key(home.folder / "signing.pem").public
+    assert authorities.parse_authorities(told, key).pem == (home.tls / "ca.crt").read_text()
 
 
 def test_requests_to_enrol_are_bounded(cloud):

@@ -1,0 +1,86 @@
+"""Learning of the cloud's certificate authorities, so that the cloud can change its own.
+
+A statement of them is fetched under the authorities trusted so far; what counts is that the cloud's release
+key signed it.
+"""
+
+import ssl
+from collections.abc import Callable
+
+import httpx
+
+from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.releases.trusted_keys import trusted_keys
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.trust.authorities import MAX_BYTES, PATH, parse_authorities
+
+_SECONDS = 10.0
+
+
+def accept_authorities(home: Home, data: bytes) -> bool:
+    """Trust the authorities of a statement, and no others any more.
+
+    Args:
+        home: The person's folder.
+        data: The statement, signed.
+
+    Returns:
+        Whether they differ from those trusted so far; a statement that is not newer changes nothing.
+
+    Raises:
+        InputError: If it is malformed, or not signed by the cloud's key.
+    """
+    stated = parse_authorities(data, trusted_keys(home.releases, read_settings(home).release_key)[-1])
+    known = read_json(home.authorities)["number"] if home.authorities.exists() else 0
+    if stated.number <= known:
+        return False
+    changed = home.authority.read_text() != stated.pem
+    write_atomic(home.authority, stated.pem.encode())
+    write_atomic(home.authorities, data)
+    return changed
+
+
+def fetch_authorities(home: Home) -> bool:
+    """Ask the cloud for its statement, and accept it; return whether other authorities are trusted now.
+
+    Args:
+        home: The person's folder.
+
+    Raises:
+        InputError: If what the cloud says is not such a statement. That it does not answer is no error.
+    """
+    address = read_json(home.node / "address.json")["address"]
+    trusted = ssl.create_default_context(cafile=str(home.authority))
+    data = b""
+    try:
+        with (
+            httpx.Client(verify=trusted, timeout=_SECONDS, trust_env=False) as client,
+            client.stream("GET", f"https://{address}{PATH}") as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                return False
+            for part in response.iter_raw():
+                data += part
+                if len(data) > MAX_BYTES:
+                    raise InputError("the statement of authorities is too large")
+    except httpx.HTTPError:
+        return False
+    return accept_authorities(home, data)
+
+
+def learn_authorities(home: Home, say: Callable[[str], None]) -> bool:
+    """Do the same for an edge that is on, which goes on with those it trusts whatever the cloud says.
+
+    Args:
+        home: The person's folder.
+        say: Shows a line to the owner.
+    """
+    try:
+        changed = fetch_authorities(home)
+    except InputError as error:
+        say(f"the cloud's word on its certificate authorities was refused: {error}")
+        return False
+    if changed:
+        say("your cloud changed its certificate authorities, by a word that its release key signed")
+    return changed
