@@ -15,7 +15,7 @@ SLOW = (
     "cloud/deployment/test_up.py",
     "cloud/job/test_group_directions_search.py",
     "docs/test_commands.py",
-    "edge/deployment/test_confinement.py",
+    "edge/sandbox/test_confinement.py",
     "edge/deployment/test_deployed.py",
     "edge/deployment/test_deployed_directions.py",
     "edge/web/test_page.py",

@@ -7,7 +7,7 @@ Calls take `alive`, which tells whether the caller still waits; they raise `Busy
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Event
@@ -17,7 +17,6 @@ from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.basis_file import BasisLacking, CoordinateRequest
 from fedperfit.edge.agent.consent import read_consent
 from fedperfit.edge.agent.coordinates import LACKING, contribute_alone
-from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.sealed_history import seal_history
@@ -28,14 +27,13 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.edge.deployment.stages import Stages
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import Forgotten, StoredShift
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
@@ -100,7 +98,7 @@ class Deployed:
         self._busy = ""
         self._forgotten = 0
         self._not_renewed = ""
-        self._opened: tuple[str, OpenedRelease] | None = None
+        self.stages = Stages(agent, self.releases)
         self._memory = Memory()
 
     @classmethod
@@ -175,7 +173,9 @@ class Deployed:
         with self._training("personalize", alive) as watch:
             self.guard.personalization(personal, training, self._pairs(training.prompt_form))
             release = self._accepted("personalize", data)
-            outcome, _ = renew(self.agent, self._open(release), release.version, personal, training, watch)
+            outcome, _ = renew(
+                self.agent, self.stages.open(release), release.version, personal, training, watch
+            )
             return outcome
 
     def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
@@ -216,17 +216,6 @@ class Deployed:
         with self._model.turn(self._wanted(alive)):
             return self.releases.fetched(data, lambda release: self.guard.release(release.shift))
 
-    def stale(self) -> bool:
-        """Whether the personal shift in use is of another release than the one in force."""
-        release = self.releases.current()
-        if release is None or FULL_SLOT not in self.agent.vault.slots():
-            return False
-        try:
-            stored, _ = self._kept()
-        except InputError:  # what cannot be opened is not renewed behind its owner's back
-            return False
-        return stored.shift_key != self._open(release).shift_key(stored.shift_key.additive)
-
     def renew(self, alive: Alive) -> bool:
         """Renew a stale personal shift as it was fitted last; it counts as a request to personalize.
 
@@ -238,13 +227,14 @@ class Deployed:
         """
         try:
             with self._training("personalize", alive) as watch:
-                if not self.stale():
+                if not self.stages.stale():
                     return False
-                release, personal, (stored, _) = self._current(), self._personal(), self._kept()
+                release, personal = self.stages.current(), self.stages.personal()
+                stored, _ = self.stages.kept()
                 training = TrainingSettings.from_config(stored.fit_record.training)
                 read_consent(self.home.folder).check("personalize")
                 self.guard.personalization(personal, training, self._pairs(training.prompt_form))
-                renew(self.agent, self._open(release), release.version, personal, training, watch)
+                renew(self.agent, self.stages.open(release), release.version, personal, training, watch)
                 return True
         except InputError as error:
             self._not_renewed = f"; it is not renewed: {error}"
@@ -256,8 +246,8 @@ class Deployed:
         """Keep items of the person's task in the vault and take a few training steps on them."""
         with self._training("learn", alive) as watch:
             release = self.releases.current()
-            opened = self._open(release) if release is not None else None
-            return learn(self.agent, items, opened, self._personal(), watch)
+            opened = self.stages.open(release) if release is not None else None
+            return learn(self.agent, items, opened, self.stages.personal(), watch)
 
     def generate(
         self,
@@ -284,26 +274,26 @@ class Deployed:
         base = self.agent.base
         tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
         with self._model.turn(self._wanted(alive)):
-            stage = self._stage(stage)
-            with self._edited(stage):
-                stack, alive = self._stack(stage), self._wanted(alive)
+            stage = self.stages.chosen(stage)
+            with self.stages.edited(stage):
+                stack, alive = self.stages.stack(stage), self._wanted(alive)
                 finished = stream(base, stack, tokens, sampling, lambda text: on_text(text, stage), alive)
             return finished, stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
         """Answer a question of the task at a stage; returns the answer, and the stage that answered."""
         with self._model.turn(self._wanted(alive)):
-            stage = self._stage(stage)
+            stage = self.stages.chosen(stage)
             if stage is Stage.BASE:
                 raise InputError("there is no release yet: generate answers from the base model alone")
             settings = EvaluationSettings(
                 stage=stage,
                 slot=FULL_SLOT,
-                additive=self._personal().additive,
+                additive=self.stages.personal().additive,
                 batch_size=1,
-                prompt_form=self._prompt_form(),
+                prompt_form=self.stages.prompt_form(),
             )
-            return self.agent.answer(self._open(self._current()), question, settings), stage
+            return self.agent.answer(self.stages.open(self.stages.current()), question, settings), stage
 
     def forget(self) -> Forgotten:
         """Destroy the vault's key and everything it sealed.
@@ -322,11 +312,11 @@ class Deployed:
         """Describe the release, the personal shift and the work under way; never waits for a lock."""
         release, personal, stage, problem = None, None, Stage.BASE, ""
         try:
-            stage = self._stage("")
+            stage = self.stages.chosen("")
             release = self.releases.current()
             if FULL_SLOT in self.agent.vault.slots():
                 personal, _ = self.agent.vault.open(FULL_SLOT)
-            self._stage(Stage.PERSONAL)
+            self.stages.chosen(Stage.PERSONAL)
             self._not_renewed = ""
             if release is not None and self.releases.expired(release):
                 problem = (
@@ -368,79 +358,3 @@ class Deployed:
 
     def _wanted(self, alive: Alive) -> Alive:
         return lambda: not self.stopping.is_set() and alive()
-
-    def _open(self, release: Release) -> OpenedRelease:
-        if self._opened is None or self._opened[0] != release.digest:
-            self._opened = (release.digest, OpenedRelease.of(release.to_bytes(), self.agent.base))
-        return self._opened[1]
-
-    def _current(self) -> Release:
-        release = self.releases.current()
-        if release is None:
-            latest = self.releases.latest()
-            if latest is not None:
-                raise InputError(f"release {latest.version} was revoked, and no other is here yet")
-            raise InputError("there is no release yet: the cloud has not sent one")
-        return release
-
-    def _kept(self) -> tuple[StoredShift, PersonalShift]:
-        return self.agent.vault.open(FULL_SLOT)
-
-    def _personal(self) -> PersonalSettings:
-        """Settings of the personal shift in use."""
-        rank, additive = 1, False
-        if FULL_SLOT in self.agent.vault.slots():
-            stored, _ = self._kept()
-            rank, additive = stored.shape.rank, stored.shift_key.additive
-        return PersonalSettings(rank=rank, additive=additive, slot=FULL_SLOT)
-
-    def _prompt_form(self) -> PromptForm:
-        if FULL_SLOT not in self.agent.vault.slots():
-            return PromptForm.LAMP
-        stored, _ = self._kept()
-        return PromptForm(stored.fit_record.training["prompt-form"])
-
-    def _stage(self, name: str) -> Stage:
-        """The named stage, or without a name the last one that can answer.
-
-        Where that is `personal`, the stage with the lowest held-out loss. Raises InputError with the reason
-        where the named stage cannot answer.
-        """
-        if name and name not in list(Stage):
-            raise InputError(f"stage={name!r}: expected one of {', '.join(Stage)}")
-        if name:
-            self._stack(Stage(name))
-            return Stage(name)
-        last = next(stage for stage in reversed(Stage) if self._can_answer(stage))
-        return self._best_stage() if last is Stage.PERSONAL else last
-
-    def _can_answer(self, stage: Stage) -> bool:
-        try:
-            self._stack(stage)
-        except InputError:
-            return False
-        return True
-
-    def _best_stage(self) -> Stage:
-        """The stage with the lowest held-out loss; `personal` where its directions are of another release."""
-        stored, _ = self.agent.vault.open(FULL_SLOT)
-        stage = Stage(stored.fit_record.stage)
-        stale = stage is Stage.DIRECTIONS and stored.fit_record.version != self._current().version
-        return Stage.PERSONAL if stale else stage
-
-    def _edited(self, stage: Stage) -> AbstractContextManager[None]:
-        if stage is Stage.BASE:
-            return nullcontext()
-        return self._open(self._current()).edited(self.agent.base, stage)
-
-    def _stack(self, stage: Stage) -> Stack:
-        if stage is Stage.BASE:
-            return Stack([], None, False)
-        opened = self._open(self._current())
-        frozen = [opened.frozen(self.agent.base)]
-        opened.edit(stage)
-        if stage is not Stage.PERSONAL:
-            return Stack(frozen, None, False)
-        personal = self._personal()
-        shift = self.agent.vault.load(FULL_SLOT, opened.shift_key(personal.additive))
-        return Stack(frozen, Slab.of([shift], self.agent.base.device), personal.additive)

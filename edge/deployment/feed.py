@@ -52,7 +52,7 @@ class FeedService(feed_pb2_grpc.FeedServicer):
         finally:
             self._record_news()
         if wanted is None:
-            return feed_pb2.PointReply(stale=self._deployed.stale())
+            return feed_pb2.PointReply(stale=self._deployed.stages.stale())
         return feed_pb2.PointReply(version=wanted.version, size=wanted.size)
 
     @_told_by_type

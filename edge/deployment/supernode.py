@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedperfit.edge.deployment.confinement import SHOWN, confined
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.sandbox import CLOUD_PORT
+from fedperfit.edge.sandbox.confinement import SHOWN, confined
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import InputError

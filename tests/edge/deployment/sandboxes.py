@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from tests.edge.deployment.deployments import settings
 
-from fedperfit.edge.deployment.confinement import confined
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.enrolment.registering import register
+from fedperfit.edge.sandbox.confinement import confined
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle

@@ -214,13 +214,13 @@ def test_forget_is_bit_for_bit_the_collective_shift(stubs, edge, header, release
     other = releases(header, 2)
     bridge.Personalize(personalize(other[1], epochs=8))
     owner.Learn(owner_pb2.LearnRequest(items=['{"description": "a film", "tag": "classic"}']))
-    opened = edge._open(other[1])
+    opened = edge.stages.open(other[1])
     collective = Slab.of([opened.shift], torch.device("cpu"))
     before = owner.Answer(owner_pb2.AnswerRequest(question=question(edge)))
     assert before.stage == "personal"
     forgotten = owner.Forget(owner_pb2.ForgetRequest())
     assert (forgotten.shifts, forgotten.learned) == (2, 1)
-    (frozen,) = edge._stack(edge._stage("")).parts
+    (frozen,) = edge.stages.stack(edge.stages.chosen("")).parts
     assert torch.equal(frozen.W, collective.W[0])
     assert not list((edge.home.folder / "vault").rglob("*.sealed"))
     assert not (edge.home.folder / "vault" / "vault.key").exists()

@@ -11,7 +11,7 @@ import pytest
 from tests.edge.deployment.sandboxes import inside, outside, sandboxed
 
 from fedperfit.edge.deployment import confinement
-from fedperfit.edge.deployment.confinement import confined
+from fedperfit.edge.sandbox.confinement import confined
 from fedperfit.edge.sandbox.inside import LIMITS
 from fedperfit.protocol.system.errors import InputError
 
