@@ -136,7 +136,7 @@ class AgentSettings(Settings):
     dtype: ModelType = "auto"
     cache_gib: CacheSize = -1.0
     encoder: Encoder = ""
-    fetch_seconds: Annotated[float, Field(ge=1, le=86_400), Unit("seconds")] = 30.0
+    fetch_seconds: Annotated[float, Field(ge=2, le=86_400), Unit("seconds")] = 30.0
     """Time between two looks for a new release, about."""
     tcp: bool = False
     """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""

@@ -35,7 +35,7 @@ def home(tmp_path: Path, cloud: Cloud) -> Home:
     write_atomic(home.node / "ca.crt", cloud.authority.read_bytes())
     write_atomic(home.node / "node.key", b"secret")
     write_json(home.node / "address.json", {"address": cloud.address})
-    settings(fetch_seconds=1.0).write(home)
+    settings(fetch_seconds=2.0).write(home)
     return home
 
 
