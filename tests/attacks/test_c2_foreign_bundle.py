@@ -10,10 +10,12 @@ from tests.cloud.deployment.clouds import make_cloud, needs_nginx, running
 from tests.edge.deployment.sandboxes import joined, sandboxed, unguarded
 
 from fedperfit.cloud.deployment.home import CONNECTION, CloudHome
-from fedperfit.cloud.enrolment.registration import enroll, enrolled
+from fedperfit.cloud.enrolment.inviting import enroll
+from fedperfit.cloud.enrolment.registration import enrolled
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.system.flower import executable
 from fedperfit.protocol.system.processes import Children
+from fedperfit.protocol.trust.bundle import read_bundle
 
 pytestmark = [needs_nginx, pytest.mark.timeout(600)]
 NODES = ("unguarded", "guarded", "unconfined")
@@ -81,9 +83,10 @@ def test_code_of_the_cloud_runs_only_where_the_guard_is_off(tmp_path: Path) -> N
     sandboxed("", shown={})  # skips where there is no sandbox
     cloud, _ = make_cloud(tmp_path / "cloud")
     with running(cloud), Children() as children:
-        homes = {
-            name: joined(tmp_path / name, enroll(cloud, name, tmp_path / f"{name}.bundle")) for name in NODES
-        }
+        bundles = {name: tmp_path / f"{name}.bundle" for name in NODES}
+        for name, path in bundles.items():
+            enroll(cloud, name, path)
+        homes = {name: joined(tmp_path / name, read_bundle(path)) for name, path in bundles.items()}
         nodes = {name: SuperNode(home, unconfined=name == "unconfined") for name, home in homes.items()}
         with nodes["unguarded"].connected(), nodes["guarded"].connected(), nodes["unconfined"].connected():
             for name, node in nodes.items():
