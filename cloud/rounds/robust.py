@@ -72,9 +72,7 @@ def robust(rule: str, shifts: Sequence[Shift], share: float, reference: Shift) -
         return _krum(turned, liars, 1)
     if rule == "multi-krum":
         return _krum(turned, liars, len(turned) - liars)
-    if rule == "median":
-        return _entrywise(turned, lambda values: np.median(values, axis=0))
-    return _entrywise(turned, lambda values: trimmed_mean(values, _cut(liars, len(turned))))
+    return _entrywise(turned, _entry_rule(rule, liars, len(turned)))
 
 
 def robust_numbers(rule: str, changes: torch.Tensor, share: float) -> torch.Tensor:
@@ -93,12 +91,10 @@ def robust_numbers(rule: str, changes: torch.Tensor, share: float) -> torch.Tens
     """
     liars = _enough(rule, len(changes), share)
     values = changes.numpy()
-    if rule == "median":
-        return torch.from_numpy(np.median(values, axis=0))
-    if rule == "trimmed-mean":
-        return torch.from_numpy(trimmed_mean(values, _cut(liars, len(values))))
-    chosen = multi_krum(values, liars, 1 if rule == "krum" else len(values) - liars)
-    return changes[list(chosen)].mean(dim=0)
+    if rule in ("krum", "multi-krum"):
+        chosen = multi_krum(values, liars, 1 if rule == "krum" else len(values) - liars)
+        return changes[list(chosen)].mean(dim=0)
+    return torch.from_numpy(_entry_rule(rule, liars, len(values))(values))
 
 
 def _enough(rule: str, updates: int, share: float) -> int:
@@ -109,9 +105,12 @@ def _enough(rule: str, updates: int, share: float) -> int:
     return liars
 
 
-def _cut(liars: int, updates: int) -> float:
-    """Return the share to trim on either side; it is rounded down to the liars, and refused at one half."""
-    return (liars + 0.25) / updates
+def _entry_rule(rule: str, liars: int, updates: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the function that makes one array of as many as there are updates, stacked first."""
+    if rule == "median":
+        return lambda values: np.median(values, axis=0)
+    cut = (liars + 0.25) / updates  # rounded down there, and refused at one half
+    return lambda values: trimmed_mean(values, cut)
 
 
 def _turned(shift: Shift, reference: Shift) -> Shift:

@@ -71,6 +71,12 @@ def unpack_coordinates(data: bytes, basis: Basis, codec: str) -> tuple[Coordinat
     return Coordinates.of(basis, numbers), agreement
 
 
+def broadcast_numbers(data: bytes) -> torch.Tensor:
+    """Return the numbers (n,) of a broadcast whose basis is not at hand; raises InputError for a cut one."""
+    values = data[_PREFIX_BYTES:]
+    return decode("float32", values, len(values) // 4)
+
+
 def pack_update(change: torch.Tensor, agreement: Agreement, seed: int) -> bytes:
     """Pack what a client's training changed.
 

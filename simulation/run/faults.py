@@ -5,20 +5,33 @@ from collections.abc import Iterable, Mapping
 from typing import get_args
 
 import torch
-from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
 from flwr.serverapp import Grid
 
-from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, SHIFT_KEY, SHIFT_RECORD, SHIFT_STYPE
+from fedperfit.protocol.messages.keys import (
+    CONTRIBUTE_TYPE,
+    SETTINGS_RECORD,
+    SHIFT_KEY,
+    SHIFT_RECORD,
+    SHIFT_STYPE,
+    UPDATE_KEY,
+    UPDATE_RECORD,
+)
+from fedperfit.protocol.messages.settings import CoordinateSettings
+from fedperfit.protocol.shift.codecs import decode, encode
+from fedperfit.protocol.shift.coordinate_packing import TAG_BYTES, broadcast_numbers
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import NODE_UNAVAILABLE, InProcessGrid, set_reply_to
 from fedperfit.simulation.run.settings import Attack
 
 ATTACKS: tuple[str, ...] = get_args(Attack)
-"""Attacks by name; `mixed` gives each malicious client one of the others in turn."""
-_SINGLE_ATTACKS = tuple(attack for attack in ATTACKS if attack != "mixed")
+"""Attacks by name; `mixed` gives each malicious client one of the others in turn, but for `collude`."""
+_SINGLE_ATTACKS = tuple(attack for attack in ATTACKS if attack not in ("collude", "mixed"))
 _SCALE = 100.0
 """Factor of the change under the attack `scale`."""
+FACTORS = {"sign-flip": -1.0, "scale": _SCALE, "nans": float("nan")}
+"""What the honest change is multiplied by, for the attacks that do no more than that."""
 
 
 class FaultyGrid(InProcessGrid):
@@ -75,15 +88,28 @@ class FaultyGrid(InProcessGrid):
         if number in self._liars:
             in_turn = _SINGLE_ATTACKS[self._liars[number] % len(_SINGLE_ATTACKS)]
             kind = in_turn if self._attack == "mixed" else self._attack
-            records = [message.content.array_records[SHIFT_RECORD] for message in (request, reply)]
-            lie = attacked(kind, *(bytes(record[SHIFT_KEY].data) for record in records))
-            array = Array(dtype="uint8", shape=(len(lie),), stype=SHIFT_STYPE, data=lie)
-            reply.content[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
+            _lie(kind, request, reply)
         return reply
 
     def get_node_ids(self) -> Iterable[int]:
         """List the ids of all nodes."""
         return self._grid.get_node_ids()
+
+
+def _lie(kind: str, request: Message, reply: Message) -> None:
+    """Put a lie in place of the update of a reply, whichever form it has."""
+    broadcast = bytes(request.content.array_records[SHIFT_RECORD][SHIFT_KEY].data)
+    if UPDATE_RECORD in reply.content:
+        values = dict(reply.content.config_records[UPDATE_RECORD])
+        update = values.get(UPDATE_KEY)
+        if isinstance(update, bytes):
+            wanted = CoordinateSettings.from_config({**request.content.config_records[SETTINGS_RECORD]})
+            values[UPDATE_KEY] = attacked_update(kind, broadcast, update, wanted)
+            reply.content[UPDATE_RECORD] = ConfigRecord(values)
+        return
+    lie = attacked(kind, broadcast, bytes(reply.content.array_records[SHIFT_RECORD][SHIFT_KEY].data))
+    array = Array(dtype="uint8", shape=(len(lie),), stype=SHIFT_STYPE, data=lie)
+    reply.content[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
 
 
 @torch.no_grad()
@@ -97,10 +123,44 @@ def attacked(kind: str, broadcast: bytes, update: bytes) -> bytes:
     """
     before, _ = unpack(broadcast)
     after, header = unpack(update)
-    change, bias = (after.W - after.R) - (before.W - before.R), after.b - before.b
-    by = {"sign-flip": -1.0, "scale": _SCALE, "nans": float("nan")}.get(kind)
-    if by is None:
+    learned = before.W - before.R
+    change = torch.cat([((after.W - after.R) - learned).flatten(), (after.b - before.b).flatten()])
+    lie = lied(kind, change, torch.cat([learned.flatten(), before.b.flatten()]))
+    if lie is None:
         W, b = after.R + 1, torch.ones_like(after.b)
     else:
-        W, b = after.R + (before.W - before.R) + by * change, before.b + by * bias
+        by_W, by_b = lie.split([learned.numel(), before.b.numel()])
+        W, b = after.R + learned + by_W.view_as(learned), before.b + by_b.view_as(before.b)
     return pack(Shift(after.shape, R=after.R, W=W, b=b), header)
+
+
+def attacked_update(kind: str, broadcast: bytes, update: bytes, wanted: CoordinateSettings) -> bytes:
+    """Make the update of coordinates that a malicious client sends in place of its own.
+
+    Args:
+        kind: One of `ATTACKS`, except `mixed`.
+        broadcast: Packed coordinates that the client received.
+        update: Packed change that its honest training made.
+        wanted: Codec of both.
+    """
+    tag, data = update[:TAG_BYTES], update[TAG_BYTES:]
+    if kind == "nans":
+        return tag + bytes([0xFF]) * len(data)
+    learned = broadcast_numbers(broadcast)
+    lie = lied(kind, decode(wanted.codec, data, len(learned)), learned)
+    return tag + encode(wanted.codec, torch.ones_like(learned) if lie is None else lie, seed=0)
+
+
+def lied(kind: str, change: torch.Tensor, learned: torch.Tensor) -> torch.Tensor | None:
+    """Return what a malicious client makes of its honest change; None for a constant.
+
+    Args:
+        kind: One of `ATTACKS`, except `mixed`.
+        change: (n,) honest change of the round.
+        learned: (n,) what all rounds before have changed, which colluders agree to undo.
+    """
+    if kind == "collude":
+        norm = float(learned.norm())
+        return -learned * float(change.norm()) / norm if norm else -change
+    by = FACTORS.get(kind)
+    return None if by is None else by * change

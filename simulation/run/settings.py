@@ -26,7 +26,7 @@ from fedperfit.simulation.world.settings import (
     WorldQuestions,
 )
 
-Attack = Literal["sign-flip", "scale", "nans", "constant", "mixed"]
+Attack = Literal["sign-flip", "scale", "nans", "constant", "collude", "mixed"]
 """What liars send in place of their update (`simulation.run.faults`)."""
 
 
@@ -57,7 +57,8 @@ class RunSettings(JobSettings):
     malicious: Annotated[float, Field(ge=0, lt=1), Unit("share")] = 0.0
     """Share of the others that lie in every round."""
     attack: Attack = "sign-flip"
-    """What liars send: `sign-flip`, `scale` (100 times the change), `nans`, `constant`, or `mixed`."""
+    """What liars send: `sign-flip`, `scale` (100 times the change), `nans`, `constant`, `collude` (against
+    all that was learned), or `mixed`."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

@@ -3,6 +3,15 @@ import torch
 from tests.simulation.small_run import prepare, small_settings
 
 from fedperfit.cloud.rounds.round_report import RoundReport
+from fedperfit.protocol.messages.settings import CoordinateSettings
+from fedperfit.protocol.shift.basis import Coordinates
+from fedperfit.protocol.shift.basis_sources import random_basis
+from fedperfit.protocol.shift.coordinate_packing import (
+    Agreement,
+    pack_coordinates,
+    pack_update,
+    unpack_update,
+)
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -11,7 +20,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release import FILE_NAME, read_release
 from fedperfit.simulation import client_app
-from fedperfit.simulation.run.faults import ATTACKS, attacked
+from fedperfit.simulation.run.faults import ATTACKS, attacked, attacked_update
 from fedperfit.simulation.run.job import run_in_process
 from fedperfit.simulation.run.runner import run_simulation
 
@@ -32,6 +41,45 @@ def test_what_liars_send():
         assert torch.allclose(lie.W - lie.R, torch.full_like(lie.W, W), atol=1e-5)
         assert torch.allclose(lie.b, torch.full_like(lie.b, b), atol=1e-5)
     assert lies["nans"].W.isnan().all()
+    undone = lies["collude"]  # W - R was moved by .5 in all, by .1 in this round, which also moved b by .2
+    assert torch.allclose(undone.W - undone.R, torch.full_like(undone.W, 0.5 - _honest_size()), atol=1e-5)
+    assert torch.allclose(undone.b, torch.zeros_like(undone.b), atol=1e-6)
+
+
+def _honest_size() -> float:
+    """Size of each of 8 equal entries that together are as long as the honest change."""
+    return ((8 * 0.1**2 + 2 * 0.2**2) / 8) ** 0.5
+
+
+@pytest.mark.parametrize("codec", ["float32", "sign"])
+def test_what_liars_send_in_a_basis(codec):
+    basis = random_basis(SHAPE, 2, task="LaMP_2M", fingerprint="f", seed=0)
+    told = Agreement(basis.digest, codec, 0)
+    change, learned = (torch.linspace(-1, end, basis.numbers) for end in (2.0, 0.5))
+    packed = pack_coordinates(Coordinates.of(basis, learned), told), pack_update(change, told, 0)
+    wanted = CoordinateSettings(basis=basis.digest, codec=codec)
+    lies = {kind: attacked_update(kind, *packed, wanted) for kind in ATTACKS[:-1]}
+    assert len({len(lie) for lie in lies.values()}) == 1
+    honest = unpack_update(packed[1], told, basis.numbers)
+    for kind, by in (("sign-flip", -1.0), ("scale", 100.0)):
+        torch.testing.assert_close(
+            unpack_update(lies[kind], told, basis.numbers), by * honest, rtol=0.01, atol=0
+        )
+    assert bool((unpack_update(lies["constant"], told, basis.numbers) == 1).all())
+    undoing = unpack_update(lies["collude"], told, basis.numbers)
+    assert torch.equal(undoing.sign(), -learned.sign())
+    with pytest.raises(InputError):
+        unpack_update(lies["nans"], told, basis.numbers)
+
+
+def test_votes_outvote_liars_and_survive_lost_clients(tmp_path):
+    basis = {"update_basis": "random", "transport_dtype": "sign"}
+    honest, _ = reports(tmp_path / "honest", **basis)
+    flipped, _ = reports(tmp_path / "flip", malicious=0.3, attack="scale", **basis)
+    assert not any(report.dropped for report in honest + flipped)
+    nan, _ = reports(tmp_path / "nan", malicious=0.3, attack="nans", dropout=0.2, **basis)
+    assert all(2 <= len(report.dropped) < 6 for report in nan)
+    assert any("a scale of nan" in why for report in nan for why in report.dropped.values())
 
 
 def reports(folder, **changes) -> tuple[list[RoundReport], bytes]:
