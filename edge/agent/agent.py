@@ -5,13 +5,14 @@ sums; nothing they return can hold a personal tensor, an item or a text. Agents 
 base model act side by side (`contribute`, `personalize`, `evaluate`) with the same results in less time.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
 from fedperfit.edge.agent.basis_file import BASIS, BasisFile
-from fedperfit.edge.agent.history import History, read_history
+from fedperfit.edge.agent.history import History, admit_part, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.side_by_side import trained
@@ -32,6 +33,8 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.protocol.tasks import Pair
+
+logger = logging.getLogger("fedperfit.edge")
 
 VAULT = "vault"
 """Name of the vault's folder in a person's own folder."""
@@ -76,11 +79,13 @@ class Agent:
 
     def read(self) -> History:
         """Read the history as it is now: the owner's own items, in files or imported, then those learned."""
-        self.history = read_history(self._folder)
-        if self.history.sealed:
-            for part, entries in self.vault.imported().items():
-                getattr(self.history, part).extend(entries)
-        self.history.items.extend(self.vault.learned())
+        self.history = history = read_history(self._folder)
+        parts = self.vault.imported() if history.sealed else {}
+        for part, entries in (*parts.items(), ("items", self.vault.learned())):
+            kind = "history" if part == "items" else part
+            place = f"{history.name}: {part} of the vault, entry"
+            let_in = admit_part(history.task, kind, enumerate(entries, start=1), place, logger.warning)
+            getattr(history, part).extend(let_in)
         return self.history
 
     def contribute(

@@ -8,18 +8,22 @@ questions.jsonl   the same, held out for measuring and never trained on; may be 
 vault/            sealed: personal shifts, learned items, imported history
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, read_json_lines, write_json, write_json_lines
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
+from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question
 
 SEALED = "sealed"
 """Key in client.json that says that the history is sealed in the vault."""
 FILES = {"history": "history.jsonl", "answered": "answered.jsonl", "questions": "questions.jsonl"}
 """Fields of client.json that may name a file elsewhere, and the files' names in the folder."""
+_ADMIT = {"history": admitted_item, "answered": admitted_question, "questions": admitted_question}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class History:
     """Whether metric sums may leave in replies to the cloud."""
     sealed: bool = False
     """Whether items and questions are in the vault, which `Agent` adds."""
+    remarks: tuple[str, ...] = ()
+    """Lines of the files that were left out or taken as something else, each with its number."""
 
     def pairs(self, form: PromptForm, latest: int) -> list[Pair]:
         """Training pairs, oldest first: past questions, then items.
@@ -56,8 +62,27 @@ class History:
         return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
 
 
+def admit_part(
+    task: Task, part: str, values: Iterable[tuple[int, Any]], place: str, tell: Tell
+) -> Iterator[dict[str, Any]]:
+    """Let the entries of one part of a history through the task's door; a bad one costs itself alone.
+
+    Args:
+        task: task of the history.
+        part: history, answered or questions.
+        values: numbers and entries.
+        place: name of an entry before its number, for what is told.
+        tell: told of each entry that is left out or changed.
+    """
+    return admitted(values, partial(_ADMIT[part], task), place, tell)
+
+
 def read_history(folder: Path) -> History:
-    """Read a client's folder; raises InputError naming the file that is missing or wrong."""
+    """Read a client's folder; a bad line costs that line alone, and is told in `remarks`.
+
+    Raises:
+        InputError: A file is missing, or no line of it can be used, or client.json is wrong; it is named.
+    """
     about = read_json(folder / "client.json")
     try:
         name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
@@ -65,13 +90,26 @@ def read_history(folder: Path) -> History:
         raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
     if about.get(SEALED) is True:
         return History(str(name), task, [], shares_metrics=shares is True, sealed=True)
+    remarks: list[str] = []
+
+    def entries(part: str) -> list[dict[str, Any]]:
+        path = folder / about.get(part, FILES[part])
+        if part != "history" and not path.exists():
+            return []
+        before = len(remarks)
+        let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append))
+        if not let_in and remarks[before:]:
+            raise MalformedFileError(remarks[before])
+        return let_in
+
     return History(
         name=str(name),
         task=task,
         shares_metrics=shares is True,
-        items=_objects(folder / about.get("history", "history.jsonl")),
-        answered=_questions(folder / "answered.jsonl"),
-        questions=_questions(folder / about.get("questions", "questions.jsonl")),
+        items=entries("history"),
+        answered=entries("answered"),
+        questions=entries("questions"),
+        remarks=tuple(remarks),
     )
 
 
@@ -100,19 +138,3 @@ def write_history(folder: Path, history: History) -> None:
     write_json_lines(folder / "questions.jsonl", history.questions)
     about = {"name": history.name, "task": history.task.reference, "shares_metrics": history.shares_metrics}
     write_json(folder / "client.json", about)
-
-
-def _questions(path: Path) -> list[dict[str, Any]]:
-    questions = _objects(path) if path.exists() else []
-    for number, question in enumerate(questions, start=1):
-        if not all(isinstance(question.get(key), str) for key in ("input", "gold")):
-            raise InputError(f"{path}, entry {number}: a question needs input and gold")
-    return questions
-
-
-def _objects(path: Path) -> list[dict[str, Any]]:
-    values = read_json_lines(path)
-    for number, value in enumerate(values, start=1):
-        if not isinstance(value, dict):
-            raise InputError(f"{path}, entry {number}: expected a JSON object")
-    return values

@@ -27,7 +27,7 @@ from fedperfit.edge.vault.vault import FitRecord
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import PromptForm
+from fedperfit.protocol.tasks.door import admitted_item
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
 _STEPS = 4
@@ -122,11 +122,13 @@ def learn(
         InputError: an item lacks a field of its task or has another label; then nothing is kept.
     """
     task = agent.history.task
-    for item in items:
-        task.item_pair(item, PromptForm.LAMP)
-        if task.labels and task.parse(str(item[task.answer])) is None:
-            raise InputError(f"{task.answer}={item[task.answer]!r}: expected one of {', '.join(task.labels)}")
-    agent.vault.learn(items)
+    admitted: list[dict[str, object]] = []
+    for number, item in enumerate(items, start=1):
+        try:
+            admitted.append(admitted_item(task, item))
+        except InputError as error:
+            raise InputError(f"item {number}: {error}") from None
+    agent.vault.learn(admitted)
     agent.read()
     count = len(agent.vault.learned())
     if release is None or personal.slot not in agent.vault.slots():

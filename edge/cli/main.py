@@ -61,6 +61,8 @@ def show(folder: Folder) -> None:
     console = Console()
     items = "items sealed in the vault" if history.sealed else f"{len(history.items)} items"
     console.print(f"{history.name}: {history.task.name}, {items}", highlight=False)
+    for remark in history.remarks:
+        console.print(remark, highlight=False, markup=False, soft_wrap=True)
     console.print(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
     console.print(f"personal shifts: {', '.join(kept) or 'none'}")
 

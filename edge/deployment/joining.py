@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import grpc
 
-from fedperfit.edge.agent.history import files_to_seal
+from fedperfit.edge.agent.history import files_to_seal, read_history
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.fetcher import FetcherProgram
 from fedperfit.edge.deployment.home import Home, read_settings
@@ -52,6 +52,8 @@ def keep_running(
     agent = [sys.executable, "-P", "-m", "fedperfit.edge.cli.main", "agent", str(home.folder)]
     kind = read_settings(home).key
     secret = passphrase_variable(kind, new=not home.vault_key.exists())
+    for remark in read_history(home.folder).remarks:
+        say(remark)
     for file in files_to_seal(home.folder):
         say(f"{file} is imported into the vault, sealed; the file stays, in clear, and is yours to delete")
     say(f"the vault's key is kept by {UNPROTECTED[kind]}")

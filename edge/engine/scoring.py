@@ -8,6 +8,7 @@ as the farther end of the scale; texts as `protocol.tasks.text_metrics` compares
 from collections.abc import Sequence
 
 from fedperfit.protocol.tasks import AnswerKind, Task
+from fedperfit.protocol.tasks.door import admitted_answer
 from fedperfit.protocol.tasks.metrics import own_metric, sums_of
 from fedperfit.protocol.tasks.text_metrics import TEXT_METRICS
 
@@ -27,7 +28,7 @@ def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
         Sums over the questions.
 
     Raises:
-        InputError: A metric of one's own fails.
+        InputError: A gold number is none of the task's, or a metric of one's own fails.
     """
     if task.kind is AnswerKind.LABELS:
         sums = _category(task, answers, golds)
@@ -64,8 +65,7 @@ def _rating(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
     scale = [float(label) for label in task.labels]
     errors = []
     for answer, gold in zip(answers, golds, strict=True):
-        true = float(gold)
-        label = task.parse(answer)
+        true, label = float(admitted_answer(task, gold)), task.parse(answer)
         worst = max(abs(end - true) for end in scale)
         errors.append(worst if label is None else abs(true - float(label)))
     return {

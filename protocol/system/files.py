@@ -1,13 +1,17 @@
 """Reading JSON with clear errors, and writing files that are either whole or absent."""
 
+import gzip
 import json
 import os
 import tempfile
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 
+_GZIP = b"\x1f\x8b"
 _PART = ".part"
 """Suffix of a file that is still being written."""
 
@@ -101,26 +105,46 @@ def toml_value(value: Any) -> str:
 
 def read_json_lines(path: Path) -> list[Any]:
     """Read one JSON value per line of `path`; blank lines are skipped. Raises as `read_json` does."""
+    values = []
+    for number, value in json_lines(path):
+        if isinstance(value, InputError):
+            raise MalformedFileError(f"{path}, line {number}: {value}")
+        values.append(value)
+    return values
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Read one JSON value per line of `path`, which may be compressed by gzip; blank lines are skipped.
+
+    Yields:
+        Number of the line, from 1, and its value: an InputError where the line is not JSON.
+
+    Raises:
+        InputError: The file is missing, no text, or may not be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == _GZIP else data).decode("utf-8-sig")
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise MalformedFileError(f"{path}: not UTF-8 text") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise MalformedFileError(f"{path}: broken gzip file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    values = []
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            try:
-                values.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise MalformedFileError(f"{path}, line {number}: broken JSON ({error.msg})") from None
-            except (ValueError, RecursionError):
-                raise MalformedFileError(
-                    f"{path}, line {number}: JSON with a number too long or nested too deeply"
-                ) from None
-    return values
+            yield number, _line_value(line)
+
+
+def _line_value(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        return MalformedFileError(f"broken JSON ({error.msg})")
+    except (ValueError, RecursionError):
+        return MalformedFileError("JSON with a number too long or nested too deeply")
 
 
 def write_json_lines(path: Path, values: list[Any]) -> None:

@@ -104,3 +104,19 @@ def test_bad_folders_are_one_line(tmp_path):
             assert "\n" not in str(caught.value)
         (folder / name).write_text(good)
     assert read_history(folder).items
+
+
+def test_a_bad_line_of_a_history_costs_that_line(tmp_path, base):
+    folder = write_client(tmp_path / "client")
+    whole = read_history(folder)
+    path = folder / "history.jsonl"
+    path.write_text(f'{{"description": "a film", "tag": "no tag"}}\n{{broken\n{path.read_text()}')
+    history = read_history(folder)
+    assert history.items == whole.items
+    assert [remark.partition("history.jsonl, ")[2].partition(":")[0] for remark in history.remarks] == [
+        "line 1",
+        "line 2",
+    ]
+    agent = Agent(folder, base)
+    agent.vault.learn([{"description": "kept by an earlier version", "tag": 3}])
+    assert agent.read().items == whole.items

@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import tomllib
@@ -86,7 +87,6 @@ BROKEN = {
     "cut off": b'{"a": [1, 2',
     "not UTF-8": b'{"a": "\xff"}',
     "no JSON": b"<html>",
-    "byte order mark": b"\xef\xbb\xbf{}",
     "too deep": b"[" * 200_000,
     "too long a number": b"1" * 5_000,
 }
@@ -100,6 +100,16 @@ def test_broken_files_are_one_line_naming_the_file(tmp_path, read, content):
     with pytest.raises(InputError, match=r"broken\.json") as caught:
         read(path)
     assert "\n" not in str(caught.value)
+
+
+def test_lines_may_begin_with_a_mark_and_be_compressed(tmp_path):
+    path = tmp_path / "lines"
+    for data in (b"\xef\xbb\xbf{}\n3", gzip.compress(b"{}\n3\n")):
+        path.write_bytes(data)
+        assert read_json_lines(path) == [{}, 3]
+    path.write_bytes(gzip.compress(b"{}")[:-4])
+    with pytest.raises(InputError, match="broken gzip file"):
+        read_json_lines(path)
 
 
 @pytest.mark.parametrize("read", [read_json, read_json_lines])

@@ -1,0 +1,130 @@
+"""The door for data: an answer in another dress is taken as the task's, a wrong one costs its line alone."""
+
+import html
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks.task import Task
+
+_SHOWN = 60
+"""Characters of a wrong value that are quoted."""
+Tell = Callable[[str], None]
+"""Callback that is told of every line that is left out or changed."""
+
+
+def admitted_answer(task: Task, value: Any) -> str:
+    """Return an answer as the task words it: a text as it stands, a label whatever its case or type.
+
+    Args:
+        task: Task of the answer.
+        value: Any JSON value.
+
+    Raises:
+        InputError: It is not a text, or no label or several are meant.
+    """
+    text = _as_text(value, task.answer)
+    if task.parse(text) is not None:
+        return text
+    meant = [label for label in task.labels if _plain(label) == _plain(text)]
+    if len(meant) != 1:
+        shown = f"{text[:_SHOWN]}…" if len(text) > _SHOWN else text
+        raise InputError(f"{task.answer}={shown!r}: expected one of {', '.join(task.labels)}")
+    return meant[0]
+
+
+def admitted_item(task: Task, item: Any) -> dict[str, Any]:
+    """Return a history item with its fields as texts and its answer as the task words it.
+
+    Args:
+        task: Task of the item.
+        item: Any JSON value.
+
+    Raises:
+        InputError: It is no object, lacks a field, or its answer is not one of the task's.
+    """
+    if not isinstance(item, Mapping):
+        raise InputError("expected an object")
+    values = _encodable(dict(item))
+    for key in (*task.fields, task.answer):
+        if key not in values:
+            raise InputError(f"no text field {key!r}")
+        values[key] = _as_text(values[key], key)
+    return {**values, task.answer: admitted_answer(task, values[task.answer])}
+
+
+def admitted_question(task: Task, question: Any) -> dict[str, Any]:
+    """Return a question with a text, and a gold answer as the task words it; an empty gold stays empty.
+
+    Args:
+        task: Task of the question.
+        question: Any JSON value, `{"input", "gold"}`.
+
+    Raises:
+        InputError: It is no object, lacks text or gold, is of another task, or its gold is not one of the
+            task's.
+    """
+    if not isinstance(question, Mapping):
+        raise InputError("expected an object")
+    values = _encodable(dict(question))
+    for key in ("input", "gold"):
+        if key not in values:
+            raise InputError(f"no text field {key!r}")
+        values[key] = _as_text(values[key], key)
+    task.query_fields(values["input"])
+    return {**values, "gold": values["gold"] and admitted_answer(task, values["gold"])}
+
+
+def admitted(
+    values: Iterable[tuple[int, Any]], admit: Callable[[Any], dict[str, Any]], place: str, tell: Tell
+) -> Iterator[dict[str, Any]]:
+    """Let values through the door one by one; a bad one costs itself alone.
+
+    Args:
+        values: Numbers and JSON values; an InputError stands for what could not be read.
+        admit: Returns a value as it is let in, or raises InputError.
+        place: Name of a value before its number, for what is told.
+        tell: Told of each value that is left out or whose answer is taken as another word.
+    """
+    for number, value in values:
+        try:
+            if isinstance(value, InputError):
+                raise value
+            let_in = admit(value)
+        except InputError as error:
+            tell(f"{place} {number}: {error}; left out")
+            continue
+        for key in let_in:
+            if isinstance(value[key], str) and value[key] != let_in[key]:
+                tell(f"{place} {number}: {key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}")
+        yield let_in
+
+
+def _as_text(value: Any, key: str) -> str:
+    """Return a text, or a number or truth value as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise InputError(f"{key!r} must be a text, found {type(value).__name__}")
+
+
+def _encodable(value: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with halves of characters, which no file can hold, replaced."""
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return dict(json.loads(whole))
+    return value
+
+
+def _plain(text: str) -> str | float:
+    """Return what two ways to write one label have in common: a number's value, or the text without dress."""
+    text = html.unescape(text).strip().casefold()
+    try:
+        return float(text) if "_" not in text else text
+    except ValueError:
+        return text

@@ -1,0 +1,118 @@
+"""What people write for a label, a gold or a field: taken where it is clear, refused with its number else."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS, task_by_name
+from fedperfit.protocol.tasks.door import admitted, admitted_answer, admitted_item, admitted_question
+
+NEWS, SCORES, TITLES = TASKS["LaMP_2N"], TASKS["LaMP_3"], TASKS["LaMP_4"]
+TRUTH = task_by_name(
+    'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["true", "No", "no", "1"]\n'
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["text", "score", "x"]), inner)
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "expected"),
+    [
+        (SCORES, "5.0", "5"),
+        (SCORES, 5, "5"),
+        (SCORES, 5.0, "5"),
+        (SCORES, " 4\n", " 4\n"),
+        (SCORES, "05", "5"),
+        (NEWS, "Sports", "sports"),
+        (NEWS, "food &amp; drink", "food & drink"),
+        (NEWS, " Food &#38; Drink ", "food & drink"),
+        (TRUTH, True, "true"),
+        (TRUTH, "TRUE", "true"),
+        (TRUTH, 1.0, "1"),
+        (TRUTH, "No", "No"),
+        (TITLES, "&amp; as it stands ", "&amp; as it stands "),
+        (TITLES, 3, "3"),
+    ],
+)
+def test_an_answer_whose_label_is_clear_is_taken(task, value, expected):
+    assert admitted_answer(task, value) == expected
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "told"),
+    [
+        (SCORES, "4.5", "score='4.5': expected one of 1, 2, 3, 4, 5"),
+        (SCORES, "5 stars", "score='5 stars': expected one of"),
+        (SCORES, "", "score='': expected"),
+        (SCORES, True, "score='true': expected"),
+        (SCORES, float("nan"), "score='NaN': expected"),
+        (SCORES, "0_5", "score='0_5': expected"),
+        (NEWS, "sport", "category='sport': expected one of food & drink"),
+        (NEWS, "x" * 500, "category='x+…': expected"),
+        (TRUTH, "NO", "y='NO': expected one of true, No, no, 1"),
+        (NEWS, None, "'category' must be a text, found NoneType"),
+        (TITLES, ["a"], "'title' must be a text, found list"),
+    ],
+)
+def test_an_answer_that_means_no_label_or_several_is_refused(task, value, told):
+    with pytest.raises(InputError, match=told):
+        admitted_answer(task, value)
+
+
+def test_a_bad_line_costs_that_line():
+    told: list[str] = []
+    items = [
+        {"text": "good", "score": "5"},
+        {"text": "stars", "score": "5 stars"},
+        {"text": "mapped", "score": 4.0, "odd": None},
+        {"score": "1"},
+        InputError("broken JSON"),
+        [],
+        {"text": 7, "score": "1", "x": "\ud800"},
+    ]
+    numbered = enumerate(items, start=1)
+    kept = list(admitted(numbered, lambda item: admitted_item(SCORES, item), "item", told.append))
+    assert kept == [
+        {"text": "good", "score": "5"},
+        {"text": "mapped", "score": "4", "odd": None},
+        {"text": "7", "score": "1", "x": "�"},
+    ]
+    assert told[0] == "item 2: score='5 stars': expected one of 1, 2, 3, 4, 5; left out"
+    assert told[1:4] == [
+        "item 4: no text field 'text'; left out",
+        "item 5: broken JSON; left out",
+        "item 6: expected an object; left out",
+    ]
+
+
+def test_what_is_taken_as_something_else_is_told():
+    told: list[str] = []
+    items = [(9, {"text": "a", "category": "Sports"})]
+    list(admitted(items, lambda item: admitted_item(NEWS, item), "line", told.append))
+    assert told == ["line 9: category='Sports' is taken as 'sports'"]
+
+
+def test_a_question_has_a_text_and_a_gold_of_the_task():
+    asked = {"id": 1, "input": f"{SCORES.instruction}fine", "gold": 5}
+    assert admitted_question(SCORES, asked)["gold"] == "5"
+    assert admitted_question(SCORES, asked | {"gold": ""})["gold"] == ""
+    for wrong in ({"gold": "4.5"}, {"input": "?"}, {"input": None}):
+        with pytest.raises(InputError):
+            admitted_question(SCORES, asked | wrong)
+
+
+@given(value=VALUES)
+def test_whatever_comes_is_an_item_that_a_file_can_hold_or_one_line(value):
+    told: list[str] = []
+    for item in admitted([(1, value)], lambda item: admitted_item(SCORES, item), "item", told.append):
+        json.dumps(item, ensure_ascii=False).encode()
+        assert SCORES.parse(item["score"]) is not None
+    assert all("\n" not in line for line in told)
