@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,9 @@ def _key(name: str) -> str:
     return name.replace("_", "-")
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """A table of a TOML file: keys with hyphens, checked once."""
+
     model_config = ConfigDict(
         frozen=True,
         strict=True,
@@ -34,7 +36,7 @@ class _Table(BaseModel):
     )
 
 
-class PromptTable(_Table):
+class PromptTable(Table):
     """Templates of one form of the prompts; what is missing is made of instruction and cue."""
 
     prompt: str | None = None
@@ -43,14 +45,14 @@ class PromptTable(_Table):
     """Target text: the target field in braces, with blanks around it at most."""
 
 
-class PromptsTable(_Table):
+class PromptsTable(Table):
     """Templates by form of the prompts."""
 
     lamp: PromptTable = PromptTable()
     oppu: PromptTable = PromptTable()
 
 
-class ChameleonTable(_Table):
+class ChameleonTable(Table):
     """Words of CHAMELEON's prompts."""
 
     opening: str | None = None
@@ -67,7 +69,7 @@ class ChameleonTable(_Table):
     """Text at the end of both agents' prompts."""
 
 
-class WordingTable(_Table):
+class WordingTable(Table):
     """Words that other methods need; each has a default that suits any task."""
 
     sentence: str | None = None
@@ -79,7 +81,7 @@ class WordingTable(_Table):
     chameleon: ChameleonTable = ChameleonTable()
 
 
-class TaskTable(_Table):
+class TaskTable(Table):
     """The keys of a task's file."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,47}\z")]
@@ -161,16 +163,7 @@ def read_table(text: str, source: str) -> TaskTable:
     Raises:
         MalformedFileError: It is not TOML, or a key is unknown, missing or wrong; one line.
     """
-    if len(text) > LARGEST:
-        raise MalformedFileError(f"{source}: more than {LARGEST} characters are no task")
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise MalformedFileError(f"{source}: {error}") from None
-    try:
-        table = TaskTable(**values)
-    except ValidationError as error:
-        raise MalformedFileError(f"{source}: {_explained(error)}") from None
+    table = read_toml(TaskTable, text, source)
     try:
         table.check()
     except InputError as error:
@@ -178,13 +171,37 @@ def read_table(text: str, source: str) -> TaskTable:
     return table
 
 
-def _explained(error: ValidationError) -> str:
+_Model = TypeVar("_Model", bound=Table)
+
+
+def read_toml(model: type[_Model], text: str, source: str) -> _Model:
+    """Read the text of a file with one kind of table.
+
+    Args:
+        model: What the table holds.
+        text: TOML.
+        source: Name of the file, for errors.
+
+    Raises:
+        MalformedFileError: It is not TOML, or a key is unknown, missing or wrong; one line.
+    """
+    if len(text) > LARGEST:
+        raise MalformedFileError(f"{source}: more than {LARGEST} characters")
+    try:
+        return model(**tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise MalformedFileError(f"{source}: {error}") from None
+    except ValidationError as error:
+        raise MalformedFileError(f"{source}: {_explained(model, error)}") from None
+
+
+def _explained(model: type[Table], error: ValidationError) -> str:
     """Tell the first mistake: an unknown key before a missing one before a wrong value."""
     ranks = {"extra_forbidden": 0, "missing": 1}
     detail = min(error.errors(), key=lambda one: ranks.get(one["type"], 2))
     place = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        known = _keys_beside(detail["loc"])
+        known = _keys_beside(model, detail["loc"])
         return f"unknown key {place!r}; the nearest is {nearest_of(str(detail['loc'][-1]), known)!r}"
     if detail["type"] == "missing":
         return f"the key {place!r} is missing"
@@ -195,9 +212,9 @@ def _explained(error: ValidationError) -> str:
     return f"{place}={value[:80]}: {detail['msg'][:1].lower()}{detail['msg'][1:]}{near}"
 
 
-def _keys_beside(place: tuple[int | str, ...]) -> list[str]:
+def _keys_beside(model: type[Table], place: tuple[int | str, ...]) -> list[str]:
     """Keys of the table in which a key stands."""
-    table: Any = TaskTable
+    table: Any = model
     for part in place[:-1]:
         table = next(f for name, f in table.model_fields.items() if _key(name) == part).annotation
     return [_key(name) for name in table.model_fields]

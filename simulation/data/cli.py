@@ -29,9 +29,7 @@ data_app = typer.Typer(
 )
 
 
-TaskOption = Annotated[
-    str, typer.Option("--task", help="LaMP_2N, LaMP_2M, LaMP_3, LaMP_4, LaMP_5 or LaMP_7.")
-]
+TaskOption = Annotated[str, typer.Option("--task", help="A task that ships, e.g. LaMP_3, or a TOML file.")]
 
 
 @data_app.command("download")
@@ -75,7 +73,9 @@ def people_command(
     task: TaskOption,
     to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
     names: Annotated[list[str], typer.Argument(help="Names of the people.")],
-    data: Annotated[str, typer.Option(help="Folder with LaMP files, or `world`.")] = WORLD,
+    data: Annotated[
+        str, typer.Option(help="Folder with LaMP files, mapping of own data, or `world`.")
+    ] = WORLD,
     seed: Annotated[int, typer.Option(help="Seed of the synthetic world.")] = 0,
 ) -> None:
     """Write users' histories as files, as people have them, to try a deployment with.
@@ -118,7 +118,11 @@ class _Summary:
 @data_app.command("show")
 def show_command(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with official LaMP files or OPPU's.", show_default=False)
+        Path,
+        typer.Argument(
+            help="Folder with official LaMP files or OPPU's, or the mapping of your own data.",
+            show_default=False,
+        ),
     ],
     task: TaskOption,
 ) -> None:
@@ -136,6 +140,8 @@ def show_command(
     table.add_row("history: min / median / max", *(_spread(one.histories) for one in summaries.values()))
     table.add_row("questions: min / median / max", *(_spread(one.questions) for one in summaries.values()))
     console.print(table)
+    for remark in data.remarks:
+        console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if data.task.kind is not AnswerKind.TEXT:
         console.print(_labels(data, summaries))
 

@@ -6,9 +6,10 @@ A folder's JSON files are converted once, in bounded memory; after that a user c
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp_files import (
     GROUPS,
     GroupFiles,
+    LampRow,
     Layout,
     detect,
     file_names,
     layout_of,
     rows,
 )
+from fedperfit.simulation.data.mapping import SUFFIX, Mapping
 
 FORMAT = 1
 """Version of the converted tables; after a new number old tables are not used."""
@@ -50,6 +53,7 @@ class LampData:
     Attributes:
         task: The task of the data.
         layout: Layout and split of the files the data come from.
+        remarks: Lines of own data that were left out or taken as something else.
     """
 
     def __init__(self, folder: Path, task: Task) -> None:
@@ -62,7 +66,9 @@ class LampData:
         from datasets import Dataset, concatenate_datasets
 
         self.task = task
-        self.layout = Layout(read_json(folder / ABOUT)["layout"])
+        about = read_json(folder / ABOUT)
+        self.layout = Layout(about["layout"])
+        self.remarks: list[str] = about.get("remarks", [])
         self._tables: dict[str, Any] = {}
         self._rows: dict[str, dict[str, list[int]]] = {}
         for group in GROUPS:
@@ -116,7 +122,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
     table behind.
 
     Args:
-        folder: Folder with a task's files, official or in OPPU's layout.
+        folder: Folder with a task's files, official or in OPPU's layout, or the mapping of data of one's own.
         task: Task that is worked on.
         cache: Folder of the converted tables; by default one in the user's cache directory.
 
@@ -129,16 +135,23 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
         from platformdirs import user_cache_path
 
         cache = user_cache_path("fedperfit") / "lamp"
-    files = detect(folder)
+    own = Mapping.read(folder, task) if folder.suffix == SUFFIX else None
+    files = detect(folder) if own is None else ()
+    sources = [folder / name for name in file_names(files)] if own is None else [folder, own.path]
     place = f"{task.id}-{_digest(str(folder.resolve()))}"
     try:
-        state = _state(folder, files)
+        state = _state(sources)
         final = cache / f"{place}-{state}"
         if not final.is_dir():
             cache.mkdir(parents=True, exist_ok=True)
             with FileLock(cache / f"{place}.lock"):
                 if not final.is_dir():
-                    _convert(folder, files, task, cache / f"{place}.part", final, state)
+                    part = cache / f"{place}.part"
+                    with _building(part, final, sources, state):
+                        if own is None:
+                            _convert(folder, files, task, part)
+                        else:
+                            _convert_own(own, part)
                     for old in cache.glob(f"{place}-*"):
                         if old != final:
                             shutil.rmtree(old, ignore_errors=True)
@@ -147,30 +160,41 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
     return LampData(final, task)
 
 
-def _convert(
-    folder: Path, files: tuple[GroupFiles, ...], task: Task, part: Path, final: Path, state: str
-) -> None:
-    """Build the tables in `part` and rename it to `final`, whole or not at all."""
+@contextmanager
+def _building(part: Path, final: Path, sources: Sequence[Path], state: str) -> Iterator[None]:
+    """Inside the block tables are built in `part`, which then gets its name, whole or not at all."""
     shutil.rmtree(part, ignore_errors=True)  # left by a killed run
     try:
-        layout = layout_of(folder, files)
-        for group in files:
-            _write_table(part / group.group, folder, group, layout, task)
-        write_json(part / ABOUT, {"format": FORMAT, "layout": layout})
-        if _state(folder, files) != state:
-            raise InputError(f"{folder}: files changed while they were read; try again")
+        yield
+        if _state(sources) != state:
+            raise InputError(f"{sources[0].parent}: files changed while they were read; try again")
         part.rename(final)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def _write_table(target: Path, folder: Path, files: GroupFiles, layout: Layout, task: Task) -> None:
+def _convert(folder: Path, files: tuple[GroupFiles, ...], task: Task, part: Path) -> None:
+    layout = layout_of(folder, files)
+    for group in files:
+        _write_table(part / group.group, group.group, partial(rows, folder, group, layout, task))
+    write_json(part / ABOUT, {"format": FORMAT, "layout": layout})
+
+
+def _convert_own(own: Mapping, part: Path) -> None:
+    remarks: list[str] = []
+    for group, entries in own.rows(remarks.append).items():
+        _write_table(part / group, group, partial(iter, entries))
+    layout = Layout.OWN_TIME if own.table.split.by == "time" else Layout.OWN_USERS
+    write_json(part / ABOUT, {"format": FORMAT, "layout": layout, "remarks": remarks})
+
+
+def _write_table(target: Path, group: str, entries: Callable[[], Iterator[LampRow]]) -> None:
     from datasets import Dataset, Features, Value
     from datasets.exceptions import DatasetGenerationError
 
     def generate() -> Iterator[dict[str, str]]:
-        for row in rows(folder, files, layout, task):
+        for row in entries():
             yield {"name": row["name"], "history": row["history"], "questions": row["questions"]}
 
     text = Value("large_string")
@@ -181,7 +205,7 @@ def _write_table(target: Path, folder: Path, files: GroupFiles, layout: Layout, 
                 features=Features({"name": text, "history": text, "questions": text}),
                 cache_dir=str(target),
                 keep_in_memory=False,
-                fingerprint=files.group,
+                fingerprint=group,
                 writer_batch_size=BATCH_ROWS,
             )
         except DatasetGenerationError as error:
@@ -204,12 +228,12 @@ def _no_progress_bars() -> Iterator[None]:
         enable_progress_bars()
 
 
-def _state(folder: Path, files: tuple[GroupFiles, ...]) -> str:
+def _state(sources: Sequence[Path]) -> str:
     """Digest the format and every file's name, size and time of change."""
     parts = [f"format {FORMAT}"]
-    for name in file_names(files):
-        stat = (folder / name).stat()
-        parts.append(f"{name} {stat.st_size} {stat.st_mtime_ns}")
+    for path in sources:
+        stat = path.stat()
+        parts.append(f"{path.name} {stat.st_size} {stat.st_mtime_ns}")
     return _digest("\n".join(parts))
 
 

@@ -34,6 +34,8 @@ class Layout(StrEnum):
     OPPU = "OPPU"
     USER_SPLIT = "official, user split"
     TIME_SPLIT = "official, time split"
+    OWN_USERS = "own data, user split"
+    OWN_TIME = "own data, time split"
 
 
 @dataclass(frozen=True)
@@ -183,15 +185,22 @@ def _history(items: list[Any], task: Task, place: str) -> list[dict[str, Any]]:
         _text(item, task.field, where)
         history.append({**item, task.answer: _text(item, task.answer, where)})
     if all("date" in item for item in history):
-        history.sort(key=lambda item: _date(item["date"], place))
+        try:
+            history.sort(key=lambda item: sortable_date(item["date"]))
+        except InputError as error:
+            raise InputError(f"{place}: {error}") from None
     return history
 
 
-def _date(date: Any, place: str) -> tuple[int, ...]:
-    """Turn `2012-05-18`, `2012-5-18 10:11:12` or `2012` into numbers that sort."""
+def sortable_date(date: Any) -> tuple[int, ...]:
+    """Turn `2012-05-18`, `2012-5-18 10:11:12` or `2012` into numbers that sort.
+
+    Raises:
+        InputError: It is not like these.
+    """
     text = str(date)
     if isinstance(date, bool) or not re.fullmatch(r"[0-9]{1,18}([-/:.T ]+[0-9]{1,18})*Z?", text):
-        raise InputError(f"{place}: date {text[:40]!r} is not like 2012-05-18")
+        raise InputError(f"date {text[:40]!r} is not like 2012-05-18")
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 
 

@@ -13,7 +13,7 @@ from fedperfit.protocol.system.files import read_json
 FEDERATION = DOCS / "federation.md"
 """Run by tests/simulation/test_deployment.py, with every byte recorded."""
 OWN_METHOD = DOCS / "own-method.md"
-CHECKOUT = ("constraints.txt", "mkdocs.yml", "README.md", "docs", "src", "tools")
+CHECKOUT = ("constraints.txt", "mkdocs.yml", "README.md", "docs", "examples", "src", "tools")
 """What commands need of a checkout beside the installed package."""
 _ELSEWHERE = re.compile(
     r"""(?:src|data)=["']?(?:https?:)?//|<link[^>]+href=["']?(?:https?:)?//"""

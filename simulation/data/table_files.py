@@ -1,0 +1,116 @@
+"""Records of a file in the forms that people have: CSV, JSON, JSON lines or Parquet, perhaps gzipped."""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
+from fedperfit.protocol.system.files import json_lines
+from fedperfit.protocol.tasks.templates import nearest_of
+
+FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
+"""Endings of the files that can be read; but for Parquet, `.gz` may follow."""
+_LONGEST_CELL = 1 << 24
+"""Characters of a cell of a CSV file."""
+
+Record = tuple[int, Any]
+"""Number of a line or entry, and its value: an InputError where it cannot be read."""
+
+
+def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    """Read the records of a file one by one.
+
+    Args:
+        path: File whose ending tells its form.
+        columns: Columns that will be looked for; a table without one of them is refused.
+
+    Raises:
+        InputError: The file is missing, broken as a whole, of another form, or lacks a column.
+    """
+    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if form in (".jsonl", ".ndjson"):
+        return json_lines(path)
+    if form == ".json":
+        return _json(path)
+    if form in (".csv", ".tsv"):
+        return _csv(path, "\t" if form == ".tsv" else ",", columns)
+    if form == ".parquet":
+        return _parquet(path, columns)
+    raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise MalformedFileError(f"{path}: not UTF-8 text") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise MalformedFileError(f"{path}: broken gzip file") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _json(path: Path) -> Iterator[Record]:
+    try:
+        values = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise MalformedFileError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise MalformedFileError(f"{path}: JSON with a number too long or nested too deeply") from None
+    if not isinstance(values, list):
+        raise MalformedFileError(f"{path}: expected a list of objects")
+    yield from enumerate(values, start=1)
+
+
+def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Record]:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
+    _check_columns(path, reader.fieldnames or [], columns)
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            yield reader.line_num, MalformedFileError(f"broken CSV ({error})")
+            continue
+        if row is None:
+            return
+        if None in row or None in row.values():
+            yield reader.line_num, MalformedFileError("not as many cells as there are columns")
+        else:
+            yield reader.line_num, row
+
+
+def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        _check_columns(path, file.schema_arrow.names, columns)
+        number = 0
+        for batch in file.iter_batches(columns=list(columns)):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except (pyarrow.ArrowException, OSError) as error:
+        raise MalformedFileError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _check_columns(path: Path, found: Collection[str], wanted: Collection[str]) -> None:
+    if not found:
+        raise MalformedFileError(f"{path}: an empty file")
+    for name in wanted:
+        if name not in found:
+            raise InputError(f"{path}: no column {name!r}; the nearest is {nearest_of(name, found)!r}")

@@ -1,0 +1,183 @@
+"""Data of one's own in every form of file: the same users, and a bad line that costs itself alone."""
+
+import csv
+import gzip
+import io
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.fuzzing import FUZZED
+from typer.testing import CliRunner
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
+from fedperfit.simulation.data.cli import data_app
+from fedperfit.simulation.data.lamp import LampData, open_lamp
+from fedperfit.simulation.data.mapping import Mapping
+from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.world.settings import ParticipantCounts
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own_task"
+TASK = 'name = "Mood"\nkind = "labels"\nfields = ["note"]\ntarget = "mood"\nlabels = ["up", "down"]\n'
+MOOD = task_by_name(TASK)
+RECORDS = [
+    {
+        "who": f"p{n % 4}",
+        "when": f"2024-01-{20 - n // 4:02}",
+        "text": f"note {n} é",
+        "mood": ("up", "Down")[n % 2],
+    }
+    for n in range(32)
+]
+MAPPING = 'user = "who"\ntime = "when"\nfields = {note = "text"}\n'
+
+
+def as_csv(records: list[dict[str, Any]], delimiter: str = ",") -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(records[0]), delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue().encode()
+
+
+def as_parquet(records: list[dict[str, Any]]) -> bytes:
+    buffer = io.BytesIO()
+    dated = [record | {"when": datetime.fromisoformat(record["when"])} for record in records]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(dated), buffer)
+    return buffer.getvalue()
+
+
+LINES = "\n".join(json.dumps(record) for record in RECORDS).encode()
+FORMS = {
+    "notes.csv": b"\xef\xbb\xbf" + as_csv(RECORDS),
+    "notes.tsv": as_csv(RECORDS, "\t"),
+    "notes.csv.gz": gzip.compress(as_csv(RECORDS)),
+    "notes.json": json.dumps(RECORDS).encode(),
+    "notes.json.gz": gzip.compress(json.dumps(RECORDS).encode()),
+    "notes.jsonl": b"\xef\xbb\xbf" + LINES,
+    "notes.jsonl.gz": gzip.compress(LINES),
+    "notes.parquet": as_parquet(RECORDS),
+}
+
+
+def opened(root: Path, name: str, content: bytes, more: str = "") -> LampData:
+    (root / name).write_bytes(content)
+    mapping = root / "data.toml"
+    mapping.write_text(f'file = "{name}"\n{MAPPING}{more}')
+    return open_lamp(mapping, MOOD, root / "cache")
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_gives_the_same_users(tmp_path: Path, name: str):
+    data = opened(tmp_path, name, FORMS[name])
+    assert (len(data.users("others")), len(data.users("targets"))) == (3, 1)
+    (target,) = (data.user("targets", user) for user in data.users("targets"))
+    assert (len(target.history), len(target.questions)) == (6, 2)
+    own = [r for r in RECORDS[::-1] if r["who"] == target.name]
+    expected = [{"note": r["text"], "mood": r["mood"].lower()} for r in own]
+    assert target.history == expected[:6]
+    assert [question["input"] for question in target.questions] == [one["note"] for one in expected[6:]]
+    assert len(data.remarks) == 16
+    assert data.remarks[0].endswith("mood='Down' is taken as 'down'")
+
+
+def test_a_split_by_time_trains_on_everyones_earlier_items(tmp_path: Path):
+    data = opened(tmp_path, "notes.csv", FORMS["notes.csv"], '[split]\nby = "time"\nquestions = 0.5\n')
+    assert data.users("others") == [f"others-p{n}" for n in range(4)]
+    for name in data.users("targets"):
+        target = data.user("targets", name)
+        assert target.history == data.user("others", name.replace("targets", "others")).history
+        assert (len(target.history), len(target.questions)) == (4, 4)
+    size = ParticipantCounts(others=9, targets=9, world_history=1, world_questions=1)
+    people = participants(MOOD, str(tmp_path / "data.toml"), size, tmp_path)
+    assert len(people.targets) == 4
+
+
+def test_bad_lines_are_told_with_their_numbers_and_cost_themselves_alone(tmp_path: Path):
+    lines = as_csv(RECORDS).decode().splitlines()
+    lines[2:2] = [
+        "p1,2024-01-01,a,sideways",
+        "p1,soon,a,up",
+        ",2024-01-01,a,up",
+        "p1,2024-01-01",
+        "p1,1,2,up,5",
+    ]
+    data = opened(tmp_path, "notes.csv", "\n".join(lines).encode())
+    assert [remark.partition(", line ")[2] for remark in data.remarks][:5] == [
+        "3: mood='sideways': expected one of up, down; left out",
+        "4: date 'soon' is not like 2012-05-18; left out",
+        "5: no user in ''; left out",
+        "6: not as many cells as there are columns; left out",
+        "7: not as many cells as there are columns; left out",
+    ]
+    assert sum(len(data.user("others", user).history) for user in data.users("others")) == 24
+    task = tmp_path / "mood.toml"
+    task.write_text(TASK)
+    shown = CliRunner().invoke(data_app, ["show", str(tmp_path / "data.toml"), "--task", str(task)])
+    assert shown.exit_code == 0, shown.output
+    assert "mood='sideways': expected one of up, down; left out" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "more", "told"),
+    [
+        ("notes.csv", b"", "", "notes.csv: an empty file"),
+        ("notes.csv", b"who,wen,text,mood\n", "", "no column 'when'; the nearest is 'wen'"),
+        ("notes.csv", b"\xff", "", "not UTF-8 text"),
+        ("notes.csv.gz", b"x", "", "broken gzip file"),
+        ("notes.json", b"[1", "", "line 1: broken JSON"),
+        ("notes.json", b"{}", "", "expected a list of objects"),
+        ("notes.parquet", b"x", "", "notes.parquet: "),
+        ("notes.xlsx", b"", "", "expected a file that ends in .csv"),
+        ("notes.csv", as_csv(RECORDS[:1]), "", "1 users with usable items; at least two"),
+        ("notes.csv", b"", "usr = 1\n", "unknown key 'usr'; the nearest is 'user'"),
+        ("notes.csv", b"", '[split]\nby = "tiem"\n', "split.by='tiem'"),
+        ("notes.csv", b"", "[split]\ntargets = 1.5\n", "split.targets=1.5"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: bytes, more: str, told: str):
+    with pytest.raises(InputError) as caught:
+        opened(tmp_path, name, content, more)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_change_of_the_data_is_seen(tmp_path: Path):
+    before = opened(tmp_path, "notes.csv", FORMS["notes.csv"])
+    after = opened(tmp_path, "notes.csv", as_csv(RECORDS[:20]))
+    assert len(before.remarks) != len(after.remarks)
+
+
+@FUZZED
+@given(data=st.data())
+def test_fuzzed_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    folder = tmp_path_factory.getbasetemp() / "fuzzed-own"
+    folder.mkdir(exist_ok=True)
+    name = data.draw(st.sampled_from(sorted(set(FORMS) - {"notes.parquet"})))
+    good = FORMS[name]
+    start = data.draw(st.integers(0, len(good)))
+    end = data.draw(st.integers(start, min(len(good), start + 300)))
+    piece = st.binary(max_size=12) | st.text(max_size=6).map(lambda text: json.dumps(text).encode())
+    (folder / name).write_bytes(good[:start] + data.draw(piece) + good[end:])
+    mapping = folder / "data.toml"
+    mapping.write_text(f'file = "{name}"\n{MAPPING}')
+    remarks: list[str] = []
+    try:
+        groups = Mapping.read(mapping, MOOD).rows(remarks.append)
+    except InputError as error:
+        assert "\n" not in str(error), error  # noqa: PT017
+        return
+    json.dumps([*groups.values(), remarks], ensure_ascii=False).encode()
+    assert all(
+        item["mood"] in MOOD.labels
+        for rows in groups.values()
+        for r in rows
+        for item in json.loads(r["history"])
+    )
