@@ -3,9 +3,13 @@
 Official LaMP files are single JSON arrays of up to several gigabytes; they pass through a 64 KiB buffer.
 """
 
+import gzip
+import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import ijson
 
@@ -65,11 +69,13 @@ def first_byte(path: Path) -> bytes:
         InputError: The file is missing, empty, or an HTML page.
     """
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             while (byte := file.read(1)).isspace():
                 pass
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise InputError(f"{path}: broken gzip file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if not byte:
@@ -77,6 +83,18 @@ def first_byte(path: Path) -> bytes:
     if byte == b"<":
         raise InputError(f"{path}: an HTML page, not JSON; a wrong download address answers with one")
     return byte
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, unpacked where it is compressed by gzip, after a mark that says how bytes are ordered."""
+    with path.open("rb") as file, ExitStack() as stack:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        opened = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file))) if packed else file
+        if opened.read(len(BOM_UTF8)) != BOM_UTF8:
+            opened.seek(0)
+        yield opened
 
 
 class _Reader:
@@ -101,17 +119,19 @@ def _events(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         InputError: The JSON is broken; the message has the position.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         reader = _Reader(file)
         try:
             yield from ijson.basic_parse(reader, buf_size=BUFFER, use_float=True)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            raise InputError(f"{path}: broken gzip file") from None
         except (ijson.JSONError, UnicodeDecodeError) as error:
             raise InputError(f"{path}, {_where(path, reader.begin)}: broken JSON ({_why(error)})") from None
 
 
 def _where(path: Path, begin: int) -> str:
     """Find line and column of the error in the buffer that starts at `begin`, in a second, bytewise pass."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         reader = _Reader(file, slow=begin)
         try:
             for _ in ijson.basic_parse(reader, buf_size=BUFFER, use_float=True):

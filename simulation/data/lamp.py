@@ -23,12 +23,14 @@ from fedperfit.simulation.data.lamp_files import (
     Layout,
     detect,
     file_names,
+    folder_of,
     layout_of,
     rows,
+    stored,
 )
 from fedperfit.simulation.data.mapping import SUFFIX, Mapping
 
-FORMAT = 1
+FORMAT = 2
 """Version of the converted tables; after a new number old tables are not used."""
 BATCH_ROWS = 8
 """Rows held in memory at a time while converting."""
@@ -53,7 +55,7 @@ class LampData:
     Attributes:
         task: The task of the data.
         layout: Layout and split of the files the data come from.
-        remarks: Lines of own data that were left out or taken as something else.
+        remarks: Lines that were left out or taken as something else.
     """
 
     def __init__(self, folder: Path, task: Task) -> None:
@@ -135,9 +137,10 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
         from platformdirs import user_cache_path
 
         cache = user_cache_path("fedperfit") / "lamp"
+    folder = folder_of(folder, task)
     own = Mapping.read(folder, task) if folder.suffix == SUFFIX else None
     files = detect(folder) if own is None else ()
-    sources = [folder / name for name in file_names(files)] if own is None else [folder, own.path]
+    sources = [stored(folder, name) for name in file_names(files)] if own is None else [folder, own.path]
     place = f"{task.id}-{_digest(str(folder.resolve()))}"
     try:
         state = _state(sources)
@@ -176,9 +179,16 @@ def _building(part: Path, final: Path, sources: Sequence[Path], state: str) -> I
 
 def _convert(folder: Path, files: tuple[GroupFiles, ...], task: Task, part: Path) -> None:
     layout = layout_of(folder, files)
+    remarks: list[str] = []
     for group in files:
-        _write_table(part / group.group, group.group, partial(rows, folder, group, layout, task))
-    write_json(part / ABOUT, {"format": FORMAT, "layout": layout})
+        _write_table(part / group.group, group.group, partial(_told, folder, group, layout, task, remarks))
+    write_json(part / ABOUT, {"format": FORMAT, "layout": layout, "remarks": remarks})
+
+
+def _told(
+    folder: Path, files: GroupFiles, layout: Layout, task: Task, remarks: list[str]
+) -> Iterator[LampRow]:
+    return rows(folder, files, layout, task, remarks.append)
 
 
 def _convert_own(own: Mapping, part: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.door import Tell, admitted_answer
 from fedperfit.simulation.data.json_stream import document, elements
 
 GROUPS = ("others", "targets")
@@ -59,9 +60,37 @@ OFFICIAL_FILES = (
 )
 
 
+OPPU_FOLDERS = {
+    "LaMP_2N": "news_categorize",
+    "LaMP_2M": "movie_tagging",
+    "LaMP_3": "product_rating",
+    "LaMP_4": "news_headline",
+    "LaMP_5": "scholarly_title",
+    "LaMP_7": "tweet_paraphrase",
+}
+"""Names that OPPU's folders have."""
+
+
+def folder_of(root: Path, task: Task) -> Path:
+    """Return the folder of a task among several, by LaMP's name or OPPU's, or `root` where there is none.
+
+    Args:
+        root: Folder of one task's files, or of such folders.
+        task: Task whose files are looked for.
+    """
+    names = (task.name, task.name.replace("_", "-"), OPPU_FOLDERS.get(task.name, task.name))
+    return next((root / name for name in names if (root / name).is_dir()), root)
+
+
 def file_names(files: tuple[GroupFiles, ...]) -> list[str]:
     """List all names in `files`."""
     return [name for one in files for name in (one.entries, one.golds) if name]
+
+
+def stored(folder: Path, name: str) -> Path:
+    """Return the path of a file, which may be compressed by gzip and then has `.gz` after its name."""
+    packed = folder / f"{name}.gz"
+    return packed if packed.is_file() and not (folder / name).is_file() else folder / name
 
 
 def detect(folder: Path) -> tuple[GroupFiles, ...]:
@@ -74,7 +103,7 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
     missing = {
-        files: [name for name in file_names(files) if not (folder / name).is_file()]
+        files: [name for name in file_names(files) if not stored(folder, name).is_file()]
         for files in (OPPU_FILES, OFFICIAL_FILES)
     }
     whole = [files for files, names in missing.items() if not names]
@@ -100,12 +129,14 @@ def layout_of(folder: Path, files: tuple[GroupFiles, ...]) -> Layout:
     """
     if files is OPPU_FILES:
         return Layout.OPPU
-    first = next(elements(folder / files[0].entries), None)
+    first = next(elements(stored(folder, files[0].entries)), None)
     timed = isinstance(first, dict) and "user_id" in first
     return Layout.TIME_SPLIT if timed else Layout.USER_SPLIT
 
 
-def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterator[LampRow]:
+def rows(
+    folder: Path, files: GroupFiles, layout: Layout, task: Task, tell: Tell = lambda line: None
+) -> Iterator[LampRow]:
     """Check and convert the entries of one group, one at a time.
 
     Args:
@@ -113,15 +144,18 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
         files: The group's files.
         layout: Layout of the files.
         task: Task that is worked on.
+        tell: Told of each answer that is no label of the task, and costs its item or question, or is taken as
+            another word.
 
     Raises:
-        InputError: There is something that a study could not use: broken JSON, missing or mistyped keys, an
-            empty history, a question without gold, a gold without question, an id used twice, another task's
-            answers, or no user. The message names file and user.
+        InputError: There is something else that a study could not use: broken JSON, missing or mistyped
+            keys, an empty history, a question without gold, a gold without question, an id used twice,
+            another task's answers, or no user. The message names file and user.
     """
-    path = folder / files.entries
-    golds = None if files.golds is None else _golds(folder / files.golds, task)
+    path = stored(folder, files.entries)
+    golds = None if files.golds is None else _golds(stored(folder, files.golds), task, tell)
     users: set[str] = set()
+    usable = 0
     question_ids: set[str] = set()  # unique among all users whose golds are in one file
     for number, entry in enumerate(elements(path), start=1):
         place = f"{path}, entry {number}"
@@ -133,12 +167,22 @@ def rows(folder: Path, files: GroupFiles, layout: Layout, task: Task) -> Iterato
             raise InputError(f"{place}: the second with this id")
         users.add(name)
         questions = _list(entry, "query", place) if layout is Layout.OPPU else [entry]
-        history = _history(_list(entry, "profile", place), task, place)
+        history = _history(_list(entry, "profile", place), task, place, tell)
+        if not history:
+            tell(f"{place}: no usable history; left out")
+            question_ids.update(
+                str(question.get("id")) for question in questions if isinstance(question, dict)
+            )
+            continue
         if golds is None:
             question_ids = set()
-        answered = [_question(question, golds, question_ids, place) for question in questions]
+        asked = [_question(question, golds, question_ids, place) for question in questions]
+        if golds is None:
+            asked = [_admitted(question, "gold", task, place, tell) for question in asked if question]
+        answered = [question for question in asked if question is not None]
         yield LampRow(name=name, history=json.dumps(history), questions=json.dumps(answered))
-    if not users:
+        usable += 1
+    if not usable:
         raise InputError(f"{path}: holds no users")
     unknown = next((name for name in golds or () if name not in question_ids), None)
     if unknown is not None:
@@ -154,14 +198,14 @@ def _user_name(entry: dict[str, Any], group: str, layout: Layout, place: str) ->
     return f"{group}-{_text(entry, 'user_id', place)}" if timed else _text(entry, "id", place)
 
 
-def _golds(path: Path, task: Task) -> dict[str, str]:
-    """Read answers by question id from `{"task", "golds": [{"id", "output"}]}`."""
+def _golds(path: Path, task: Task, tell: Tell) -> dict[str, str | None]:
+    """Read answers by question id from `{"task", "golds": [{"id", "output"}]}`; None for no label."""
     outputs = document(path)
     named = outputs.get("task")
     # The benchmark's own name for either LaMP_2 is LaMP_2.
-    if named not in (task.name, task.name.rstrip("MN")):
+    if str(named).replace("-", "_") not in (task.name, task.name.rstrip("MN")):
         raise InputError(f"{path}: answers of task {named!r}, not of {task.name}")
-    golds: dict[str, str] = {}
+    golds: dict[str, str | None] = {}
     for number, gold in enumerate(_list(outputs, "golds", str(path)), start=1):
         place = f"{path}, gold {number}"
         if not isinstance(gold, dict):
@@ -169,11 +213,13 @@ def _golds(path: Path, task: Task) -> dict[str, str]:
         name = _text(gold, "id", place)
         if name in golds:
             raise InputError(f"{place}: the second of question {name}")
-        golds[name] = _text(gold, "output", place)
+        text = {"output": _text(gold, "output", place)}
+        admitted = _admitted(text, "output", task, f"{place} (question {name})", tell)
+        golds[name] = None if admitted is None else admitted["output"]
     return golds
 
 
-def _history(items: list[Any], task: Task, place: str) -> list[dict[str, Any]]:
+def _history(items: list[Any], task: Task, place: str, tell: Tell) -> list[dict[str, Any]]:
     """Return the items with their answers as texts; oldest first if all are dated."""
     if not items:
         raise InputError(f"{place}: an empty history")
@@ -183,7 +229,9 @@ def _history(items: list[Any], task: Task, place: str) -> list[dict[str, Any]]:
         if not isinstance(item, dict):
             raise InputError(f"{where}: expected an object")
         _text(item, task.field, where)
-        history.append({**item, task.answer: _text(item, task.answer, where)})
+        item = {**item, task.answer: _text(item, task.answer, where)}
+        if (let_in := _admitted(item, task.answer, task, where, tell)) is not None:
+            history.append(let_in)
     if all("date" in item for item in history):
         try:
             history.sort(key=lambda item: sortable_date(item["date"]))
@@ -204,7 +252,23 @@ def sortable_date(date: Any) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 
 
-def _question(question: Any, golds: dict[str, str] | None, known_ids: set[str], place: str) -> dict[str, str]:
+def _admitted(value: dict[str, Any], key: str, task: Task, place: str, tell: Tell) -> dict[str, Any] | None:
+    """Return a value whose answer is worded as the task words it, or None where it is no label."""
+    if not value[key]:
+        return value
+    try:
+        answer = admitted_answer(task, value[key])
+    except InputError as error:
+        tell(f"{place}: {error}; left out")
+        return None
+    if answer != value[key]:
+        tell(f"{place}: {key}={value[key]!r} is taken as {answer!r}")
+    return {**value, key: answer}
+
+
+def _question(
+    question: Any, golds: dict[str, str | None] | None, known_ids: set[str], place: str
+) -> dict[str, Any] | None:
     if not isinstance(question, dict):
         raise InputError(f"{place}: expected each question to be an object")
     name, text = _text(question, "id", place), _text(question, "input", place)
@@ -214,7 +278,9 @@ def _question(question: Any, golds: dict[str, str] | None, known_ids: set[str], 
     if golds is None:
         gold = _text(question, "gold", f"{place}, question {name}")
     elif name in golds:
-        gold = golds[name]
+        if golds[name] is None:
+            return None
+        gold = str(golds[name])
     else:
         raise InputError(f"{place}: question {name} has no gold")
     return {"id": name, "input": text, "gold": gold}

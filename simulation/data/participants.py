@@ -11,6 +11,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.data.lamp import User, open_lamp
+from fedperfit.simulation.data.lamp_files import folder_of
 from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, write_world
 from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
 
@@ -106,7 +107,7 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
             write_world(folder / "world", task.name, world, seed=0)
     else:
         root = Path(data).expanduser()
-        root = root / task.name if (root / task.name).is_dir() else root
+        root = folder_of(root, task)
     lamp = open_lamp(root, task)
     others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
     targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]

@@ -1,6 +1,7 @@
 """The readers of both layouts: right on right files, one clear line on wrong ones."""
 
 import copy
+import gzip
 import json
 import os
 import random
@@ -304,6 +305,52 @@ def test_official_files_that_disagree(tmp_path: Path) -> None:
     files = user_split()
     files["train_outputs.json"]["golds"].pop()
     assert "train_questions.json, entry 3 (user 12): question 12 has no gold" in refusal(tmp_path, files)
+
+
+def test_a_wrong_label_costs_its_item_or_question(tmp_path: Path) -> None:
+    files = oppu()
+    files[HISTORY][2]["profile"][1]["score"] = "5 stars"
+    files[HISTORY][2]["profile"][2]["score"] = "4.0"
+    files[HISTORY][0]["profile"][0]["score"] = "no"
+    files[LABELS]["golds"][4]["output"] = "4.5"
+    files["user_others.json"][1]["query"][0]["gold"] = "x"
+    data = opened(tmp_path, files)
+    assert [one["score"] for one in data.user("targets", "2").history] == ["1", "4"]
+    assert [question["id"] for question in data.user("targets", "2").questions] == ["2-1"]
+    assert data.user("others", "o1").questions == []
+    assert data.users("targets") == ["1", "2", "3"]
+    told = [remark.rpartition("/")[2] for remark in data.remarks]
+    asked = "expected one of 1, 2, 3, 4, 5; left out"
+    assert told[0] == f"user_others.json, entry 2 (user o1): score='x': {asked}"
+    assert told[1].startswith(f"{LABELS}, gold 5 (question 2-0): score='4.5'")
+    assert told[2:] == [
+        f"{HISTORY}, entry 1 (user 0), history item 1: score='no': {asked}",
+        f"{HISTORY}, entry 1 (user 0): no usable history; left out",
+        f"{HISTORY}, entry 3 (user 2), history item 2: score='5 stars': {asked}",
+        f"{HISTORY}, entry 3 (user 2), history item 3: score='4.0' is taken as '4'",
+    ]
+
+
+def test_files_may_be_compressed_and_begin_with_a_mark(tmp_path: Path) -> None:
+    plain = opened(tmp_path, oppu())
+    marked = {name: b"\xef\xbb\xbf" + json.dumps(value).encode() for name, value in oppu().items()}
+    packed = {f"{name}.gz": gzip.compress(content) for name, content in marked.items()}
+    for number, files in enumerate((marked, packed)):
+        data = open_lamp(write(tmp_path / f"data-{number}", files), RATING, tmp_path / "cache")
+        for group in GROUPS:
+            assert [data.user(group, name) for name in data.users(group)] == [
+                plain.user(group, name) for name in plain.users(group)
+            ]
+    cut = {name: content[:-20] for name, content in packed.items()}
+    assert "broken gzip file" in refusal(tmp_path / "cut", cut)
+
+
+@pytest.mark.parametrize("name", ["LaMP_3", "LaMP-3", "product_rating"])
+def test_a_folder_of_tasks_holds_it_by_any_of_its_names(tmp_path: Path, name: str) -> None:
+    files = oppu()
+    files[LABELS]["task"] = "LaMP-3"
+    write(tmp_path / "data" / name, files)
+    assert open_lamp(tmp_path / "data", RATING, tmp_path / "cache").users("targets")
 
 
 def test_both_lamp_2_tasks_answer_to_the_benchmarks_name(tmp_path: Path) -> None:
