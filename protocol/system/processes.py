@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +18,13 @@ from fedperfit.protocol.system.logs import PipedLog
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 """Environment of every child process: no Python in it imports what lies in its current folder."""
 
+_FOLLOWING = """\
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""Becomes another program, to which Linux sends SIGTERM once its parent is gone (PR_SET_PDEATHSIG)."""
 _TERM_SECONDS = 10.0
 _LOOK_SECONDS = 1.0
 """Time between two checks of what a child needs, which read all of /proc."""
@@ -74,7 +82,9 @@ class Children:
         needs: str = "",
         piped: bool = False,
     ) -> Child:
-        """Start a child in a session of its own.
+        """Start a child in a session of its own; on Linux it ends with this process, however that ends.
+
+        Call it from the main thread: to Linux, the parent is the thread.
 
         Args:
             name: Name for messages.
@@ -89,7 +99,7 @@ class Children:
         start = log.stat().st_size if log.exists() else 0
         with open(PipedLog(log).writer, "wb") if piped else log.open("ab") as out:
             process = subprocess.Popen(
-                list(command),
+                _following(command),
                 env={**(os.environ if environment is None else environment), **SAFE_PATH},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -118,6 +128,13 @@ class Children:
     ) -> None:
         while self.children:
             self.stop(self.children[-1])
+
+
+def _following(command: Sequence[str]) -> list[str]:
+    """Return the command that runs `command` until this process is gone."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _FOLLOWING, str(os.getpid()), *command]
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

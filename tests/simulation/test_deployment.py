@@ -33,7 +33,7 @@ pytestmark = needs_nginx
 PAGE = DOCS / "federation.md"
 CLOUD = "our-cloud"
 PEOPLE = ("ada", "ben", "carl")
-_SECONDS = 400.0
+_SECONDS = 900.0
 _FETCH_SECONDS = 2
 """Time between two looks of these edges for a release; for those of the page it is 30 s."""
 

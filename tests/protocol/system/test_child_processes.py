@@ -21,7 +21,7 @@ STARTS = re.compile(
 PLACES = {
     "protocol/system/processes.py": ["{**(os.environ if environment is None else environment), **SAFE_PATH}"],
     "protocol/system/flower.py": ["environment", "environment"],  # callers pass that of `environment()`
-    "cloud/enrolment/registration.py": ["home.environment()"],
+    "cloud/enrolment/superlink_nodes.py": ["home.environment()"],
     "protocol/system/bubblewrap.py": [None],  # bubblewrap tries `true`
     "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`

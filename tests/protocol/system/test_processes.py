@@ -46,6 +46,42 @@ def test_at_the_end_nothing_is_left_even_when_it_fails(tmp_path: Path):
     assert wait_until(lambda: "up" in (tmp_path / "one.log").read_text(), 1)
 
 
+_STARTER = """
+import sys, time
+from pathlib import Path
+from fedperfit.protocol.system.processes import Children
+children = Children()
+child = children.start("child", sys.argv[2:], log=Path(sys.argv[1]) / "log")
+print(child.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
+def test_a_child_ends_with_a_parent_that_is_killed(tmp_path: Path):
+    parent = subprocess.Popen(
+        [sys.executable, "-P", "-c", _STARTER, str(tmp_path), *SLEEP], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert wait_until(lambda: "up" in (tmp_path / "log").read_text(), 30)
+    assert child.is_running()
+    parent.kill()
+    parent.wait()
+    gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone == [child]
+
+
+def test_without_that_a_child_outlives_its_parent():
+    """The control."""
+    code = f"import subprocess; print(subprocess.Popen({SLEEP!r}, stdout=-3, stderr=-3).pid)  # -3: DEVNULL"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    child = psutil.Process(int(done.stdout))
+    time.sleep(0.5)
+    assert child.is_running()
+    child.kill()
+
+
 def test_who_ignores_the_request_is_killed(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("fedperfit.protocol.system.processes._TERM_SECONDS", 0.5)
     with Children() as children:
