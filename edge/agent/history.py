@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question
@@ -99,7 +99,7 @@ def read_history(folder: Path) -> History:
         before = len(remarks)
         let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append))
         if not let_in and remarks[before:]:
-            raise MalformedFileError(remarks[before])
+            raise InputError(remarks[before])
         return let_in
 
     return History(
