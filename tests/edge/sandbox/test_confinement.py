@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.edge.deployment.sandboxes import inside, outside, sandboxed
 
-from fedperfit.edge.deployment import confinement
+from fedperfit.edge.sandbox import confinement
 from fedperfit.edge.sandbox.confinement import confined
 from fedperfit.edge.sandbox.inside import LIMITS
 from fedperfit.protocol.system.errors import InputError

@@ -36,6 +36,7 @@ def written(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey) -> str:
         NodeKey().public + " ada@laptop",
         NodeKey().public + "\n",
     ],
+    ids=["empty", "one word", "cut", "not ASCII", "another curve", "another kind", "comment", "line break"],
 )
 def test_what_is_not_a_nodes_key_is_refused(text):
     with pytest.raises(InputError, match="the key is"):
