@@ -34,7 +34,9 @@ if TYPE_CHECKING:
         RunFailed,
         SettingError,
     )
-    from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
+    from fedperfit.protocol.tasks.registry import task_by_name
+    from fedperfit.protocol.tasks.task import Pair, Task
+    from fedperfit.protocol.tasks.wording import PromptForm
     from fedperfit.protocol.trust.release import Release, check_chain, read_release
     from fedperfit.protocol.trust.signing import SigningKey
     from fedperfit.simulation.compare.method import Family, LogUniform, Method, register_method
@@ -67,7 +69,9 @@ _ROOMS = {
         "RunFailed",
         "SettingError",
     ),
-    "protocol.tasks": ("Pair", "PromptForm", "Task", "task_by_name"),
+    "protocol.tasks.registry": ("task_by_name",),
+    "protocol.tasks.task": ("Pair", "Task"),
+    "protocol.tasks.wording": ("PromptForm",),
     "protocol.trust.release": ("Release", "check_chain", "read_release"),
     "protocol.trust.signing": ("SigningKey",),
     "simulation.compare.method": ("Family", "LogUniform", "Method", "register_method"),
