@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 from tests.edge.deployment.deployments import settings
 
+from fedperfit.edge.agent.history import SEALED
 from fedperfit.edge.deployment import joining
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.joining import keep_running
@@ -55,7 +56,9 @@ class FakeProgram:
 def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_path, monkeypatch, changed):
     home, children, asked = Home(tmp_path / "ada"), FakeChildren(), []
     settings().write(home)
-    write_json(home.folder / "client.json", {"name": "ada", "task": "LaMP_2M"})
+    write_json(
+        home.folder / "client.json", {"name": "ada", "task": "LaMP_2M", "shares_metrics": False, SEALED: True}
+    )
     monkeypatch.setattr(joining, "Children", lambda: children)
     monkeypatch.setattr(joining, "SuperNode", lambda *_: FakeProgram("supernode"))
     monkeypatch.setattr(joining, "FetcherProgram", lambda *_: FakeProgram("fetcher"))
