@@ -83,9 +83,13 @@ class Agent:
         parts = self.vault.imported() if history.sealed else {}
         for part, entries in (*parts.items(), ("items", self.vault.learned())):
             kind = "history" if part == "items" else part
-            place = f"{history.name}: {part} of the vault, entry"
-            let_in = admit_part(history.task, kind, enumerate(entries, start=1), place, logger.warning)
-            getattr(history, part).extend(let_in)
+            place = f"{history.name}: {part} of the vault, entries"
+            told: list[str] = []  # it quotes the entries, which no log may
+            getattr(history, part).extend(
+                admit_part(history.task, kind, enumerate(entries, start=1), place, told.append)
+            )
+            if told:
+                logger.warning("%s: %d left out or with an answer taken as another word", place, len(told))
         return self.history
 
     def contribute(
