@@ -19,14 +19,23 @@ MOST_FILES = 14
 """Python files a folder may have."""
 
 FLOORS: Mapping[str, Sequence[str]] = {
-    "protocol": ("system", "tasks model schema", "shift", "settings", "trust", "messages presets", "fitting"),
-    "cloud": ("clients", "rounds", "job", "deployment", "enrolment", "cli server_app"),
+    "protocol": (
+        "system",
+        "tasks model schema",
+        "shift",
+        "settings",
+        "trust",
+        "messages presets doctor",
+        "fitting",
+    ),
+    "cloud": ("clients", "rounds", "job", "deployment", "enrolment", "doctor", "cli server_app"),
     "edge": (
         "engine vault audit consent records sandbox releases",
         "agent",
         "chameleon",
         "deployment",
         "web enrolment client_app fetcher_app",
+        "doctor",
         "cli installed_app",
     ),
     "simulation": (

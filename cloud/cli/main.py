@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from fedperfit.cloud.cli import deployment as deploy_cli
+from fedperfit.cloud.cli import doctor as doctor_cli
 from fedperfit.cloud.cli import enrolment as enrol_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
@@ -34,6 +35,7 @@ for command in (
     enrol_cli.unenroll,
     deploy_cli.policy,
     deploy_cli.run,
+    doctor_cli.doctor,
 ):
     app.command()(command)
 app.add_typer(release_cli.app, name="release")

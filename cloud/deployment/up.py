@@ -85,7 +85,7 @@ def superlink_ready(home: CloudHome, settings: CloudSettings) -> bool:
         RunFailed: If it obeys somebody without a token.
     """
     url = f"https://{superlink_address(settings)}"
-    with httpx.Client(verify=trusting(home), timeout=5) as client:
+    with httpx.Client(verify=trusting(home), timeout=5, trust_env=False) as client:
         try:
             if not client.get(f"{url}/health").is_success:
                 return False
@@ -148,7 +148,7 @@ def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
     started = time.monotonic()
 
     def given_up() -> bool:
-        return not _held(home) and time.monotonic() - started > _COMING_SECONDS
+        return not held(home) and time.monotonic() - started > _COMING_SECONDS
 
     wait_until(lambda: superlink_ready(home, settings) or given_up(), _START_SECONDS)
     if not superlink_ready(home, settings):
@@ -157,7 +157,7 @@ def wait_for_superlink(home: CloudHome, settings: CloudSettings) -> None:
         )
 
 
-def _held(home: CloudHome) -> bool:
+def held(home: CloudHome) -> bool:
     """Return whether an `up` holds this cloud."""
     try:
         with FileLock(home.folder / _LOCK, timeout=0):
@@ -191,7 +191,7 @@ def _run(
         for name, command, ready in (
             ("signer", signer_command(home), lambda: signer_ready(home)),
             ("superlink", superlink_command(home, settings), lambda: superlink_ready(home, settings)),
-            ("registrar", registrar_command(home), lambda: _registrar_ready(home)),
+            ("registrar", registrar_command(home), lambda: registrar_ready(home)),
             ("superexec", superexec, lambda: True),
             ("proxy", proxy, lambda: _proxy_ready(home, settings)),
         ):
@@ -210,7 +210,7 @@ def _run(
             raise RunFailed(f"the {dead.name} ended (see {dead.log}): {dead.last_words()}")
 
 
-def _registrar_ready(home: CloudHome) -> bool:
+def registrar_ready(home: CloudHome) -> bool:
     """Return whether the registrar takes connections."""
     if not home.registrar.is_dir():
         return False
@@ -226,7 +226,9 @@ def _proxy_ready(home: CloudHome, settings: CloudSettings) -> bool:
     context = trusting(home)
     host = settings.host if is_loopback(settings.host) else "127.0.0.1"
     try:
-        response = httpx.get(f"https://{host_and_port(host, settings.port)}/", verify=context, timeout=1)
+        response = httpx.get(
+            f"https://{host_and_port(host, settings.port)}/", verify=context, timeout=1, trust_env=False
+        )
         return response.status_code == 404
     except httpx.HTTPError:
         return False

@@ -1,0 +1,52 @@
+"""The whole examination of a cloud."""
+
+import os
+from collections.abc import Iterator
+
+from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.doctor.federation import model_and_policy, people, releases, signed_last
+from fedperfit.cloud.doctor.folder import folder, keys
+from fedperfit.cloud.doctor.programs import programs
+from fedperfit.protocol.doctor.findings import Finding, Group, examine
+from fedperfit.protocol.doctor.machine import clock, disk, namespaces, program
+
+
+def examined(home: CloudHome) -> list[Finding]:
+    """Look at a cloud, up or not; nothing is changed.
+
+    Args:
+        home: The cloud.
+
+    Raises:
+        InputError: If there is no cloud in the folder, or its settings are wrong.
+    """
+    settings = read_cloud(home)
+    return examine(groups(home, settings))
+
+
+def groups(home: CloudHome, settings: CloudSettings) -> dict[str, Group]:
+    """Return all groups of checks, by what they look at.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
+    return {
+        "machine": lambda: _machine(home),
+        "folder": lambda: folder(home),
+        "keys": lambda: keys(home, settings),
+        "programs": lambda: programs(home, settings),
+        "base model": lambda: model_and_policy(home, settings),
+        "releases": lambda: releases(home),
+        "people": lambda: people(home),
+    }
+
+
+def _machine(home: CloudHome) -> Iterator[Finding]:
+    path = os.environ.get("PATH", "")
+    yield program("nginx", "nginx-light", path)
+    yield program("bwrap", "bubblewrap", path)
+    yield namespaces()
+    yield disk(home.folder)
+    yield from clock(signed_last(home))
