@@ -168,6 +168,7 @@ class JobSettings(RoundSettings, FittingSettings):
         Raises:
             InputError: It does not fit.
         """
+        card.check_form(self.prompt_form)
         values = self.to_flat()
         self.settled({key: least for key, least in _LEAST.items() if values[key] == AUTO}).shape(card)
 

@@ -32,7 +32,7 @@ from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt
 
 logger = logging.getLogger("fedperfit.edge")
 
@@ -303,7 +303,7 @@ def evaluate(
 def _answers(
     items: ItemCache,
     release: OpenedRelease,
-    asking: Sequence[tuple[Agent, PersonalShift | None, list[str]]],
+    asking: Sequence[tuple[Agent, PersonalShift | None, list[Prompt]]],
     settings: EvaluationSettings,
 ) -> list[list[str]]:
     """Answers to each agent's own prompts, under its own shift."""

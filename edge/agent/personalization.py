@@ -14,7 +14,7 @@ from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Stack
-from fedperfit.edge.engine.streaming import Sampling, prompt_tokens, stream
+from fedperfit.edge.engine.streaming import Sampling, free_prompt, stream
 from fedperfit.edge.engine.training import Fit, FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
@@ -150,7 +150,7 @@ def generate_text(
     """
     pieces: list[str] = []
     stack = _stack(base, shifts, additive)
-    stream(base, stack, prompt_tokens(base, prompt), sampling or Sampling(), pieces.append, lambda: True)
+    stream(base, stack, free_prompt(base, prompt), sampling or Sampling(), pieces.append, lambda: True)
     return "".join(pieces)
 
 

@@ -10,13 +10,13 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.chameleon.identify import States
 from fedperfit.edge.chameleon.prompts import Persona, history_text, insight_prompt, output_prompt
-from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize
+from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize, tokenize_answered
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer, generate
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.tasks import PromptForm, Task
+from fedperfit.protocol.tasks import Prompt, PromptForm, Task
 
 _NOTHING = Stack([], None, False)
 
@@ -39,11 +39,11 @@ class Reader:
             return sentence_encoder(self.encoder, str(self.base.device))(texts)
         return embeddings(self.base, texts)
 
-    def texts(self, prompts: Sequence[str]) -> list[str]:
+    def texts(self, prompts: Sequence[Prompt]) -> list[str]:
         """Continue prompts greedily, without any shift."""
         return generate(self.base, _NOTHING, self._rows(prompts), batch_size=self.batch_size)
 
-    def answers(self, prompts: Sequence[str]) -> list[str]:
+    def answers(self, prompts: Sequence[Prompt]) -> list[str]:
         """Answer prompts with a label or a text, as the task has it, without any shift."""
         rows = self._rows(prompts)
         return answer(self.base, self.task, self.form, _NOTHING, rows, batch_size=self.batch_size)
@@ -57,13 +57,17 @@ class Reader:
         """
         shown = list(items)
         while shown:
-            prompt = insight_prompt(self.task, shown, Persona.NEUTRAL)
+            prompt = self.asking(insight_prompt(self.task, shown, Persona.NEUTRAL))
             if len(tokenize(self.base, prompt)) + words < self._room:
                 break
             shown.pop()
         return shown
 
-    def _rows(self, prompts: Sequence[str]) -> list[Question]:
+    def asking(self, text: str) -> Prompt:
+        """Make a prompt of words that are not the task's own, in the form of the prompts."""
+        return self.task.asking(text, self.form)
+
+    def _rows(self, prompts: Sequence[Prompt]) -> list[Question]:
         return [Question(tokenize(self.base, prompt, self._room)) for prompt in prompts]
 
     @property
@@ -108,7 +112,7 @@ def preference_states(reader: Reader, history: History, items: int, source: Pair
     if not chosen:
         return States.none(reader.base)
     pairs = _contrast(reader, chosen) if source is PairSource.CONTRAST else _insights(reader, chosen)
-    rows = [[tokenize(reader.base, side) for side in pair] for pair in pairs if pair[0] != pair[1]]
+    rows = [[tokenize_answered(reader.base, *side) for side in pair] for pair in pairs if pair[0] != pair[1]]
     both = last_states(reader.base, [pair[side] for side in (0, 1) for pair in rows])
     return States(both[:, : len(rows)], both[:, len(rows) :])
 
@@ -137,33 +141,40 @@ def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any
     return [every[number] for number in representative(reader.embeddings(texts), items)]
 
 
-def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+_Answered = tuple[Prompt, str]
+"""Prompt with the text that answers it."""
+
+
+def _contrast(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[_Answered, _Answered]]:
     """Each item's prompt with the person's answer, and with the bare model's answer."""
     task, form = reader.task, reader.form
     pairs = [task.item_pair(item, form) for item in items]
     queries = [task.query_pair(task.question(item), "", form).prompt for item in items]
     return [
-        (pair.prompt + pair.target, pair.prompt + task.target(answered, form))
+        ((pair.prompt, pair.target), (pair.prompt, task.target(answered, form)))
         for pair, answered in zip(pairs, reader.answers(queries), strict=True)
     ]
 
 
-def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[_Answered, _Answered]]:
     """Answers of the two agents about each item, with the others as its history; each after the history."""
     task = reader.task
     queries = [task.text(item) for item in items]
-    words = max(len(tokenize(reader.base, _longest_prompt(task, [], query))) for query in queries)
+    longest = [reader.asking(_longest_prompt(task, [], query)) for query in queries]
+    words = max(len(tokenize(reader.base, prompt)) for prompt in longest)
     shown = reader.shown(items, words)
-    insights = reader.texts([insight_prompt(task, shown, persona) for persona in Persona])
+    insights = reader.texts([reader.asking(insight_prompt(task, shown, one)) for one in Persona])
     outputs = []
     for persona, insight in zip(Persona, insights, strict=True):
         prompts = [
-            output_prompt(task, [other for other in shown if other is not item], query, persona, insight)
+            reader.asking(
+                output_prompt(task, [other for other in shown if other is not item], query, persona, insight)
+            )
             for item, query in zip(items, queries, strict=True)
         ]
         outputs.append(reader.answers(prompts))
-    opening = history_text(task, shown)
-    return [(f"{opening}\n\n{own}", f"{opening}\n\n{other}") for own, other in zip(*outputs, strict=True)]
+    opening = f"{history_text(task, shown)}\n\n"
+    return [((opening, own), (opening, other)) for own, other in zip(*outputs, strict=True)]
 
 
 def _longest_prompt(task: Task, items: Sequence[dict[str, Any]], query: str) -> str:

@@ -7,22 +7,42 @@ import torch
 from fedperfit.edge.engine.examples import position_arguments
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
+from fedperfit.protocol.tasks import Prompt
 
 _ROWS = 16
 """Number of texts run side by side."""
 
 
-def tokenize(base: BaseModel, text: str, most: int = 0) -> tuple[int, ...]:
-    """Tokenize a text, with the start token first where the model has one; a long text keeps its end.
+def tokenize(base: BaseModel, prompt: Prompt, most: int = 0) -> tuple[int, ...]:
+    """Tokenize a prompt or another text; a long one keeps its first tokens, if they are special, and its end.
 
     Args:
         base: model whose tokenizer counts.
-        text: text to be read.
+        prompt: text to be read, or a conversation.
         most: most tokens kept; 0 for the model's context.
     """
-    start = base.start
-    ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return (*start, *ids[-((most or base.context) - len(start)) :])
+    (row,) = prompt_tokens(base, [prompt])
+    return _kept(base, row, most or base.context)
+
+
+def tokenize_answered(base: BaseModel, prompt: Prompt, target: str) -> tuple[int, ...]:
+    """Tokenize a prompt with a target after it, without an end token; a long row keeps its end.
+
+    Args:
+        base: model whose tokenizer counts.
+        prompt: text, or a conversation.
+        target: text that answers it.
+    """
+    if isinstance(prompt, str):
+        return tokenize(base, prompt + target)
+    (row,) = prompt_tokens(base, [prompt])
+    return _kept(base, [*row, *target_tokens(base, [target], chat=True)[0][:-1]], base.context)
+
+
+def _kept(base: BaseModel, row: list[int], most: int) -> tuple[int, ...]:
+    head = len(base.start)
+    return (*row[:head], *row[head:][-(most - head) :])
 
 
 def last_states(base: BaseModel, rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -29,7 +29,7 @@ from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.deployment.stages import Stages
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, conversation, prompt_tokens, stream
+from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, free_prompt, stream
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
@@ -47,7 +47,7 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.coordinate_packing import unpack_coordinates
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Pair, PromptForm
+from fedperfit.protocol.tasks import Pair, Prompt, PromptForm
 from fedperfit.protocol.trust.policy import RequestKind, read_policy
 from fedperfit.protocol.trust.release import Release
 
@@ -251,8 +251,7 @@ class Deployed:
 
     def generate(
         self,
-        prompt: str,
-        turns: list[tuple[str, str]],
+        prompt: Prompt,
         stage: str,
         sampling: Sampling,
         on_text: Callable[[str, str], None],
@@ -261,8 +260,7 @@ class Deployed:
         """Continue a prompt or a conversation.
 
         Args:
-            prompt: text to be continued; not used where there are turns.
-            turns: (role, text) of a conversation's messages, oldest first.
+            prompt: text to be continued, or a conversation.
             stage: stage that answers; empty for the one that suits the person best.
             sampling: how the next token is chosen.
             on_text: called with each piece of text and the stage.
@@ -272,7 +270,7 @@ class Deployed:
             How the text ended, and the stage that answered.
         """
         base = self.agent.base
-        tokens = prompt_tokens(base, conversation(base, turns) if turns else prompt)
+        tokens = free_prompt(base, prompt)
         with self._model.turn(self._wanted(alive)):
             stage = self.stages.chosen(stage)
             with self.stages.edited(stage):

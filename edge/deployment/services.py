@@ -38,6 +38,7 @@ from fedperfit.protocol.messages.settings import (
 )
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.system.errors import FedperfitError, InputError
+from fedperfit.protocol.tasks import Turn
 
 _Call = Callable[[Any, Any, CallContext], Message]
 
@@ -202,11 +203,11 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             seed=request.seed,
             max_new_tokens=request.max_new_tokens,
         )
-        turns = [(turn.role, turn.text) for turn in request.turns]
+        turns = tuple(Turn(turn.role, turn.text) for turn in request.turns)
 
         def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
             return self._deployed.generate(
-                request.prompt, turns, request.stage, sampling, on_text, context.is_active
+                turns or request.prompt, request.stage, sampling, on_text, context.is_active
             )
 
         for part, stage in _pieces(work):

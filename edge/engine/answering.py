@@ -19,6 +19,7 @@ from fedperfit.edge.engine.prefix import (
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.model.prompt_tokens import target_tokens
 from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
 
 MAX_NEW_TOKENS = 64
@@ -67,8 +68,8 @@ def label_tokens(base: BaseModel, task: Task, form: PromptForm) -> list[tuple[in
     Returns:
         Token ids of each label, end token included.
     """
-    tokens = base.tokenizer([task.target(label, form) for label in task.labels], add_special_tokens=False)
-    return [(*label, base.tokenizer.eos_token_id) for label in tokens["input_ids"]]
+    targets = [task.target(label, form) for label in task.labels]
+    return [tuple(label) for label in target_tokens(base, targets, form is PromptForm.CHAT)]
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
 
@@ -29,30 +30,29 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
 
     Args:
         base: model whose tokenizer and context count.
-        pairs: prompts with their targets.
+        pairs: prompts with their targets, all of one form.
         reserve: fewest tokens left free after a prompt.
 
     Returns:
         One example per pair, in their order.
 
     Raises:
-        InputError: a target alone fills the context.
+        InputError: a target alone fills the context, or the model has no chat template.
     """
     if not pairs:
         return []
-    tokenizer = base.tokenizer
-    prompts = tokenizer([pair.prompt for pair in pairs], add_special_tokens=False)["input_ids"]
-    targets = tokenizer([pair.target for pair in pairs], add_special_tokens=False)["input_ids"]
+    chat = not isinstance(pairs[0].prompt, str)
+    rows = prompt_tokens(base, [pair.prompt for pair in pairs])
+    targets = target_tokens(base, [pair.target for pair in pairs], chat)
     context = base.context
     examples = []
-    for prompt, target in zip(prompts, targets, strict=True):
-        row = [*base.start, *prompt]
-        room = context - max(len(target) + 1, reserve)
+    for row, target in zip(rows, targets, strict=True):
+        room = context - max(len(target), reserve)
         if room <= KEPT_TAIL:
-            raise InputError(f"a target of {len(target)} tokens leaves no room in a context of {context}")
+            raise InputError(f"a target of {len(target) - 1} tokens leaves no room in a context of {context}")
         if len(row) > room:
             row = row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
-        examples.append(Example(tuple(row), (*target, tokenizer.eos_token_id)))
+        examples.append(Example(tuple(row), tuple(target)))
     return examples
 
 

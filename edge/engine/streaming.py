@@ -10,7 +10,9 @@ from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import Prompt
 
 Alive = Callable[[], bool]
 """Tells whether the caller still waits for an answer."""
@@ -48,12 +50,12 @@ class Finished:
     """Number of tokens generated, the end token included."""
 
 
-def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
-    """Tokenize a free text that is to be continued.
+def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
+    """Tokenize what is to be continued: a free text, or a conversation.
 
     Args:
         base: model whose tokenizer and context count.
-        prompt: text.
+        prompt: text or conversation; the latter stands on lines where the model has no chat template.
 
     Returns:
         Token ids, at least one.
@@ -61,27 +63,14 @@ def prompt_tokens(base: BaseModel, prompt: str) -> tuple[int, ...]:
     Raises:
         InputError: the prompt is empty, or leaves no room for an answer in the context.
     """
-    row = (*base.start, *base.tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    if not isinstance(prompt, str) and not base.tokenizer.chat_template:
+        prompt = "\n".join(turn.text for turn in prompt)
+    (row,) = prompt_tokens(base, [prompt])
     if not row:
         raise InputError("the prompt is empty")
     if len(row) >= base.context:
         raise InputError(f"the prompt has {len(row)} tokens; the base model reads {base.context - 1}")
-    return row
-
-
-def conversation(base: BaseModel, turns: list[tuple[str, str]]) -> str:
-    """Write a conversation as one prompt, by the model's chat template.
-
-    Args:
-        base: model whose tokenizer has the template; without one the texts stand on lines of their own.
-        turns: (role, text) of each message, oldest first.
-    """
-    tokenizer = base.tokenizer
-    if not tokenizer.chat_template:
-        return "\n".join(text for _, text in turns)
-    messages = [{"role": role, "content": text} for role, text in turns]
-    prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    return prompt.removeprefix(tokenizer.bos_token or "")
+    return tuple(row)
 
 
 @torch.inference_mode()

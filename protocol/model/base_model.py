@@ -6,16 +6,18 @@ model on PyPI), or `embedded`, the small model that ships with the package.
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from fedperfit.protocol.model.chat_template import NO_TEMPLATE
 from fedperfit.protocol.model.config import attention_sizes, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.model.special_tokens import end_of_text, end_of_turn, start_tokens
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import read_json
 
@@ -23,10 +25,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt"]
+_CHAT = "chat"
+"""Form of the prompts that needs a chat template."""
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_CHAT_TEMPLATE = "chat_template.jinja"
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _CHAT_TEMPLATE),
 )
 
 
@@ -46,6 +51,13 @@ class BaseModelCard:
     """Data type of the stored weights, e.g. `bfloat16`."""
     lora_qv: int
     """Parameters of LoRA with r=8 on the query and value projections, which OPPU trains per user."""
+    chat: bool = False
+    """Whether it has a chat template, as instruct models do."""
+
+    def check_form(self, prompt_form: str) -> None:
+        """Check that the model can be asked in a form of the prompts; raises InputError."""
+        if prompt_form == _CHAT and not self.chat:
+            raise InputError(NO_TEMPLATE)
 
 
 def resolve(name: str) -> Path:
@@ -125,7 +137,15 @@ def _read_card(folder: Path) -> BaseModelCard:
         parameters=parameters,
         dtype=dtype,
         lora_qv=8 * config.num_hidden_layers * q_and_v,
+        chat=_has_chat_template(folder),
     )
+
+
+def _has_chat_template(folder: Path) -> bool:
+    about = folder / "tokenizer_config.json"
+    values = read_json(about) if about.is_file() else {}
+    stated = isinstance(values, dict) and bool(values.get("chat_template"))
+    return stated or (folder / _CHAT_TEMPLATE).is_file()
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -194,11 +214,20 @@ class BaseModel:
         """Longest input of the model, in tokens."""
         return int(text_config(self.model.config).max_position_embeddings)
 
-    @property
+    @cached_property
     def start(self) -> list[int]:
-        """Token ids that every row begins with: the start token, or none where the tokenizer has none."""
-        token = self.tokenizer.bos_token_id
-        return [] if token is None else [int(token)]
+        """Token ids that every row begins with, as the tokenizer wants them; often one or none."""
+        return start_tokens(self.tokenizer)
+
+    @cached_property
+    def end_of_text(self) -> int:
+        """Token id that ends a text; raises InputError where the tokenizer has none."""
+        return end_of_text(self.tokenizer)
+
+    @cached_property
+    def end_of_turn(self) -> int:
+        """Token id that ends the assistant's turn in a conversation."""
+        return end_of_turn(self.tokenizer)
 
 
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:

@@ -72,7 +72,8 @@ PromptStyle = Annotated[
     PromptForm,
     Field(
         strict=False,
-        description="Form of the prompts: `lamp`, the benchmark's questions, or `oppu`, for large models.",
+        description="Form of the prompts: `lamp`, the benchmark's questions; `oppu`, for large models; or "
+        "`chat`, the chat template of an instruct model.",
     ),
 ]
 PromptPositions = Annotated[

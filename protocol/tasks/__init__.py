@@ -1,6 +1,7 @@
 """Tasks: how an item becomes a prompt and a target, and an answer a label; each is a TOML file."""
 
 from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.prompt import Conversation, Prompt, Turn, asked_text, preceded
 from fedperfit.protocol.tasks.registry import TASKS, id_of_text, own_text, task_by_name, task_id
 from fedperfit.protocol.tasks.task import Pair, Task, cut_words
 from fedperfit.protocol.tasks.wording import PromptForm
@@ -8,12 +9,17 @@ from fedperfit.protocol.tasks.wording import PromptForm
 __all__ = [
     "TASKS",
     "AnswerKind",
+    "Conversation",
     "Pair",
+    "Prompt",
     "PromptForm",
     "Task",
+    "Turn",
+    "asked_text",
     "cut_words",
     "id_of_text",
     "own_text",
+    "preceded",
     "task_by_name",
     "task_id",
 ]

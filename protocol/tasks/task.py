@@ -12,6 +12,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind
 from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
+from fedperfit.protocol.tasks.prompt import Prompt, asking
 from fedperfit.protocol.tasks.task_file import read_table
 from fedperfit.protocol.tasks.templates import LABELS
 from fedperfit.protocol.tasks.wording import (
@@ -32,7 +33,7 @@ MAX_FIELD_WORDS = 768
 class Pair:
     """One training example: the loss is on the target and the end token only."""
 
-    prompt: str
+    prompt: Prompt
     target: str
 
 
@@ -130,6 +131,15 @@ class Task:
                 raise InputError(f"{self.name}: a history item has no text field {key!r}")
         return self._pair(self.templates[form].item, item, str(item[self.answer]), form)
 
+    def asking(self, text: str, form: PromptForm) -> Prompt:
+        """Make the prompt that says a text of another method's, in whose words the task has no part.
+
+        Args:
+            text: Whole text.
+            form: Form of the prompts.
+        """
+        return asking(text) if form is PromptForm.CHAT else text
+
     def query_pair(self, query: str, gold: str, form: PromptForm) -> Pair:
         """Make a pair of a question and its gold answer.
 
@@ -195,7 +205,10 @@ class Task:
 
     def _pair(self, template: str, item: Mapping[str, Any], target: str, form: PromptForm) -> Pair:
         values = {key: cut_words(str(item[key])) for key in self.fields}
-        prompt = template.format(labels=", ".join(self.labels), **values)
+        listed = {LABELS: ", ".join(self.labels)}
+        text = template.format(**listed, **values)
+        chat = form is PromptForm.CHAT
+        prompt = asking(text, self.templates[form].system.format(**listed)) if chat else text
         return Pair(prompt, self.target(cut_words(target), form))
 
 

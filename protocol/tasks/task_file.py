@@ -45,11 +45,19 @@ class PromptTable(Table):
     """Target text: the target field in braces, with blanks around it at most."""
 
 
+class ChatTable(PromptTable):
+    """Templates of the form `chat`; `prompt` is the user's turn."""
+
+    system: str = ""
+    """Text of the system's turn; without it, there is none but what the model's chat template adds."""
+
+
 class PromptsTable(Table):
     """Templates by form of the prompts."""
 
     lamp: PromptTable = PromptTable()
     oppu: PromptTable = PromptTable()
+    chat: ChatTable = ChatTable()
 
 
 class ChameleonTable(Table):
@@ -138,7 +146,9 @@ class TaskTable(Table):
         shown, whole = (*self.fields, LABELS), (*self.fields, self.target, LABELS)
         check_template("instruction", self.instruction, [LABELS])
         check_template("cue", self.cue or "", [LABELS])
-        for form, table in (("lamp", self.prompts.lamp), ("oppu", self.prompts.oppu)):
+        check_template("prompts.chat.system", self.prompts.chat.system, [LABELS])
+        forms = {"lamp": self.prompts.lamp, "oppu": self.prompts.oppu, "chat": self.prompts.chat}
+        for form, table in forms.items():
             check_template(f"prompts.{form}.prompt", table.prompt or "", shown)
             target = table.target
             if target is not None and target.strip() != f"{{{self.target}}}":

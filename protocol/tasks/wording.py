@@ -1,6 +1,6 @@
 """Everything a task says in prompts: what its file states, and defaults that suit any task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from fedperfit.protocol.tasks.answers import AnswerKind
@@ -14,6 +14,8 @@ class PromptForm(StrEnum):
     """The benchmark's own question followed by a line break, which small models are trained on."""
     OPPU = "oppu"
     """The template of OPPU and PerFit, which closes with the field's name."""
+    CHAT = "chat"
+    """A conversation in the model's own chat template, which instruct models are trained on."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Templates:
     """Prompt of a history item; that of a question unless items hold only a target."""
     target: str
     """Target text: the answer, with blanks around it."""
+    system: str = ""
+    """Text of the system's turn, in the form `chat` alone."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ def templates(table: TaskTable) -> dict[PromptForm, Templates]:
     return {
         PromptForm.LAMP: _form(table, table.prompts.lamp, f"{asked}\n", f"{cue}\n", ""),
         PromptForm.OPPU: _form(table, table.prompts.oppu, f"{asked} {cue}", cue, " "),
+        PromptForm.CHAT: replace(
+            _form(table, table.prompts.chat, asked, cue, ""), system=table.prompts.chat.system
+        ),
     }
 
 

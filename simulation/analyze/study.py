@@ -42,7 +42,7 @@ def run_study(
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: name another folder")
-    read_card(settings.base_model)
+    read_card(settings.base_model).check_form(settings.prompt_form)
     people = {
         task.id: participants(task, settings.data, settings.size, folder)
         for task in map(task_by_name, settings.tasks)

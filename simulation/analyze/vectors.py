@@ -10,8 +10,10 @@ import torch
 from fedperfit.edge.chameleon.states import last_states
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens
+from fedperfit.protocol.tasks import Pair, Prompt, asked_text
 from fedperfit.simulation.compare.building_blocks.prompts import with_items
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import Target
@@ -29,10 +31,12 @@ class UserTexts:
     """A user's questions, with texts of equal length to stand before each."""
 
     target: Target
+    start: Ids
+    """Tokens that every row begins with: in the form `chat`, all before the text of the user's turn."""
     queries: tuple[Ids, ...]
-    """Prompts of the questions, without a start token."""
+    """Prompts of the questions, without the start."""
     contexts: Mapping[str, tuple[Ids, ...]]
-    """Text before each of the queries, by kind of text, without a start token."""
+    """Text between the start and each of the queries, by kind of text."""
 
 
 def delta_vectors(
@@ -48,12 +52,11 @@ def delta_vectors(
     Returns:
         Vectors by kind of text: (users, layers, d) in fp32.
     """
-    start = base.start
     vectors: dict[str, list[torch.Tensor]] = {kind: [] for kind in users[0].contexts}
     for user in users:
-        alone = [(*start, *query) for query in user.queries]
+        alone = [(*user.start, *query) for query in user.queries]
         after = {
-            kind: [(*start, *text, *query) for text, query in zip(texts, user.queries, strict=True)]
+            kind: [(*user.start, *text, *query) for text, query in zip(texts, user.queries, strict=True)]
             for kind, texts in user.contexts.items()
         }
         states: dict[Ids, torch.Tensor] = {}  # each (layers, d)
@@ -84,7 +87,8 @@ def user_texts(
         template: Form in which items are shown.
     """
     seen = [(target, rows) for target in targets if (rows := _rows(context, target, queries, template))]
-    shown = [_ids(context, with_items(context, _latest(target), "", template)) for target, _ in seen]
+    shown = [_shown(context, target, "", template) for target, _ in seen]
+    start = _start(context, seen[0][0]) if seen else ()
     corpus = list(chain(*shown))
     users = []
     for place, (target, rows) in enumerate(seen):
@@ -96,7 +100,7 @@ def user_texts(
             RANDOM: tuple(tuple(drawn[-length:]) for length in lengths),
             OTHER: tuple(others[-length:] for length in lengths),
         }
-        users.append(UserTexts(target, tuple(query for query, _ in rows), contexts))
+        users.append(UserTexts(target, start, tuple(query for query, _ in rows), contexts))
     return users
 
 
@@ -105,11 +109,28 @@ def _rows(context: MethodContext, target: Target, queries: int, template: str) -
     rows = []
     for question in target.questions[:queries]:
         prompt = context.prompt(question)
-        shown = _ids(context, with_items(context, _latest(target), prompt, template)[: -len(prompt)])
+        shown = _shown(context, target, prompt, template)
         if shown:
             (row,) = encode(context.base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
-            rows.append((row.prompt[len(context.base.start) :], shown))
+            rows.append((row.prompt[len(_start(context, target)) :], shown))
     return rows
+
+
+def _start(context: MethodContext, target: Target) -> Ids:
+    """Return the tokens that every prompt of the task begins with, before anything that is asked."""
+    prompt = context.prompt(target.questions[0])
+    if isinstance(prompt, str):
+        return tuple(context.base.start)
+    unlike = [(*prompt[:-1], prompt[-1]._replace(text=text)) for text in ("a", "Zz", "9")]
+    rows = prompt_tokens(context.base, unlike)
+    return tuple(rows[0][: common_prefix(rows)])
+
+
+def _shown(context: MethodContext, target: Target, prompt: Prompt, template: str) -> Ids:
+    """Return the tokens of the target's latest items, as many as fit before a prompt."""
+    text = asked_text(with_items(context, _latest(target), prompt, template))
+    items = text.removesuffix(asked_text(prompt))
+    return tuple(context.base.tokenizer(items, add_special_tokens=False)["input_ids"])
 
 
 def _others(shown: Sequence[Ids], place: int, least: int) -> Ids:
@@ -123,7 +144,3 @@ def _others(shown: Sequence[Ids], place: int, least: int) -> Ids:
 
 def _latest(target: Target) -> list[dict[str, object]]:
     return target.history.items[::-1]
-
-
-def _ids(context: MethodContext, text: str) -> Ids:
-    return tuple(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])

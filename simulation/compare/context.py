@@ -20,7 +20,7 @@ from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.seeds import seed_from
-from fedperfit.protocol.tasks import Pair, PromptForm, Task
+from fedperfit.protocol.tasks import Pair, Prompt, PromptForm, Task
 
 Values = Mapping[str, Any]
 """Values of hyper-parameters by name."""
@@ -38,7 +38,7 @@ class MethodContext:
     """The frozen base model."""
     task: Task
     form: PromptForm
-    """Form of the prompts: LaMP's or OPPU's."""
+    """Form of the prompts."""
     seed: int
     """Seed that all randomness of a method comes from."""
     items: ItemCache
@@ -83,11 +83,11 @@ class MethodContext:
         """Encode pairs as token ids to train on."""
         return encode(self.base, pairs)
 
-    def prompt(self, question: str) -> str:
+    def prompt(self, question: str) -> Prompt:
         """Put a question of the benchmark into the prompt that every method uses."""
         return self.task.query_pair(question, "", self.form).prompt
 
-    def answer(self, prompts: Sequence[str], stack: Stack = NOTHING) -> list[str]:
+    def answer(self, prompts: Sequence[Prompt], stack: Stack = NOTHING) -> list[str]:
         """Answer `prompts` with labels or texts.
 
         Args:

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
@@ -179,11 +180,12 @@ def begin(folder: Path, settings: CompareSettings) -> None:
 
     Raises:
         InputError: The folder is not empty, a method is unknown, data is missing or broken, the encoder
-            cannot be loaded, or the other comparison was searched by other settings or has nothing that is
-            needed.
+            cannot be loaded, the base model lacks the chat template that is wanted, or the other comparison
+            was searched by other settings or has nothing that is needed.
     """
     if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume continues a comparison; or name another folder")
+    read_card(settings.base_model).check_form(settings.prompt_form)
     folder.mkdir(parents=True, exist_ok=True)
     state = WorkerState(folder, settings)
     _check_methods(state)

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, asked_text
 from fedperfit.simulation.world.build import WORLD_TASKS, population_pairs
 
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -58,7 +58,7 @@ def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
         pairs = population_pairs(task, seed)
         for _ in range(pairs_per_task):
             pair, _ = next(pairs)
-            yield pair.prompt + pair.target
+            yield asked_text(pair.prompt) + pair.target
 
 
 def build_model(vocabulary: int) -> LlamaForCausalLM:
@@ -93,7 +93,7 @@ class _Batch:
 
 
 def _collate(pairs: list[Pair], tokenizer: PreTrainedTokenizerFast) -> _Batch:
-    prompts = tokenizer([pair.prompt for pair in pairs])["input_ids"]
+    prompts = tokenizer([asked_text(pair.prompt) for pair in pairs])["input_ids"]
     targets = tokenizer([pair.target for pair in pairs])["input_ids"]
     rows = [([1, *p, *t, 2], len(p) + 1) for p, t in zip(prompts, targets, strict=True)]
     shared = _common_prefix([row for row, _ in rows]) - 1

@@ -11,7 +11,7 @@ from fedperfit.edge.chameleon.prompts import Persona, history_text, insight_prom
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import TaskName
 from fedperfit.protocol.system.errors import FedperfitError, InputError
-from fedperfit.protocol.tasks import TASKS, AnswerKind, Pair, PromptForm, Task, task_by_name
+from fedperfit.protocol.tasks import TASKS, AnswerKind, Pair, PromptForm, Task, Turn, task_by_name
 
 URGENCY = """
 name = "Urgency"
@@ -50,6 +50,15 @@ def test_the_least_file_has_prompts_in_every_form():
     assert task.item_pair(ITEM, PromptForm.OPPU) == Pair(f"{question} urgency:", " now")
     for asked in (question, "At noon?", task.question(ITEM)):
         assert task.query_pair(asked, "now", PromptForm.OPPU) == task.item_pair(ITEM, PromptForm.OPPU)
+
+
+def test_in_a_chat_the_system_may_speak_first():
+    task = own(f"{URGENCY}[prompts.chat]\nsystem = 'One of {{labels}}.'\nprompt = '{{mail}}'\n")
+    turns = (Turn("system", "One of now, later."), Turn("user", "At noon?"))
+    assert task.item_pair(ITEM, PromptForm.CHAT) == Pair(turns, "now")
+    assert task.item_pair(ITEM, PromptForm.LAMP) == own().item_pair(ITEM, PromptForm.LAMP)
+    assert task.asking("Well?", PromptForm.CHAT) == (Turn("user", "Well?"),)
+    assert task.asking("Well?", PromptForm.OPPU) == "Well?"
 
 
 def test_several_fields_stand_after_their_names_and_are_asked_about_as_json():
@@ -156,6 +165,10 @@ def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], told: s
         ('[prompts.oppu]\nprompt = "{mial}"', "prompts.oppu.prompt: no field 'mial'; the nearest is 'mail'"),
         ('[prompts.oppu]\nprompt = "{urgency}"', "prompts.oppu.prompt: no field 'urgency'"),
         ('[prompts.oppu]\ntarget = "it is {urgency}"', "expected {urgency}, blanks around it"),
+        (
+            '[prompts.chat]\nsystem = "{mail}"',
+            "prompts.chat.system: no field 'mail'; the nearest",
+        ),
         ('[prompts.opu]\nprompt = "{mail}"', "unknown key 'prompts.opu'; the nearest is 'oppu'"),
         ('[wording]\nsentense = "x"', "unknown key 'wording.sentense'; the nearest is 'sentence'"),
         ('[wording]\nsentence = "{tag}"', "wording.sentence: no field 'tag'"),

@@ -5,9 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import TASKS, AnswerKind, Pair, PromptForm, cut_words, task_by_name
+from fedperfit.protocol.tasks import (
+    TASKS,
+    AnswerKind,
+    Pair,
+    PromptForm,
+    Turn,
+    asked_text,
+    cut_words,
+    preceded,
+    task_by_name,
+)
 
-LAMP, OPPU = PromptForm.LAMP, PromptForm.OPPU
+LAMP, OPPU, CHAT = PromptForm.LAMP, PromptForm.OPPU, PromptForm.CHAT
 
 CATEGORIES = (
     "food & drink, sports, education, parents, religion, travel, business, crime, science & technology, "
@@ -107,6 +117,23 @@ def test_question(name):
 
 
 @EVERY_TASK
+def test_in_a_chat_the_question_is_the_users_turn_and_the_answer_bare(name):
+    item, (_, target), _ = ITEMS[name]
+    task = TASKS[name]
+    asked = (Turn("user", task.instruction + str(item[task.field])),)
+    assert task.query_pair(QUESTIONS[name][0], target, CHAT) == Pair(asked, target)
+    cue = (Turn("user", CUES[name]),)
+    assert task.item_pair(item, CHAT) == Pair(cue if task.free_history else asked, target)
+
+
+def test_text_before_a_prompt_goes_into_the_turn_that_asks():
+    assert preceded("a, ", "b") == "a, b"
+    turns = (Turn("system", "s"), Turn("user", "b"))
+    assert preceded("a, ", turns) == (turns[0], Turn("user", "a, b"))
+    assert asked_text(preceded("a, ", turns)) == "a, b"
+
+
+@EVERY_TASK
 def test_question_for_another_task_is_one_line(name):
     for question in ("", "What is the weather like?\nAnd tomorrow?"):
         with pytest.raises(InputError, match=f"{name}: a question lacks") as caught:
@@ -121,8 +148,9 @@ def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
     words = [f"w{number}" for number in range(2_000)]
     question = QUESTIONS[name][0].rpartition(": ")[0] + ": " + " ".join(words)
     prompt = task.query_pair(question, "gold", form).prompt
-    assert [word for word in prompt.split() if word in set(words)] == words[:768]
-    assert prompt.endswith(f"w767 {CUES[name]}" if form is OPPU else "w767\n")
+    text = asked_text(prompt)
+    assert [word for word in text.split() if word in set(words)] == words[:768]
+    assert text.endswith({LAMP: "w767\n", OPPU: f"w767 {CUES[name]}", CHAT: "w767"}[form])
     item = {**ITEMS[name][0], task.field: " ".join(words)}
     if not task.free_history:
         assert task.item_pair(item, form).prompt == prompt

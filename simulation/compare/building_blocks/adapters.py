@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt
 from fedperfit.simulation.compare.building_blocks.baseline_training import train
 from fedperfit.simulation.compare.context import MethodContext, Values, people_digest
 from fedperfit.simulation.optional import required
@@ -117,7 +117,7 @@ def fit_adapter(
 def answer(
     context: MethodContext,
     adapter: Adapter | None,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     rank: int,
     modules: Sequence[str],

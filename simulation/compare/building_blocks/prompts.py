@@ -8,7 +8,8 @@ from typing import Any
 import bm25s
 
 from fedperfit.edge.agent.history import History
-from fedperfit.protocol.tasks import Pair, Task
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens
+from fedperfit.protocol.tasks import Pair, Prompt, Task, asked_text, preceded
 from fedperfit.simulation.compare.context import MethodContext, Values
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
@@ -18,13 +19,15 @@ TEMPLATES = (PAIRS, SENTENCES)
 """Forms in which items are shown: solved questions in the prompt's own form, or the task's sentences."""
 
 
-def with_items(context: MethodContext, items: Sequence[dict[str, Any]], prompt: str, template: str) -> str:
+def with_items(
+    context: MethodContext, items: Sequence[dict[str, Any]], prompt: Prompt, template: str
+) -> Prompt:
     """Put as many of `items` before `prompt` as leave it whole, the first ones first.
 
     Args:
         context: Model, whose context limits the prompt, and task.
         items: Items of a history, most wanted first.
-        prompt: Prompt of a question.
+        prompt: Prompt of a question; a conversation gets the items into its last turn.
         template: One of `TEMPLATES`.
     """
     free = context.room - _tokens(context, prompt)
@@ -35,9 +38,13 @@ def with_items(context: MethodContext, items: Sequence[dict[str, Any]], prompt: 
         if free < 0:
             break
         shown.append(text)
-    while shown and _tokens(context, _joined(context.task, shown, template) + prompt) > context.room:
+    while shown and _tokens(context, _showing(context, shown, prompt, template)) > context.room:
         shown.pop()
-    return _joined(context.task, shown, template) + prompt
+    return _showing(context, shown, prompt, template)
+
+
+def _showing(context: MethodContext, shown: Sequence[str], prompt: Prompt, template: str) -> Prompt:
+    return preceded(_joined(context.task, shown, template), prompt)
 
 
 def _joined(task: Task, shown: Sequence[str], template: str) -> str:
@@ -49,12 +56,14 @@ def _joined(task: Task, shown: Sequence[str], template: str) -> str:
 def _show(context: MethodContext, item: dict[str, Any], template: str) -> str:
     if template == PAIRS:
         pair = context.task.item_pair(item, context.form)
-        return f"{pair.prompt}{pair.target}\n"
+        joint = "" if isinstance(pair.prompt, str) else "\n"
+        return f"{asked_text(pair.prompt)}{joint}{pair.target}\n"
     return context.task.wording.sentence.format(**item)
 
 
-def _tokens(context: MethodContext, text: str) -> int:
-    return len(context.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+def _tokens(context: MethodContext, prompt: Prompt) -> int:
+    """Number of tokens beside those that every row begins with."""
+    return len(prompt_tokens(context.base, [prompt])[0]) - len(context.base.start)
 
 
 class Index:
@@ -69,7 +78,7 @@ class Index:
         """
         self._texts = [f"{task.text(item)} {item[task.answer]}".split() for item in items]
 
-    def best(self, prompt: str, earlier: int, k: int) -> list[int]:
+    def best(self, prompt: Prompt, earlier: int, k: int) -> list[int]:
         """Find the items that match `prompt` best.
 
         Args:
@@ -85,11 +94,13 @@ class Index:
             return []
         ranking = bm25s.BM25()
         ranking.index(texts, show_progress=False)
-        scores = ranking.get_scores(prompt.split())
+        scores = ranking.get_scores(asked_text(prompt).split())
         return sorted(range(len(texts)), key=lambda n: (-scores[n], -n))[:k]
 
 
-def retrieving_prompt(context: MethodContext, history: History, question: str, k: int, template: str) -> str:
+def retrieving_prompt(
+    context: MethodContext, history: History, question: str, k: int, template: str
+) -> Prompt:
     """Put the `k` items nearest to a question before its prompt, best first.
 
     Args:
@@ -137,7 +148,7 @@ class Retrieving:
         """Make the user's training pairs."""
         return retrieving_pairs(self.context, history, self.values["k"], PAIRS)
 
-    def prompt(self, history: History, question: str) -> str:
+    def prompt(self, history: History, question: str) -> Prompt:
         """Make the prompt of a question.
 
         Args:

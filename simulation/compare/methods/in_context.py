@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
+from fedperfit.protocol.tasks import Prompt
 from fedperfit.simulation.compare.building_blocks.prompts import TEMPLATES, with_items
 from fedperfit.simulation.compare.method import Family, Method
 
@@ -20,7 +21,7 @@ class FullHistory(Method):
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         return self.context.answer([self._prompt(fitted, question) for question in questions])
 
-    def _prompt(self, history: History, question: str) -> str:
+    def _prompt(self, history: History, question: str) -> Prompt:
         items = history.items[::-1]
         return with_items(self.context, items, self.context.prompt(question), self.values["template"])
 
@@ -32,7 +33,7 @@ class RandomHistory(FullHistory):
     title = "random history in context"
     space = {"template": TEMPLATES, "k": (1, 2, 4)}
 
-    def _prompt(self, history: History, question: str) -> str:
+    def _prompt(self, history: History, question: str) -> Prompt:
         rng = random.Random(self.context.number(history.name, question))
         items = rng.sample(history.items, min(self.values["k"], len(history.items)))
         return with_items(self.context, items, self.context.prompt(question), self.values["template"])

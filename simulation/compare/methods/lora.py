@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt
 from fedperfit.simulation.compare.building_blocks.adapters import (
     RANKS,
     Adapter,
@@ -60,7 +60,7 @@ class LoraP(Method):
         """Make the user's training pairs."""
         return self.context.pairs(history)
 
-    def prompt(self, history: History, question: str) -> str:
+    def prompt(self, history: History, question: str) -> Prompt:
         """Make the prompt of a question.
 
         Args:

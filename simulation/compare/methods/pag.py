@@ -7,7 +7,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, generate
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt, preceded
 from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items
 from fedperfit.simulation.compare.context import NOTHING
 from fedperfit.simulation.compare.method import Family, Method
@@ -25,14 +25,18 @@ class Pag(Method):
         items = history.items[: -self.values["items"] - 1 : -1]
         if not items:
             return ""
-        prompt = with_items(self.context, items, f"{self.context.task.wording.profile}\n", SENTENCES)
-        return self.context.keep("profiles/profile", prompt, lambda: self._write(prompt).encode()).decode()
+        context = self.context
+        asked = context.task.asking(f"{context.task.wording.profile}\n", context.form)
+        prompt = with_items(context, items, asked, SENTENCES)
+        return context.keep("profiles/profile", prompt, lambda: self._write(prompt).encode()).decode()
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         profile = f"{fitted}\n" if fitted else ""
-        return self.context.answer([profile + self.context.prompt(question) for question in questions])
+        return self.context.answer(
+            [preceded(profile, self.context.prompt(question)) for question in questions]
+        )
 
-    def _write(self, prompt: str) -> str:
+    def _write(self, prompt: Prompt) -> str:
         base = self.context.base
         (row,) = encode(base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
         (text,) = generate(base, NOTHING, [Question(row.prompt)], batch_size=1)

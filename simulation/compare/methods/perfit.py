@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.examples import Example
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt
 from fedperfit.simulation.compare.building_blocks.prompts import Retrieving
 from fedperfit.simulation.compare.building_blocks.shifts import (
     COLLECTIVE_EPOCHS,
@@ -65,7 +65,7 @@ class Stage1(Method):
         """Make the user's training pairs."""
         return self.context.pairs(history)
 
-    def prompt(self, history: History, question: str) -> str:
+    def prompt(self, history: History, question: str) -> Prompt:
         """Make the prompt of a question.
 
         Args:

@@ -1,0 +1,45 @@
+"""Prompts as token ids: the one place where text that a model is asked becomes tokens."""
+
+from collections.abc import Sequence
+
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.chat_template import Turns, written_out
+
+
+def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[int]]:
+    """Tokenize prompts, each with the tokens in front that the tokenizer wants there, once.
+
+    Args:
+        base: Model whose tokenizer and chat template count.
+        prompts: Texts as they stand, and conversations that the chat template writes out.
+
+    Returns:
+        Token ids of each prompt.
+
+    Raises:
+        InputError: A conversation cannot be written out.
+    """
+    if not prompts:
+        return []
+    texts = [p if isinstance(p, str) else written_out(base.tokenizer, p) for p in prompts]
+    rows: list[list[int]] = base.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    start = base.start
+    return [row if row[: len(start)] == start else [*start, *row] for row in rows]
+
+
+def target_tokens(base: BaseModel, targets: Sequence[str], chat: bool) -> list[list[int]]:
+    """Tokenize targets, each with the token that ends it.
+
+    Args:
+        base: Model whose tokenizer and chat template count.
+        targets: Texts that follow prompts.
+        chat: Whether they follow conversations, and so end as the assistant's turn does.
+
+    Raises:
+        InputError: The tokenizer has no end token.
+    """
+    if not targets:
+        return []
+    end = base.end_of_turn if chat else base.end_of_text
+    rows = base.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+    return [[*row, end] for row in rows]
