@@ -9,6 +9,7 @@ from rich.console import Console
 from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import consent as consent_cli
+from fedperfit.edge.cli import doctor as doctor_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.protocol.system.commands import run
@@ -34,6 +35,7 @@ for command in (
         agent_cli.learn,
     ),
     *(consent_cli.pause, consent_cli.resume, consent_cli.share_metrics, consent_cli.consent),
+    doctor_cli.doctor,
     serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
 ):

@@ -1,0 +1,24 @@
+"""`fedperfit-edge doctor`: what is wrong with an edge, and what to do."""
+
+from typing import Annotated
+
+import typer
+
+from fedperfit.edge.cli.owner import Folder
+from fedperfit.protocol.doctor.report import JSON_HELP
+
+
+def doctor(
+    folder: Folder,
+    as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
+) -> None:
+    """Look at everything that this edge needs, and say what to do where something is not well.
+
+    Works with and without a running agent, tells no word of your history, and changes nothing. Exits with
+    1 where something is wrong.
+    """
+    from fedperfit.edge.deployment.home import Home
+    from fedperfit.edge.doctor.examination import examined
+    from fedperfit.protocol.doctor.report import tell
+
+    tell(examined(Home(folder.absolute())), as_json=as_json)

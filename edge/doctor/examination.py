@@ -1,0 +1,68 @@
+"""The whole examination of an edge."""
+
+import os
+from collections.abc import Iterator
+from shlex import quote
+
+from fedperfit.edge.audit.verification import verify
+from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
+from fedperfit.edge.doctor.agreement import policy, releases, signed_last
+from fedperfit.edge.doctor.cloud import cloud
+from fedperfit.edge.doctor.folder import folder, history
+from fedperfit.edge.doctor.programs import programs
+from fedperfit.protocol.doctor.findings import Finding, Group, examine, ok, wrong
+from fedperfit.protocol.doctor.machine import bubblewrap_version, clock, disk, namespaces, program
+
+
+def examined(home: Home) -> list[Finding]:
+    """Look at an edge, with its agent running or not; nothing is changed.
+
+    Args:
+        home: The person's folder.
+
+    Raises:
+        InputError: If nobody has joined with this folder, or its settings are wrong.
+    """
+    return examine(groups(home, read_settings(home)))
+
+
+def groups(home: Home, settings: AgentSettings) -> dict[str, Group]:
+    """Return all groups of checks, by what they look at.
+
+    Args:
+        home: The person's folder.
+        settings: The agent's.
+    """
+    return {
+        "machine": lambda: _machine(home, settings),
+        "folder": lambda: folder(home),
+        "history": lambda: history(home, settings),
+        "policy": lambda: policy(home, settings),
+        "releases": lambda: releases(home, settings),
+        "log": lambda: log(home),
+        "programs": lambda: programs(home),
+        "cloud": lambda: cloud(home),
+    }
+
+
+def log(home: Home) -> Iterator[Finding]:
+    """Check the log of requests and messages.
+
+    Args:
+        home: The person's folder.
+    """
+    verdict = verify(home.audit)
+    if verdict.problems:
+        said = f"not as it was written: {verdict.problems[0]}"
+        advice = f"fedperfit-edge log {quote(str(home.folder))} --verify lists all; find out who changed it"
+        yield wrong("log", said, advice)
+    else:
+        yield ok("log", f"{verdict.lines} lines, as they were written")
+
+
+def _machine(home: Home, settings: AgentSettings) -> Iterator[Finding]:
+    yield program("bwrap", "bubblewrap", os.environ.get("PATH", ""))
+    yield bubblewrap_version()
+    yield namespaces()
+    yield disk(home.folder)
+    yield from clock(signed_last(home, settings))
