@@ -28,7 +28,16 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "messages presets doctor",
         "fitting",
     ),
-    "cloud": ("clients", "rounds", "job", "deployment", "enrolment", "doctor", "cli server_app"),
+    "cloud": (
+        "clients",
+        "rounds",
+        "job",
+        "deployment",
+        "monitoring",
+        "enrolment",
+        "doctor",
+        "cli server_app",
+    ),
     "edge": (
         "engine vault audit consent records sandbox releases",
         "agent",

@@ -93,8 +93,23 @@ http {{
         }}
         location / {{ return 404; }}
     }}
-}}
+{metrics}}}
 """
+_METRICS = """
+    server {{
+        listen 127.0.0.1:{port};
+        location = /metrics {{
+            limit_except GET {{ deny all; }}
+            proxy_pass http://unix:../registrar/{registrar}:/metrics;
+        }}
+        location = /healthz {{
+            limit_except GET {{ deny all; }}
+            proxy_pass http://unix:../registrar/{registrar}:/healthz;
+        }}
+        location / {{ return 404; }}
+    }}
+"""
+"""The server for operators of the machine, which edges do not reach."""
 
 
 def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patience: int) -> list[str]:
@@ -130,6 +145,9 @@ def write_proxy(home: CloudHome, settings: CloudSettings, *, root: bool, patienc
         enrolment=enrolment.PATH,
         enrolment_bytes=enrolment.MAX_BYTES,
         registrar=REGISTRAR_SOCKET,
+        metrics=_METRICS.format(port=settings.metrics_port, registrar=REGISTRAR_SOCKET)
+        if settings.metrics_port
+        else "",
     )
     path = proxy_config(home)
     write_atomic(path, config.encode())

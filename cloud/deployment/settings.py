@@ -32,6 +32,8 @@ class CloudSettings(JobSettings):
     """Port of the reverse proxy, for edges."""
     superlink_port: Port = Field(default_factory=lambda values: values["port"] + 1, validate_default=True)
     """Port of the SuperLink behind the proxy, on the loopback only; by default the next one."""
+    metrics_port: Annotated[int, Field(ge=0, le=65535), Unit("port")] = 0
+    """Port of the loopback for /metrics and /healthz; with 0 they are at registrar/registrar.sock alone."""
     start_from: Literal["release", "anew"] = "release"
     """Where a new run starts: from the release in force, where there is one of its shape, or anew."""
     least_items: Annotated[int, Field(ge=4), Unit("items")] = LEAST_ITEMS
@@ -60,6 +62,8 @@ class CloudSettings(JobSettings):
     def _check_ports(self) -> Self:
         if self.port == self.superlink_port:
             raise InputError(f"port={self.port}: the proxy and the SuperLink need ports of their own")
+        if self.metrics_port in (self.port, self.superlink_port):
+            raise InputError(f"metrics-port={self.metrics_port}: in use by another setting; choose another")
         return self
 
 

@@ -174,7 +174,9 @@ def _run(
     patience: int,
     unconfined: bool,
 ) -> None:
-    for name, number in (("port", settings.port), ("superlink-port", settings.superlink_port)):
+    ports = {"port": settings.port, "superlink-port": settings.superlink_port}
+    ports |= {"metrics-port": settings.metrics_port} if settings.metrics_port else {}
+    for name, number in ports.items():
         if not free(number):
             raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
     take_over(home, settings)

@@ -29,8 +29,10 @@ def programs(home: CloudHome, settings: CloudSettings) -> Iterator[Finding]:
         if own:
             yield _left_over(own, named)
     pids = {process.pid for process in own}
-    for number, name in ((settings.port, "port"), (settings.superlink_port, "superlink-port")):
-        yield port(number, name, own=pids, up=up)
+    ports = {"port": settings.port, "superlink-port": settings.superlink_port}
+    for name, number in {**ports, "metrics-port": settings.metrics_port}.items():
+        if number:
+            yield port(number, name, own=pids, up=up)
     if not up:
         return
     yield _answers("signer", lambda: signer_ready(home), home)

@@ -2,6 +2,7 @@
 
 It listens on a Unix socket that the cloud's account alone can open; nginx passes requests on to it, as many
 as it lets through. Only who holds the token of an open invitation makes it do more than read one small file.
+To the machine itself it also tells health and metrics.
 
     python -P -m fedperfit.cloud.enrolment.registrar FOLDER
 
@@ -23,6 +24,7 @@ from starlette.routing import Route
 
 from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome
 from fedperfit.cloud.enrolment.registration import redeem, repair
+from fedperfit.cloud.monitoring.metrics import routes
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.trust.enrolment import MAX_BYTES, PATH, EnrolmentReply, parse_request
 from fedperfit.protocol.trust.node_key import fingerprint
@@ -33,7 +35,7 @@ _MOST = 32
 
 
 def application(home: CloudHome) -> Starlette:
-    """Return the application that answers requests to enrol.
+    """Return the application that answers requests to enrol, and what operators ask.
 
     Args:
         home: The cloud.
@@ -47,7 +49,7 @@ def application(home: CloudHome) -> Starlette:
                 return Response(status_code=413)
         return await run_in_threadpool(_answer, home, data)
 
-    return Starlette(routes=[Route(PATH, answer, methods=["POST"])])
+    return Starlette(routes=[Route(PATH, answer, methods=["POST"]), *routes(home)])
 
 
 def serve(home: CloudHome) -> None:

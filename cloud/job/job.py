@@ -189,6 +189,7 @@ class Job:
                 "rounds": self._job.rounds,
                 "admitted": len(report.admitted),
                 "dropped": len(report.dropped),
+                "kinds": report.dropped_kinds(),
                 "loss": report.loss,
                 "down": report.bytes_down,
                 "up": report.bytes_up,

@@ -1,5 +1,6 @@
 """The report of one round, for the log, the progress display, the checkpoint and the run's report."""
 
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
@@ -29,6 +30,10 @@ class RoundReport:
     bytes_up: int
     """Bytes of whole messages from the edges in this round."""
 
+    def dropped_kinds(self) -> dict[str, int]:
+        """Return how many clients were dropped by kind: late, refused by the edge, or not admitted."""
+        return dict(Counter(map(_kind, self.dropped.values())))
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return asdict(self)
@@ -43,3 +48,9 @@ class RoundReport:
         if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
             raise InputError("a round report has missing or unknown fields")
         return cls(**value)
+
+
+def _kind(reason: str) -> str:
+    if reason.startswith("no reply"):
+        return "late"
+    return "refused by the edge" if reason.startswith("error reply") else "not admitted"

@@ -16,6 +16,8 @@ class Totals:
     """Number of messages that left and their bytes, by kind of request."""
     refused: int = 0
     """Requests that were refused."""
+    refusals: dict[str, int] = field(default_factory=dict)
+    """Requests that were refused, by kind; since this is counted."""
     refusal: str = ""
     """Latest refusal in words: time, kind of request and reason."""
 
@@ -25,11 +27,11 @@ class Totals:
             self._add(event["call"], 1, event["bytes"])
         elif event["event"] == REFUSED:
             self._add(event["call"], 1, event["bytes"])
-            self._refuse(1, f"{event['time']} {event['call']}: {event['reason']}")
+            self._refuse(event["call"], 1, f"{event['time']} {event['call']}: {event['reason']}")
         elif event["event"] == BURST:
             for call, (count, size) in event["calls"].items():
                 self._add(call, count, size)
-                self._refuse(count, f"{event['time']} {call}: {count} requests came too fast")
+                self._refuse(call, count, f"{event['time']} {call}: {count} requests came too fast")
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for `from_json`."""
@@ -45,6 +47,7 @@ class Totals:
         total[0] += count
         total[1] += size
 
-    def _refuse(self, count: int, words: str) -> None:
+    def _refuse(self, call: str, count: int, words: str) -> None:
         self.refused += count
+        self.refusals[call] = self.refusals.get(call, 0) + count
         self.refusal = words

@@ -35,11 +35,14 @@ def serve(
     if not free(port):
         raise InputError(f"--port {port} is in use; choose another")
     token = _token(home.owner / "token")
-    app = build(home.folder, token, hosts=["*"] if remote else LOOPBACK)
+    metrics_token = _token(home.owner / "metrics.token")
+    app = build(home.folder, token, hosts=["*"] if remote else LOOPBACK, metrics_token=metrics_token)
     name = f"[{host}]" if ":" in host else host
     out = console()
     out.print(f"your page: http://{name}:{port}/#token={token}", soft_wrap=True)
     out.print(f"OpenAI endpoint: http://{name}:{port}/v1, API key: {token}", soft_wrap=True)
+    where = home.owner / "metrics.token"
+    out.print(f"Prometheus: http://{name}:{port}/metrics, token in {where}", soft_wrap=True, markup=False)
     uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, server_header=False)
 
 

@@ -30,7 +30,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
         busy=state.busy,
         problem=state.problem,
         sent=[
-            owner_pb2.SentTotal(call=call, messages=count, bytes=size)
+            owner_pb2.SentTotal(call=call, messages=count, bytes=size, refused=totals.refusals.get(call, 0))
             for call, (count, size) in sorted(totals.messages.items())
         ],
         refused=totals.refused,

@@ -1,7 +1,7 @@
 """Web application over an agent: checks who asks and how much, and serves API and page."""
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +9,14 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.web.metrics import ChainCheck, agent_metrics
 from fedperfit.edge.web.openai_api import failure, router
 from fedperfit.edge.web.owner import AgentError, Owner
+from fedperfit.protocol.system.metrics import CONTENT_TYPE
 
 _LARGEST = 1 << 20
 """Bytes of the largest body of a request."""
@@ -23,6 +27,8 @@ _PAGE = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
 }
+_HEALTH, _METRICS = "/healthz", "/metrics"
+"""Paths for operators: whether the agent answers, told to everybody here, and its numbers."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -33,7 +39,7 @@ _HEADERS = {
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
-def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
+def build(folder: Path, token: str, *, hosts: list[str], metrics_token: str = "") -> FastAPI:
     """Build the application over the agent of a folder.
 
     Args:
@@ -41,13 +47,16 @@ def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
         token: secret of the callers; without it only the page's own files are served.
         hosts: host names by which the application may be called, so that no other page can call it by a name
             of its own.
+        metrics_token: secret of who may read the metrics, and nothing else; empty for the owner's alone.
     """
     owner = Owner(folder)
+    chain = ChainCheck(Home(folder).audit)
     app = FastAPI(title="fedperfit", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.middleware("http")
     async def guard(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = _refusal(request, token) or await serve(request)
+        secrets = (token, metrics_token) if request.url.path == _METRICS and metrics_token else (token,)
+        response = _refusal(request, secrets) or await serve(request)
         response.headers.update(_HEADERS)
         return response
 
@@ -76,17 +85,35 @@ def build(folder: Path, token: str, *, hosts: list[str]) -> FastAPI:
     ) -> list[dict[str, Any]]:
         return await owner.sent(after, newest)
 
+    @app.get(_HEALTH)
+    async def health() -> Response:
+        try:
+            await owner.explanation()
+        except AgentError:
+            return Response("the agent does not answer\n", 503, media_type="text/plain")
+        return Response("ok\n", media_type="text/plain")
+
+    @app.get(_METRICS)
+    async def metrics() -> Response:
+        sound = await run_in_threadpool(chain.sound)
+        try:
+            told = await owner.explanation()
+        except AgentError:
+            told = None
+        return Response(agent_metrics(told, sound=sound), media_type=CONTENT_TYPE)
+
     for path, (name, kind) in _PAGE.items():
         _serve_file(app, path, name, kind)
     return app
 
 
-def _refusal(request: Request, token: str) -> Response | None:
+def _refusal(request: Request, secrets: Sequence[str]) -> Response | None:
     """Response that refuses a request; None where it is served."""
-    if request.url.path in _PAGE:
+    if request.url.path in (*_PAGE, _HEALTH):
         return None
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), token.encode()):
+    known = [hmac.compare_digest(given.encode(), secret.encode()) for secret in secrets]
+    if scheme.lower() != "bearer" or not any(known):
         return failure(401, "the token is missing or wrong", "authentication_error")
     if request.method == "POST":
         length = request.headers.get("content-length", "")

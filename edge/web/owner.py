@@ -39,12 +39,18 @@ class Owner:
 
     async def state(self) -> dict[str, Any]:
         """Ask what the agent is, holds and does; fields by their names in the schema."""
+        return _dict(await self.explanation())
+
+    async def explanation(self) -> owner_pb2.Explanation:
+        """Ask the same, for the message itself."""
         async with connect_async(self._folder) as channel:
             try:
-                explanation = await owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest())
+                told: owner_pb2.Explanation = await owner_pb2_grpc.OwnerStub(channel).Explain(
+                    owner_pb2.ExplainRequest()
+                )
             except grpc.RpcError as error:
                 raise AgentError(error) from None
-        return _dict(explanation)
+        return told
 
     async def sent(self, after: int, newest: int) -> list[dict[str, Any]]:
         """List messages that left this machine, oldest first.

@@ -57,14 +57,16 @@ class Explanation(_message.Message):
     def __init__(self, client: _Optional[str] = ..., base_model: _Optional[str] = ..., fingerprint: _Optional[str] = ..., task: _Optional[str] = ..., shares_metrics: bool = ..., history_items: _Optional[int] = ..., learned_items: _Optional[int] = ..., release: _Optional[_Union[ReleaseState, _Mapping]] = ..., personal: _Optional[_Union[PersonalState, _Mapping]] = ..., busy: _Optional[str] = ..., problem: _Optional[str] = ..., stage: _Optional[str] = ..., sent: _Optional[_Iterable[_Union[SentTotal, _Mapping]]] = ..., refused: _Optional[int] = ..., refusal: _Optional[str] = ..., paused: bool = ..., not_consented: _Optional[_Iterable[str]] = ..., key: _Optional[str] = ..., sealed_history: bool = ..., confirmed: _Optional[str] = ..., notice: _Optional[str] = ...) -> None: ...
 
 class SentTotal(_message.Message):
-    __slots__ = ("call", "messages", "bytes")
+    __slots__ = ("call", "messages", "bytes", "refused")
     CALL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
     call: str
     messages: int
     bytes: int
-    def __init__(self, call: _Optional[str] = ..., messages: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    refused: int
+    def __init__(self, call: _Optional[str] = ..., messages: _Optional[int] = ..., bytes: _Optional[int] = ..., refused: _Optional[int] = ...) -> None: ...
 
 class ReleaseState(_message.Message):
     __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited")

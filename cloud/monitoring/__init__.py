@@ -1,0 +1,1 @@
+"""Health and numbers of a cloud, for its operators."""
