@@ -16,7 +16,7 @@ from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
 from fedperfit.cloud.job.job import Job, recorder
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.run_folder import run_folder
 
@@ -33,8 +33,10 @@ def main(grid: Grid, context: Context) -> None:
         grid: Flower's grid.
         context: Flower's context; its run configuration names the cloud's and the run's folder.
 
+    What ends it before its end is the last of its events, `failed`.
+
     Raises:
-        InputError: If too few clients can take part.
+        TooFewClients: If too few clients can take part.
         RunFailed: If the signer does not release the shift.
     """
     home = CloudHome(Path(str(context.run_config[CLOUD_KEY])))
@@ -47,7 +49,15 @@ def main(grid: Grid, context: Context) -> None:
 
     progress = recorder(folder, show)
     progress("start", {"run": str(folder)})
-    job = Job(grid, settings, folder, progress)
+    try:
+        _run(Job(grid, settings, folder, progress), settings, home)
+    except FedperfitError as error:
+        progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
+        raise
+
+
+def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
+    folder, progress = job.folder, job.progress
     clients = _connected(job, settings, home)
     job.choose(clients)
     federation, shift = job.train("train", clients, job.start_from(folder / START))
@@ -68,7 +78,7 @@ def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:
     A node may be connected before its agent is, so all are asked again until then.
 
     Raises:
-        InputError: If there are not enough in time.
+        TooFewClients: If there are not enough in time.
     """
     end = time.monotonic() + settings.connect_seconds
     while True:
@@ -80,5 +90,5 @@ def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:
         if len(clients) >= settings.clients:
             return clients
         if left <= 0:
-            raise InputError(f"{len(clients)} of {settings.clients} clients can take part (see the log)")
+            raise TooFewClients(f"{len(clients)} of {settings.clients} clients can take part (see the log)")
         time.sleep(min(_PAUSE_SECONDS, left))

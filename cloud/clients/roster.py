@@ -12,7 +12,7 @@ from fedperfit.cloud.clients.exchange import Transfer, converse, entries, logger
 from fedperfit.cloud.clients.replies import Rejected, exact_keys, guarded, open_records
 from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import TooFewClients
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _FIELDS = {
@@ -25,7 +25,7 @@ _FIELDS = {
 }
 
 
-class NobodyFits(InputError):
+class NobodyFits(TooFewClients):
     """Enough nodes are connected, but none of their clients can take part."""
 
 
@@ -82,7 +82,7 @@ def roster(
         enrolled: The only name each node may have; None lets every node name itself.
 
     Raises:
-        InputError: If too few nodes connect.
+        TooFewClients: If too few nodes connect.
         NobodyFits: If no client is left.
     """
     nodes = _wait(grid, expected, timeout)
@@ -130,7 +130,7 @@ def _wait(grid: Grid, expected: int, timeout: float) -> list[int]:
         if len(nodes) >= expected:
             return nodes
         if time.monotonic() >= end:
-            raise InputError(f"{len(nodes)} of {expected} clients connected within {timeout:g} s")
+            raise TooFewClients(f"{len(nodes)} of {expected} clients connected within {timeout:g} s")
         time.sleep(0.2)
 
 

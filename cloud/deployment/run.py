@@ -1,6 +1,8 @@
 """Starting a run on this cloud's SuperLink and following it to its end."""
 
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
@@ -8,13 +10,20 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.cloud.job.job import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.cloud.rounds.checkpoint import Checkpoints
+from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.system.flower import stream_run
 from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
 
 START = "start.safetensors"
 """File in a run's folder: the release in force when it began, which it starts from."""
+
+
+CORRECTABLE = ("clients", "connect-seconds", "host", "port", "superlink-port", "metrics-port", "max-body-mib")
+"""Settings that decide no result: a run may be resumed after they were changed."""
+ROUNDS = ("deadline-seconds", "clients-per-round", "over-selection", "aggregation", "assumed-malicious")
+"""Settings of the rounds that may be changed too where all rounds begin again, or for the first time."""
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
@@ -30,9 +39,10 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
         The run's folder.
 
     Raises:
-        InputError: If the cloud is not up, the name is taken, there is nothing to resume, or the settings
-            have changed since.
-        RunFailed: If the run does not complete.
+        InputError: If the cloud is not up, the name is taken, there is nothing to resume, or settings that
+            decide its result have changed since.
+        TooFewClients: If the run ended for want of clients.
+        RunFailed: If it does not complete for another reason.
     """
     settings = read_cloud(home)
     folder = (home.runs / name).absolute()
@@ -45,13 +55,34 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
         **DEPLOYED,
         config={"run-dir": str(folder), CLOUD_KEY: str(home.folder.absolute())},
     )
-    stream_run(
-        *(app, CONNECTION, home.environment()),
-        events=folder / EVENTS,
-        log=folder / "flower.log",
-        on_event=on_event,
-    )
+    failures: list[dict[str, Any]] = []
+
+    def heard(event: dict[str, Any]) -> None:
+        if event["event"] == "failed":
+            failures.append(event)
+        on_event(event)
+
+    try:
+        stream_run(
+            *(app, CONNECTION, home.environment()),
+            events=folder / EVENTS,
+            log=folder / "flower.log",
+            on_event=heard,
+        )
+    except RunFailed as error:
+        raise (_explained(home, name, failures[-1]) if failures else error) from None
     return folder
+
+
+def _explained(home: CloudHome, name: str, failure: dict[str, Any]) -> RunFailed:
+    """Return the error that says why a run ended, and how it goes on."""
+    resume = f"fedperfit-cloud run {quote(str(home.folder))} --name {quote(name)} --resume"
+    if not failure["too-few-clients"]:
+        return RunFailed(f"the run ended: {failure['reason']}; {resume} goes on where it stopped")
+    return TooFewClients(
+        f"the run ended for want of clients: {failure['reason']}. What was done is kept. See that the "
+        f"clients are on, or correct cloud.toml ({', '.join(CORRECTABLE)}), then: {resume}"
+    )
 
 
 def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: bool) -> None:
@@ -61,18 +92,19 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
         home: The cloud.
         folder: Folder of the run.
         settings: The cloud's settings.
-        resume: Whether to continue a run that was begun; then nothing is changed.
+        resume: Whether to continue a run that was begun; then settings that decide no result may have been
+            corrected since.
 
     Raises:
-        InputError: If there is nothing to resume, the settings have changed since, the name is taken, or a
+        InputError: If there is nothing to resume, other settings have changed since, the name is taken, or a
             release is broken.
     """
     path = folder / SETTINGS
     if resume:
         if not path.exists():
             raise InputError(f"{folder}: no run to resume")
-        if CloudSettings.from_flat(read_json(path)) != settings:
-            raise InputError(f"{folder}: cloud.toml has changed since this run began")
+        _check_changes(folder, CloudSettings.from_flat(read_json(path)), settings)
+        write_json(path, settings.to_flat())
         return
     if path.exists():
         raise InputError(f"{folder}: a run of that name exists already; resume it, or choose another name")
@@ -80,3 +112,18 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
     if release is not None:
         write_atomic(folder / START, release.to_bytes())
     write_json(path, settings.to_flat())
+
+
+def _check_changes(folder: Path, before: CloudSettings, settings: CloudSettings) -> None:
+    """Refuse settings that would give a resumed run another result than the one it began with."""
+    was, now = before.to_flat(), settings.to_flat()
+    changed = sorted(key for key in now if was.get(key) != now[key])
+    trained = Checkpoints(folder / "checkpoints" / "train").latest()
+    anew = trained is None or trained.without_updates(before.rounds)
+    allowed = CORRECTABLE + ROUNDS if anew else CORRECTABLE
+    fixed = [key for key in changed if key not in allowed]
+    if fixed:
+        raise InputError(
+            f"{folder}: cloud.toml has changed since this run began, in {', '.join(fixed)}: only "
+            f"{', '.join(allowed)} may; undo it, or begin another run"
+        )

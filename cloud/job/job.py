@@ -31,7 +31,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
 from fedperfit.protocol.trust.release import read_release
 
@@ -99,7 +99,7 @@ class Job:
             Names of the clients that can take part, sorted.
 
         Raises:
-            InputError: If too few clients connect or none can take part.
+            TooFewClients: If too few clients connect or none can take part.
         """
         ledger = self._fresh_ledger("status")
         connected = roster(
@@ -122,7 +122,7 @@ class Job:
             clients: Names of the clients.
 
         Raises:
-            InputError: If too few clients send theirs.
+            TooFewClients: If too few clients send theirs.
         """
         if not self._job.open:
             return
@@ -178,7 +178,8 @@ class Job:
             The federation, for its round reports, and the collective shift.
 
         Raises:
-            InputError: If too few clients can take part.
+            TooFewClients: If too few clients can take part, or no round had an update.
+            InputError: If the checkpoints belong to a run with other settings.
         """
         federation = self._federation(phase, self._ledger(phase))
 
@@ -200,7 +201,7 @@ class Job:
         shift = federation.train(clients, on_round, self._start(clients, beginning))
         self._holders |= {client for report in federation.history for client in report.admitted}
         if all(report.skipped for report in federation.history):
-            raise RunFailed(
+            raise TooFewClients(
                 f"{phase}: no round had the updates it needs; the log says why clients were dropped"
             )
         return federation, shift
@@ -331,7 +332,7 @@ class Job:
         known = [self._known[client] for client in sorted(set(clients))]
         layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
         if len(layer_gradients) < FEWEST_CLIENTS:
-            raise InputError(
+            raise TooFewClients(
                 f"{LAYER_GRADIENTS}: {len(layer_gradients)} clients sent theirs, "
                 f"at least {FEWEST_CLIENTS} are needed"
             )

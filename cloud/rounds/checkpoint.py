@@ -38,6 +38,14 @@ class Checkpoint:
     """Coordinates of the shift in the run's basis, where it has one: the shift alone does not tell them
     exactly."""
 
+    def without_updates(self, rounds: int) -> bool:
+        """Return whether all rounds are over and none had an update, so that there is nothing to keep.
+
+        Args:
+            rounds: Number of rounds of the run.
+        """
+        return len(self.history) == rounds and all(report.skipped for report in self.history)
+
 
 class Checkpoints:
     """The checkpoints in one folder."""
@@ -58,6 +66,11 @@ class Checkpoints:
             fields["numbers"] = checkpoint.numbers
         packed = pack(checkpoint.shift, checkpoint.header)
         write_shift_file(self.path(checkpoint.round), _KIND, packed, fields)
+
+    def clear(self) -> None:
+        """Remove every checkpoint, the start included."""
+        for path in sorted(self.folder.glob("round-*.safetensors"), reverse=True):
+            path.unlink()
 
     def latest(self, digest: str | None = None) -> Checkpoint | None:
         """Return the checkpoint of the last finished round, or None.

@@ -37,7 +37,7 @@ from fedperfit.protocol.settings.fields import WHOLE_SHIFTS
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.tasks import task_by_name
 
 
@@ -109,12 +109,12 @@ class Federation:
             The collective shift after the last round.
 
         Raises:
-            InputError: If there are no clients, if no round could have enough updates for the aggregation,
-                or if the checkpoints belong to a run with other settings.
+            TooFewClients: If there are no clients, or no round could have enough updates for the aggregation.
+            InputError: If the checkpoints belong to a run with other settings.
         """
         clients = sorted(set(contributors))
         if not clients:
-            raise InputError("no client can contribute")
+            raise TooFewClients("no client can contribute")
         self._check_enough(len(clients))
         checkpoint = self._resume()
         if checkpoint is None:
@@ -174,11 +174,16 @@ class Federation:
         rule, share = self.settings.aggregation, self.settings.assumed_malicious
         asked = self.settings.asked(clients)
         if rule != "mean" and all(n < needed(rule, n, share) for n in range(1, asked + 1)):
-            raise InputError(
+            raise TooFewClients(
                 f"aggregation={rule}: a round asks {asked} clients, too few with assumed_malicious={share:g}"
             )
 
     def _resume(self) -> Checkpoint | None:
+        ended = self.checkpoints.latest()
+        if ended is not None and ended.without_updates(self.settings.rounds):
+            logger.info("no round had an update: beginning again")
+            self.checkpoints.clear()
+            self.checkpoints.rewind(self.ledger)
         checkpoint = self.checkpoints.latest(self.digest)
         if checkpoint is not None:
             self.checkpoints.rewind(self.ledger)

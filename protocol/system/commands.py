@@ -6,14 +6,15 @@ import sys
 import typer
 from rich.console import Console
 
-from fedperfit.protocol.system.errors import InputError, RunFailed, printable
+from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 from fedperfit.protocol.system.processes import SAFE_PATH
 
 
 def run(app: typer.Typer, name: str) -> None:
     """Run a command line; what goes wrong becomes one line on stderr.
 
-    A mistake of the user, or a system that refuses, exits with code 2; a run that fails, with code 1.
+    A mistake of the user, or a system that refuses, exits with code 2; a run that fails, with code 1, and
+    one that ended for want of clients and can be resumed, with code 3.
 
     Args:
         app: The command line.
@@ -22,6 +23,9 @@ def run(app: typer.Typer, name: str) -> None:
     os.environ.update(SAFE_PATH)
     try:
         app(prog_name=name)
+    except TooFewClients as error:
+        typer.echo(f"error: {printable(str(error))}", err=True)
+        sys.exit(3)
     except InputError as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(2)

@@ -25,6 +25,10 @@ class RunFailed(FedperfitError):
     """A run, or a program it needs, did not complete; command lines print it and exit with code 1."""
 
 
+class TooFewClients(InputError, RunFailed):
+    """A run ended for want of clients; it can be resumed. Command lines print it and exit with code 3."""
+
+
 def printable(text: str) -> str:
     """Return `text` with everything unprintable replaced by `?`.
 

@@ -1,22 +1,31 @@
-"""A new run starts from the release in force, unless it is told otherwise or of another shape."""
+"""Where a new run starts, and how one that ended for want of clients goes on."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from tests.cloud.deployment.clouds import make_cloud
 from tests.cloud.fake_grid import FakeGrid, honest, perturbed
 
+from fedperfit.cloud import server_app
+from fedperfit.cloud.cli import main as cli
 from fedperfit.cloud.cli.deployment import _line
-from fedperfit.cloud.deployment.home import CloudHome
+from fedperfit.cloud.deployment import run as run_module
+from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.run import START, prepare
 from fedperfit.cloud.deployment.settings import CloudSettings
-from fedperfit.cloud.job.job import Job
+from fedperfit.cloud.job.job import EVENTS, Job
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
+from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
+from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.files import json_lines, write_json
 from fedperfit.protocol.trust.release import Release
 
 CLIENTS = {1: "anna", 2: "ben"}
@@ -96,3 +105,109 @@ def test_a_resumed_run_keeps_its_start(cloud: tuple[CloudHome, CloudSettings, Re
     assert (folder / START).read_bytes() == before == release.to_bytes()
     with pytest.raises(InputError, match="exists already"):
         prepare(home, folder, settings, resume=False)
+
+
+class Grid(FakeGrid):
+    """Clients that answer what they are, and then contribute, or are gone."""
+
+    def __init__(self, clients: dict[int, str], settings: CloudSettings, *, gone: bool = False) -> None:
+        super().__init__(clients, self._answer)
+        self.about = {
+            "fingerprint": read_card(settings.base_model).fingerprint,
+            "task": settings.task_id,
+            **{"history": 30, "questions": 0, "shares-metrics": False},
+        }
+        self.gone = gone
+
+    def _answer(self, name: str, message: Message) -> list[Message]:
+        if message.metadata.message_type == STATUS_TYPE:
+            status = ConfigRecord({"client": name, **self.about})
+            return [Message(RecordDict({STATUS_RECORD: status}), reply_to=message)]
+        return [] if self.gone else honest(name, message)
+
+
+@pytest.fixture
+def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+    """Runs or resumes the ServerApp until it would release; the run's events so far."""
+    home, settings = make_cloud(tmp_path / "cloud", rounds=2, clients=2, **{"connect-seconds": 0.5})
+    for node, name in CLIENTS.items():
+        write_json(home.node(name), {"name": name, "node": str(node), "key": "k"})
+
+    def stop(*_: object) -> None:
+        raise RunFailed("here the signer would be asked")
+
+    monkeypatch.setattr(server_app, "ask_for_release", stop)
+
+    def run(grid: Grid | None = None, *, resume: bool = False, **changed: Any) -> list[dict[str, Any]]:
+        now, folder = settings.replace(**changed), home.runs / "one"
+        prepare(home, folder, now, resume=resume)
+        config = {"run-dir": str(folder), CLOUD_KEY: str(home.folder)}
+        context = Context(1, 1, {}, RecordDict(), config)
+        with pytest.raises(RunFailed):
+            server_app.main(grid or Grid(CLIENTS, now), context)
+        return [value for _, value in json_lines(folder / EVENTS)]
+
+    run.home, run.settings = home, settings  # type: ignore[attr-defined]
+    return run
+
+
+def rounds(events: list[dict[str, Any]]) -> list[int]:
+    return [event["round"] for event in events if event["event"] == "round" and event["admitted"]]
+
+
+def test_a_run_that_ended_for_want_of_clients_goes_on_when_fewer_are_asked_for(training):
+    one = {1: "anna"}
+    events = training(Grid(one, training.settings))
+    assert (events[-1]["event"], events[-1]["too-few-clients"]) == ("failed", True)
+    assert "1 of 2 clients" in events[-1]["reason"]
+    events = training(Grid(one, training.settings), resume=True, clients=1)
+    assert rounds(events) == [1, 2]
+    assert events[-1]["reason"] == "here the signer would be asked"
+    assert not events[-1]["too-few-clients"]
+
+
+def test_what_was_trained_before_is_kept(training):
+    training()
+    path = training.home.runs / "one" / "checkpoints" / "train" / "round-0002.safetensors"
+    trained = path.read_bytes()
+    events = training(Grid({1: "anna"}, training.settings), resume=True)
+    assert events[-1]["too-few-clients"]
+    events = training(resume=True, clients=1)
+    assert rounds(events) == [1, 2]
+    assert path.read_bytes() == trained
+
+
+def test_rounds_that_all_had_no_update_begin_again_with_a_longer_deadline(training):
+    events = training(Grid(CLIENTS, training.settings, gone=True), deadline_seconds=0.2)
+    assert events[-1]["too-few-clients"]
+    assert rounds(events) == []
+    events = training(resume=True, deadline_seconds=5.0)
+    assert rounds(events) == [1, 2]
+
+
+def test_settings_that_decide_the_result_are_not_corrected(training):
+    training()
+    with pytest.raises(InputError, match="deadline-seconds"):
+        training(resume=True, deadline_seconds=5.0)
+    with pytest.raises(InputError, match="in rounds"):
+        training(resume=True, rounds=3)
+
+
+@pytest.mark.parametrize(("few", "code"), [(True, 3), (False, 1)])
+def test_the_terminal_says_why_it_ended_and_how_it_goes_on(training, monkeypatch, capsys, few, code):
+    def stream(*_: object, on_event: Callable[[dict[str, Any]], None], **__: object) -> None:
+        on_event({"event": "failed", "reason": "1 of 2 clients\x1b[2J", "too-few-clients": few})
+        raise RunFailed("the run ended as 'finished:failed'")
+
+    monkeypatch.setattr(run_module, "stream_run", stream)
+    monkeypatch.setattr(run_module, "wait_for_superlink", lambda *_: None)
+    arguments = ["fedperfit-cloud", "run", str(training.home.folder), "--name", "x y"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    said = capsys.readouterr().err
+    assert stopped.value.code == code
+    assert said.count("\n") == 1
+    for words in ("1 of 2 clients", "--name 'x y' --resume", *(["connect-seconds"] if few else [])):
+        assert words in said
+    assert "\x1b" not in said

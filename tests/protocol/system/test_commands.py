@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from fedperfit.protocol.system.commands import run
-from fedperfit.protocol.system.errors import InputError, RunFailed, printable
+from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 
 
 @pytest.mark.parametrize(
@@ -12,6 +12,7 @@ from fedperfit.protocol.system.errors import InputError, RunFailed, printable
     [
         (InputError("bad\x1b[2Jname\nsecond"), 2, "error: bad?[2Jname?second"),
         (RunFailed("it\x07 ended"), 1, "error: it? ended"),
+        (TooFewClients("1 of 3"), 3, "error: 1 of 3"),
         (FileNotFoundError(2, "No such file", "a\nb"), 2, "error: a?b: No such file"),
     ],
 )
