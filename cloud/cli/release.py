@@ -1,5 +1,6 @@
 """`fedperfit-cloud release`: look at the chain of releases, verify it, revoke one, rotate the key."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,7 +86,7 @@ def revoke(
     """
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
-    now = CloudReleases(folder).revoke(version)
+    now = CloudReleases(folder).revoke(version, lifetime=_lifetime(folder))
     after = f"version {now.version} is in force" if now is not None else "no release is in force"
     console().print(f"revoked version {version}; {after}")
 
@@ -100,9 +101,16 @@ def rotate(folder: _Folder) -> None:
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
-    release = CloudReleases(folder).rotate()
+    release = CloudReleases(folder).rotate(lifetime=_lifetime(folder))
     publish_authorities(CloudHome(folder))
     console().print(f"release {release.version} is signed by both keys; the new one is {release.key}")
+
+
+def _lifetime(folder: Path) -> timedelta:
+    """Return how long the cloud's releases are valid, as its settings say."""
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+
+    return timedelta(days=read_cloud(CloudHome(folder)).lifetime_days)
 
 
 def _text(value: Any) -> str:

@@ -66,13 +66,18 @@ class CloudReleases:
         return latest if latest is not None and latest.version not in self.revoked() else None
 
     def revoked(self) -> tuple[int, ...]:
-        """Return the versions that were revoked, ascending.
+        """Return the versions that were revoked, ascending, and all others of the same content.
 
         Raises:
-            InputError: If the pointer's file is broken.
+            InputError: If the pointer's file or a release is broken.
         """
         pointer = self._pointer()
-        return pointer.revoked if pointer is not None else ()
+        if pointer is None or not pointer.revoked:
+            return ()
+        releases = self.all()
+        bad = {_content(release) for release in releases if release.version in pointer.revoked}
+        same = {release.version for release in releases if _content(release) in bad}
+        return tuple(sorted({*pointer.revoked, *same}))
 
     def verify(self) -> list[Release]:
         """Return the whole chain, verified from its first key.
@@ -126,19 +131,19 @@ class CloudReleases:
     def rotate(self, *, lifetime: timedelta = LIFETIME) -> Release:
         """Make a new key and release the latest shift again, signed by both keys.
 
+        While no release is in force, the one that carries the rotation is revoked from the beginning: edges
+        follow the key by the pointer, and use no shift of it.
+
         Args:
             lifetime: Validity of the release.
 
         Raises:
-            InputError: Before the first release, when nobody could have pinned the key; or while none is in
-                force.
+            InputError: Before the first release, when nobody could have pinned the key.
         """
         with self._writing():
             old, latest = self.key(), self.latest()
             if latest is None:
                 raise InputError(f"{self.folder}: no release yet; a new signing key needs no rotation")
-            if latest.version in self.revoked():
-                raise InputError(f"{self.folder}: no release is in force, so none can carry a rotation")
             new = SigningKey()
             new.write(self.folder / _NEXT)
             release = latest.rotated(old, new, lifetime=lifetime)

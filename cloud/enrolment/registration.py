@@ -4,8 +4,10 @@ A client is invited, then perhaps waits for approval, then is enrolled. The orde
 every kill harmless: a token is bound to the first key that comes with it before that key is registered, a
 key is looked for at the SuperLink before it is registered, and who is being unenrolled is marked as such
 first. So the same request or command goes on where a killed one stopped, and `repair` does at every start.
+Where registering a key failed for good, its token is free again.
 """
 
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +22,7 @@ from fedperfit.cloud.enrolment.invitations import (
     write_invitation,
 )
 from fedperfit.cloud.enrolment.superlink_nodes import find_node, register_node, unregister_node
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.bundle import NAME
 from fedperfit.protocol.trust.enrolment import EnrolmentReply, EnrolmentRequest
@@ -39,7 +41,8 @@ def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
         request: What the client's machine sent.
 
     Raises:
-        RunFailed: If the SuperLink does not register the key; the same machine may ask again.
+        RunFailed: If the SuperLink does not register the key; then the token is free again, and the machine
+            may ask again, also with another key.
     """
     known = read_invitation(home, request.name) if NAME.fullmatch(request.name) else None
     if known is None or not known.opened_by(request.token):
@@ -56,7 +59,11 @@ def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
             return EnrolmentReply(state="enrolled")
         if invitation.approve:
             return EnrolmentReply(state="waiting")
-        _register(home, invitation)
+        try:
+            _register(home, invitation)
+        except RunFailed:
+            _free(home, invitation)
+            raise
         return EnrolmentReply(state="enrolled")
 
 
@@ -122,6 +129,8 @@ def unenroll(home: CloudHome, name: str) -> None:
 def repair(home: CloudHome) -> None:
     """Finish what was killed: record registered nodes, and unregister those that were leaving.
 
+    The token of a key that never came to be registered is free again.
+
     Args:
         home: The cloud, which must be up.
 
@@ -138,6 +147,8 @@ def repair(home: CloudHome) -> None:
                 node = find_node(home, invitation.key)
                 if node is not None:
                     _record(home, invitation, node)
+                elif not invitation.approve:
+                    write_invitation(home, invitation.taken_by(""))
 
 
 def enrolled(home: CloudHome) -> dict[int, str]:
@@ -170,6 +181,13 @@ def _register(home: CloudHome, invitation: Invitation) -> None:
     if node is None:
         node = register_node(home, invitation.key)
     _record(home, invitation, node)
+
+
+def _free(home: CloudHome, invitation: Invitation) -> None:
+    """Free a token of its key, where the SuperLink says that it does not know the key; else `repair` does."""
+    with suppress(RunFailed):
+        if find_node(home, invitation.key) is None:
+            write_invitation(home, invitation.taken_by(""))
 
 
 def _record(home: CloudHome, invitation: Invitation, node: int) -> None:

@@ -1,5 +1,5 @@
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import sha256
 from fedperfit.protocol.trust.authorities import parse_authorities
 from fedperfit.protocol.trust.node_key import NodeKey, fingerprint
-from fedperfit.protocol.trust.signing import SigningKey
+from fedperfit.protocol.trust.validity import parse_time
 
 SHIFT = perturbed(Shift.identity(SHAPE, seed=0), "release")
 
@@ -92,14 +92,22 @@ def test_the_life_of_a_chain(
     assert "release 2 does not follow" in capsys.readouterr().err
 
 
+def lifetime(folder: Path) -> timedelta:
+    """Validity of the latest release."""
+    latest = CloudReleases(folder).latest()
+    assert latest is not None
+    return parse_time(latest.expires) - parse_time(latest.issued)
+
+
 def test_a_revoked_release_is_replaced_by_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    SigningKey().write(tmp_path / "signing.pem")
+    init(CloudHome(tmp_path), "quickstart", {"lifetime-days": 3})
     for seed in ("one", "two"):
         CloudReleases(tmp_path).publish(perturbed(Shift.identity(SHAPE, seed=0), seed), HEADER)
     assert command(monkeypatch, "release", "revoke", tmp_path, 2) == 0
     assert "revoked version 2; version 3 is in force" in capsys.readouterr().out
+    assert lifetime(tmp_path) == timedelta(days=3)
     assert command(monkeypatch, "release", "revoke", tmp_path, 2) == 2
     assert "version 2 was revoked already" in capsys.readouterr().err
     assert command(monkeypatch, "release", "list", tmp_path) == 0

@@ -9,6 +9,7 @@ import torch
 from tests.protocol.trust.chains import HEADER, shift
 
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
@@ -167,12 +168,43 @@ def test_without_another_content_nothing_is_in_force_until_the_next_release(clou
     assert cloud.revoke(1) is None
     assert (pointer(cloud).version, pointer(cloud).revoked) == (0, (1, 2))
     assert cloud.in_force() is None
-    with pytest.raises(InputError, match="no release is in force"):
-        cloud.rotate()
     with pytest.raises(InputError, match="released as version 1, and revoked"):
         cloud.publish(shift(1), HEADER)
     third = cloud.publish(shift(2), HEADER)
     assert (third.version, pointer(cloud).version, pointer(cloud).revoked) == (3, 3, (1, 2))
+
+
+def kill_before_pointing(cloud: CloudReleases, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cloud, "_point", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cloud.rotate()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_key_is_rotated_while_no_release_is_in_force(cloud: CloudReleases, monkeypatch, tmp_path, killed):
+    first = cloud.publish(shift(1), HEADER)
+    edge = ReleaseStore(tmp_path / "edge", pinned=first.key, fingerprint=HEADER.fingerprint, task=HEADER.task)
+    edge.point(cloud._pointer_path.read_bytes())
+    edge.fetched(first.to_bytes(), lambda release: None)
+    cloud.revoke(1)
+    if killed:
+        kill_before_pointing(cloud, monkeypatch)
+        cloud.renew_pointer()
+    else:
+        cloud.rotate()
+    assert cloud.in_force() is None
+    assert (pointer(cloud).version, pointer(cloud).revoked) == (0, (1, 2))
+    assert pointer(cloud).key == cloud.key().public != first.key
+    assert edge.point(cloud._pointer_path.read_bytes()) is None
+    assert edge.current() is None
+    third = cloud.publish(shift(2), HEADER)
+    assert cloud.verify()[-1] == third
+    assert edge.point(cloud._pointer_path.read_bytes()) is not None
+    assert edge.fetched(third.to_bytes(), lambda release: None) == edge.current() == third
 
 
 def test_revoking_what_is_no_longer_in_force_leaves_what_is(cloud: CloudReleases):

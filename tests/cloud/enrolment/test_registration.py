@@ -175,6 +175,28 @@ def test_what_the_superlink_refuses_is_not_registered_and_may_be_asked_again(hom
     assert redeem(home, request).state == "enrolled"
 
 
+def test_a_registration_that_failed_leaves_the_token_free(home, superlink):
+    bundle, key = invited(home), NodeKey()
+    superlink.keys_ever.add(key.public)
+    with pytest.raises(RunFailed, match="already in use"):
+        redeem(home, asking(bundle, key))
+    assert [invitation.key for invitation in invitations(home)] == [""]
+    assert redeem(home, asking(bundle)).state == "enrolled"
+    check_whole(home, superlink)
+
+
+def test_a_key_that_nobody_could_say_was_registered_is_freed_at_the_next_start(home, superlink):
+    bundle = invited(home)
+    superlink.up = False
+    with pytest.raises(RunFailed):
+        redeem(home, asking(bundle))
+    assert redeem(home, asking(bundle)).state == "refused", "it may have been registered"
+    superlink.up = True
+    repair(home)
+    assert redeem(home, asking(bundle)).state == "enrolled"
+    check_whole(home, superlink)
+
+
 def test_unenrolling_takes_back_an_invitation_and_a_node(home, superlink):
     bundle = invited(home)
     unenroll(home, "ada")
