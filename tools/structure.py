@@ -40,8 +40,9 @@ FLOORS: Mapping[str, Sequence[str]] = {
     ),
     "edge": (
         "engine vault audit consent records sandbox releases",
+        "writing",
         "agent",
-        "chameleon",
+        "chameleon asking",
         "deployment",
         "web enrolment client_app fetcher_app",
         "doctor",

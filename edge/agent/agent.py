@@ -16,7 +16,7 @@ from fedperfit.edge.agent.history import History, admit_part, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.side_by_side import trained
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.answering import answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
@@ -316,7 +316,7 @@ def _answers(
     questions = [
         Question(example.prompt, user)
         for user, (_, _, prompts) in enumerate(asking)
-        for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+        for example in encode(base, [Pair(prompt, "") for prompt in prompts], reserve=task.answer_tokens)
     ]
     cache = (
         None if settings.stage is Stage.DIRECTIONS else items

@@ -9,14 +9,15 @@ import secrets
 from collections.abc import Sequence
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.answering import answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.engine.generation import GREEDY, Sampling
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.slab import Stack
-from fedperfit.edge.engine.streaming import Sampling, free_prompt, stream
 from fedperfit.edge.engine.training import Fit, FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
+from fedperfit.edge.writing.streaming import free_prompt, stream
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -118,7 +119,7 @@ def answer_questions(
         InputError: A question is not of the task's form, or a shift lies beyond the model.
     """
     prompts = [Pair(task.query_pair(question, "", prompt_form).prompt, "") for question in questions]
-    rows = [Question(example.prompt) for example in encode(base, prompts, reserve=MAX_NEW_TOKENS)]
+    rows = [Question(example.prompt) for example in encode(base, prompts, reserve=task.answer_tokens)]
     if not rows:
         return []
     stack = _stack(base, shifts, additive)
@@ -150,7 +151,7 @@ def generate_text(
     """
     pieces: list[str] = []
     stack = _stack(base, shifts, additive)
-    stream(base, stack, free_prompt(base, prompt), sampling or Sampling(), pieces.append, lambda: True)
+    stream(base, stack, free_prompt(base, prompt), sampling or GREEDY, pieces.append, lambda: True)
     return "".join(pieces)
 
 

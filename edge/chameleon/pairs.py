@@ -11,7 +11,7 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.chameleon.identify import States
 from fedperfit.edge.chameleon.prompts import Persona, history_text, insight_prompt, output_prompt
 from fedperfit.edge.chameleon.states import embeddings, last_states, tokenize, tokenize_answered
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer, generate
+from fedperfit.edge.engine.answering import answer, generate
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.messages.settings import PairSource
@@ -41,7 +41,8 @@ class Reader:
 
     def texts(self, prompts: Sequence[Prompt]) -> list[str]:
         """Continue prompts greedily, without any shift."""
-        return generate(self.base, _NOTHING, self._rows(prompts), batch_size=self.batch_size)
+        rows, most = self._rows(prompts), self.task.answer_tokens
+        return generate(self.base, _NOTHING, rows, most=most, batch_size=self.batch_size)
 
     def answers(self, prompts: Sequence[Prompt]) -> list[str]:
         """Answer prompts with a label or a text, as the task has it, without any shift."""
@@ -72,7 +73,7 @@ class Reader:
 
     @property
     def _room(self) -> int:
-        return self.base.context - MAX_NEW_TOKENS - 1
+        return self.base.context - self.task.answer_tokens - 1
 
 
 def representative(vectors: torch.Tensor, count: int) -> list[int]:
@@ -179,4 +180,4 @@ def _insights(reader: Reader, items: Sequence[dict[str, Any]]) -> list[tuple[_An
 
 def _longest_prompt(task: Task, items: Sequence[dict[str, Any]], query: str) -> str:
     """An output prompt with an insight of the greatest length."""
-    return output_prompt(task, items, query, Persona.NEUTRAL, "so " * MAX_NEW_TOKENS)
+    return output_prompt(task, items, query, Persona.NEUTRAL, "so " * task.answer_tokens)

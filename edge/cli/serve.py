@@ -14,6 +14,12 @@ def serve(
     folder: Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
+    task_form: Annotated[
+        bool,
+        typer.Option(
+            help="Ask a chat that closes with a question of your task in the task's form; else as it is."
+        ),
+    ] = True,
     allow_remote: Annotated[bool, typer.Option("--allow-remote", help="Listen beyond this machine.")] = False,
 ) -> None:
     """Serve an OpenAI-compatible endpoint, and at / a page for you alone, until Ctrl-C.
@@ -35,8 +41,13 @@ def serve(
     if not free(port):
         raise InputError(f"--port {port} is in use; choose another")
     token = _token(home.owner / "token")
-    metrics_token = _token(home.owner / "metrics.token")
-    app = build(home.folder, token, hosts=["*"] if remote else LOOPBACK, metrics_token=metrics_token)
+    app = build(
+        home.folder,
+        token,
+        hosts=["*"] if remote else LOOPBACK,
+        metrics_token=_token(home.owner / "metrics.token"),
+        task_form=task_form,
+    )
     name = f"[{host}]" if ":" in host else host
     out = console()
     out.print(f"your page: http://{name}:{port}/#token={token}", soft_wrap=True)

@@ -21,20 +21,21 @@ from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.sealed_history import seal_history
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
+from fedperfit.edge.asking.asking import Asked, Asking
+from fedperfit.edge.asking.stages import Stages
 from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
-from fedperfit.edge.deployment.stages import Stages
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.streaming import Alive, Finished, Sampling, free_prompt, stream
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.vault import Forgotten, StoredShift
+from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
     EvaluationSettings,
@@ -47,7 +48,7 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.coordinate_packing import unpack_coordinates
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Pair, Prompt, PromptForm
+from fedperfit.protocol.tasks import Pair, PromptForm
 from fedperfit.protocol.trust.policy import RequestKind, read_policy
 from fedperfit.protocol.trust.release import Release
 
@@ -98,7 +99,8 @@ class Deployed:
         self._busy = ""
         self._forgotten = 0
         self._not_renewed = ""
-        self.stages = Stages(agent, self.releases)
+        self.stages = Stages(agent, self.releases, policy.prompt_form if policy else PromptForm.LAMP)
+        self._asking = Asking(agent, self.stages)
         self._memory = Memory()
 
     @classmethod
@@ -251,47 +253,32 @@ class Deployed:
 
     def generate(
         self,
-        prompt: Prompt,
-        stage: str,
-        sampling: Sampling,
+        asked: Asked,
         on_text: Callable[[str, str], None],
         alive: Alive,
     ) -> tuple[Finished, str]:
         """Continue a prompt or a conversation.
 
         Args:
-            prompt: text to be continued, or a conversation.
-            stage: stage that answers; empty for the one that suits the person best.
-            sampling: how the next token is chosen.
+            asked: text to be continued, or a conversation, and how.
             on_text: called with each piece of text and the stage.
             alive: whether the caller still waits.
 
         Returns:
             How the text ended, and the stage that answered.
         """
-        base = self.agent.base
-        tokens = free_prompt(base, prompt)
-        with self._model.turn(self._wanted(alive)):
-            stage = self.stages.chosen(stage)
-            with self.stages.edited(stage):
-                stack, alive = self.stages.stack(stage), self._wanted(alive)
-                finished = stream(base, stack, tokens, sampling, lambda text: on_text(text, stage), alive)
-            return finished, stage
+        alive = self._wanted(alive)
+        with self._model.turn(alive):
+            stage = self.stages.chosen(asked.stage)
+            return self._asking.reply(asked, stage, lambda text: on_text(text, stage), alive), stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
         """Answer a question of the task at a stage; returns the answer, and the stage that answered."""
         with self._model.turn(self._wanted(alive)):
-            stage = self.stages.chosen(stage)
-            if stage is Stage.BASE:
+            answering = self.stages.chosen(stage)
+            if answering is Stage.BASE and not stage:
                 raise InputError("there is no release yet: generate answers from the base model alone")
-            settings = EvaluationSettings(
-                stage=stage,
-                slot=FULL_SLOT,
-                additive=self.stages.personal().additive,
-                batch_size=1,
-                prompt_form=self.stages.prompt_form(),
-            )
-            return self.agent.answer(self.stages.open(self.stages.current()), question, settings), stage
+            return self._asking.answer(question, answering), answering
 
     def forget(self) -> Forgotten:
         """Destroy the vault's key and everything it sealed.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
 
-from fedperfit.edge.engine.streaming import Alive
+from fedperfit.edge.writing.streaming import Alive
 
 _PATIENCE = 0.2
 """Seconds between two checks whether a waiting caller is still there."""

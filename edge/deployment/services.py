@@ -20,6 +20,7 @@ from google.protobuf.message import Message
 from fedperfit.edge.agent.basis_file import CoordinateRequest
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.agent.outcome import Outcome
+from fedperfit.edge.asking.asking import Asked
 from fedperfit.edge.audit.log import Unrecorded
 from fedperfit.edge.audit.rates import Rates, TooManyRequests
 from fedperfit.edge.audit.record import Record
@@ -27,7 +28,8 @@ from fedperfit.edge.chameleon.contribution import Probing
 from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_errors, tells_stream_errors
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
-from fedperfit.edge.engine.streaming import Finished, Sampling
+from fedperfit.edge.engine.generation import Sampling
+from fedperfit.edge.writing.streaming import Finished
 from fedperfit.protocol.messages.settings import (
     CoordinateSettings,
     EvaluationSettings,
@@ -200,15 +202,19 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
         sampling = Sampling(
             temperature=request.temperature,
             top_p=request.top_p,
-            seed=request.seed,
+            seed=request.seed if request.HasField("seed") else None,
             max_new_tokens=request.max_new_tokens,
         )
         turns = tuple(Turn(turn.role, turn.text) for turn in request.turns)
+        asked = Asked(
+            prompt=turns or request.prompt,
+            stage=request.stage,
+            sampling=sampling,
+            task_form=request.task_form,
+        )
 
         def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
-            return self._deployed.generate(
-                turns or request.prompt, request.stage, sampling, on_text, context.is_active
-            )
+            return self._deployed.generate(asked, on_text, context.is_active)
 
         for part, stage in _pieces(work):
             if isinstance(part, str):
@@ -219,6 +225,7 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
                 prompt_tokens=part.prompt_tokens,
                 completion_tokens=part.completion_tokens,
                 stage=stage,
+                task=part.task,
             )
 
     @tells_errors

@@ -11,6 +11,7 @@ import torch
 
 from fedperfit.edge.engine.batching import Question, QuestionBatch, question_batches
 from fedperfit.edge.engine.examples import position_arguments
+from fedperfit.edge.engine.generation import generation_config
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.prefix import (
     forgets,
@@ -21,9 +22,6 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.prompt_tokens import target_tokens
 from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
-
-MAX_NEW_TOKENS = 64
-"""Most tokens of an answer."""
 
 
 def answer(
@@ -51,7 +49,8 @@ def answer(
         One answer per question, in their order.
     """
     if task.kind is AnswerKind.TEXT:
-        return generate(base, stack, questions, batch_size=batch_size, items=items)
+        most = task.answer_tokens
+        return generate(base, stack, questions, most=most, batch_size=batch_size, items=items)
     labels = label_tokens(base, task, form)
     chosen = likeliest(base, stack, questions, labels, batch_size=batch_size, items=items)
     return [task.labels[index] for index in chosen]
@@ -78,10 +77,11 @@ def generate(
     stack: Stack,
     questions: Sequence[Question],
     *,
+    most: int,
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[str]:
-    """Continue prompts greedily up to the end token or `MAX_NEW_TOKENS`.
+    """Continue prompts greedily up to a token that ends texts.
 
     The shifts act in the prefill only, so a decoded token costs what it costs without them.
 
@@ -89,6 +89,7 @@ def generate(
         base: the frozen model.
         stack: shifts of the users.
         questions: prompts of any users.
+        most: most tokens of an answer.
         batch_size: questions answered side by side.
         items: keeps keys and values of prompts for when they are asked again; None to keep none.
 
@@ -103,10 +104,7 @@ def generate(
                 input_ids=batch.ids,
                 attention_mask=batch.mask.long(),
                 past_key_values=batch.cache,
-                max_new_tokens=min(MAX_NEW_TOKENS, base.context - width),
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=base.tokenizer.eos_token_id,
+                generation_config=generation_config(base, min(most, base.context - width)),
             )
         texts = base.tokenizer.batch_decode(rows[:, width:], skip_special_tokens=True)
         for index, text in zip(batch.indices, texts, strict=True):

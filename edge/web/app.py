@@ -39,7 +39,9 @@ _HEADERS = {
 LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
-def build(folder: Path, token: str, *, hosts: list[str], metrics_token: str = "") -> FastAPI:
+def build(
+    folder: Path, token: str, *, hosts: list[str], metrics_token: str = "", task_form: bool = True
+) -> FastAPI:
     """Build the application over the agent of a folder.
 
     Args:
@@ -48,6 +50,8 @@ def build(folder: Path, token: str, *, hosts: list[str], metrics_token: str = ""
         hosts: host names by which the application may be called, so that no other page can call it by a name
             of its own.
         metrics_token: secret of who may read the metrics, and nothing else; empty for the owner's alone.
+        task_form: whether a conversation that closes with a question of the person's task is asked in the
+            task's form.
     """
     owner = Owner(folder)
     chain = ChainCheck(Home(folder).audit)
@@ -72,7 +76,7 @@ def build(folder: Path, token: str, *, hosts: list[str], metrics_token: str = ""
         where = ".".join(str(part) for part in first["loc"][1:])
         return failure(400, f"{where}: {first['msg']}" if where else str(first["msg"]))
 
-    app.include_router(router(owner))
+    app.include_router(router(owner, task_form=task_form))
 
     @app.get("/owner/state")
     async def state() -> dict[str, Any]:

@@ -63,8 +63,13 @@ def failure(status: int, message: str, kind: str = "invalid_request_error") -> J
     return JSONResponse({"error": {"message": message, "type": kind, "code": None}}, status)
 
 
-def router(owner: Owner) -> APIRouter:
-    """Make the routes below /v1, which pass requests to the owner's agent."""
+def router(owner: Owner, *, task_form: bool) -> APIRouter:
+    """Make the routes below /v1, which pass requests to the owner's agent.
+
+    Args:
+        owner: the owner's agent.
+        task_form: whether a conversation that closes with a question of the task is asked in its form.
+    """
     routes = APIRouter(prefix="/v1")
 
     @routes.get("/models")
@@ -82,6 +87,7 @@ def router(owner: Owner) -> APIRouter:
     @routes.post("/chat/completions")
     async def chat_completions(body: _Chat, request: Request) -> Response:
         asked = _asked(body)
+        asked.task_form = task_form
         asked.turns.extend(owner_pb2.Turn(role=turn.role, text=turn.content) for turn in body.messages)
         return await _answer(owner, body, asked, request, chat=True)
 
@@ -108,7 +114,7 @@ def _asked(body: _Request) -> owner_pb2.GenerateRequest:
         max_new_tokens=body.max_completion_tokens or body.max_tokens or 0,
         temperature=body.temperature or 0.0,
         top_p=body.top_p or 0.0,
-        seed=body.seed or 0,
+        seed=body.seed,
     )
 
 
@@ -166,14 +172,16 @@ class _Form:
         """Reply with the whole text; last: the piece that ended it."""
         content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
         choice = {"index": 0, **content, "finish_reason": last.finish, "logprobs": None}
-        return {**self._named(""), "choices": [choice], "usage": _usage(last)}
+        whole = {**self._named(""), "choices": [choice], "usage": _usage(last)}
+        return {**whole, "metadata": {"task": last.task}} if last.task else whole
 
     def part(self, piece: owner_pb2.Piece) -> dict[str, Any]:
         """Event with one piece of the text."""
         delta = {"role": "assistant", "content": piece.text} if not piece.finish else {}
         content: dict[str, Any] = {"delta": delta} if self._chat else {"text": piece.text}
         choice = {"index": 0, **content, "finish_reason": piece.finish or None, "logprobs": None}
-        return {**self._named(".chunk"), "choices": [choice]}
+        part = {**self._named(".chunk"), "choices": [choice]}
+        return {**part, "metadata": {"task": piece.task}} if piece.task else part
 
     def usage(self, last: owner_pb2.Piece) -> dict[str, Any]:
         """Event with the numbers of tokens, after the last piece."""

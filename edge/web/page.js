@@ -145,8 +145,9 @@ async function answer(stage, prompt, signal) {
   place.className = "";
   place.textContent = "…";
   try {
-    const body = JSON.stringify({ model: `fedperfit-${stage}`, prompt, stream: true });
-    const response = await ask("v1/completions", { method: "POST", body, signal });
+    const messages = [{ role: "user", content: prompt }];
+    const body = JSON.stringify({ model: `fedperfit-${stage}`, messages, temperature: 0, stream: true });
+    const response = await ask("v1/chat/completions", { method: "POST", body, signal });
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
     let rest = "";
@@ -157,7 +158,7 @@ async function answer(stage, prompt, signal) {
       rest = lines.pop();
       for (const line of lines) {
         if (line === "data: [DONE]") continue;
-        text += JSON.parse(line.slice(6)).choices.map((choice) => choice.text || "").join("");
+        text += JSON.parse(line.slice(6)).choices.map((choice) => choice.delta.content || "").join("");
         place.textContent = text;
       }
     }

@@ -241,7 +241,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     Raises:
         InputError: If it cannot be found or loaded, or is not a decoder-only model.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     if dtype not in ("auto", "float32", "bfloat16"):
@@ -257,7 +257,11 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     logging.set_verbosity_error()  # its table of missing weights: our error is one line
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), output_loading_info=True, ignore_mismatched_sizes=True
+            folder,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            generation_config=GenerationConfig(),  # the folder's own has no say in what is generated
         )
         model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder)

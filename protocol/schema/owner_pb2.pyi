@@ -167,7 +167,7 @@ class LearnReply(_message.Message):
     def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns")
+    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -175,6 +175,7 @@ class GenerateRequest(_message.Message):
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FORM_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     stage: str
     max_new_tokens: int
@@ -182,7 +183,8 @@ class GenerateRequest(_message.Message):
     top_p: float
     seed: int
     turns: _containers.RepeatedCompositeFieldContainer[Turn]
-    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ...) -> None: ...
+    task_form: bool
+    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., task_form: bool = ...) -> None: ...
 
 class Turn(_message.Message):
     __slots__ = ("role", "text")
@@ -193,18 +195,20 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("text", "finish", "prompt_tokens", "completion_tokens", "stage")
+    __slots__ = ("text", "finish", "prompt_tokens", "completion_tokens", "stage", "task")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish: str
     prompt_tokens: int
     completion_tokens: int
     stage: str
-    def __init__(self, text: _Optional[str] = ..., finish: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
+    task: str
+    def __init__(self, text: _Optional[str] = ..., finish: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., stage: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
     __slots__ = ("question", "stage")

@@ -63,6 +63,8 @@ class Task:
     """All possible answers; empty for free text."""
     metrics: tuple[str, ...]
     """Names of its metrics, the main one first."""
+    answer_tokens: int
+    """Most tokens of an answer that the model writes."""
     free_history: bool
     """Whether history items hold only a target (LaMP-7): their prompt is then the cue alone."""
     templates: Mapping[PromptForm, Templates]
@@ -99,6 +101,7 @@ class Task:
             marker=table.marker,
             labels=tuple(table.labels),
             metrics=tuple(table.metrics) or DEFAULT_METRICS[table.kind],
+            answer_tokens=table.answer_tokens,
             free_history=table.free_history,
             templates=templates(table),
             wording=_listing(wording(table), listed),
@@ -168,6 +171,23 @@ class Task:
         if not isinstance(values, dict) or not all(isinstance(values.get(key), str) for key in self.fields):
             raise InputError(f"{self.name}: a question is a JSON object with {', '.join(self.fields)}")
         return {key: values[key] for key in self.fields}
+
+    def asks(self, text: str) -> bool:
+        """Tell whether a text that may be of anything is a question of this task, as its data word them.
+
+        Args:
+            text: Text of a message.
+        """
+        if len(self.fields) > 1:
+            try:
+                self.query_fields(text)
+            except InputError:
+                return False
+            return True
+        listed = ", ".join(self.labels)  # questions of the data may list them in another order
+        opening = self.instruction.partition(listed)[0] if listed else self.instruction
+        opening = opening.removesuffix(self.marker).strip()
+        return bool(opening) and text.startswith(opening) and self.marker in text
 
     def question(self, item: Mapping[str, Any]) -> str:
         """Word a question about an item, whatever its answer is."""

@@ -16,6 +16,9 @@ LARGEST = 1 << 16
 MOST_LABELS = 1000
 """Labels a task may have; each is scored for every question."""
 
+MOST_TOKENS = 1 << 16
+"""Tokens that a task may let an answer have."""
+
 
 def _key(name: str) -> str:
     return name.replace("_", "-")
@@ -111,6 +114,8 @@ class TaskTable(Table):
     Without it, a question is the bare field."""
     cue: str | None = None
     """Last word of the prompts that call for an answer, e.g. `category:`."""
+    answer_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 64
+    """Most tokens of an answer that the model writes, of kind `text`."""
     free_history: bool = False
     """Whether history items hold only a target: their prompt is then the cue alone."""
     prompts: PromptsTable = PromptsTable()

@@ -8,7 +8,6 @@ from itertools import chain, cycle
 import torch
 
 from fedperfit.edge.chameleon.states import last_states
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.protocol.model.base_model import BaseModel
@@ -111,7 +110,7 @@ def _rows(context: MethodContext, target: Target, queries: int, template: str) -
         prompt = context.prompt(question)
         shown = _shown(context, target, prompt, template)
         if shown:
-            (row,) = encode(context.base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
+            (row,) = encode(context.base, [Pair(prompt, "")], reserve=context.task.answer_tokens)
             rows.append((row.prompt[len(_start(context, target)) :], shown))
     return rows
 

@@ -12,7 +12,7 @@ from typing import Any
 from filelock import FileLock
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, answer
+from fedperfit.edge.engine.answering import answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.items import ItemCache
@@ -96,7 +96,7 @@ class MethodContext:
         """
         if not prompts:
             return []
-        rows = encode(self.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+        rows = encode(self.base, [Pair(prompt, "") for prompt in prompts], reserve=self.task.answer_tokens)
         questions = [Question(row.prompt) for row in rows]
         return answer(self.base, self.task, self.form, stack, questions, batch_size=self.answer_batch)
 
@@ -130,7 +130,7 @@ class MethodContext:
     @cached_property
     def room(self) -> int:
         """Tokens that a prompt may have."""
-        return self.base.context - MAX_NEW_TOKENS - 1
+        return self.base.context - self.task.answer_tokens - 1
 
 
 def people_digest(others: Sequence[History]) -> str:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
         fit_personal_shift,
         generate_text,
     )
+    from fedperfit.edge.engine.generation import Sampling
     from fedperfit.edge.engine.items import ItemCache
-    from fedperfit.edge.engine.streaming import Sampling
     from fedperfit.edge.engine.training import Fit
     from fedperfit.edge.vault.personal import PersonalShift
     from fedperfit.protocol.messages.settings import TrainingSettings
@@ -51,7 +51,7 @@ _ROOMS = {
         "generate_text",
     ),
     "edge.engine.items": ("ItemCache",),
-    "edge.engine.streaming": ("Sampling",),
+    "edge.engine.generation": ("Sampling",),
     "edge.engine.training": ("Fit",),
     "edge.vault.personal": ("PersonalShift",),
     "protocol.messages.settings": ("TrainingSettings",),

@@ -126,6 +126,18 @@ def test_in_a_chat_the_question_is_the_users_turn_and_the_answer_bare(name):
     assert task.item_pair(item, CHAT) == Pair(cue if task.free_history else asked, target)
 
 
+def test_a_task_knows_its_own_questions_among_other_talk():
+    for name, task in TASKS.items():
+        assert [other for other, (question, *_) in QUESTIONS.items() if task.asks(question)] == [name]
+        assert not any(task.asks(text) for text in ("", "A body.", f"I read this article: {NEWS}"))
+    own = 'name="U"\nkind="labels"\nfields=["mail"]\ntarget="urgency"\nlabels=["now", "later"]\n'
+    assert not task_by_name(own).asks("Dear Ada")
+    assert task_by_name(f'{own}instruction="When? "\n').asks("When? Dear Ada")
+    reply = task_by_name('name="R"\nkind="text"\nfields=["subject", "mail"]\ntarget="reply"\n')
+    assert reply.asks('{"subject": "a", "mail": "b"}')
+    assert not reply.asks('{"subject": "a"}')
+
+
 def test_text_before_a_prompt_goes_into_the_turn_that_asks():
     assert preceded("a, ", "b") == "a, b"
     turns = (Turn("system", "s"), Turn("user", "b"))

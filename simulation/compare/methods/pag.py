@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, generate
+from fedperfit.edge.engine.answering import generate
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.protocol.tasks import Pair, Prompt, preceded
@@ -38,6 +38,7 @@ class Pag(Method):
 
     def _write(self, prompt: Prompt) -> str:
         base = self.context.base
-        (row,) = encode(base, [Pair(prompt, "")], reserve=MAX_NEW_TOKENS)
-        (text,) = generate(base, NOTHING, [Question(row.prompt)], batch_size=1)
+        most = self.context.task.answer_tokens
+        (row,) = encode(base, [Pair(prompt, "")], reserve=most)
+        (text,) = generate(base, NOTHING, [Question(row.prompt)], most=most, batch_size=1)
         return text

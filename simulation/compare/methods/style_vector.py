@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS, label_tokens
+from fedperfit.edge.engine.answering import label_tokens
 from fedperfit.edge.engine.examples import Example, encode, pad_left
+from fedperfit.edge.engine.generation import generation_config
 from fedperfit.edge.engine.prefix import forgets, prefix_parts_of, run_prefix, starting_with
 from fedperfit.edge.engine.rows import collate
 from fedperfit.protocol.model.layers import changing, decoder_layers
@@ -46,7 +47,11 @@ class StyleVector(Method):
         prompts = [self.context.prompt(question) for question in questions]
         if fitted is None:
             return self.context.answer(prompts)
-        rows = encode(self.context.base, [Pair(prompt, "") for prompt in prompts], reserve=MAX_NEW_TOKENS)
+        rows = encode(
+            self.context.base,
+            [Pair(prompt, "") for prompt in prompts],
+            reserve=self.context.task.answer_tokens,
+        )
         if self.context.task.kind is AnswerKind.TEXT:
             return [text for row in rows for text in self._texts(fitted, row.prompt)]
         return [self.context.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
@@ -88,10 +93,7 @@ class StyleVector(Method):
             out = base.model.generate(
                 input_ids=ids,
                 attention_mask=mask.long(),
-                max_new_tokens=MAX_NEW_TOKENS,
-                do_sample=False,
-                num_beams=1,
-                pad_token_id=base.tokenizer.eos_token_id,
+                generation_config=generation_config(base, self.context.task.answer_tokens),
             )
         texts = base.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]

@@ -41,7 +41,7 @@ def slow_logits(base, shifts, prompt, continuation):
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_greedy_text_equals_recomputing_every_token(base, shape, prompts, count):
     shifts = [moved(shape, seed) for seed in range(count)]
-    answers = generate(base, Stack(shifts, None, False), questions_of(prompts), batch_size=2)
+    answers = generate(base, Stack(shifts, None, False), questions_of(prompts), most=64, batch_size=2)
     for prompt, answer in zip(prompts, answers, strict=True):
         produced: list[int] = []
         while len(produced) < 64:
@@ -71,8 +71,8 @@ def test_likeliest_label_equals_scoring_each_in_full(base, shape, prompts, count
 
 def test_answers_keep_the_order_of_prompts(base, prompts):
     stack, questions = Stack([], None, False), questions_of(prompts)
-    answers = generate(base, stack, questions, batch_size=3)
-    assert generate(base, stack, questions[::-1], batch_size=1) == answers[::-1]
+    answers = generate(base, stack, questions, most=64, batch_size=3)
+    assert generate(base, stack, questions[::-1], most=64, batch_size=1) == answers[::-1]
 
 
 @pytest.mark.parametrize("positions", ["l7", "f7+l7"])
@@ -84,15 +84,15 @@ def test_users_side_by_side_answer_as_each_would_alone(base, shape, prompts, pos
     labels = [(5, 6, 2), (7, 2), (8, 9, 2)]
     together = Stack(shared, Slab.of(own, base.device), additive)
     items = ItemCache(base)
-    texts = generate(base, together, questions, batch_size=4, items=items)
+    texts = generate(base, together, questions, most=64, batch_size=4, items=items)
     chosen = likeliest(base, together, questions, labels, batch_size=4, items=items)
     assert bool(items.bytes) is (positions == "l7")
-    assert generate(base, together, questions, batch_size=4) == texts
+    assert generate(base, together, questions, most=64, batch_size=4) == texts
     assert len(set(texts)) > len(prompts)
     for index, question in enumerate(questions):
         alone = Stack([*shared, own[question.user]], None, additive)
         one = [Question(question.prompt)]
-        assert generate(base, alone, one, batch_size=1) == [texts[index]]
+        assert generate(base, alone, one, most=64, batch_size=1) == [texts[index]]
         assert likeliest(base, alone, one, labels, batch_size=1) == [chosen[index]]
 
 
@@ -105,8 +105,8 @@ def test_questions_asked_again_are_answered_from_what_was_kept(base, shape, prom
     for seed in range(3):
         stack = Stack([moved(shape, seed)], None, False)
         kept = items.bytes
-        assert generate(base, stack, questions, batch_size=2, items=items) == generate(
-            base, stack, questions, batch_size=2
+        assert generate(base, stack, questions, most=64, batch_size=2, items=items) == generate(
+            base, stack, questions, most=64, batch_size=2
         )
         assert likeliest(base, stack, questions, labels, batch_size=3, items=items) == likeliest(
             base, stack, questions, labels, batch_size=3

@@ -4,8 +4,8 @@ import copy
 from typing import Any
 
 CHATML = (
-    "{% for m in messages %}{{ '[' + m['role'] + '] ' + m['content'] + '</s>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '[assistant] ' }}{% endif %}"
+    "{% for m in messages %}{{ '[' + m['role'] + ']\n' + m['content'] + '</s>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]\n' }}{% endif %}"
 )
 """Takes roles in any order, and ends turns with the tokenizer's end token."""
 _SYSTEM = "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

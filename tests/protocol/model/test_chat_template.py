@@ -28,11 +28,12 @@ def model(tokenizer):
 @pytest.mark.parametrize(
     ("template", "turns", "text"),
     [
-        (CHATML, TALK[1:2], "[user] one</s>\n[assistant] "),
+        (CHATML, TALK[1:2], "[user]\none</s>\n[assistant]\n"),
         (
             CHATML,
             TALK,
-            "[system] Be brief.</s>\n[user] one</s>\n[assistant] two</s>\n[user] three</s>\n[assistant] ",
+            "[system]\nBe brief.</s>\n[user]\none</s>\n[assistant]\ntwo</s>\n"
+            "[user]\nthree</s>\n[assistant]\n",
         ),
         (STRICT, TALK[1:2], "<s>[user] one<pad>\n[assistant] "),
         (
@@ -45,7 +46,7 @@ def model(tokenizer):
         (STRICT, TALK[2:], "<s>[user] <pad>\n[assistant] two<pad>\n[user] three<pad>\n[assistant] "),
         (STRICT, [TALK[0], TALK[2]], "<s>[user] Be brief.<pad>\n[assistant] two<pad>\n[assistant] "),
         (STRICT, [TALK[1], TALK[0]], "<s>[user] one\n\nBe brief.<pad>\n[assistant] "),
-        (DATED, TALK[1:2], "26 Jul 2024[user] one</s>\n[assistant] "),
+        (DATED, TALK[1:2], "26 Jul 2024[user]\none</s>\n[assistant]\n"),
     ],
     ids=range(10),
 )

@@ -1,13 +1,13 @@
 """Continues a text piece by piece, with shifts that act in its prompt only."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
-from fedperfit.edge.engine.answering import MAX_NEW_TOKENS
 from fedperfit.edge.engine.batching import Question, question_batches
+from fedperfit.edge.engine.generation import Sampling, drawing, ends, generation_config
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
@@ -18,36 +18,22 @@ Alive = Callable[[], bool]
 """Tells whether the caller still waits for an answer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Rule by which the next token is chosen."""
-
-    temperature: float = 0.0
-    """Divisor of the logits, 0 to 10; 0 takes the likeliest token."""
-    top_p: float = 0.0
-    """Probability that the sampled tokens make up together, 0 to 1; 0 samples from all tokens."""
-    seed: int = 0
-    """Seed of the random numbers; of no effect at temperature 0."""
-    max_new_tokens: int = 0
-    """Most tokens to generate; 0 for as many as an answer of a task may have."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.temperature <= 10:
-            raise InputError(f"temperature={self.temperature}: must be in 0..10")
-        if not 0 <= self.top_p <= 1:
-            raise InputError(f"top_p={self.top_p}: must be in 0..1")
-
-
 @dataclass(frozen=True)
 class Finished:
     """End of a generated text."""
 
     reason: str
-    """`stop` at the end token, `length` at the limit."""
+    """`stop` at a token that ends texts, `length` at the limit."""
     prompt_tokens: int
     """Number of tokens in the prompt."""
     completion_tokens: int
     """Number of tokens generated, the end token included."""
+    task: str = ""
+    """Id of the task whose question it answers; empty where a text or a conversation went on."""
+
+    def of_task(self, task: str) -> "Finished":
+        """Return this end as that of an answer to a question of a task, by its id."""
+        return replace(self, task=task)
 
 
 def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
@@ -96,27 +82,19 @@ def stream(
         Why the text ended, and the numbers of tokens.
     """
     (batch,) = question_batches(base, stack, [Question(prompt)], 1, None)
-    most = min(sampling.max_new_tokens or MAX_NEW_TOKENS, base.context - len(prompt))
-    choice: dict[str, object] = {"do_sample": False, "num_beams": 1}
-    if sampling.temperature > 0:
-        torch.manual_seed(sampling.seed)
-        choice = {
-            **{"do_sample": True, "num_beams": 1, "top_k": 0},
-            **{"temperature": sampling.temperature, "top_p": sampling.top_p or 1.0},
-        }
-    with batch.shifted(base, stack, batch.mask[:, batch.known :]):
+    room = base.context - len(prompt)
+    config = generation_config(base, min(sampling.max_new_tokens or room, room), sampling)
+    with drawing(base, sampling), batch.shifted(base, stack, batch.mask[:, batch.known :]):
         rows = base.model.generate(
             input_ids=batch.ids,
             attention_mask=batch.mask.long(),
             past_key_values=batch.cache,
-            max_new_tokens=most,
-            pad_token_id=base.tokenizer.eos_token_id,
+            generation_config=config,
             streamer=_Pieces(base.tokenizer, on_text),
             stopping_criteria=StoppingCriteriaList([_Gone(alive)]),
-            **choice,
         )
     completion = rows[0, len(prompt) :].tolist()
-    ended = bool(completion) and completion[-1] == base.tokenizer.eos_token_id
+    ended = bool(completion) and completion[-1] in ends(base)
     return Finished("stop" if ended else "length", len(prompt), len(completion))
 
 

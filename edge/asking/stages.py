@@ -17,14 +17,15 @@ from fedperfit.protocol.trust.release import Release
 class Stages:
     """The stages of one person's agent; each stands on the ones before it."""
 
-    def __init__(self, agent: Agent, releases: ReleaseStore) -> None:
+    def __init__(self, agent: Agent, releases: ReleaseStore, form: PromptForm = PromptForm.LAMP) -> None:
         """Look at an agent and its releases, whatever they are at each call.
 
         Args:
             agent: the person's agent, whose vault is held.
             releases: its verified releases.
+            form: form of the prompts that was agreed on.
         """
-        self._agent, self._releases = agent, releases
+        self._agent, self._releases, self._form = agent, releases, form
         self._opened: tuple[str, OpenedRelease] | None = None
 
     def open(self, release: Release) -> OpenedRelease:
@@ -60,9 +61,9 @@ class Stages:
         return PersonalSettings(rank=rank, additive=additive, slot=FULL_SLOT)
 
     def prompt_form(self) -> PromptForm:
-        """Form of the prompts that the personal shift was fitted on."""
+        """Form of the prompts that the personal shift was fitted on; without one, that was agreed on."""
         if FULL_SLOT not in self._agent.vault.slots():
-            return PromptForm.LAMP
+            return self._form
         stored, _ = self.kept()
         return PromptForm(stored.fit_record.training["prompt-form"])
 

@@ -1,0 +1,1 @@
+"""What an owner asks their agent: questions of the task, texts and conversations, at any stage."""

@@ -1,0 +1,1 @@
+"""Free text under shifts: continued piece by piece."""
