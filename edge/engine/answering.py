@@ -4,22 +4,16 @@ Questions of many users are answered side by side, each under its own user's shi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 
-from fedperfit.edge.engine.batching import Question, QuestionBatch, question_batches
-from fedperfit.edge.engine.examples import position_arguments
+from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.generation import generation_config
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.prefix import (
-    forgets,
-    whole_layers,
-)
+from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.paths.labels import label_scores
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.prompt_tokens import target_tokens
 from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
 
@@ -97,13 +91,12 @@ def generate(
         One stripped text per question, in their order.
     """
     answers = [""] * len(questions)
-    for batch in question_batches(base, stack, questions, batch_size, items):
+    path = checked(base, stack.layers, stack.positions).text
+    for batch in question_batches(base, stack, questions, batch_size, items, path):
         width = batch.ids.shape[1]
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             rows = base.model.generate(
-                input_ids=batch.ids,
-                attention_mask=batch.mask.long(),
-                past_key_values=batch.cache,
+                **batch.inputs,
                 generation_config=generation_config(base, min(most, base.context - width)),
             )
         texts = base.tokenizer.batch_decode(rows[:, width:], skip_special_tokens=True)
@@ -124,9 +117,6 @@ def likeliest(
 ) -> list[int]:
     """Find the label with the highest log-likelihood, end token included, for each question.
 
-    A prompt is run once; then all labels stand side by side in one row, each attending to the prompt and
-    itself, so that no cache is copied.
-
     Args:
         base: the frozen model.
         stack: shifts of the users.
@@ -139,97 +129,9 @@ def likeliest(
         Number of the label for each question, in their order.
     """
     best = [0] * len(questions)
-    tree = _LabelTree.of(labels, base.device)
-    depth = range(len(decoder_layers(base.model)))
-    for batch in question_batches(base, stack, questions, batch_size, items):
-        mask, rest = batch.mask, batch.ids[:, batch.known :]
-        with batch.shifted(base, stack, batch.mask[:, batch.known :]):
-            prefill = base.model(
-                input_ids=rest,
-                attention_mask=mask.long(),
-                **position_arguments(base, mask, last=rest.shape[1]),
-                past_key_values=batch.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        first = prefill.logits[:, -1].float().log_softmax(-1)
-        scores = first[:, tree.starts]
-        if forgets(base, mask.shape[1] + len(tree.inputs)) or not whole_layers(
-            prefill.past_key_values, depth, mask.shape[1]
-        ):
-            scores = _recomputed_scores(base, stack, batch, labels)
-        elif tree.inputs.numel():
-            position = {}
-            if position_arguments(base, mask):
-                position = {"position_ids": mask.sum(1, keepdim=True) + tree.depth}
-            logits = base.model(
-                input_ids=tree.inputs.expand(len(mask), -1),
-                attention_mask=tree.attention(mask, prefill.logits.dtype),
-                **position,
-                past_key_values=prefill.past_key_values,
-                use_cache=True,
-            ).logits
-            later = logits.float().log_softmax(-1).gather(2, tree.outputs.expand(len(mask), -1)[:, :, None])
-            scores = scores.index_add(1, tree.label, later[:, :, 0])
+    path = checked(base, stack.layers, stack.positions).labels
+    for batch in question_batches(base, stack, questions, batch_size, items, path):
+        scores = label_scores(base, stack, batch, labels)
         for index, choice in zip(batch.indices, scores.argmax(-1).tolist(), strict=True):
             best[index] = choice
     return best
-
-
-@dataclass(frozen=True)
-class _LabelTree:
-    """The labels' tokens in one row: S inputs, each predicting the next token of its own label."""
-
-    starts: torch.Tensor
-    """(labels,) first tokens, predicted by the prompt."""
-    inputs: torch.Tensor
-    """(S,) tokens of all labels but their last ones."""
-    outputs: torch.Tensor
-    """(S,) token that follows each input."""
-    label: torch.Tensor
-    """(S,) number of the label each input belongs to."""
-    depth: torch.Tensor
-    """(S,) place of each input in its label, from 0."""
-
-    @classmethod
-    def of(cls, labels: Sequence[tuple[int, ...]], device: torch.device) -> "_LabelTree":
-        rows = [
-            (token, following, number, depth)
-            for number, label in enumerate(labels)
-            for depth, (token, following) in enumerate(pairwise(label))
-        ]
-        columns = torch.tensor(rows, dtype=torch.long, device=device).reshape(-1, 4).unbind(1)
-        return cls(torch.tensor([label[0] for label in labels], device=device), *columns)
-
-    def attention(self, prompt: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """Additive mask (batch, 1, S, prompt + S) that lets an input see the prompt and its label so far."""
-        own = (self.label[:, None] == self.label) & (self.depth[:, None] >= self.depth)
-        rows = len(self.inputs)
-        seen = torch.cat(
-            [prompt[:, None, None].expand(-1, 1, rows, -1), own.expand(len(prompt), 1, -1, -1)], dim=-1
-        )
-        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(
-            ~seen, torch.finfo(dtype).min
-        )
-
-
-def _recomputed_scores(
-    base: BaseModel, stack: Stack, batch: QuestionBatch, labels: Sequence[tuple[int, ...]]
-) -> torch.Tensor:
-    """Log-likelihoods (batch, labels), each label run with its whole prompt: for models that forget keys."""
-    prompt = batch.ids.shape[1]
-    scores = []
-    for label in labels:
-        tokens = torch.tensor(label, device=base.device).expand(len(batch.ids), -1)
-        mask = torch.cat([batch.mask, torch.ones_like(tokens, dtype=torch.bool)], dim=1)
-        inside = torch.cat([batch.mask, torch.zeros_like(tokens, dtype=torch.bool)], dim=1)
-        with batch.shifted(base, stack, inside):
-            logits = base.model(
-                input_ids=torch.cat([batch.ids, tokens], dim=1),
-                attention_mask=mask.long(),
-                **position_arguments(base, mask),
-                use_cache=False,
-            ).logits
-        logs = logits[:, prompt - 1 : -1].float().log_softmax(-1)
-        scores.append(logs.gather(2, tokens[:, :, None]).sum(dim=(1, 2)))
-    return torch.stack(scores, dim=1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -10,6 +11,8 @@ from transformers import DynamicCache
 from fedperfit.edge.engine.building import CachedItem
 from fedperfit.edge.engine.examples import Example, pad_left
 from fedperfit.edge.engine.items import EMBEDDINGS, ItemCache, context_length
+from fedperfit.edge.engine.paths.path import Path
+from fedperfit.edge.engine.paths.plain import shifted_whole
 from fedperfit.edge.engine.prefix import (
     Prefix,
     common_prefix,
@@ -49,9 +52,28 @@ class QuestionBatch:
     """Number of first columns whose keys and values are known."""
     cache: DynamicCache | None
     """Keys and values of the known columns; None where there are none."""
+    path: Path
+    """Way in which the batch runs; any but the fast one has one row and knows nothing of it."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the row is run whole in every pass."""
+        return self.path is Path.BARE
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """Arguments of the model's `generate` that say what is continued."""
+        return {
+            "input_ids": self.ids,
+            "attention_mask": self.mask.long(),
+            "past_key_values": self.cache,
+            "use_cache": not self.plain,
+        }
 
     def shifted(self, base: BaseModel, stack: Stack, prompt: torch.Tensor) -> AbstractContextManager[None]:
         """Inside the block the shifts act at the prompts' positions in the first pass through each layer.
+
+        A plain batch runs the prompt anew in every pass, and so the shifts act in every pass.
 
         Args:
             base: the frozen model.
@@ -60,6 +82,8 @@ class QuestionBatch:
         """
         users = sorted(set(self.owners))
         chosen = stack.some(users)
+        if self.plain:
+            return shifted_whole(base, chosen, prompt.shape[1])
         done: set[int] = set()
         at = None
         if chosen.layers:
@@ -81,8 +105,9 @@ def question_batches(
     questions: Sequence[Question],
     batch_size: int,
     items: ItemCache | None,
+    path: Path,
 ) -> Iterator[QuestionBatch]:
-    """Batch questions by length; what the prompts have in common is run once.
+    """Batch questions by length; what the prompts have in common is run once on the fast path.
 
     Args:
         base: the frozen model.
@@ -90,9 +115,13 @@ def question_batches(
         questions: of any users, in any order.
         batch_size: most questions per batch.
         items: keeps keys and values of prompts for when they are asked again; None to keep none.
+        path: way in which they are run; any but the fast one makes batches of one question.
     """
     prompts = [question.prompt for question in questions]
-    prefix, known = _known(base, stack, prompts, items)
+    if path is Path.FAST:
+        prefix, known = _known(base, stack, prompts, items)
+    else:
+        prefix, known, batch_size = None, dict.fromkeys(prompts, CachedItem(0, None, None)), 1
     shared = prefix.tokens if prefix else ()
     layers = range(len(decoder_layers(base.model)))
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -113,6 +142,7 @@ def question_batches(
             mask=torch.cat([started, filled.to(base.device), own], dim=1),
             known=len(shared) + filled.shape[1],
             cache=starting_with(base, {n: [part[n] for part in parts] for n in layers if parts}),
+            path=path,
         )
 
 

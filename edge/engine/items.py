@@ -22,6 +22,7 @@ import torch
 
 from fedperfit.edge.engine.building import CachedItem, build_items
 from fedperfit.edge.engine.examples import Example
+from fedperfit.edge.engine.paths.path import Path
 from fedperfit.edge.engine.prefix import Prefix, common_prefix, forgets, run_prefix
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.config import attention_sizes, text_config
@@ -48,6 +49,7 @@ class CachePlan(Enum):
     CONTEXTS = "keys and values of the context, states of the rest"
     STATES = "hidden states at the first shifted layer only"
     NOTHING = "nothing, every step recomputes whole rows"
+    ALONE = "nothing, every step recomputes each row by itself"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class ItemCache:
         entry: int,
         positions: Positions,
         prefix: Sequence[int] | None = None,
+        path: Path = Path.FAST,
     ) -> Prepared:
         """Prepare the examples of all users, keeping as much of each as the budget allows.
 
@@ -132,13 +135,17 @@ class ItemCache:
             positions: shifted tokens of each prompt.
             prefix: tokens all prompts are known to begin with; by default whatever they have in common. A
                 known prefix makes an item's bits independent of the items that it is built beside.
+            path: way in which the steps run; only the fast one has anything kept.
 
         Returns:
             The items of all examples, with their shared prefix.
         """
         wanted = list(dict.fromkeys(example for user in users for example in user))
-        kind = self._choose(wanted, entry, positions, prefix)
-        if kind.plan is CachePlan.NOTHING:
+        if path is Path.FAST:
+            kind = self._choose(wanted, entry, positions, prefix)
+        else:
+            kind = ItemKind(entry, positions, CachePlan.ALONE, ())
+        if kind.plan in (CachePlan.NOTHING, CachePlan.ALONE):
             return Prepared(kind, None, {example: CachedItem(0, None, None) for example in wanted})
         if kind not in self._prefixes:
             depth = entry + 1 if positions.first else len(decoder_layers(self.base.model))
@@ -183,7 +190,7 @@ class ItemCache:
         whole_rows = not self._keeps_keys or forgets(self.base, longest)
         shared = () if whole_rows else _shared_prefix(examples, positions, prefix)
         plans = [CachePlan.CONTEXTS, CachePlan.STATES]
-        if whole_rows or positions.first:
+        if whole_rows or positions.first or not self._one_width:
             plans.remove(CachePlan.CONTEXTS)
         for plan in plans:
             kind = self._existing_kind(entry, positions, plan, shared)
@@ -216,7 +223,17 @@ class ItemCache:
     @cached_property
     def _keeps_keys(self) -> bool:
         """Whether every layer of the model keeps keys and values, and no state of another kind."""
-        return run_prefix(self.base, (0,), 0, range(len(decoder_layers(self.base.model)))) is not None
+        return self._one_token is not None
+
+    @cached_property
+    def _one_width(self) -> bool:
+        """Whether keys and values are of one shape in every layer, so that a context is one tensor."""
+        kept = self._one_token.layers.values() if self._one_token else ()
+        return len({tensor.shape for layer in kept for tensor in layer}) == 1
+
+    @cached_property
+    def _one_token(self) -> Prefix | None:
+        return run_prefix(self.base, (0,), 0, range(len(decoder_layers(self.base.model))))
 
     def _make_room(self, kind: ItemKind, wanted: Sequence[Example]) -> None:
         needed = sum(self.size(example, kind) for example in wanted if (kind, example) not in self._items)

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, DynamicLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.model.config import text_config
+from fedperfit.protocol.model.config import attention_window
 from fedperfit.protocol.model.layers import changing, decoder_layers, running
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
@@ -50,7 +51,7 @@ def run_prefix(base: BaseModel, tokens: Sequence[int], entry: int, layers: range
     ids = torch.tensor([list(tokens)], device=base.device)
     with running(base.model, layers), changing(base.model, [entry], recorder(outputs)):
         run = base.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-    kept = whole_layers(run.past_key_values, layers, len(tokens))
+    kept = whole_layers(getattr(run, "past_key_values", None), layers, len(tokens))
     return Prefix(tuple(tokens), outputs[0], kept) if kept else None
 
 
@@ -64,22 +65,22 @@ def recorder(outputs: list[torch.Tensor]) -> Any:
     return change
 
 
-def whole_layers(cache: DynamicCache, layers: range, tokens: int) -> dict[int, KeysValues]:
+def whole_layers(cache: DynamicCache | None, layers: range, tokens: int) -> dict[int, KeysValues]:
     """Keys and values of some decoder layers after a run.
 
     Args:
-        cache: filled by the run.
+        cache: filled by the run; None where the model makes none, or one of another kind.
         layers: decoder layers asked for.
         tokens: number of tokens run.
 
     Returns:
-        By layer; empty unless each of `layers` holds the keys of all tokens.
+        By layer; empty unless each of `layers` holds the keys of all tokens, and nothing else.
     """
-    cached: list[Any] = cache.layers[layers.start : layers.stop]
+    cached: list[Any] = getattr(cache, "layers", [])[layers.start : layers.stop]
     whole = {
         number: (layer.keys, layer.values)
         for number, layer in zip(layers, cached, strict=False)
-        if getattr(layer, "keys", None) is not None and layer.keys.shape[2] == tokens
+        if type(layer) in _PLAIN_LAYERS and layer.keys is not None and layer.keys.shape[2] == tokens
     }
     return whole if len(whole) == len(layers) else {}
 
@@ -172,13 +173,13 @@ def contexts_side_by_side(
 
 
 def forgets(base: BaseModel, tokens: int) -> bool:
-    """Whether the model's sliding window is so short that padding would push tokens out of it.
+    """Whether the model's sliding window or chunk is so short that padding would push tokens out of it.
 
     Args:
         base: the model.
         tokens: length of the longest row; padded, a row takes at most twice as many columns.
     """
-    window = getattr(text_config(base.model.config), "sliding_window", None)
+    window = attention_window(base.model.config)
     return window is not None and 2 * tokens > window
 
 
@@ -188,3 +189,7 @@ def common_prefix(rows: Sequence[Sequence[int]]) -> int:
         if len(set(tokens)) > 1:
             return index
     return min((len(row) for row in rows), default=0)
+
+
+_PLAIN_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer, _StartedLayer)
+"""Layers of a cache that keep keys and values alone; others also keep recurrent states or indices."""

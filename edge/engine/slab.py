@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 
 from fedperfit.protocol.shift.basis import Basis, Coordinates
+from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift, newton_schulz, widened
 
@@ -53,8 +54,8 @@ class Slab:
         return [self.R, self.W, self.b]
 
     def some(self, users: Sequence[int]) -> "Slab":
-        """The shifts of these users only, without gradients."""
-        return Slab(self.shape, *(tensor.detach()[list(users)] for tensor in self.tensors))
+        """The shifts of these users only."""
+        return Slab(self.shape, *(tensor[list(users)] for tensor in self.tensors))
 
     def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """PerFit's shift (W h + b - R h) R of the hidden states h of the first U users.
@@ -128,8 +129,8 @@ class CoordinateSlab:
         return [self.A, self.b]
 
     def some(self, users: Sequence[int]) -> "CoordinateSlab":
-        """The coordinates of these users only, without gradients."""
-        A, b = (tensor.detach()[list(users)] for tensor in self.tensors)
+        """The coordinates of these users only."""
+        A, b = (tensor[list(users)] for tensor in self.tensors)
         return CoordinateSlab(self.shape, self.R, self.P, A, b)
 
     def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
@@ -183,6 +184,11 @@ class Stack:
     def parts(self) -> list[Shift | Slab | CoordinateSlab]:
         """Shared and own shifts, in the order in which they act."""
         return [*self.shared, *([self.own] if self.own is not None else [])]
+
+    @property
+    def positions(self) -> Positions | None:
+        """Tokens of each prompt on which the shifts act; None without shifts."""
+        return self.parts[0].shape.positions if self.parts else None
 
     @property
     def layers(self) -> list[int]:

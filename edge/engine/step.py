@@ -10,7 +10,8 @@ from transformers import DynamicCache
 
 from fedperfit.edge.engine.building import CachedItem
 from fedperfit.edge.engine.examples import Example, position_arguments
-from fedperfit.edge.engine.items import Prepared
+from fedperfit.edge.engine.items import CachePlan, Prepared
+from fedperfit.edge.engine.paths.plain import plain_losses
 from fedperfit.edge.engine.prefix import (
     KeysValues,
     Prefix,
@@ -58,6 +59,26 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
     Returns:
         (users,) losses in nats.
     """
+    if prepared.kind.plan is CachePlan.ALONE:
+        return plain_losses(base, stack, [(row.user, row.example) for row in rows])
+    logits = step_logits(base, stack, prepared, rows)
+    labels = _left([row.example.target for row in rows], _IGNORED).to(base.device)
+    losses = F.cross_entropy(
+        widened(logits).flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="none"
+    )
+    targets = torch.tensor([len(row.example.target) for row in rows])
+    return _by_user(losses.view(labels.shape), targets, [row.user for row in rows])
+
+
+def step_logits(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequence[StepRow]) -> torch.Tensor:
+    """Logits (rows, most target tokens, vocabulary) that predict each row's target, at its last columns.
+
+    Args:
+        base: the frozen model.
+        stack: shifts of all users.
+        prepared: items of the rows' examples, run side by side.
+        rows: examples of users 0, 1, … without gaps.
+    """
     device = base.device
     depth = len(decoder_layers(base.model))
     owners = [row.user for row in rows]
@@ -80,15 +101,9 @@ def step_losses(base: BaseModel, stack: Stack, prepared: Prepared, rows: Sequenc
     }
     ran = range(prepared.kind.entry + 1 if hidden is not None else 0, depth)
     with running(base.model, ran, hidden), changing(base.model, stack.layers, change):
-        if hidden is not None:
-            logits = base.model(inputs_embeds=hidden, **inputs).logits
-        else:
-            logits = base.model(input_ids=_left([row.tokens for row in rows]).to(device), **inputs).logits
-    labels = _left([row.example.target for row in rows], _IGNORED).to(device)
-    losses = F.cross_entropy(
-        widened(logits).flatten(0, 1), labels.flatten(), ignore_index=_IGNORED, reduction="none"
-    )
-    return _by_user(losses.view(labels.shape), targets, owners)
+        ids = _left([row.tokens for row in rows]).to(device)
+        logits: torch.Tensor = base.model(input_ids=ids, **inputs).logits
+    return logits[:, -int(targets.max()) :]
 
 
 def _by_user(losses: torch.Tensor, targets: torch.Tensor, owners: Sequence[int]) -> torch.Tensor:
@@ -161,7 +176,8 @@ def _shifted_prefix(
     change = _change(stack, shifted, range(users), base.device)
     above = range(prepared.kind.entry + 1, len(decoder_layers(base.model)))
     with running(base.model, above, entering), changing(base.model, stack.layers, change):
-        base.model(inputs_embeds=entering, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        ids = torch.tensor([prefix.tokens], device=base.device).expand(users, -1)
+        base.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
     index = torch.tensor(owners, device=base.device)
     layers = whole_layers(cache, above, len(prefix))
     return {n: (k.index_select(0, index), v.index_select(0, index)) for n, (k, v) in layers.items()}

@@ -10,6 +10,7 @@ import torch
 
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
+from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
 from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, Slab, Stack
@@ -166,7 +167,9 @@ def fit(
     shifts = [user.job.shift for user in schedule.users]
     slab, write_back = _slab(shifts, base.device)
     stack = Stack(frozen, slab, additive)
-    prepared = cache.prepare([job.examples for job in jobs], stack.layers[0], slab.shape.positions, prefix)
+    path = checked(base, stack.layers, slab.shape.positions).training
+    examples = [job.examples for job in jobs]
+    prepared = cache.prepare(examples, stack.layers[0], slab.shape.positions, prefix, path)
     optimizer = AdamW(slab, weight_decay=settings.weight_decay, clip_norm=settings.clip_norm)
     for step in range(schedule.steps):
         if watch is not None:
@@ -240,7 +243,8 @@ def mean_losses(
         One mean per shift, in nats per target token.
     """
     stack = Stack(frozen, Slab.of(shifts, cache.base.device), additive)
-    prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, prefix)
+    path = checked(cache.base, stack.layers, stack.positions).training
+    prepared = cache.prepare([examples], stack.layers[0], shifts[0].shape.positions, prefix, path)
     total = torch.zeros(len(shifts), device=cache.base.device)
     for start in range(0, len(examples), settings.batch_size):
         batch = examples[start : start + settings.batch_size]

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCrit
 
 from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.generation import Sampling, drawing, ends, generation_config
+from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
@@ -81,14 +82,13 @@ def stream(
     Returns:
         Why the text ended, and the numbers of tokens.
     """
-    (batch,) = question_batches(base, stack, [Question(prompt)], 1, None)
+    path = checked(base, stack.layers, stack.positions).text
+    (batch,) = question_batches(base, stack, [Question(prompt)], 1, None, path)
     room = base.context - len(prompt)
     config = generation_config(base, min(sampling.max_new_tokens or room, room), sampling)
     with drawing(base, sampling), batch.shifted(base, stack, batch.mask[:, batch.known :]):
         rows = base.model.generate(
-            input_ids=batch.ids,
-            attention_mask=batch.mask.long(),
-            past_key_values=batch.cache,
+            **batch.inputs,
             generation_config=config,
             streamer=_Pieces(base.tokenizer, on_text),
             stopping_criteria=StoppingCriteriaList([_Gone(alive)]),

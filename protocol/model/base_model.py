@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE
-from fedperfit.protocol.model.config import attention_sizes, text_config
+from fedperfit.protocol.model.config import attention_sizes, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.special_tokens import end_of_text, end_of_turn, start_tokens
@@ -29,6 +29,8 @@ _CHAT = "chat"
 """Form of the prompts that needs a chat template."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 _CHAT_TEMPLATE = "chat_template.jinja"
+_CONTEXT = 8192
+"""Longest input of models that know no limit, in tokens."""
 _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _CHAT_TEMPLATE),
@@ -50,7 +52,8 @@ class BaseModelCard:
     dtype: str
     """Data type of the stored weights, e.g. `bfloat16`."""
     lora_qv: int
-    """Parameters of LoRA with r=8 on the query and value projections, which OPPU trains per user."""
+    """Parameters of LoRA with r=8 on the query and value projections, which OPPU trains per user; 0 where
+    nothing attends."""
     chat: bool = False
     """Whether it has a chat template, as instruct models do."""
 
@@ -124,11 +127,11 @@ def _read_card(folder: Path) -> BaseModelCard:
         config = text_config(AutoConfig.from_pretrained(folder))
         attention = attention_sizes(config)
         if config.is_encoder_decoder:
-            raise ValueError("not a decoder-only model")
+            raise ValueError("an encoder-decoder model; fedperfit shifts decoder-only models")
     except Exception as error:  # transformers raises anything at a strange config.json
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
     outputs = (attention.heads + attention.key_value_heads) * attention.head_size
-    q_and_v = 2 * config.hidden_size + outputs
+    q_and_v = 2 * config.hidden_size + outputs if outputs else 0
     fingerprint, parameters, dtype = _hash(folder, files)
     return BaseModelCard(
         fingerprint=fingerprint,
@@ -211,8 +214,11 @@ class BaseModel:
 
     @property
     def context(self) -> int:
-        """Longest input of the model, in tokens."""
-        return int(text_config(self.model.config).max_position_embeddings)
+        """Longest input of the model, in tokens; the tokenizer's where the model itself knows no limit."""
+        named = longest_input(self.model.config)
+        if named is not None:
+            return named
+        return min(int(getattr(self.tokenizer, "model_max_length", _CONTEXT)), _CONTEXT)
 
     @cached_property
     def start(self) -> list[int]:

@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 from typing import Any
 
+_LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "context_length")
+_WINDOWS = (
+    "sliding_window",
+    "attention_chunk_size",
+    "window_size",
+    "attention_window_size",
+    "local_attention",
+)
+
 
 @dataclass(frozen=True)
 class AttentionSizes:
@@ -25,12 +34,50 @@ def text_config(config: Any) -> Any:
     return getattr(config, "text_config", config)
 
 
+def longest_input(config: Any) -> int | None:
+    """Return the longest input in tokens that a configuration names, None where it names none.
+
+    Architectures whose positions are relative (ALiBi, recurrent layers) may leave it out.
+
+    Args:
+        config: A `transformers.PretrainedConfig`.
+    """
+    named = [getattr(text_config(config), name, None) for name in _LONGEST]
+    return next((length for length in named if isinstance(length, int) and length > 0), None)
+
+
+def attention_window(config: Any) -> int | None:
+    """Return the shortest window or chunk of tokens that any layer looks back over, None for no window.
+
+    Args:
+        config: A `transformers.PretrainedConfig`.
+    """
+    named = [getattr(text_config(config), name, None) for name in _WINDOWS]
+    return min((size for size in named if isinstance(size, int) and size > 0), default=None)
+
+
 def attention_sizes(config: Any) -> AttentionSizes:
-    """Read the sizes of the attention heads, with the defaults of architectures that leave them out."""
+    """Read the sizes of the attention heads, with the defaults of architectures that leave them out.
+
+    Those of the widest layer where layers differ, and 0 where no layer attends, e.g. of Mamba.
+
+    Args:
+        config: A `transformers.PretrainedConfig`.
+    """
     text = text_config(config)
-    heads = text.num_attention_heads
+    try:
+        return _sizes(text)
+    except RuntimeError:  # by transformers, where a size differs between layers
+        layers = [_sizes(text.per_layer_config[number]) for number in range(text.num_hidden_layers)]
+        return max(layers, key=lambda sizes: sizes.key_value_heads * sizes.head_size)
+
+
+def _sizes(config: Any) -> AttentionSizes:
+    if not hasattr(config, "num_attention_heads"):
+        return AttentionSizes(heads=0, key_value_heads=0, head_size=0)
+    heads = config.num_attention_heads
     return AttentionSizes(
         heads=heads,
-        key_value_heads=getattr(text, "num_key_value_heads", None) or heads,
-        head_size=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
     )

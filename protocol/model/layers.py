@@ -1,7 +1,8 @@
 """The decoder layers of any Hugging Face model, and running only some of them.
 
 The layers are called by the model's own forward pass, unchanged: a skipped layer returns its input
-unchanged, so masks, positions, final norm and head remain the model's business.
+unchanged, in the form in which it would return its output, so masks, positions, final norm and head remain
+the model's business.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,24 +16,41 @@ from torch import nn
 from fedperfit.protocol.model.config import text_config
 from fedperfit.protocol.system.errors import InputError
 
+_OTHER_SENSES = ("vision", "visual", "image", "audio", "speech")
+"""Parts of the names of modules that see or hear."""
 _decoder_layers: WeakKeyDictionary[nn.Module, nn.ModuleList] = WeakKeyDictionary()
+_tuples: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the decoder layers, found by structure: the module list as long as the model is deep.
+
+    A list inside a layer, e.g. of experts, is none of them; of a model that also sees or hears, only the
+    language model is searched.
 
     Raises:
         InputError: If there is no such list, or more than one.
     """
     if model not in _decoder_layers:
         depth = getattr(text_config(getattr(model, "config", None)), "num_hidden_layers", None)
-        lists = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        lists = _lists(model, depth)
         if len(lists) != 1:
             raise InputError(
                 f"{type(model).__name__}: expected one list of {depth} decoder layers, found {len(lists)}"
             )
         _decoder_layers[model] = lists[0]
     return _decoder_layers[model]
+
+
+def _lists(module: nn.Module, length: int | None) -> list[nn.ModuleList]:
+    """Return the outermost module lists of this length, of parts for images and sound only if no others."""
+    lists: dict[str, nn.ModuleList] = {}
+    for name, part in module.named_modules():
+        inner = any(name.startswith(f"{other}.") for other in lists)
+        if isinstance(part, nn.ModuleList) and len(part) == length and not inner:
+            lists[name] = part
+    text = [part for name, part in lists.items() if not any(sense in name for sense in _OTHER_SENSES)]
+    return text or list(lists.values())
 
 
 @contextmanager
@@ -48,9 +66,12 @@ def running(model: nn.Module, layers: range, entering: torch.Tensor | None = Non
     Raises:
         InputError: If the model has no recognizable decoder layers.
     """
-    left_out = [(number, layer) for number, layer in enumerate(decoder_layers(model)) if number not in layers]
+    modules = decoder_layers(model)
+    left_out = [(number, layer) for number, layer in enumerate(modules) if number not in layers]
+    if left_out:
+        length = _tuple_length(model, modules)
     for number, layer in left_out:
-        layer.forward = _hand_on(entering if number == layers.start - 1 else None)
+        layer.forward = _hand_on(entering if number == layers.start - 1 else None, length)
     try:
         yield
     finally:
@@ -58,11 +79,31 @@ def running(model: nn.Module, layers: range, entering: torch.Tensor | None = Non
             del layer.forward
 
 
-def _hand_on(entering: torch.Tensor | None) -> Callable[..., torch.Tensor]:
-    def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return hidden_states if entering is None else entering
+def _hand_on(entering: torch.Tensor | None, length: int) -> Callable[..., Any]:
+    """Return a forward pass that computes nothing; `length`: of the tuple it returns, 0 for no tuple."""
+
+    def forward(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        handed = hidden_states if entering is None else entering
+        return (handed, *[None] * (length - 1)) if length else handed
 
     return forward
+
+
+def _tuple_length(model: nn.Module, layers: nn.ModuleList) -> int:
+    """Return the length of the tuples that the layers return, 0 where they return hidden states alone.
+
+    Seen once per model, with one token.
+    """
+    if model not in _tuples:
+        seen: list[Any] = []
+        handle = layers[0].register_forward_hook(lambda module, args, output: seen.append(output))
+        try:
+            with torch.no_grad():
+                model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=next(model.parameters()).device))
+        finally:
+            handle.remove()
+        _tuples[model] = len(seen[0]) if isinstance(seen[0], tuple | list) else 0
+    return _tuples[model]
 
 
 Change = Callable[[int, torch.Tensor], torch.Tensor]
@@ -89,7 +130,7 @@ def changing(model: nn.Module, layers: Iterable[int], change: Change) -> Iterato
 
 def _hook(layer: int, change: Change) -> Callable[[nn.Module, Any, Any], Any]:
     def on_output(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
+        if isinstance(output, tuple | list):
             return (change(layer, output[0]), *output[1:])
         return change(layer, output)
 

@@ -23,7 +23,7 @@ from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.items import CachePlan, ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
-from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard
 from fedperfit.protocol.shift.injection import injected
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -36,6 +36,7 @@ SIZE = {
     "intermediate_size": 48,
     "max_position_embeddings": 128,
 }
+CARD = BaseModelCard("", 32, 4, 0, "float32", 0)
 GQA = {"num_key_value_heads": 2}
 CONFIGS = {
     "llama": LlamaConfig(**SIZE, **GQA),
@@ -52,7 +53,7 @@ CONFIGS = {
 def small(request) -> BaseModel:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIGS[request.param]).eval().requires_grad_(False)
-    return BaseModel(model=model, tokenizer=None, card=None)
+    return BaseModel(model=model, tokenizer=None, card=CARD)
 
 
 SHAPE = ShiftShape(layers=(1, 2), rank=3, hidden_size=32, positions=Positions.parse("l7"))
@@ -87,7 +88,7 @@ def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
     torch.manual_seed(0)
     config = MistralConfig(**SIZE, **GQA, sliding_window=8)
     model = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
-    sliding = BaseModel(model=model, tokenizer=None, card=None)
+    sliding = BaseModel(model=model, tokenizer=None, card=CARD)
     for positions in ("l7", "f7+l7"):
         assert check_step(sliding, Positions.parse(positions), 1 << 30) is CachePlan.STATES
     for prefix in (20, 4):
@@ -102,7 +103,7 @@ def test_labels_that_outgrow_a_window_are_scored_in_full():
     prompts = [example.prompt for example in examples_of(8, seed=4, prefix=4, shortest=8)]
     longest = max(map(len, prompts))
     assert 2 * longest <= 52 < 2 * (longest + 9)
-    check_likeliest(BaseModel(model=model, tokenizer=None, card=None), prompts)
+    check_likeliest(BaseModel(model=model, tokenizer=None, card=CARD), prompts)
 
 
 def test_likeliest_equals_scoring_each_label_in_full(small):
@@ -138,7 +139,7 @@ def test_bf16_models_are_trained_to_the_precision_of_bf16(positions):
     """Rounding differs, so against the oracle in bf16 only the size of the error can be told."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SIZE, **GQA), dtype=torch.bfloat16)
-    half = BaseModel(model=model.eval().requires_grad_(False), tokenizer=None, card=None)
+    half = BaseModel(model=model.eval().requires_grad_(False), tokenizer=None, card=CARD)
     shape = replace(SHAPE, positions=Positions.parse(positions))
     examples, shift = examples_of(6, prefix=9), moved(shape, 2)
     prepared = ItemCache(half).prepare([examples], 1, shape.positions)

@@ -12,6 +12,7 @@ from tests.edge.moved_shift import moved
 from tests.edge.random_items import examples_of
 
 from fedperfit.edge.engine.items import CachePlan, ItemCache
+from fedperfit.edge.engine.paths.path import Path
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.shift.positions import Positions
@@ -50,8 +51,9 @@ def test_losses_and_gradients_are_those_of_each_user_alone(
         for shift in [*frozen, *shifts]:
             shift.to(dtype)
         slab = Slab.of(shifts, model.device, train=True)
-        cache = ItemCache(model, BUDGETS[plan])
-        prepared = cache.prepare(examples, layers[0], shape.positions)
+        cache = ItemCache(model, BUDGETS.get(plan))
+        path = Path.BARE if plan is CachePlan.ALONE else Path.FAST
+        prepared = cache.prepare(examples, layers[0], shape.positions, path=path)
         rows = [StepRow(user, e, prepared.items[e]) for user, own in enumerate(examples) for e in own]
         losses = step_losses(model, Stack(frozen, slab, additive), prepared, rows)
         gradients = torch.autograd.grad(losses.sum(), slab.tensors)

@@ -4,6 +4,7 @@ import json
 import logging.handlers
 import shutil
 import time
+from types import SimpleNamespace
 
 import huggingface_hub.constants
 import pytest
@@ -12,10 +13,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests.protocol.tiny_models import CONFIGS, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma4TextConfig,
+    MambaConfig,
+    MptConfig,
+    PreTrainedTokenizerFast,
+)
 
 from fedperfit.protocol.model import base_model
-from fedperfit.protocol.model.base_model import EMBEDDED, load, read_card, resolve
+from fedperfit.protocol.model.base_model import EMBEDDED, BaseModel, load, read_card, resolve
+from fedperfit.protocol.model.config import attention_sizes
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -39,6 +48,10 @@ def _no_old_cards():
 
 def save_model(name, folder, **options):
     tiny_model(name).save_pretrained(folder, **options)
+    tokenizer_into(folder)
+
+
+def tokenizer_into(folder):
     words = {word: number for number, word in enumerate(["<pad>", "</s>", *"abcdefghij"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -79,6 +92,38 @@ def test_lora_is_counted_on_query_and_value_projections(name, tmp_path):
     ]
     assert len(shapes) == 2 * 3
     assert read_card(str(tmp_path)).lora_qv == sum(8 * (inputs + outputs) for inputs, outputs in shapes)
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        (MambaConfig(), 100),
+        (MptConfig(max_seq_len=48), 48),
+        (BloomConfig(), 100),
+        (Gemma4TextConfig(), 131072),
+    ],
+    ids=["mamba", "mpt", "bloom", "gemma4"],
+)
+def test_models_that_name_no_longest_input_have_the_tokenizers(config, context):
+    model = SimpleNamespace(config=config)
+    assert BaseModel(model, SimpleNamespace(model_max_length=100), None).context == context
+    unlimited = BaseModel(model, SimpleNamespace(model_max_length=int(1e30)), None)
+    assert unlimited.context == (8192 if context == 100 else context)
+
+
+def test_a_model_without_attention_has_a_card_and_loads(tmp_path):
+    config = MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=3, state_size=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer_into(tmp_path)
+    base = load(str(tmp_path), device="cpu")
+    assert (base.card.layers, base.card.hidden_size, base.card.lora_qv) == (3, 16, 0)
+
+
+def test_heads_that_differ_between_layers_are_those_of_the_widest():
+    config = Gemma4TextConfig()
+    assert attention_sizes(config).head_size == max(
+        config.per_layer_config[layer].head_dim for layer in range(config.num_hidden_layers)
+    )
 
 
 def test_embedded_model_is_found():
@@ -182,7 +227,7 @@ def test_truncated_weights_are_told(folder, length):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"[1]", b"", b"\xff\xfe", b"{}", b'{"model_type": "unheard-of"}', b'{"model_type": "mamba"}'],
+    [b"{", b"[1]", b"", b"\xff\xfe", b"{}", b'{"model_type": "unheard-of"}', b'{"model_type": "bart"}'],
 )
 def test_broken_config_is_told(folder, content):
     (folder / "config.json").write_bytes(content)

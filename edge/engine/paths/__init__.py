@@ -1,0 +1,1 @@
+"""The fast and the plain path through a model, and the check that they agree."""
