@@ -72,6 +72,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         most_steps=_STEPS,
         max_items=settings.collective_max_items,
         least_items=settings.least_items,
+        most_answers=max(64, settings.evaluation_batch_size),
         update_basis=basis.digest if basis is not None else "",
         update_codec=settings.transport_dtype if basis is not None else "float32",
         update_numbers=basis.numbers if basis is not None else 0,

@@ -1,6 +1,7 @@
 """What can answer at a deployed edge: the release in force, the personal shift on it; which stage does."""
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.opened_release import OpenedRelease
@@ -12,6 +13,22 @@ from fedperfit.protocol.messages.settings import FULL_SLOT, PersonalSettings, St
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
 from fedperfit.protocol.trust.release import Release
+
+
+@dataclass(frozen=True)
+class State:
+    """State of a deployed edge at one moment."""
+
+    release: Release | None
+    """Release in force, if there is one."""
+    personal: StoredShift | None
+    """Description of the personal shift, if there is one."""
+    stage: str
+    """Stage used when the caller names none."""
+    busy: str
+    """Name and step of the training under way; empty when there is none."""
+    problem: str
+    """Reason why there is no personal answer; empty when there is one."""
 
 
 class Stages:

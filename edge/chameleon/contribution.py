@@ -11,7 +11,7 @@ import torch
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.statistics import Statistics, check_enough
 from fedperfit.edge.chameleon.identify import States
-from fedperfit.edge.chameleon.pairs import Reader, preference_states
+from fedperfit.edge.chameleon.pairs import Reader, Settle, as_chosen, preference_states
 from fedperfit.protocol.messages.settings import ROWS, PairSettings
 from fedperfit.protocol.messages.statistics import View, moments_to_bytes, probes_from_bytes, sums_to_bytes
 from fedperfit.protocol.shift.probe import Moments, evaluate
@@ -36,6 +36,8 @@ class Memory:
 
     states: dict[str, tuple[PairSettings, States]] = field(default_factory=dict)
     """Settings and hidden states of the pairs, by the agent's name."""
+    settle: Settle = as_chosen
+    """What decides on the items of the pairs."""
     coordinates: dict[str, tuple[str, torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     """Digest of the view and both sides' coordinates in it, (layers, pairs, rank), by the agent's name."""
 
@@ -94,7 +96,8 @@ def _pair_states(agent: Agent, settings: PairSettings, memory: Memory) -> States
     if made != settings or states is None:
         form = settings.prompt_form
         reader = Reader(agent.base, agent.history.task, form, settings.batch_size, agent.encoder)
-        states = preference_states(reader, agent.shared_history, settings.items, settings.source)
+        history = agent.shared_history
+        states = preference_states(reader, history, settings.items, settings.source, memory.settle)
         memory.states[agent.history.name] = (settings, states)
     check_enough(len(states), "preference pairs")
     return states

@@ -1,6 +1,6 @@
 """Makes preference pairs from one person's history, and reads the model's hidden states of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,18 @@ def representative(vectors: torch.Tensor, count: int) -> list[int]:
     return sorted(lengths.argsort(descending=True, stable=True)[:count].tolist())
 
 
-def preference_states(reader: Reader, history: History, items: int, source: PairSource) -> States:
+Settle = Callable[[list[dict[str, Any]], list[dict[str, Any]]], list[dict[str, Any]]]
+"""Function that decides on the items of pairs, from those chosen and all that may be."""
+
+
+def as_chosen(chosen: list[dict[str, Any]], every: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Decide on the chosen items, whatever pairs were made of before."""
+    return chosen
+
+
+def preference_states(
+    reader: Reader, history: History, items: int, source: PairSource, settle: Settle = as_chosen
+) -> States:
     """Make preference pairs of selected items and read their states; pairs of two equal texts are left out.
 
     Args:
@@ -105,11 +116,12 @@ def preference_states(reader: Reader, history: History, items: int, source: Pair
         history: the person's history.
         items: number of items to select.
         source: where the two texts of a pair come from.
+        settle: decides on the selected items.
 
     Returns:
         States of the pairs, possibly of none.
     """
-    chosen = selected(reader, history, items)
+    chosen = settle(selected(reader, history, items), candidates(reader.task, history))
     if not chosen:
         return States.none(reader.base)
     pairs = _contrast(reader, chosen) if source is PairSource.CONTRAST else _insights(reader, chosen)
@@ -118,8 +130,21 @@ def preference_states(reader: Reader, history: History, items: int, source: Pair
     return States(both[:, : len(rows)], both[:, len(rows) :])
 
 
+def candidates(task: Task, history: History) -> list[dict[str, Any]]:
+    """List the items that pairs may be made of: past questions with their answers count as items.
+
+    Args:
+        task: the person's task.
+        history: the person's history.
+    """
+    if task.free_history:
+        return list(history.items)
+    answered = ({**task.query_fields(q["input"]), task.answer: q["gold"]} for q in history.answered)
+    return [*answered, *history.items]
+
+
 def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any]]:
-    """Select the items that represent a person; past questions with their answers count as items.
+    """Select the items that represent a person.
 
     Args:
         reader: the frozen model on the person's task.
@@ -129,13 +154,7 @@ def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any
     Returns:
         Items with the fields of the task, oldest first.
     """
-    task = reader.task
-    every = list(history.items)
-    if not task.free_history:
-        every = [
-            *({**task.query_fields(q["input"]), task.answer: q["gold"]} for q in history.answered),
-            *every,
-        ]
+    task, every = reader.task, candidates(reader.task, history)
     if not every:
         return []
     texts = [f"{task.text(item)} {item[task.answer]}" for item in every]

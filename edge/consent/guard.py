@@ -10,12 +10,15 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import torch
-
+from fedperfit.edge.consent.item_sets import digested, settled, told_next
+from fedperfit.edge.consent.memory import GuardState
+from fedperfit.edge.consent.refusal import Refused
+from fedperfit.edge.consent.shift_rule import check_shift
 from fedperfit.protocol.messages.settings import (
     CoordinateSettings,
     EvaluationSettings,
@@ -26,35 +29,12 @@ from fedperfit.protocol.messages.settings import (
 )
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import unpack
-from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Pair
 from fedperfit.protocol.trust.policy import Policy, RequestKind
 
-_ORTHONORMAL = 0.02
-"""Largest entry of R R^T - I: bfloat16 transport rounds the rows by up to this."""
-
-
-class Refused(InputError):
-    """A request that the owner has not agreed to. Its text is for the owner; the cloud gets its type."""
-
-
-@dataclass
-class _State:
-    """What the guard remembers across restarts."""
-
-    day: str = ""
-    """Date in UTC that `counts` are of."""
-    counts: dict[str, int] = field(default_factory=dict)
-    """Requests admitted on that day, by kind."""
-    once: dict[str, str] = field(default_factory=dict)
-    """Release in force when a kind that is answered once for a release was last answered, by kind."""
-    salt: str = ""
-    """Key of the digests below, as hexadecimal digits."""
-    pinned: list[str] = field(default_factory=list)
-    """Digests of the pairs that contributions are made of, oldest first."""
+_Item = dict[str, Any]
 
 
 class Guard:
@@ -76,7 +56,9 @@ class Guard:
         """
         self._path, self.policy, self._clock = path, policy, clock
         self._lock = threading.Lock()
-        self._state = _State(**read_json(path)) if path.exists() else _State(salt=secrets.token_hex(32))
+        self._state = (
+            GuardState(**read_json(path)) if path.exists() else GuardState(salt=secrets.token_hex(32))
+        )
 
     def contribution(self, packed: bytes, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
         """Admit a round of stage 1, and count it.
@@ -141,6 +123,7 @@ class Guard:
     def evaluation(self, settings: EvaluationSettings) -> None:
         """Admit an evaluation, and count it; raises Refused."""
         self._form("evaluate", settings.prompt_form)
+        self._side_by_side("evaluate", settings.batch_size)
         self._count("evaluate")
 
     def moments(self, settings: PairSettings, release: str, pairs: Sequence[Pair]) -> int:
@@ -183,6 +166,7 @@ class Guard:
         """Admit a layer gradient, once for a release, and count it; as `moments`."""
         policy = self._agreed("pull")
         self._form("pull", settings.prompt_form)
+        self._side_by_side("pull", settings.batch_size)
         if (settings.positions, settings.max_items) != (policy.positions, policy.max_items):
             raise Refused(
                 f"pull: positions={settings.positions}, max-items={settings.max_items}; agreed are "
@@ -192,13 +176,55 @@ class Guard:
         self._count("pull", release)
         return shared
 
+    def tells(self, kind: RequestKind, pairs: Sequence[Pair], most: int = 0) -> bool:
+        """Decide whether a loss or scores may be told of, where the owner shares them.
+
+        Args:
+            kind: Kind of request.
+            pairs: All pairs or questions of the person that it is about, oldest first.
+            most: Number of the latest ones that the sums are over; 0 for all.
+
+        Returns:
+            False where there are fewer than the policy's least, or few others than were told of before.
+        """
+        with self._lock:
+            digests = [self._digest(pair.prompt, pair.target) for pair in pairs]
+            told = told_next(self._required(), self._state.told.get(kind), digests, most)
+            if told is not None and told != self._state.told.get(kind):
+                self._state.told[kind] = told
+                self._keep()
+            return told is not None
+
+    def selection(self, chosen: Sequence[_Item], every: Sequence[_Item]) -> list[_Item]:
+        """Decide which items preference pairs are made of: the same until enough others are chosen.
+
+        Args:
+            chosen: Items that represent the person now.
+            every: All items that pairs may be made of.
+
+        Raises:
+            Refused: A few of the items that pairs were made of before were changed.
+        """
+        with self._lock:
+            known = {self._digest(*digested(item)): item for item in every}
+            new = [self._digest(*digested(item)) for item in chosen]
+            digests = settled(self._required(), self._state.selected, new, list(known))
+            if digests is None:
+                raise Refused(
+                    "a few items that pairs were made of were changed: their difference would tell them"
+                )
+            if digests != self._state.selected:
+                self._state.selected = digests
+                self._keep()
+            return [known[digest] for digest in digests]
+
     def shift(self, kind: RequestKind, shift: Shift) -> None:
         """Check a broadcast shift: exact shape, orthonormal R, bounded W - R and b. Raises Refused."""
-        _check_shift(kind, shift, self._agreed(kind))
+        check_shift(kind, shift, self._agreed(kind))
 
     def release(self, shift: Shift) -> None:
         """Check the shift of a release that nobody asked to be used, as `shift` does. Raises Refused."""
-        _check_shift("release", shift, self._required())
+        check_shift("release", shift, self._required())
 
     def items(self, pairs: Sequence[Pair]) -> int:
         """Decide which pairs a contribution is made of.
@@ -216,7 +242,7 @@ class Guard:
         """
         policy = self._required()
         with self._lock:
-            digests = [self._digest(pair) for pair in pairs]
+            digests = [self._digest(pair.prompt, pair.target) for pair in pairs]
             pinned = self._state.pinned
             added, removed = len(set(digests) - set(pinned)), len(set(pinned) - set(digests))
             unchanged = digests[: len(pinned)] == pinned
@@ -277,6 +303,7 @@ class Guard:
     def _pairs(self, kind: RequestKind, settings: PairSettings) -> None:
         policy = self._agreed(kind)
         self._form(kind, settings.prompt_form)
+        self._side_by_side(kind, settings.batch_size)
         if (settings.items, settings.source) != (policy.pair_items, policy.pair_source):
             raise Refused(
                 f"{kind}: items={settings.items}, source={settings.source}; agreed are "
@@ -298,27 +325,14 @@ class Guard:
             self._state.counts[kind] = self._state.counts.get(kind, 0) + 1
             self._keep()
 
-    def _digest(self, pair: Pair) -> str:
-        text = json.dumps([pair.prompt, pair.target]).encode()
+    def _side_by_side(self, kind: RequestKind, count: int) -> None:
+        most = max(self._agreed(kind).most_answers, self._agreed(kind).batch_size)
+        if count > most:
+            raise Refused(f"{kind}: batch-size={count}, agreed are at most {most}")
+
+    def _digest(self, *parts: Any) -> str:
+        text = json.dumps(list(parts)).encode()
         return hmac.new(bytes.fromhex(self._state.salt), text, hashlib.sha256).hexdigest()
 
     def _keep(self) -> None:
         write_json(self._path, asdict(self._state))
-
-
-def _check_shift(name: str, shift: Shift, policy: Policy) -> None:
-    """Refuse a shift that was not agreed to; `name`: the request it came with."""
-    if shift.shape != policy.shape:
-        raise Refused(f"{name}: a shift of {_told(shift.shape)}; agreed is {_told(policy.shape)}")
-    R, W, b = (tensor.detach().double() for tensor in (shift.R, shift.W, shift.b))
-    if not all(torch.isfinite(tensor).all() for tensor in (R, W, b)):
-        raise Refused(f"{name}: the shift is not finite")
-    if (R @ R.mT - torch.eye(R.shape[1], dtype=R.dtype)).abs().max() > _ORTHONORMAL:
-        raise Refused(f"{name}: the rows of R are not orthonormal")
-    change = max((W - R).flatten(1).norm(dim=1).max().item(), b.norm(dim=1).max().item())
-    if change > policy.largest_change:
-        raise Refused(f"{name}: the shift changes {change:.3g}, agreed is {policy.largest_change:g}")
-
-
-def _told(shape: ShiftShape) -> str:
-    return f"layers {', '.join(map(str, shape.layers))}, rank {shape.rank}, positions {shape.positions}"

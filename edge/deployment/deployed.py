@@ -8,21 +8,21 @@ Calls take `alive`, which tells whether the caller still waits; they raise `Busy
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Event
 from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.basis_file import BasisLacking, CoordinateRequest
-from fedperfit.edge.agent.consent import read_consent
+from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.agent.coordinates import LACKING, contribute_alone
 from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.sealed_history import seal_history
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.asking.asking import Asked, Asking
-from fedperfit.edge.asking.stages import Stages
+from fedperfit.edge.asking.stages import Stages, State
 from fedperfit.edge.audit.record import Record
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.chameleon.encoder import sentence_encoder
@@ -34,7 +34,7 @@ from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import Forgotten, StoredShift
+from fedperfit.edge.vault.vault import Forgotten
 from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
@@ -57,22 +57,6 @@ _WAITING_ANSWERS = 16
 """Calls that may wait for a training, and for the model."""
 _SALT_BYTES = 32
 """Random bytes from the operating system that the starts of personal shifts depend on."""
-
-
-@dataclass(frozen=True)
-class State:
-    """State of a deployed edge at one moment."""
-
-    release: Release | None
-    """Release in force, if there is one."""
-    personal: StoredShift | None
-    """Description of the personal shift, if there is one."""
-    stage: str
-    """Stage used when the caller names none."""
-    busy: str
-    """Name and step of the training under way; empty when there is none."""
-    problem: str
-    """Reason why there is no personal answer; empty when there is one."""
 
 
 class Deployed:
@@ -101,7 +85,7 @@ class Deployed:
         self._not_renewed = ""
         self.stages = Stages(agent, self.releases, policy.prompt_form if policy else PromptForm.LAMP)
         self._asking = Asking(agent, self.stages)
-        self._memory = Memory()
+        self._memory = Memory(settle=self.guard.selection)
 
     @classmethod
     @contextmanager
@@ -173,12 +157,13 @@ class Deployed:
         """
         personal = personal.replace(slot=FULL_SLOT)
         with self._training("personalize", alive) as watch:
-            self.guard.personalization(personal, training, self._pairs(training.prompt_form))
+            pairs = self._pairs(training.prompt_form)
+            self.guard.personalization(personal, training, pairs)
             release = self._accepted("personalize", data)
             outcome, _ = renew(
                 self.agent, self.stages.open(release), release.version, personal, training, watch
             )
-            return outcome
+            return self._told("personalize", outcome, pairs, training.max_items)
 
     def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
         """Make preference pairs anew and return their moments."""
@@ -209,7 +194,8 @@ class Deployed:
         self.guard.evaluation(settings)
         release = self._accepted("evaluate", data)
         with self._model.turn(self._wanted(alive)):
-            return self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
+            outcome = self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
+            return self._told("evaluate", outcome, self.agent.history.asked(settings.prompt_form))
 
     # Calls of what fetches releases.
 
@@ -332,6 +318,12 @@ class Deployed:
     def _pairs(self, form: PromptForm) -> list[Pair]:
         """All training pairs of the history as it is now, oldest first."""
         return self.agent.read().pairs(form, 0)
+
+    def _told(self, kind: RequestKind, outcome: Outcome, pairs: list[Pair], most: int = 0) -> Outcome:
+        """Leave the sums out of an outcome where they are not shared, or would tell of few items."""
+        if shares_metrics(self.home.folder) and self.guard.tells(kind, pairs, most):
+            return outcome
+        return replace(outcome, metrics={})
 
     def _accepted(self, kind: RequestKind, data: bytes) -> Release:
         """Keep a release that the guard lets pass; one that it refuses leaves the last one in force."""

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
-from fedperfit.edge.deployment.deployed import Deployed, State
+from fedperfit.edge.asking.stages import State
+from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.vault.keys import UNPROTECTED
 from fedperfit.protocol.schema import owner_pb2
 from fedperfit.protocol.system.errors import InputError

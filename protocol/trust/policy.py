@@ -80,6 +80,8 @@ class Policy(Settings):
     growth: Annotated[int, Field(ge=4), Unit("items")] = 8
     """New items by which the items of contributions must differ from the earlier ones; until then the earlier
     ones are used again, so that no two contributions tell a few items by their difference."""
+    most_answers: Annotated[int, Field(ge=1, le=1024), Unit("questions")] = 64
+    """Most questions answered, or prompts read, side by side, so that no request takes all memory."""
     update_basis: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?\z"), Unit("SHA-256, or nothing")] = ""
     """Digest of the frozen basis in which contributions are coordinates; empty: they are whole shifts."""
     update_codec: TransportType = "float32"
@@ -169,7 +171,7 @@ class Policy(Settings):
         if self.evaluate_per_day:
             lines.append(
                 f"Up to {self.evaluate_per_day} times a day it may ask how well you are answered; sums of "
-                "scores leave only if you share metrics."
+                f"scores leave only if you share metrics, and of at least {self.least_items} questions."
             )
         if self.moments_per_day or self.probe_per_day:
             lines.append(

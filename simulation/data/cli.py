@@ -87,7 +87,7 @@ def people_command(
     with TemporaryDirectory() as folder:
         root = Path(data).expanduser()
         if data == WORLD:
-            size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=20)
+            size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
             root = write_world(Path(folder), task, size, seed)
         source = open_lamp(root, task_by_name(task))
         users = source.users("targets")

@@ -12,7 +12,8 @@ import pytest
 import torch
 from tests.attacks.cloud_requests import Edge, policy, read_tokens, shape, span, training
 
-from fedperfit.edge.consent.guard import Guard, Refused
+from fedperfit.edge.consent.guard import Guard
+from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.engine.examples import Example
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.shift.packing import unpack

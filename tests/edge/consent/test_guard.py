@@ -11,8 +11,9 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.enrolment.policy import offered
-from fedperfit.edge.consent.guard import Guard, Refused
-from fedperfit.protocol.messages.settings import PairSettings
+from fedperfit.edge.consent.guard import Guard
+from fedperfit.edge.consent.refusal import Refused
+from fedperfit.protocol.messages.settings import EvaluationSettings, LayerGradientSettings, PairSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
@@ -97,6 +98,68 @@ def test_moments_are_told_once_for_a_release_and_of_enough_pairs(tmp_path, base)
     with pytest.raises(Refused, match="23 pairs"):
         guard.enough("moments", 23)
     guard.enough("moments", 24)
+
+
+def test_losses_are_told_of_enough_items_and_of_no_two_sets_that_differ_by_few(tmp_path, base):
+    path, agreed = tmp_path / "guard.json", policy(base)
+
+    def tells(pairs, most=0, kind="personalize", agreed=agreed):
+        return Guard(path, agreed).tells(kind, pairs, most)
+
+    whole = [*PAIRS, *(Pair(f"later {n}", "target") for n in range(9))]
+    assert not tells(PAIRS[:23])
+    assert not tells(PAIRS, most=1)
+    assert not tells([PAIRS[0]] * 40), "copies of one are one"
+    assert tells(PAIRS)
+    assert tells(PAIRS)
+    assert not tells(PAIRS, most=31), "all but one would tell that one"
+    assert not tells(whole[:33])
+    assert not tells([*PAIRS[:31], whole[-1]])
+    assert not tells(whole[:39])
+    assert tells(whole[:40])
+    assert not tells(whole)
+    assert tells(PAIRS[:24], kind="evaluate"), "questions are counted apart"
+    assert tells(PAIRS, agreed=policy(base, version=2)), "a new agreement begins anew"
+
+
+def test_pairs_are_made_of_the_same_items_until_enough_others_represent_the_person(tmp_path, base):
+    path, agreed = tmp_path / "guard.json", policy(base)
+    items = [{"text": f"item {n}", "tag": "x"} for n in range(60)]
+
+    def selection(chosen, every=items):
+        return Guard(path, agreed).selection(chosen, every)
+
+    assert selection(items[:24]) == items[:24]
+    assert selection([*items[1:24], items[30]]) == items[:24], "one was swapped"
+    assert selection([*items[3:24], *items[30:33]]) == items[:24]
+    swapped = [*items[4:24], *items[30:34]]
+    assert selection(swapped) == swapped, "eight differ"
+    with pytest.raises(Refused, match="were changed"):
+        selection([*items[5:24], *items[30:35]], [*items[:4], *items[5:]])
+
+
+@pytest.mark.parametrize("kind", ["evaluate", "moments", "probe", "pull"])
+def test_no_request_takes_all_memory_by_the_size_of_a_batch(tmp_path, base, kind):
+    budget = {f"{kind}_per_day": 9}
+    guard = Guard(tmp_path / "guard.json", policy(base, most_answers=32, pair_items=24, **budget))
+
+    def ask(size):
+        form = {"batch_size": size, "prompt_form": "lamp"}
+        pairs = PairSettings(items=24, source="contrast", **form)
+        if kind == "evaluate":
+            guard.evaluation(EvaluationSettings(stage="base", slot="full", additive=False, **form))
+        elif kind == "pull":
+            agreed = guard.policy
+            about = {"positions": agreed.positions, "max_items": agreed.max_items}
+            guard.layer_gradient(LayerGradientSettings(**about, **form), "one", PAIRS)
+        elif kind == "moments":
+            guard.moments(pairs, "one", PAIRS)
+        else:
+            guard.probe(pairs, PAIRS)
+
+    with pytest.raises(Refused, match="batch-size=33, agreed are at most 32"):
+        ask(33)
+    ask(32)
 
 
 @pytest.mark.parametrize("kind", ["personalize", "evaluate"])

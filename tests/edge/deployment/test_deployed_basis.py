@@ -11,7 +11,7 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge import client_app
 from fedperfit.edge.agent.basis_file import CoordinateRequest
-from fedperfit.edge.consent.guard import Refused
+from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
 from fedperfit.protocol.messages.keys import (
     BASIS_KEY,

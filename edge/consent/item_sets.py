@@ -1,0 +1,74 @@
+"""Sets of items behind what is told: the same one until enough others came, so that no two differ by few."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+from fedperfit.protocol.trust.policy import Policy
+
+
+class Told(TypedDict):
+    """The set of items that sums of one kind were told of last."""
+
+    version: int
+    """Version of the policy that it was told under."""
+    most: int
+    """Number of latest items that were asked for; 0 for all."""
+    digests: list[str]
+    """Digests of the items."""
+
+
+def told_next(policy: Policy, known: Told | None, digests: Sequence[str], most: int) -> Told | None:
+    """Decide whether sums over items may be told after what was told before.
+
+    Args:
+        policy: What the owner agreed to; under a new version what was told before does not count.
+        known: What was told last; None at first.
+        digests: Digests of all items of the kind, oldest first.
+        most: Number of the latest ones that the sums are over; 0 for all.
+
+    Returns:
+        What is told now; None where the sums are of too few items, of another number of latest ones than
+        before, or of a set that differs from the last one in a few.
+    """
+    latest = list(digests[-most:])
+    if len(set(latest)) < policy.least_items:
+        return None
+    bound = known is not None and known["version"] == policy.version
+    if known is not None and bound and (known["most"] != most or few(policy, known["digests"], latest)):
+        return None
+    return {"version": policy.version, "most": most, "digests": latest}
+
+
+def few(policy: Policy, before: Sequence[str], after: Sequence[str]) -> bool:
+    """Return whether two sets of items differ, but in fewer than the policy's growth.
+
+    Args:
+        policy: What the owner agreed to.
+        before: Digests of one set.
+        after: Digests of the other.
+    """
+    return 0 < len(set(before) ^ set(after)) < policy.growth
+
+
+def settled(
+    policy: Policy, before: Sequence[str], chosen: Sequence[str], every: Sequence[str]
+) -> list[str] | None:
+    """Decide which items preference pairs are made of.
+
+    Args:
+        policy: What the owner agreed to.
+        before: Digests of the items that pairs were made of last; empty at first.
+        chosen: Digests of the items that would be chosen now.
+        every: Digests of all items that may be.
+
+    Returns:
+        The chosen ones, or those of before where the two differ in a few; None where those are gone.
+    """
+    if not before or not few(policy, before, chosen):
+        return list(chosen)
+    return list(before) if set(before) <= set(every) else None
+
+
+def digested(item: dict[str, Any]) -> list[Any]:
+    """Return what an item's digest is made of: its fields in a fixed order."""
+    return sorted(item.items())

@@ -1,0 +1,33 @@
+"""Reading one item's loss by asking for a fit on that item alone, or on all but one; and few scores.
+
+The owner shares metrics. Without the guard the cloud chooses how many items a loss is of; with it losses are
+of enough items, and no two of sets that differ by a few.
+"""
+
+import pytest
+from tests.edge.deployment.deployments import PERSONAL, TRAINING, agree, deployed, policy, releases
+from tests.edge.edge_clients import evaluation, write_client
+
+from fedperfit.edge.consent.guard import Guard
+from fedperfit.protocol.shift.packing import ShiftHeader
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_loss_of_one_item(tmp_path, monkeypatch, guarded):
+    folder = write_client(tmp_path / "ada", items=9, questions=3)
+    agreed = policy(least_items=8, growth=8)
+    agree(folder, agreed)
+    header = ShiftHeader(shape=agreed.shape, task="LaMP_2M", fingerprint=agreed.fingerprint, round=0)
+    if not guarded:
+        monkeypatch.setattr(Guard, "tells", lambda *_: True)
+    data = releases(header, 1)[0].to_bytes()
+    with deployed(folder) as edge:
+        told = {}
+        for most in (1, 8, 9):
+            training = TRAINING.replace(max_items=most, epochs=1)
+            told[most] = edge.personalize(data, PERSONAL, training, lambda: True)
+        scores = edge.evaluate(data, evaluation("collective"), lambda: True)
+    losses = {most: outcome.metrics for most, outcome in told.items() if outcome.metrics}
+    assert set(losses) == ({8} if guarded else {1, 8, 9})
+    assert told[1].items == 1, "the fit itself is the person's, and is made"
+    assert bool(scores.metrics) is not guarded, "of three questions"
