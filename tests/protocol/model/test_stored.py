@@ -1,0 +1,151 @@
+"""The fingerprint covers what changes answers, and a base model may be a base with an adapter."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from tests.protocol.model.folders import edit_config, save_model
+from tests.protocol.tiny_models import tiny_model
+
+from fedperfit.protocol.model import base_model
+from fedperfit.protocol.model.base_model import EMBEDDED, load, read_card
+from fedperfit.protocol.system.errors import InputError
+
+IDS = torch.arange(2, 10)[None]
+
+
+@pytest.fixture(autouse=True)
+def _no_old_cards():
+    base_model._read_card.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "llama"
+    save_model("llama", folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def adapter(original, tmp_path_factory):
+    """An adapter that changes the answers, saved as PEFT saves one."""
+    folder = tmp_path_factory.mktemp("adapters") / "lora"
+    torch.manual_seed(0)
+    model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules=["q_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    about = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(
+        json.dumps({**about, "base_model_name_or_path": str(original)})
+    )
+    return folder, model(IDS).logits.detach()
+
+
+def identity(folder):
+    base_model._read_card.cache_clear()
+    return read_card(str(folder)).fingerprint
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+        {"rms_norm_eps": 1e-3},
+        {"hidden_act": "gelu"},
+        {"eos_token_id": 7},
+    ],
+    ids=str,
+)
+def test_what_changes_answers_changes_the_fingerprint(original, folder, changes):
+    edit_config(folder, **changes)
+    assert identity(folder) != identity(original)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"use_cache": False}, {"transformers_version": "4.0"}, {"dtype": "float16"}]
+)
+def test_what_changes_none_does_not(original, folder, changes):
+    edit_config(folder, **changes)
+    assert identity(folder) == identity(original)
+
+
+def test_a_chat_template_changes_it(original, folder):
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert identity(folder) != identity(original)
+
+
+def test_an_adapter_beside_the_weights_is_applied_and_changes_it(original, folder, adapter):
+    source, logits = adapter
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    first = identity(folder)
+    assert first != identity(original)
+    torch.testing.assert_close(load(str(folder), device="cpu").model(IDS).logits, logits)
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    save_file({name: 1.5 * tensor for name, tensor in tensors.items()}, path)
+    assert identity(folder) not in (first, identity(original))
+
+
+def test_an_adapter_names_its_base(original, adapter):
+    source, logits = adapter
+    base = load(str(source), device="cpu")
+    torch.testing.assert_close(base.model(IDS).logits, logits)
+    assert base.card.fingerprint == identity(source)
+    assert base.card.fingerprint != identity(original)
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+
+
+def test_an_adapter_beside_and_on_top_of_the_same_weights_are_one_model(folder, adapter):
+    shutil.copytree(adapter[0], folder, dirs_exist_ok=True)
+    assert identity(folder) == identity(adapter[0])
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"base_model_name_or_path": None}, "does not name the base model"),
+        ({"base_model_name_or_path": "./gone"}, "no such folder"),
+    ],
+)
+def test_an_adapter_without_a_base_is_told(adapter, tmp_path, about, told):
+    shutil.copytree(adapter[0], tmp_path / "lora")
+    path = tmp_path / "lora/adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **about}))
+    with pytest.raises(InputError, match=told):
+        read_card(str(tmp_path / "lora"))
+
+
+def test_an_adapter_without_weights_is_told(folder, adapter):
+    shutil.copy(adapter[0] / "adapter_config.json", folder)
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors"):
+        read_card(str(folder))
+
+
+def test_weights_that_can_run_code_have_a_way_out(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=r"missing; pytorch_model\.bin is of a kind that can run code"):
+        read_card(str(folder))
+
+
+def test_the_model_that_ships_keeps_the_fingerprint_of_former_versions():
+    card = read_card(EMBEDDED)
+    assert (
+        card.fingerprint == card.former == "6a5e5ea0cc560201ab0b4827125b16df1dd93e5a86b9ff74394b88a68ea8fa4f"
+    )
+
+
+def test_a_release_of_a_former_version_is_this_models(folder):
+    card = read_card(str(folder))
+    assert card.former != card.fingerprint
+    assert card.known_as(card.former)
+    assert not card.known_as("0" * 64)
