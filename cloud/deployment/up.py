@@ -177,8 +177,12 @@ def _run(
     ports = {"port": settings.port, "superlink-port": settings.superlink_port}
     ports |= {"metrics-port": settings.metrics_port} if settings.metrics_port else {}
     for name, number in ports.items():
-        if not free(number):
-            raise InputError(f"{name}={number} is in use; stop what uses it, or change cloud.toml")
+        own = name == "port" and is_loopback(settings.host)
+        if not free(number, settings.host if own else "127.0.0.1"):
+            raise InputError(
+                f"{name}={number} is in use, or host is no address of this machine; stop what uses it, or "
+                "change cloud.toml"
+            )
     take_over(home, settings)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)

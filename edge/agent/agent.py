@@ -84,7 +84,7 @@ class Agent:
         for part, entries in (*parts.items(), ("items", self.vault.learned())):
             kind = "history" if part == "items" else part
             place = f"{history.name}: {part} of the vault, entries"
-            told: list[str] = []  # it quotes the entries, which no log may
+            told: list[str] = []
             getattr(history, part).extend(
                 admit_part(history.task, kind, enumerate(entries, start=1), place, told.append)
             )

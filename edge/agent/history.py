@@ -72,9 +72,9 @@ def admit_part(
         part: history, answered or questions.
         values: numbers and entries.
         place: name of an entry before its number, for what is told.
-        tell: told of each entry that is left out or changed.
+        tell: told of each entry that is left out or changed, without a word of it.
     """
-    return admitted(values, partial(_ADMIT[part], task), place, tell)
+    return admitted(values, partial(_ADMIT[part], task), place, tell, quoting=False)
 
 
 def read_history(folder: Path) -> History:

@@ -38,8 +38,8 @@ def serve(
     remote = host not in ("127.0.0.1", "localhost", "::1")
     if remote and not allow_remote:
         raise InputError(f"--host {host} would serve beyond this machine; --allow-remote accepts that")
-    if not free(port):
-        raise InputError(f"--port {port} is in use; choose another")
+    if not free(port, host):
+        raise InputError(f"--port {port} of {host} is in use, or no address of this machine; choose another")
     token = _token(home.owner / "token")
     app = build(
         home.folder,

@@ -1,20 +1,17 @@
 """Checks of what an edge runs: whether its agent answers, and what was left by a killed `join`."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from shlex import quote
 
 import grpc
-import psutil
 
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.deployment.joining import orphaned, running_agents
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
 
 _SECONDS = 10.0
-_AGENT = "fedperfit.edge.cli.main"
-"""Module by which `join` starts an agent."""
 
 
 def programs(home: Home) -> Iterator[Finding]:
@@ -24,11 +21,11 @@ def programs(home: Home) -> Iterator[Finding]:
         home: The person's folder.
     """
     told = _explained(home)
-    agents = _agents(home)
+    agents = running_agents(home)
     for agent in agents:
         if orphaned(agent):
             said = f"process {agent.pid} is of a `join` that is gone, and keeps the folder from the next one"
-            yield wrong("orphaned agent", said, f"kill {agent.pid}, then join again")
+            yield wrong("orphaned agent", said, f"join again, which stops it, or kill {agent.pid}")
     if told is None and agents:
         yield warning(
             "agent", "runs, but does not answer: it loads the base model, or hangs", "see agent.log"
@@ -39,14 +36,6 @@ def programs(home: Home) -> Iterator[Finding]:
     else:
         yield ok("agent", f"answers at stage {told.stage}" + (f"; {told.busy}" if told.busy else ""))
         yield from _state(home, told)
-
-
-def orphaned(agent: psutil.Process) -> bool:
-    """Return whether the `join` that started an agent is gone."""
-    with suppress(psutil.Error):
-        parent = agent.parent()
-        return parent is None or "join" not in parent.cmdline()
-    return False
 
 
 def _state(home: Home, told: owner_pb2.Explanation) -> Iterator[Finding]:
@@ -72,14 +61,3 @@ def _explained(home: Home) -> owner_pb2.Explanation | None:
             return told
     except grpc.RpcError:
         return None
-
-
-def _agents(home: Home) -> list[psutil.Process]:
-    """List the agents of this folder that a `join` started."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            line = process.cmdline()
-            if _AGENT in line and line[-2:] == ["agent", str(home.folder)]:
-                found.append(process)
-    return found

@@ -68,12 +68,12 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def free(port: int) -> bool:
-    """Whether nobody listens on this port of the loopback."""
-    with socket.socket() as one:
+def free(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether a port of an address of this machine can be listened on, so that nobody does."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            one.bind(("127.0.0.1", port))
+            one.bind((host, port))
         except OSError:
             return False
     return True

@@ -14,6 +14,16 @@ Tell = Callable[[str], None]
 """Callback that is told of every line that is left out or changed."""
 
 
+class WrongAnswer(InputError):
+    """An answer that is none of the task's; its text quotes the answer."""
+
+    def __init__(self, name: str, answer: str, expected: str) -> None:
+        """Make the error; `unquoted` tells it where the answer is nobody else's to read."""
+        shown = f"{answer[:_SHOWN]}…" if len(answer) > _SHOWN else answer
+        super().__init__(f"{name}={shown!r}: expected one of {expected}")
+        self.unquoted = f"{name} is none of {expected}"
+
+
 def admitted_answer(task: Task, value: Any) -> str:
     """Return an answer as the task words it: a text as it stands, a label whatever its case or type.
 
@@ -22,15 +32,15 @@ def admitted_answer(task: Task, value: Any) -> str:
         value: Any JSON value.
 
     Raises:
-        InputError: It is not a text, or no label or several are meant.
+        InputError: It is not a text.
+        WrongAnswer: No label or several are meant.
     """
     text = _as_text(value, task.answer)
     if task.parse(text) is not None:
         return text
     meant = [label for label in task.labels if _plain(label) == _plain(text)]
     if len(meant) != 1:
-        shown = f"{text[:_SHOWN]}…" if len(text) > _SHOWN else text
-        raise InputError(f"{task.answer}={shown!r}: expected one of {', '.join(task.labels)}")
+        raise WrongAnswer(task.answer, text, ", ".join(task.labels))
     return meant[0]
 
 
@@ -77,7 +87,12 @@ def admitted_question(task: Task, question: Any) -> dict[str, Any]:
 
 
 def admitted(
-    values: Iterable[tuple[int, Any]], admit: Callable[[Any], dict[str, Any]], place: str, tell: Tell
+    values: Iterable[tuple[int, Any]],
+    admit: Callable[[Any], dict[str, Any]],
+    place: str,
+    tell: Tell,
+    *,
+    quoting: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Let values through the door one by one; a bad one costs itself alone.
 
@@ -86,6 +101,7 @@ def admitted(
         admit: Returns a value as it is let in, or raises InputError.
         place: Name of a value before its number, for what is told.
         tell: Told of each value that is left out or whose answer is taken as another word.
+        quoting: Whether what is told quotes answers; a person's own go to no terminal or log.
     """
     for number, value in values:
         try:
@@ -93,11 +109,13 @@ def admitted(
                 raise value
             let_in = admit(value)
         except InputError as error:
-            tell(f"{place} {number}: {error}; left out")
+            why = error.unquoted if isinstance(error, WrongAnswer) and not quoting else error
+            tell(f"{place} {number}: {why}; left out")
             continue
         for key in let_in:
             if isinstance(value[key], str) and value[key] != let_in[key]:
-                tell(f"{place} {number}: {key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}")
+                taken = f"{key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}"
+                tell(f"{place} {number}: {taken if quoting else f'{key} is taken as another word'}")
         yield let_in
 
 

@@ -93,6 +93,16 @@ def test_a_bad_line_costs_that_line():
     ]
 
 
+def test_nothing_is_quoted_where_the_lines_are_a_persons():
+    told: list[str] = []
+    items = [(1, {"text": "a", "score": "5 secret stars"}), (2, {"text": "b", "score": "4.0"})]
+    list(admitted(items, lambda item: admitted_item(SCORES, item), "line", told.append, quoting=False))
+    assert told == [
+        "line 1: score is none of 1, 2, 3, 4, 5; left out",
+        "line 2: score is taken as another word",
+    ]
+
+
 def test_what_is_taken_as_something_else_is_told():
     told: list[str] = []
     items = [(9, {"text": "a", "category": "Sports"})]

@@ -14,6 +14,7 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.audit.log import AuditLog
 from fedperfit.edge.cli import main as cli
+from fedperfit.edge.deployment import joining
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.doctor import cloud as way
 from fedperfit.edge.doctor import programs
@@ -185,7 +186,7 @@ def test_an_agent_whose_join_is_gone_is_wrong(edge, monkeypatch):
 
     for parent, expected in ((("/sbin/init",), {"orphaned agent", "agent"}), (("python", "join"), {"agent"})):
         one = agent(*parent)
-        monkeypatch.setattr(programs.psutil, "process_iter", lambda one=one: [one])
+        monkeypatch.setattr(joining.psutil, "process_iter", lambda one=one: [one])
         told = found(edge, "programs")
         assert set(told) == expected
         if "orphaned agent" in told:
