@@ -1,7 +1,7 @@
 """Answers what an owner asks: questions of the person's task as `evaluate` does, all else as it stands."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.personalization import answer_questions
@@ -9,12 +9,14 @@ from fedperfit.edge.asking.stages import Stages
 from fedperfit.edge.engine.answering import label_tokens
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.generation import GREEDY, Sampling
-from fedperfit.edge.writing.streaming import Alive, Finished, free_prompt, stream
+from fedperfit.edge.writing.scores import TokenScore, prompt_scores
+from fedperfit.edge.writing.streaming import Alive, Finished, Scoring, free_prompt, given_tokens, stream
 from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
+from fedperfit.protocol.system.errors import PromptError
 from fedperfit.protocol.tasks import AnswerKind, Pair, Prompt, Turn
 
-OnText = Callable[[str], None]
-"""Called with each piece of text as it comes."""
+OnPart = Callable[[str | Sequence[TokenScore]], None]
+"""Called with each piece of text as it comes, and where they are wanted with its tokens' scores before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,12 @@ class Asked:
     stage: str = ""
     """Stage that answers; empty for the one that suits the person best."""
     sampling: Sampling = GREEDY
+    tokens: tuple[int, ...] = ()
+    """Token ids to be continued as they are, in place of a prompt."""
+    likeliest: int | None = None
+    """Number of likeliest tokens to be told beside each token's log-likelihood; None for neither."""
+    echo: bool = False
+    """Whether the prompt comes first, with its own scores where they are wanted."""
     task_form: bool = False
     """Whether a conversation that closes with a question of the person's task is asked in the task's form."""
 
@@ -37,25 +45,26 @@ class Asking:
         """Ask an agent at its stages, whatever they are at each call."""
         self._agent, self._stages = agent, stages
 
-    def reply(self, asked: Asked, stage: Stage, on_text: OnText, alive: Alive) -> Finished:
+    def reply(self, asked: Asked, stage: Stage, on_part: OnPart, alive: Alive) -> Finished:
         """Reply piece by piece.
 
         Args:
             asked: what is asked.
             stage: stage that replies.
-            on_text: called with each piece of text.
+            on_part: called with each piece of text, and with scores.
             alive: asked before every token whether the caller still waits.
+
+        Raises:
+            PromptError: the model cannot be asked that, or no scores can be told.
         """
-        question = self._question(asked)
-        if question is not None and self._agent.history.task.kind is not AnswerKind.TEXT:
-            return self._label(question, stage, on_text)
-        most = None if question is None else self._agent.history.task.answer_tokens
-        prompt = free_prompt(self._agent.base, asked.prompt) if question is None else self._row(question)
-        told = on_text if question is None else _Stripped(on_text)
-        with self._stages.edited(stage):
-            stack = self._stages.stack(stage)
-            done = stream(self._agent.base, stack, prompt, asked.sampling.within(most), told, alive)
-        return done if question is None else done.of_task(self._agent.history.task.id)
+        question, task = self._question(asked), self._agent.history.task
+        if question is None:
+            return self._continued(asked, stage, on_part, alive)
+        if task.kind is not AnswerKind.TEXT:
+            return self._label(asked, question, stage, on_part)
+        told, sampling = _Stripped(on_part), asked.sampling.within(task.answer_tokens)
+        done = self._streamed(replace(asked, sampling=sampling), self._row(question), stage, told, alive)
+        return replace(done, task=task.id)
 
     def answer(self, question: str, stage: Stage) -> str:
         """Answer a question of the task, with a label or with text.
@@ -89,10 +98,31 @@ class Asking:
         last: Turn = asked.prompt[-1]
         return last.text if last.role == "user" and self._agent.history.task.asks(last.text) else None
 
-    def _label(self, question: str, stage: Stage, on_text: OnText) -> Finished:
+    def _continued(self, asked: Asked, stage: Stage, on_part: OnPart, alive: Alive) -> Finished:
+        base = self._agent.base
+        row = given_tokens(base, asked.tokens) if asked.tokens else free_prompt(base, asked.prompt)
+        if asked.echo:
+            if asked.likeliest is not None:
+                with self._stages.edited(stage):
+                    on_part(prompt_scores(base, self._stages.stack(stage), row, asked.likeliest))
+            text = asked.prompt if isinstance(asked.prompt, str) and not asked.tokens else ""
+            on_part(text or str(base.tokenizer.decode(list(row))))
+        return self._streamed(asked, row, stage, on_part, alive)
+
+    def _streamed(
+        self, asked: Asked, row: tuple[int, ...], stage: Stage, on_part: OnPart, alive: Alive
+    ) -> Finished:
+        base = self._agent.base
+        scoring = None if asked.likeliest is None else Scoring(asked.likeliest, on_part)
+        with self._stages.edited(stage):
+            return stream(base, self._stages.stack(stage), row, asked.sampling, on_part, alive, scoring)
+
+    def _label(self, asked: Asked, question: str, stage: Stage, on_part: OnPart) -> Finished:
         base, task = self._agent.base, self._agent.history.task
+        if asked.likeliest is not None:
+            raise PromptError("logprobs: an answer that is chosen among a task's labels has none")
         text = self.answer(question, stage)
-        on_text(text)
+        on_part(text)
         tokens = dict(zip(task.labels, label_tokens(base, task, self._stages.prompt_form()), strict=True))
         return Finished("stop", len(self._row(question)), len(tokens[text]), task.id)
 
@@ -107,11 +137,12 @@ class Asking:
 class _Stripped:
     """Text without the blanks that it begins with, as answers are scored."""
 
-    def __init__(self, on_text: OnText) -> None:
-        self._on_text, self._begun = on_text, False
+    def __init__(self, on_part: OnPart) -> None:
+        self._on_part, self._begun = on_part, False
 
-    def __call__(self, text: str) -> None:
-        text = text if self._begun else text.lstrip()
-        if text:
-            self._begun = True
-            self._on_text(text)
+    def __call__(self, part: str | Sequence[TokenScore]) -> None:
+        if isinstance(part, str) and not self._begun:
+            part = part.lstrip()
+            self._begun = bool(part)
+        if part:
+            self._on_part(part)

@@ -9,10 +9,12 @@ import grpc
 from fedperfit.edge.audit.log import Unrecorded
 from fedperfit.edge.audit.rates import TooManyRequests
 from fedperfit.edge.deployment.fair_lock import Busy, Cancelled
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, PromptError, PromptTooLong
 
 _Reply = TypeVar("_Reply")
 _STATUS = {
+    PromptTooLong: grpc.StatusCode.OUT_OF_RANGE,
+    PromptError: grpc.StatusCode.INVALID_ARGUMENT,
     InputError: grpc.StatusCode.FAILED_PRECONDITION,
     Unrecorded: grpc.StatusCode.FAILED_PRECONDITION,
     Busy: grpc.StatusCode.RESOURCE_EXHAUSTED,

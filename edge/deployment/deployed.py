@@ -6,7 +6,7 @@ Calls take `alive`, which tells whether the caller still waits; they raise `Busy
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -35,6 +35,7 @@ from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.vault import Forgotten
+from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (
     FULL_SLOT,
@@ -240,14 +241,14 @@ class Deployed:
     def generate(
         self,
         asked: Asked,
-        on_text: Callable[[str, str], None],
+        on_part: Callable[[str | Sequence[TokenScore], str], None],
         alive: Alive,
     ) -> tuple[Finished, str]:
         """Continue a prompt or a conversation.
 
         Args:
             asked: text to be continued, or a conversation, and how.
-            on_text: called with each piece of text and the stage.
+            on_part: called with each piece of text or scores of its tokens, and the stage.
             alive: whether the caller still waits.
 
         Returns:
@@ -256,7 +257,7 @@ class Deployed:
         alive = self._wanted(alive)
         with self._model.turn(alive):
             stage = self.stages.chosen(asked.stage)
-            return self._asking.reply(asked, stage, lambda text: on_text(text, stage), alive), stage
+            return self._asking.reply(asked, stage, lambda part: on_part(part, stage), alive), stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
         """Answer a question of the task at a stage; returns the answer, and the stage that answered."""

@@ -7,7 +7,7 @@ statuses.
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from functools import wraps
@@ -29,6 +29,7 @@ from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
 from fedperfit.edge.engine.generation import Sampling
+from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Finished
 from fedperfit.protocol.messages.settings import (
     CoordinateSettings,
@@ -42,6 +43,7 @@ from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, ow
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.tasks import Turn
 
+_Part = str | Sequence[TokenScore]
 _Call = Callable[[Any, Any, CallContext], Message]
 
 
@@ -210,23 +212,17 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             prompt=turns or request.prompt,
             stage=request.stage,
             sampling=sampling,
+            tokens=tuple(request.tokens),
+            likeliest=request.likeliest if request.HasField("likeliest") else None,
+            echo=request.echo,
             task_form=request.task_form,
         )
 
-        def work(on_text: Callable[[str, str], None]) -> tuple[Finished, str]:
-            return self._deployed.generate(asked, on_text, context.is_active)
+        def work(on_part: Callable[[_Part, str], None]) -> tuple[Finished, str]:
+            return self._deployed.generate(asked, on_part, context.is_active)
 
         for part, stage in _pieces(work):
-            if isinstance(part, str):
-                yield owner_pb2.Piece(text=part, stage=stage)
-                continue
-            yield owner_pb2.Piece(
-                finish=part.reason,
-                prompt_tokens=part.prompt_tokens,
-                completion_tokens=part.completion_tokens,
-                stage=stage,
-                task=part.task,
-            )
+            yield _piece(part, stage)
 
     @tells_errors
     def Answer(self, request: owner_pb2.AnswerRequest, context: CallContext) -> owner_pb2.AnswerReply:
@@ -238,6 +234,24 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
     def Forget(self, request: owner_pb2.ForgetRequest, context: CallContext) -> owner_pb2.ForgetReply:
         """Delete all personal shifts, learned items, an imported history and the key that protected them."""
         return owner_pb2.ForgetReply(**self._deployed.forget()._asdict())
+
+
+def _piece(part: "_Part | Finished", stage: str) -> owner_pb2.Piece:
+    if isinstance(part, str):
+        return owner_pb2.Piece(text=part, stage=stage)
+    if not isinstance(part, Finished):
+        return owner_pb2.Piece(scores=map(_score, part), stage=stage)
+    return owner_pb2.Piece(
+        finish=part.reason,
+        prompt_tokens=part.prompt_tokens,
+        completion_tokens=part.completion_tokens,
+        stage=stage,
+        task=part.task,
+    )
+
+
+def _score(score: TokenScore) -> owner_pb2.TokenScore:
+    return owner_pb2.TokenScore(text=score.text, score=score.score, likeliest=map(_score, score.likeliest))
 
 
 def _fields(message: Message) -> dict[str, Any]:
@@ -260,10 +274,10 @@ def _items(lines: Any) -> list[dict[str, Any]]:
 
 
 def _pieces(
-    work: Callable[[Callable[[str, str], None]], tuple[Finished, str]],
-) -> Iterator[tuple[str | Finished, str]]:
+    work: Callable[[Callable[[_Part, str], None]], tuple[Finished, str]],
+) -> Iterator[tuple[_Part | Finished, str]]:
     """Yield what `work` hands to its argument as it comes, then its result; its error is raised here."""
-    queue: SimpleQueue[tuple[str | Finished, str] | Exception] = SimpleQueue()
+    queue: SimpleQueue[tuple[_Part | Finished, str] | Exception] = SimpleQueue()
 
     def run() -> None:
         try:

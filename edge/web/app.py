@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.web.failures import add_handlers, failure
 from fedperfit.edge.web.metrics import ChainCheck, agent_metrics
-from fedperfit.edge.web.openai_api import failure, router
+from fedperfit.edge.web.openai_api import router
 from fedperfit.edge.web.owner import AgentError, Owner
 from fedperfit.protocol.system.metrics import CONTENT_TYPE
 
@@ -66,16 +66,7 @@ def build(
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
-    @app.exception_handler(AgentError)
-    async def on_agent_error(request: Request, error: AgentError) -> JSONResponse:
-        return failure(error.status, error.text, "agent_error")
-
-    @app.exception_handler(RequestValidationError)
-    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        return failure(400, f"{where}: {first['msg']}" if where else str(first["msg"]))
-
+    add_handlers(app)
     app.include_router(router(owner, task_form=task_form))
 
     @app.get("/owner/state")

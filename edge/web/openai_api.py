@@ -1,17 +1,18 @@
-"""The part of OpenAI's interface that a text generator has: models, completions, chat completions."""
+"""The part of OpenAI's interface that a text generator has: models, completions of both kinds, responses."""
 
-import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
-from pydantic import BaseModel, Field
 
-from fedperfit.edge.web.owner import Owner
+from fedperfit.edge.web.failures import error_fields, failure
+from fedperfit.edge.web.owner import AgentError, Owner
+from fedperfit.edge.web.replies import Answered, Form, event, metadata, usage_of
+from fedperfit.edge.web.requests import Asking, Chat, Completion, Generating, Respond, Turn
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.schema import owner_pb2
 
@@ -19,48 +20,8 @@ SUITING = "fedperfit"
 """Name of the model that answers at the stage that suits the person best; answers name the stage."""
 PREFIX = "fedperfit-"
 """First part of a model's name, before its stage."""
-
-
-class _StreamOptions(BaseModel):
-    include_usage: bool = False
-
-
-class _Request(BaseModel):
-    model: str
-    max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    """Divisor of the logits; greedy where it is not given."""
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
-    stop: str | list[str] | None = None
-    stream: bool = False
-    stream_options: _StreamOptions | None = None
-    n: int = Field(default=1, ge=1, le=1)
-
-
-class _Completion(_Request):
-    prompt: str
-
-
-class _Turn(BaseModel):
-    role: str
-    content: str
-
-
-class _Chat(_Request):
-    messages: list[_Turn] = Field(min_length=1)
-
-
-def failure(status: int, message: str, kind: str = "invalid_request_error") -> JSONResponse:
-    """Write an error in OpenAI's form.
-
-    Args:
-        status: HTTP status.
-        message: text for the caller.
-        kind: type of the error, one of OpenAI's names or `agent_error`.
-    """
-    return JSONResponse({"error": {"message": message, "type": kind, "code": None}}, status)
+_GONE = 499
+"""Status of a reply that nobody waits for."""
 
 
 def router(owner: Owner, *, task_form: bool) -> APIRouter:
@@ -74,33 +35,61 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
 
     @routes.get("/models")
     async def models() -> dict[str, Any]:
-        names = [SUITING, *(PREFIX + stage for stage in _stages(await owner.state()))]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "you"} for name in names]
-        return {"object": "list", "data": data}
+        return {"object": "list", "data": [_model(name) for name in _names(await owner.state())]}
+
+    @routes.get("/models/{name}")
+    async def model(name: str) -> Response:
+        if name in _names(await owner.state()):
+            return JSONResponse(_model(name))
+        return _unknown(name)
 
     @routes.post("/completions")
-    async def completions(body: _Completion, request: Request) -> Response:
-        asked = _asked(body)
-        asked.prompt = body.prompt
+    async def completions(body: Completion, request: Request) -> Response:
+        asked = []
+        for prompt in body.prompts:
+            one = _sampling(body, body.max_completion_tokens or body.max_tokens)
+            one.echo = bool(body.echo)
+            if body.logprobs is not None:
+                one.likeliest = body.logprobs
+            if isinstance(prompt, str):
+                one.prompt = prompt
+            else:
+                one.tokens.extend(prompt)
+            asked.append(one)
         return await _answer(owner, body, asked, request, chat=False)
 
     @routes.post("/chat/completions")
-    async def chat_completions(body: _Chat, request: Request) -> Response:
-        asked = _asked(body)
-        asked.task_form = task_form
-        asked.turns.extend(owner_pb2.Turn(role=turn.role, text=turn.content) for turn in body.messages)
-        return await _answer(owner, body, asked, request, chat=True)
+    async def chat_completions(body: Chat, request: Request) -> Response:
+        asked = _sampling(body, body.max_completion_tokens or body.max_tokens)
+        if body.logprobs:
+            asked.likeliest = body.top_logprobs or 0
+        return await _answer(owner, body, [_in_turns(asked, body.messages, task_form)], request, chat=True)
+
+    @routes.post("/responses")
+    async def responses(body: Respond, request: Request) -> Response:
+        if not _known(body.model):
+            return _unknown(body.model)
+        asked = _in_turns(_sampling(body, body.max_output_tokens), body.turns, task_form)
+        answer, model = Answered(0), ""
+        async with aclosing(owner.generate(asked)) as pieces:
+            async for piece in pieces:
+                answer.text += piece.text
+                answer.last, model = piece, PREFIX + piece.stage
+                if await request.is_disconnected():
+                    return Response(status_code=_GONE)
+        return JSONResponse(_response(body, answer, model))
 
     return routes
 
 
-def _stages(state: dict[str, Any]) -> list[str]:
-    return [
+def _names(state: dict[str, Any]) -> list[str]:
+    stages = [
         *[Stage.BASE],
         *([Stage.COLLECTIVE] if "release" in state else []),
         *([Stage.DIRECTIONS] if state.get("release", {}).get("edited") else []),
         *([Stage.PERSONAL] if "personal" in state and not _stale(state) else []),
     ]
+    return [SUITING, *(PREFIX + stage for stage in stages)]
 
 
 def _stale(state: dict[str, Any]) -> bool:
@@ -108,107 +97,134 @@ def _stale(state: dict[str, Any]) -> bool:
     return bool(state["personal"]["release"] != state.get("release", {}).get("version"))
 
 
-def _asked(body: _Request) -> owner_pb2.GenerateRequest:
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "you"}
+
+
+def _known(name: str) -> bool:
+    return name in (SUITING, *(PREFIX + stage for stage in Stage))
+
+
+def _unknown(name: str) -> JSONResponse:
+    return failure(404, f"the model {name!r} does not exist", code="model_not_found")
+
+
+def _sampling(body: Asking, most: int | None) -> owner_pb2.GenerateRequest:
     return owner_pb2.GenerateRequest(
         stage="" if body.model == SUITING else body.model.removeprefix(PREFIX),
-        max_new_tokens=body.max_completion_tokens or body.max_tokens or 0,
+        max_new_tokens=most or 0,
         temperature=body.temperature or 0.0,
         top_p=body.top_p or 0.0,
-        seed=body.seed,
     )
+
+
+def _in_turns(
+    asked: owner_pb2.GenerateRequest, turns: Sequence[Turn], task_form: bool
+) -> owner_pb2.GenerateRequest:
+    asked.turns.extend(owner_pb2.Turn(role=turn.role, text=turn.content) for turn in turns)
+    asked.task_form = task_form
+    return asked
 
 
 async def _answer(
-    owner: Owner, body: _Request, asked: owner_pb2.GenerateRequest, request: Request, *, chat: bool
+    owner: Owner,
+    body: Generating,
+    prompts: Sequence[owner_pb2.GenerateRequest],
+    request: Request,
+    *,
+    chat: bool,
 ) -> Response:
-    if body.model not in (SUITING, *(PREFIX + stage for stage in Stage)):
-        return failure(404, f"the model {body.model!r} does not exist")
-    pieces = _until_stop(
-        owner.generate(asked), [body.stop] if isinstance(body.stop, str) else body.stop or []
-    )
-    first = await anext(pieces)  # an error of the agent is still an HTTP status
-    form = _Form(PREFIX + first.stage, chat)
+    if not _known(body.model):
+        return _unknown(body.model)
+    answers: list[Answered] = []
+    parts = _parts(owner, body, prompts, answers)
+    first = await anext(parts)  # an error of the agent is still an HTTP status
+    scored = prompts[0].HasField("likeliest")
+    form = Form(PREFIX + first[1].stage, chat=chat, scored=scored, ignored=body.ignored)
     if not body.stream:
-        texts, last = [], first
-        async with aclosing(pieces):
-            if not last.finish:
-                texts.append(last.text)
-                async for last in pieces:
-                    texts.append(last.text)
-                    if await request.is_disconnected():
-                        return Response(status_code=499)
-        return JSONResponse(form.whole("".join(texts), last))
+        async with aclosing(parts):
+            async for _ in parts:
+                if await request.is_disconnected():
+                    return Response(status_code=_GONE)
+        return JSONResponse(form.whole(answers, usage_of(answers, len(prompts))))
 
     async def events() -> AsyncIterator[str]:
-        async with aclosing(pieces):
-            yield _event(form.part(first))
-            last = first
-            if not first.finish:
-                async for last in pieces:
-                    yield _event(form.part(last))
+        async with aclosing(parts):
+            answer, piece = first
+            scores: list[owner_pb2.TokenScore] = []
+            try:
+                while True:
+                    scores.extend(piece.scores)
+                    if piece.text or piece.finish:
+                        yield event(form.part(answer, piece.text, scores))
+                        scores = []
+                    following = await anext(parts, None)
+                    if following is None:
+                        break
+                    answer, piece = following
+            except AgentError as error:
+                yield event({"error": error_fields(error.text, error.kind, error.code)})
+                return
             if body.stream_options and body.stream_options.include_usage:
-                yield _event(form.usage(last))
+                yield event(form.usage(usage_of(answers, len(prompts))))
             yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
-def _event(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value)}\n\n"
+async def _parts(
+    owner: Owner, body: Generating, prompts: Sequence[owner_pb2.GenerateRequest], answers: list[Answered]
+) -> AsyncGenerator[tuple[Answered, owner_pb2.Piece], None]:
+    """Yield the pieces of all answers, `n` to each prompt, one after another, and keep them in `answers`."""
+    for prompt in prompts:
+        for _ in range(body.n or 1):
+            answer = Answered(len(answers))
+            answers.append(answer)
+            if body.seed is not None:
+                prompt.seed = body.seed + answer.index
+            async with aclosing(_until_stop(owner.generate(prompt), body.stops)) as pieces:
+                async for piece in pieces:
+                    answer.text += piece.text
+                    answer.scores.extend(piece.scores)
+                    answer.last = piece
+                    yield answer, piece
 
 
-class _Form:
-    """Format of a reply: a completion or a chat completion."""
-
-    def __init__(self, model: str, chat: bool) -> None:
-        self._chat = chat
-        self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-        }
-
-    def whole(self, text: str, last: owner_pb2.Piece) -> dict[str, Any]:
-        """Reply with the whole text; last: the piece that ended it."""
-        content = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
-        choice = {"index": 0, **content, "finish_reason": last.finish, "logprobs": None}
-        whole = {**self._named(""), "choices": [choice], "usage": _usage(last)}
-        return {**whole, "metadata": {"task": last.task}} if last.task else whole
-
-    def part(self, piece: owner_pb2.Piece) -> dict[str, Any]:
-        """Event with one piece of the text."""
-        delta = {"role": "assistant", "content": piece.text} if not piece.finish else {}
-        content: dict[str, Any] = {"delta": delta} if self._chat else {"text": piece.text}
-        choice = {"index": 0, **content, "finish_reason": piece.finish or None, "logprobs": None}
-        part = {**self._named(".chunk"), "choices": [choice]}
-        return {**part, "metadata": {"task": piece.task}} if piece.task else part
-
-    def usage(self, last: owner_pb2.Piece) -> dict[str, Any]:
-        """Event with the numbers of tokens, after the last piece."""
-        return {**self._named(".chunk"), "choices": [], "usage": _usage(last)}
-
-    def _named(self, suffix: str) -> dict[str, Any]:
-        kind = f"chat.completion{suffix}" if self._chat else "text_completion"
-        return {**self._head, "object": kind}
-
-
-def _usage(last: owner_pb2.Piece) -> dict[str, int] | None:
-    """Numbers of tokens; None where a stop text ended the call before the agent had counted."""
-    if not last.prompt_tokens:
-        return None
-    prompt, completion = last.prompt_tokens, last.completion_tokens
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def _response(body: Respond, answer: Answered, model: str) -> dict[str, Any]:
+    cut = answer.last.finish == "length"
+    status = "incomplete" if cut else "completed"
+    content = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
+    message = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "status": status, "role": "assistant"}
+    counted = answer.last
+    return {
+        **{"id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time())},
+        **{"model": model, "status": status, "error": None, "instructions": body.instructions},
+        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
+        "output": [{**message, "content": [content]}],
+        **{"temperature": body.temperature, "top_p": body.top_p, "max_output_tokens": body.max_output_tokens},
+        **{"tools": [], "tool_choice": "none", "parallel_tool_calls": False},
+        "metadata": metadata(counted, body.ignored),
+        "usage": {
+            "input_tokens": counted.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": counted.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": counted.prompt_tokens + counted.completion_tokens,
+        },
+    }
 
 
 async def _until_stop(
     pieces: AsyncGenerator[owner_pb2.Piece, None], stops: list[str]
 ) -> AsyncGenerator[owner_pb2.Piece, None]:
     """Yield the pieces up to the first of `stops`, also where it spans pieces; the last has the reason."""
-    stops = [stop for stop in stops if stop]
     longest = max(map(len, stops), default=1)
     held = ""
     async with aclosing(pieces):
         async for piece in pieces:
+            if piece.scores:
+                yield piece
+                continue
             if piece.finish:
                 if held:
                     yield owner_pb2.Piece(text=held, stage=piece.stage)

@@ -16,6 +16,7 @@ _STATUS = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "too many requests are waiting for the model"),
     grpc.StatusCode.FAILED_PRECONDITION: (409, ""),
     grpc.StatusCode.INVALID_ARGUMENT: (400, ""),
+    grpc.StatusCode.OUT_OF_RANGE: (400, ""),
     grpc.StatusCode.CANCELLED: (503, "the agent is stopping"),
 }
 
@@ -27,6 +28,9 @@ class AgentError(Exception):
         """Take the HTTP status and the text from gRPC's error."""
         self.status, text = _STATUS.get(error.code(), (500, "the agent failed"))
         self.text: str = text or error.details()
+        self.kind = "invalid_request_error" if self.status == 400 else "agent_error"
+        too_long = error.code() is grpc.StatusCode.OUT_OF_RANGE
+        self.code = "context_length_exceeded" if too_long else None
         super().__init__(self.text)
 
 

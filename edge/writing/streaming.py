@@ -1,18 +1,19 @@
 """Continues a text piece by piece, with shifts that act in its prompt only."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase, StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextStreamer
 
 from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.generation import Sampling, drawing, ends, generation_config
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Stack
+from fedperfit.edge.writing.scores import Recorder, TokenScore, scored
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import PromptError, PromptTooLong
 from fedperfit.protocol.tasks import Prompt
 
 Alive = Callable[[], bool]
@@ -32,10 +33,6 @@ class Finished:
     task: str = ""
     """Id of the task whose question it answers; empty where a text or a conversation went on."""
 
-    def of_task(self, task: str) -> "Finished":
-        """Return this end as that of an answer to a question of a task, by its id."""
-        return replace(self, task=task)
-
 
 def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
     """Tokenize what is to be continued: a free text, or a conversation.
@@ -48,16 +45,45 @@ def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
         Token ids, at least one.
 
     Raises:
-        InputError: the prompt is empty, or leaves no room for an answer in the context.
+        PromptError: the prompt is empty, leaves no room for an answer in the context, or is a conversation
+            that the chat template refuses.
     """
     if not isinstance(prompt, str) and not base.tokenizer.chat_template:
         prompt = "\n".join(turn.text for turn in prompt)
     (row,) = prompt_tokens(base, [prompt])
+    return _checked(base, row)
+
+
+def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
+    """Check a prompt that is given as token ids, which is taken as it is; raises PromptError.
+
+    Args:
+        base: model whose vocabulary and context count.
+        tokens: token ids.
+    """
+    words = base.model.get_input_embeddings().num_embeddings
+    for token in tokens:
+        if token >= words:
+            raise PromptError(f"the prompt has the token {token}; the base model knows {words}")
+    return _checked(base, tokens)
+
+
+def _checked(base: BaseModel, row: Sequence[int]) -> tuple[int, ...]:
     if not row:
-        raise InputError("the prompt is empty")
+        raise PromptError("the prompt is empty")
     if len(row) >= base.context:
-        raise InputError(f"the prompt has {len(row)} tokens; the base model reads {base.context - 1}")
+        raise PromptTooLong(f"the prompt has {len(row)} tokens; the base model reads {base.context - 1}")
     return tuple(row)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Wish for the log-likelihoods of the tokens of a text."""
+
+    likeliest: int
+    """Number of likeliest tokens to tell beside each."""
+    on_scores: Callable[[Sequence[TokenScore]], None]
+    """Called with the scores of tokens before the text that they are part of, or end."""
 
 
 @torch.inference_mode()
@@ -68,6 +94,7 @@ def stream(
     sampling: Sampling,
     on_text: Callable[[str], None],
     alive: Alive,
+    scoring: Scoring | None = None,
 ) -> Finished:
     """Continue a prompt piece by piece; ends early when the caller is gone.
 
@@ -78,6 +105,7 @@ def stream(
         sampling: how the next token is chosen.
         on_text: called with each piece of text as it is decoded.
         alive: asked before every token whether the caller still waits.
+        scoring: told of the tokens' log-likelihoods; None where nobody asks.
 
     Returns:
         Why the text ended, and the numbers of tokens.
@@ -86,12 +114,14 @@ def stream(
     (batch,) = question_batches(base, stack, [Question(prompt)], 1, None, path)
     room = base.context - len(prompt)
     config = generation_config(base, min(sampling.max_new_tokens or room, room), sampling)
+    recorder = Recorder()
     with drawing(base, sampling), batch.shifted(base, stack, batch.mask[:, batch.known :]):
         rows = base.model.generate(
             **batch.inputs,
             generation_config=config,
-            streamer=_Pieces(base.tokenizer, on_text),
+            streamer=_Pieces(base, on_text, scoring, recorder),
             stopping_criteria=StoppingCriteriaList([_Gone(alive)]),
+            logits_processor=LogitsProcessorList([recorder] if scoring else []),
         )
     completion = rows[0, len(prompt) :].tolist()
     ended = bool(completion) and completion[-1] in ends(base)
@@ -99,11 +129,23 @@ def stream(
 
 
 class _Pieces(TextStreamer):
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, on_text: Callable[[str], None]) -> None:
-        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._on_text = on_text
+    def __init__(
+        self, base: BaseModel, on_text: Callable[[str], None], scoring: Scoring | None, recorder: Recorder
+    ) -> None:
+        super().__init__(base.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._base, self._on_text, self._scoring, self._recorder = base, on_text, scoring, recorder
+        self._scores: list[TokenScore] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._scoring is not None and not self.next_tokens_are_prompt:
+            token = int(value.flatten()[-1])
+            self._scores.append(scored(self._base, self._recorder.logs, token, self._scoring.likeliest))
+        super().put(value)  # type: ignore[no-untyped-call]
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        if self._scoring is not None and self._scores and (text or stream_end):
+            self._scoring.on_scores(self._scores)
+            self._scores = []
         if text:
             self._on_text(text)
 

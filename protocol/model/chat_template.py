@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, PromptError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,7 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         if all(said.strip() in text for role, said in folded if role == "system"):
             return text
         reason = reason or "it leaves the system's message out"
-    raise InputError(f"the base model's chat template refuses the conversation: {reason}")
+    raise PromptError(f"the base model's chat template refuses the conversation: {reason}")
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:

@@ -167,7 +167,7 @@ class LearnReply(_message.Message):
     def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form")
+    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form", "tokens", "likeliest", "echo")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,9 @@ class GenerateRequest(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     TURNS_FIELD_NUMBER: _ClassVar[int]
     TASK_FORM_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LIKELIEST_FIELD_NUMBER: _ClassVar[int]
+    ECHO_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     stage: str
     max_new_tokens: int
@@ -184,7 +187,10 @@ class GenerateRequest(_message.Message):
     seed: int
     turns: _containers.RepeatedCompositeFieldContainer[Turn]
     task_form: bool
-    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., task_form: bool = ...) -> None: ...
+    tokens: _containers.RepeatedScalarFieldContainer[int]
+    likeliest: int
+    echo: bool
+    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., task_form: bool = ..., tokens: _Optional[_Iterable[int]] = ..., likeliest: _Optional[int] = ..., echo: bool = ...) -> None: ...
 
 class Turn(_message.Message):
     __slots__ = ("role", "text")
@@ -195,20 +201,32 @@ class Turn(_message.Message):
     def __init__(self, role: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class Piece(_message.Message):
-    __slots__ = ("text", "finish", "prompt_tokens", "completion_tokens", "stage", "task")
+    __slots__ = ("text", "finish", "prompt_tokens", "completion_tokens", "stage", "task", "scores")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     FINISH_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     COMPLETION_TOKENS_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
     text: str
     finish: str
     prompt_tokens: int
     completion_tokens: int
     stage: str
     task: str
-    def __init__(self, text: _Optional[str] = ..., finish: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., stage: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+    scores: _containers.RepeatedCompositeFieldContainer[TokenScore]
+    def __init__(self, text: _Optional[str] = ..., finish: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., stage: _Optional[str] = ..., task: _Optional[str] = ..., scores: _Optional[_Iterable[_Union[TokenScore, _Mapping]]] = ...) -> None: ...
+
+class TokenScore(_message.Message):
+    __slots__ = ("text", "score", "likeliest")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    LIKELIEST_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    score: float
+    likeliest: _containers.RepeatedCompositeFieldContainer[TokenScore]
+    def __init__(self, text: _Optional[str] = ..., score: _Optional[float] = ..., likeliest: _Optional[_Iterable[_Union[TokenScore, _Mapping]]] = ...) -> None: ...
 
 class AnswerRequest(_message.Message):
     __slots__ = ("question", "stage")

@@ -21,6 +21,14 @@ class SettingError(InputError):
     """A setting is unknown, of the wrong type, or outside its bounds."""
 
 
+class PromptError(InputError):
+    """A text or a conversation is one that the model cannot be asked."""
+
+
+class PromptTooLong(PromptError):
+    """A prompt leaves no room for an answer in the model's context."""
+
+
 class RunFailed(FedperfitError):
     """A run, or a program it needs, did not complete; command lines print it and exit with code 1."""
 

@@ -97,6 +97,7 @@ def test_the_model_reads_the_same_tokens_however_it_is_asked(edge, question):
         for task_form in (True, False):
             ways[f"chat at {stage}, {task_form}"] = lambda s=stage, t=task_form: chat(s, t)
     for way, ask in ways.items():
+        ask()  # the first time the model's paths are checked
         with reading(base, expected) as read:
             ask()
         assert read == expected, way
@@ -126,6 +127,7 @@ def test_directions_and_insights_read_the_same_tokens(edge):
         row = list(tokenize_answered(base, *own))
         assert row == [*expected, *base.tokenizer(item[task.answer])["input_ids"]]
     assert list(tokenize(base, reader.asking("Who is this?"))) == by_template(base, "Who is this?")
+    _insights(replace(reader, batch_size=1), items)
     with reading(base, by_template(base, "")[:3]) as read:
         _insights(replace(reader, batch_size=1), items)
     assert read == by_template(base, "")[:3]

@@ -1,0 +1,158 @@
+"""Replies in OpenAI's form: whole or in events, with the log-likelihoods of tokens."""
+
+import json
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedperfit.protocol.schema import owner_pb2
+
+Scores = Sequence[owner_pb2.TokenScore]
+"""Tokens with their log-likelihoods."""
+
+
+@dataclass
+class Answered:
+    """One answer as it comes."""
+
+    index: int
+    """Number of the answer among those of its request."""
+    text: str = ""
+    scores: list[owner_pb2.TokenScore] = field(default_factory=list)
+    last: owner_pb2.Piece = field(default_factory=owner_pb2.Piece)
+    """Piece that ended it."""
+
+    def cut_scores(self) -> list[owner_pb2.TokenScore]:
+        """Scores of the tokens that are in the text; beyond a stop text, none."""
+        kept, length = [], 0
+        for score in self.scores:
+            if length >= len(self.text) and not self.last.prompt_tokens:
+                break
+            kept.append(score)
+            length += len(score.text)
+        return kept
+
+
+class Form:
+    """Format of a reply: a completion or a chat completion."""
+
+    def __init__(self, model: str, *, chat: bool, scored: bool, ignored: Sequence[str]) -> None:
+        """Begin a reply.
+
+        Args:
+            model: name of the model that answers.
+            chat: whether it is a chat completion.
+            scored: whether log-likelihoods are wanted.
+            ignored: names of the request's fields that have no effect.
+        """
+        self._chat, self._scored, self._ignored = chat, scored, ignored
+        self._head = {
+            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": model,
+        }
+
+    def whole(self, answers: Sequence[Answered], usage: dict[str, int] | None) -> dict[str, Any]:
+        """Reply with whole answers.
+
+        Args:
+            answers: all answers of the request.
+            usage: numbers of tokens.
+        """
+        choices = []
+        for answer in answers:
+            message = {"role": "assistant", "content": answer.text, "refusal": None}
+            content = {"message": message} if self._chat else {"text": answer.text}
+            choices.append(self._choice(answer, content, answer.cut_scores(), 0))
+        return {**self._named("", answers[0].last), "choices": choices, "usage": usage}
+
+    def part(self, answer: Answered, text: str, scores: Scores) -> dict[str, Any]:
+        """Event with one piece of an answer.
+
+        Args:
+            answer: the answer, with its end where this is the last event.
+            text: text of the piece.
+            scores: tokens of the piece.
+        """
+        delta = {} if answer.last.finish else {"role": "assistant", "content": text}
+        content: dict[str, Any] = {"delta": delta} if self._chat else {"text": text}
+        choice = self._choice(answer, content, scores, len(answer.text) - len(text))
+        return {**self._named(".chunk", answer.last), "choices": [choice]}
+
+    def usage(self, usage: dict[str, int] | None) -> dict[str, Any]:
+        """Event with the numbers of tokens, after the last piece."""
+        return {**self._named(".chunk", owner_pb2.Piece()), "choices": [], "usage": usage}
+
+    def _choice(
+        self, answer: Answered, content: dict[str, Any], scores: Scores, offset: int
+    ) -> dict[str, Any]:
+        told = None
+        if self._scored and (scores or not answer.last.finish):
+            told = _chat_scores(scores) if self._chat else _completion_scores(scores, offset)
+        finish = answer.last.finish or None
+        return {"index": answer.index, **content, "finish_reason": finish, "logprobs": told}
+
+    def _named(self, suffix: str, last: owner_pb2.Piece) -> dict[str, Any]:
+        kind = f"chat.completion{suffix}" if self._chat else "text_completion"
+        told = metadata(last, self._ignored)
+        return {**self._head, "object": kind, **({"metadata": told} if told else {})}
+
+
+def metadata(last: owner_pb2.Piece, ignored: Sequence[str]) -> dict[str, str]:
+    """Tell what is particular about an answer: the task it was asked in the form of, fields without effect.
+
+    Args:
+        last: piece that ended it.
+        ignored: names of the request's fields that have no effect.
+    """
+    told = {"task": last.task, "ignored": ", ".join(ignored)}
+    return {name: value for name, value in told.items() if value}
+
+
+def usage_of(answers: Sequence[Answered], prompts: int) -> dict[str, int] | None:
+    """Numbers of tokens; None where a stop text ended a call before the agent had counted.
+
+    Args:
+        answers: all answers of a request, as many for each prompt.
+        prompts: number of prompts.
+    """
+    if not all(answer.last.prompt_tokens for answer in answers):
+        return None
+    first = answers[:: len(answers) // prompts]
+    prompt = sum(answer.last.prompt_tokens for answer in first)
+    completion = sum(answer.last.completion_tokens for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def event(value: dict[str, Any]) -> str:
+    """Write one server-sent event."""
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def _chat_scores(scores: Scores) -> dict[str, Any]:
+    def token(score: owner_pb2.TokenScore) -> dict[str, Any]:
+        return {"token": score.text, "logprob": score.score, "bytes": list(score.text.encode())}
+
+    content = [{**token(score), "top_logprobs": list(map(token, score.likeliest))} for score in scores]
+    return {"content": content, "refusal": None}
+
+
+def _completion_scores(scores: Scores, offset: int) -> dict[str, Any]:
+    offsets = []
+    for score in scores:
+        offsets.append(offset)
+        offset += len(score.text)
+    first = [not score.HasField("score") for score in scores]
+    return {
+        "tokens": [score.text for score in scores],
+        "token_logprobs": [
+            None if nothing else score.score for nothing, score in zip(first, scores, strict=True)
+        ],
+        "top_logprobs": [
+            None if nothing else {other.text: other.score for other in reversed(score.likeliest)}
+            for nothing, score in zip(first, scores, strict=True)
+        ],
+        "text_offset": offsets,
+    }

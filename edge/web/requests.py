@@ -1,0 +1,174 @@
+"""Requests in OpenAI's form: what may be asked, and what is refused because it would change an answer."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fedperfit.edge.web.failures import Refusal
+
+MOST_CHOICES = 128
+"""Answers of one request."""
+_Count = Annotated[int, Field(ge=1, lt=1 << 31)]
+_Likeliest = Annotated[int, Field(ge=0, le=20)]
+_TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+_GRAMMAR = "no grammar is enforced here: ask for the format in words"
+_NO_TOOLS = "this model calls no tools"
+_NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
+    **dict.fromkeys(("frequency_penalty", "presence_penalty"), ((0,), "penalties are not offered")),
+    **dict.fromkeys(("repetition_penalty", "length_penalty"), ((1,), "penalties are not offered")),
+    **dict.fromkeys(("top_k", "min_p", "typical_p"), ((0, -1), "only temperature and top_p are offered")),
+    **dict.fromkeys(("tools", "functions", "web_search_options"), (([], {}), _NO_TOOLS)),
+    **dict.fromkeys(("tool_choice", "function_call"), (("none", "auto"), _NO_TOOLS)),
+    **dict.fromkeys(("logit_bias", "audio"), (({},), "it is not offered")),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ((), _GRAMMAR)),
+    **dict.fromkeys(("structured_outputs", "grammar", "json_schema"), ((), _GRAMMAR)),
+    "response_format": (({"type": "text"},), _GRAMMAR),
+    "text": (({}, {"format": {"type": "text"}}), _GRAMMAR),
+    "modalities": ((["text"],), "this model writes text only"),
+    "suffix": (("",), "a text is continued, not filled in"),
+    "best_of": ((1,), "every answer is returned: ask for n"),
+    "use_beam_search": ((False,), "it is not offered"),
+    "previous_response_id": ((), "no conversation is kept here: send it whole"),
+    "conversation": ((), "no conversation is kept here: send it whole"),
+    "background": ((False,), "it is not offered"),
+}
+"""By field, values that change no answer beside null, and why another one is refused."""
+_HARMLESS = {
+    *("user", "metadata", "store", "service_tier", "parallel_tool_calls", "prediction", "include"),
+    *("prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
+}
+"""Fields that concern no answer of a model that runs here."""
+
+
+def _text(content: Any) -> Any:
+    """Return a message's content as one text: parts of text, or nothing, are one too."""
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        key = "refusal" if kind == "refusal" else "text"
+        if kind not in ("text", "input_text", "output_text", "refusal") or not isinstance(part.get(key), str):
+            raise Refusal(f"content of type {str(kind)[:40]!r}: this model reads text only")
+        texts.append(part[key])
+    return "\n".join(texts)
+
+
+def _role(role: Any) -> Any:
+    if role in ("tool", "function"):
+        raise Refusal(f"role {role!r}: {_NO_TOOLS}")
+    return "system" if role == "developer" else role
+
+
+class Turn(BaseModel):
+    """One message of a conversation."""
+
+    role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
+    content: Annotated[str, BeforeValidator(_text)] = ""
+
+
+class StreamOptions(BaseModel):
+    """Options of a streamed reply."""
+
+    include_usage: bool = False
+
+
+class Asking(BaseModel):
+    """Fields that all requests have."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Divisor of the logits; greedy where it is not given."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    stream: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_neutral(self) -> Self:
+        for name, value in (self.model_extra or {}).items():
+            neutral, reason = _NEUTRAL.get(name, ((value,), ""))
+            if value is not None and value not in neutral:
+                raise Refusal(f"{name}: {reason}")
+        return self
+
+    @property
+    def ignored(self) -> list[str]:
+        """Names of fields that nothing here knows."""
+        return sorted(set(self.model_extra or ()) - _HARMLESS - set(_NEUTRAL))
+
+
+class Generating(Asking):
+    """Fields of both kinds of completions."""
+
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63 - MOST_CHOICES)] | None = None
+    stop: str | list[str] | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """Texts that end an answer."""
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [stop for stop in given if stop]
+
+
+class Completion(Generating):
+    """Request to continue texts."""
+
+    prompt: str | list[str] | list[_TokenId] | list[list[_TokenId]]
+    echo: bool | None = None
+    logprobs: _Likeliest | None = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """All prompts, each a text or token ids."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        if self.prompt and isinstance(self.prompt[0], int):
+            return [[token for token in self.prompt if isinstance(token, int)]]
+        return [prompt for prompt in self.prompt if not isinstance(prompt, int)]
+
+    @model_validator(mode="after")
+    def _check_number(self) -> Self:
+        if not 1 <= len(self.prompts) * (self.n or 1) <= MOST_CHOICES:
+            raise Refusal(f"prompt: from 1 to {MOST_CHOICES} answers at once")
+        return self
+
+
+class Chat(Generating):
+    """Request to speak next in a conversation."""
+
+    messages: Annotated[list[Turn], Field(min_length=1)]
+    logprobs: bool | None = None
+    top_logprobs: _Likeliest | None = None
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise Refusal("top_logprobs: only with logprobs=true")
+        return self
+
+
+class Respond(Asking):
+    """Request of the responses interface, in its simple form."""
+
+    input: str | Annotated[list[Turn], Field(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: _Count | None = None
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The conversation, the instructions first."""
+        said = [Turn(role="user", content=self.input)] if isinstance(self.input, str) else self.input
+        return [*([Turn(role="system", content=self.instructions)] if self.instructions else []), *said]
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> Self:
+        if self.stream:
+            raise Refusal("stream: responses come whole; chat completions stream")
+        return self

@@ -1,0 +1,70 @@
+"""Log-likelihoods of tokens, as OpenAI's client and lm-evaluation-harness ask for them."""
+
+import pytest
+import torch
+from tests.edge.web.openai_client import PROMPT, chat, completion
+
+from fedperfit.edge.writing.scores import prompt_scores
+from fedperfit.edge.writing.streaming import free_prompt
+from fedperfit.protocol.messages.settings import Stage
+
+
+def test_log_likelihoods_of_what_is_written(client, edge):
+    whole = chat(client, logprobs=True, top_logprobs=3)
+    choice = whole.choices[0]
+    content = choice.logprobs.content
+    assert "".join(token.token for token in content) == choice.message.content
+    for token in content:
+        best = [other.logprob for other in token.top_logprobs]
+        assert best == sorted(best, reverse=True)
+        assert (token.top_logprobs[0].token, token.logprob) == (token.token, best[0])  # greedy
+    chunks = chat(client, logprobs=True, top_logprobs=3, stream=True)
+    streamed = [token for chunk in chunks if (told := chunk.choices[0].logprobs) for token in told.content]
+    assert streamed == content
+    sampled = chat(client, logprobs=True, temperature=2.0, seed=1).choices[0].logprobs.content
+    again = completion(client, logprobs=0, temperature=2.0, seed=1).choices[0].logprobs
+    assert [token.logprob for token in sampled] == again.token_logprobs
+    assert chat(client).choices[0].logprobs is None
+
+
+def test_echo_tells_the_prompts_own_log_likelihoods(client, edge):
+    """As lm-evaluation-harness asks: one more token than the text, the likeliest beside each."""
+    base = edge[0].agent.base
+    tokens = list(free_prompt(base, PROMPT))
+    for stage in (Stage.BASE, Stage.PERSONAL):
+        for prompt in (PROMPT, tokens):
+            asked = {"model": f"fedperfit-{stage}", "prompt": prompt, "max_tokens": 1, "temperature": 0}
+            choice = client("completions.create", **asked, echo=True, logprobs=1, seed=1234).choices[0]
+            told = choice.logprobs
+            assert len(told.tokens) == len(told.token_logprobs) == len(tokens) + 1
+            assert told.token_logprobs[0] is None
+            assert told.text_offset[1] == len(told.tokens[0])
+            with edge[0].stages.edited(stage):
+                expected = prompt_scores(base, edge[0].stages.stack(stage), tokens, 1)
+            assert told.token_logprobs[1:-1] == pytest.approx([one.score for one in expected[1:]])
+            assert choice.text.startswith(PROMPT if prompt == PROMPT else base.tokenizer.decode(tokens))
+    with torch.inference_mode():
+        logs = base.model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    plain = prompt_scores(base, edge[0].stages.stack(Stage.BASE), tokens, 1)
+    slow = [float(row[token]) for row, token in zip(logs[:-1], tokens[1:], strict=True)]
+    assert [one.score for one in plain[1:]] == pytest.approx(slow, abs=1e-4)
+    assert [one.likeliest[0].score for one in plain[1:]] == pytest.approx(logs[:-1].max(-1).values.tolist())
+
+
+def test_a_stop_text_cuts_the_scores_too(client):
+    whole = completion(client, model="fedperfit-base", logprobs=1, temperature=1.0, seed=5, max_tokens=30)
+    text = whole.choices[0].text
+    stop = text[len(text) // 2 :][:3]
+    cut = completion(
+        client,
+        model="fedperfit-base",
+        logprobs=1,
+        temperature=1.0,
+        seed=5,
+        max_tokens=30,
+        stop=[stop, "\x00"],
+    ).choices[0]
+    assert (cut.text, cut.finish_reason) == (text[: text.index(stop)], "stop")
+    told = cut.logprobs
+    assert told.tokens == whole.choices[0].logprobs.tokens[: len(told.tokens)]
+    assert len("".join(told.tokens[:-1])) < len(cut.text) <= len("".join(told.tokens))
