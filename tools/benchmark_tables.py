@@ -51,10 +51,11 @@ def table(record: Mapping[str, Any]) -> str:
 def source(record: Mapping[str, Any]) -> str:
     """Say in one sentence where the figures of a record come from."""
     origin = record["origin"]
-    machine, versions = origin["machine"], origin["versions"]
+    machine, versions, settings = origin["machine"], origin["versions"], record["settings"]
     parts = [
         f"Seconds per user; commit `{origin['commit'][:12]}`, {origin['started'][:10]}",
-        f"{machine['processor']}, {record['settings']['threads']} of {machine['cores']} cores",
+        settings.get("machine", {}).get("device", ""),
+        f"{machine['processor']}, {settings['threads']} of {machine['cores']} cores",
         ", ".join(f"{name} {version}" for name, version in versions.items() if name != "fedperfit"),
         origin["note"],
     ]
@@ -62,7 +63,10 @@ def source(record: Mapping[str, Any]) -> str:
 
 
 def _seconds(figures: Mapping[str, Any]) -> str:
-    return f"{figures['seconds_per_user']:.2f}" if "seconds_per_user" in figures else "not measured"
+    if "seconds_per_user" not in figures:
+        return "not measured"
+    seconds = figures["seconds_per_user"]
+    return f"{seconds:.3f}" if seconds < 0.1 else f"{seconds:.2f}"
 
 
 def _gain(figures: Mapping[str, Any]) -> str:

@@ -61,7 +61,7 @@ http {{
             proxy_request_buffering on;
             proxy_read_timeout 120s;
         }}
-        location ~ ^/releases/([0-9]+\.safetensors)$ {{
+        location ~ ^/releases/([0-9]+\\.safetensors)$ {{
             limit_except GET {{ deny all; }}
             set $up ..;
             alias $up/releases/$1;

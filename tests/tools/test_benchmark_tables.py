@@ -15,7 +15,7 @@ RECORD = {
         "versions": {"torch": "2.13.0", "fedperfit": "0.2.0"},
         "note": "",
     },
-    "settings": {"threads": 1},
+    "settings": {"threads": 1, "machine": {"device": "a device"}},
     "training": [
         {
             "task": "LaMP_4",
@@ -50,7 +50,7 @@ def test_a_place_is_filled_and_filled_again(tmp_path: Path):
     page = "before\n<!-- benchmark:small -->\nold\n<!-- /benchmark -->\nafter\n"
     once = filled(page, tmp_path)
     assert "| LaMP_4 l7 | 0.50 | 1.25 | not measured | 2.5x, 90 % |" in once
-    assert "commit `0123456789ab`, 2026-11-26; a processor, 1 of 2 cores; torch 2.13.0." in once
+    assert "commit `0123456789ab`, 2026-11-26; a device; a processor, 1 of 2 cores; torch 2.13.0." in once
     assert "old" not in once
     assert filled(once, tmp_path) == once
     with pytest.raises(FileNotFoundError):
