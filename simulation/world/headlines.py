@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from fedperfit.simulation.world.lexicon import (
     ADJECTIVES,
     FIRST_NAMES,
@@ -141,6 +139,8 @@ def _best_form(community: bool) -> str:
 
     The best form is the same for all facts, but for ties.
     """
+    from rouge_score.rouge_scorer import RougeScorer  # loads NLTK, and with it SciPy and scikit-learn: 3 s
+
     scorer = RougeScorer(["rouge1"])
     rng = random.Random("headline prior")
     headlines = Headlines()
