@@ -1,8 +1,8 @@
 """Tables of docs/benchmarks.md, made from `benchmarks/results/`: `python -m tools.benchmark_tables`.
 
-A record is the `--out` of `fedperfit benchmark`, run in a checkout without changes. A table stands between
-`<!-- benchmark:NAME -->` and `<!-- /benchmark -->`; it shows the training part of a record and where its
-figures come from.
+A record is the `--out` of `fedperfit benchmark`, run in a checkout without changes, or with a `--note` that
+says which. A table stands between `<!-- benchmark:NAME -->` and `<!-- /benchmark -->`; it shows the training
+part of a record and where its figures come from.
 """
 
 import json
