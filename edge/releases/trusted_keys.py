@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import read_release
 from fedperfit.protocol.trust.rotation import keys_from
 
 
@@ -16,6 +15,8 @@ def trusted_keys(releases: Path, pinned: str) -> list[str]:
         releases: folder of the releases that the edge keeps.
         pinned: the cloud's public key from the enrolment, 64 hexadecimal digits.
     """
+    from fedperfit.protocol.trust.release import read_release  # loads torch, which few commands need
+
     for path in sorted(releases.glob("*.safetensors"), reverse=True):
         try:
             release = read_release(path)

@@ -1,6 +1,5 @@
 """`fedperfit settings` and `fedperfit presets`: all settings are listed, all presets parse."""
 
-import subprocess
 import sys
 
 import pytest
@@ -95,9 +94,3 @@ def test_a_preset_is_copied_and_no_file_is_lost(tmp_path, monkeypatch, capsys):
     assert file.read_text() == preset_text("quickstart")
     assert fedperfit(monkeypatch, "presets", "--show", "quikstart") == 2
     assert "the nearest is quickstart" in capsys.readouterr().err
-
-
-def test_what_can_be_set_is_known_without_torch():
-    code = "import fedperfit.simulation.cli, sys; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
