@@ -59,7 +59,7 @@ def test_an_unknown_setting_is_one_line_with_the_nearest(monkeypatch, capsys):
     [
         ("world-histroy=3", "unknown setting 'world-histroy': the nearest is 'world-history'"),
         ("world-history=0", "world-history=0: expected a whole number of at least 1"),
-        ("prompt-form=lampe", "prompt-form='lampe': expected lamp or oppu; the nearest is lamp"),
+        ("prompt-form=lampe", "prompt-form='lampe': expected one of lamp, oppu, chat; the nearest is lamp"),
         ("world-history", "'world-history': expected key=value"),
     ],
 )
