@@ -27,6 +27,13 @@ def enroll(
             help="Have the machine wait until you `approve` of its key; by default as cloud.toml says.",
         ),
     ] = None,
+    any_storage: Annotated[
+        bool,
+        typer.Option(
+            "--any-storage",
+            help="Let the machine store the base model in bf16, 8 or 4 bit; loads the model here, once.",
+        ),
+    ] = False,
 ) -> None:
     """Invite a person: write a bundle for `fedperfit-edge join`, good for one machine. Keep it secret.
 
@@ -36,7 +43,7 @@ def enroll(
     from fedperfit.cloud.enrolment.inviting import enroll as invite
 
     path = out or Path(f"{name}.bundle")
-    invitation = invite(CloudHome(folder), name, path, approve=approve, days=days)
+    invitation = invite(CloudHome(folder), name, path, approve=approve, days=days, any_storage=any_storage)
     console().print(
         f"wrote {path}, good once, until {invitation.expires}; on {name}'s machine: "
         f"fedperfit-edge join {path.name} --history FILE",

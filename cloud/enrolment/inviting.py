@@ -15,13 +15,20 @@ from fedperfit.cloud.enrolment.invitations import (
     write_invitation,
 )
 from fedperfit.cloud.enrolment.policy import offered
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.model.base_model import load, read_card
+from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.bundle import NAME, Bundle
 
 
 def enroll(
-    home: CloudHome, name: str, out: Path, *, approve: bool | None = None, days: int | None = None
+    home: CloudHome,
+    name: str,
+    out: Path,
+    *,
+    approve: bool | None = None,
+    days: int | None = None,
+    any_storage: bool = False,
 ) -> Invitation:
     """Invite a client and write its bundle; an invitation that expired unused is replaced.
 
@@ -31,6 +38,7 @@ def enroll(
         out: File of the bundle, which must not exist.
         approve: Whether somebody must approve of the key that comes; None as the settings say.
         days: Days until which it must come; None as the settings say.
+        any_storage: Whether its machine may store the base model in another precision; loads the model.
 
     Returns:
         The invitation.
@@ -61,6 +69,7 @@ def enroll(
         base_model=settings.base_model,
         fingerprint=read_card(settings.base_model).fingerprint,
         policy=json.dumps(policy),
+        functional=functional_fingerprint(load(settings.base_model)).text() if any_storage else "",
     )
     with changing(home) as now:
         _check_free(home, name, now)

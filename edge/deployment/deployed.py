@@ -109,6 +109,7 @@ class Deployed:
             InputError: something is missing, or another process uses the vault.
         """
         base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        base = replace(base, card=settings.known(base.card))
         if settings.encoder:
             sentence_encoder(settings.encoder, str(base.device))
         budget = None if settings.cache_gib < 0 else int(settings.cache_gib * 2**30)

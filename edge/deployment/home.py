@@ -17,9 +17,9 @@ update.basis     the basis that the cloud's rounds are in, where they have one, 
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ from fedperfit.protocol.settings.fields import BaseModelName, CacheSize, Device,
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from fedperfit.protocol.model.base_model import BaseModelCard
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ class Home:
         return self.folder / "sent.jsonl"
 
 
+_OTHER_MODEL = r"^([0-9a-f]{64})?\z"
+
+
 class AgentSettings(Settings):
     """What an agent is started with; `agent.json`."""
 
@@ -141,6 +147,20 @@ class AgentSettings(Settings):
     """Time between two looks for a new release, about."""
     tcp: bool = False
     """Serve on the loopback with mutual TLS in place of Unix sockets, as systems without them must."""
+    stored_model: Annotated[str, Field(pattern=_OTHER_MODEL), Unit("SHA-256")] = ""
+    """Fingerprint of the base model as this machine stores it, where that is not the cloud's precision."""
+    federation_model: Annotated[str, Field(pattern=_OTHER_MODEL), Unit("SHA-256")] = ""
+    """Fingerprint by which the cloud knows that model."""
+
+    def known(self, card: "BaseModelCard") -> "BaseModelCard":
+        """Return the base model's card with the fingerprint by which the cloud knows the model.
+
+        Args:
+            card: The model as stored here; one that was not compared with the cloud's stays as it is.
+        """
+        if card.fingerprint == self.stored_model:
+            return replace(card, fingerprint=self.federation_model)
+        return card
 
     def write(self, home: Home) -> None:
         """Keep them in `home`."""

@@ -37,7 +37,7 @@ def policy(home: Home, settings: AgentSettings) -> Iterator[Finding]:
     else:
         yield wrong("policy", "you agreed to none, so everything is refused", "join by a new invitation")
     try:
-        card = read_card(settings.base_model)
+        card = settings.known(read_card(settings.base_model))
     except InputError as error:
         yield wrong("base model", str(error), f"put it where base-model in {home.folder}/agent.json says")
         return
@@ -96,6 +96,6 @@ def _store(home: Home, settings: AgentSettings) -> ReleaseStore:
     return ReleaseStore(
         home.releases,
         pinned=settings.release_key,
-        fingerprint=read_card(settings.base_model).fingerprint,
+        fingerprint=settings.known(read_card(settings.base_model)).fingerprint,
         task=read_history(home.folder).task.id,
     )

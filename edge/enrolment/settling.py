@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fedperfit.edge.agent.history import SEALED
 from fedperfit.edge.deployment.home import AgentSettings, Home
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.model.base_model import load, read_card
+from fedperfit.protocol.model.functional import FunctionalFingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle
@@ -47,8 +48,11 @@ def settle(
         InputError: the base model is another one, or the history is missing.
     """
     name = base_model or bundle.base_model
-    if read_card(name).fingerprint != bundle.fingerprint:
-        raise InputError(f"{name} is not the base model this cloud trains for")
+    stored = read_card(name).fingerprint
+    if stored != bundle.fingerprint:
+        if not bundle.functional:
+            raise InputError(f"{name} is not the base model this cloud trains for")
+        FunctionalFingerprint.parse(bundle.functional).check(load(name, device=device), name)
     client: dict[str, object] = {"name": bundle.name, "task": bundle.task, "shares_metrics": shares_metrics}
     if not plain_history:
         client[SEALED] = False
@@ -68,6 +72,8 @@ def settle(
         device=device,
         encoder=encoder,
         fetch_seconds=fetch_seconds,
+        stored_model="" if stored == bundle.fingerprint else stored,
+        federation_model="" if stored == bundle.fingerprint else bundle.fingerprint,
     )
     settings.write(home)
     write_policy(home.policy, bundle.signed_policy)

@@ -46,6 +46,9 @@ class Bundle:
     """Fingerprint of the base model."""
     policy: str
     """What the cloud may ask, signed: JSON as `fedperfit.protocol.trust.policy` has it."""
+    functional: str = ""
+    """Functional fingerprint of the base model, by which machines may store it in another precision; empty
+    where the cloud wants the very same files."""
 
     @property
     def signed_policy(self) -> Any:
@@ -86,6 +89,7 @@ def read_bundle(path: Path) -> Bundle:
         )
     if number != FORMAT:
         raise InputError(f"{path}: not an enrolment of format {FORMAT}")
+    values = {"functional": "", **values}
     names = {field.name for field in fields(Bundle)}
     if set(values) != names or not all(isinstance(value, str) for value in values.values()):
         raise InputError(f"{path}: an enrolment has the texts {', '.join(sorted(names))}")

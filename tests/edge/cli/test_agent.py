@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+import torch
 from tests.edge.deployment.deployments import (
     CLOUD,
     PERSONAL,
@@ -22,7 +23,8 @@ from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.enrolment.settling import settle, settled
 from fedperfit.edge.vault.keys import PassphraseKey, keeper
 from fedperfit.edge.vault.vault import Vault
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.model.base_model import _read_card, load, read_card
+from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
@@ -162,6 +164,31 @@ JOINING = {
     "key": "file",
     "device": "cpu",
 }
+
+
+def test_a_model_in_another_precision_joins_under_the_clouds_name(tmp_path):
+    mine, history = tmp_path / "wide", tmp_path / "mine.jsonl"
+    history.write_text('{"description": "a film", "tag": "classic"}\n')
+    base = load("embedded", device="cpu", dtype="float32")
+    base.model.save_pretrained(mine)  # it ships in bf16
+    base.tokenizer.save_pretrained(mine)
+    joining = {**JOINING, "base_model": str(mine), "history": history}
+    functional = functional_fingerprint(base).text()
+    home = Home(tmp_path / "ada")
+    with pytest.raises(InputError, match="not the base model"):
+        settle(bundle(), home, **joining)
+    settings = settle(bundle(functional=functional), home, **joining)
+    assert settings == read_settings(home)
+    assert settings.stored_model == read_card(str(mine)).fingerprint != base.card.fingerprint
+    assert settings.known(read_card(str(mine))).fingerprint == base.card.fingerprint
+    with deployed(home.folder) as edge:
+        assert edge.agent.base.card.fingerprint == base.card.fingerprint
+    torch.nn.init.normal_(base.model.lm_head.weight)
+    base.model.save_pretrained(mine)
+    _read_card.cache_clear()
+    with pytest.raises(InputError, match="is another base model"):
+        settle(bundle(functional=functional), Home(tmp_path / "bea"), **joining)
+    assert settings.known(read_card(str(mine))).fingerprint != base.card.fingerprint
 
 
 def test_settling_makes_a_folder(tmp_path):

@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tests.protocol.model.folders import edit_config, save_model
 from tests.protocol.tiny_models import tiny_model
@@ -37,9 +36,10 @@ def folder(original, tmp_path):
 @pytest.fixture(scope="module")
 def adapter(original, tmp_path_factory):
     """An adapter that changes the answers, saved as PEFT saves one."""
+    peft = pytest.importorskip("peft")
     folder = tmp_path_factory.mktemp("adapters") / "lora"
     torch.manual_seed(0)
-    model = get_peft_model(tiny_model("llama"), LoraConfig(r=2, target_modules=["q_proj"]))
+    model = peft.get_peft_model(tiny_model("llama"), peft.LoraConfig(r=2, target_modules=["q_proj"]))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
