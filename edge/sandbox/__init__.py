@@ -2,3 +2,6 @@
 
 CLOUD_PORT = 8443
 """Port of the sandbox's loopback that leads to the cloud."""
+HOME = "/home/edge"
+SCRATCH = ("/tmp", HOME)
+"""Folders of the sandbox that can be written; they are in memory."""

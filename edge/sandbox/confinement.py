@@ -19,7 +19,6 @@ from fedperfit.protocol.system.processes import SAFE_PATH
 
 SHOWN = Path("/edge")
 """Folder in the sandbox that holds what it is given, each under its name."""
-_HOME = "/home/edge"
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"),
     *("/nix/store", "/run/current-system"),
@@ -63,7 +62,7 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
         "--remount-ro",
         "/dev",
     ]
-    for scratch in ("/tmp", _HOME):
+    for scratch in sandbox.SCRATCH:
         shell += ["--perms", "0700", "--size", str(_SCRATCH_BYTES), "--tmpfs", scratch]
     for part in _SYSTEM:
         shell += ["--ro-bind-try", part, part]
@@ -82,13 +81,14 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
     if uplink is not None:
         shell += ["--ro-bind", str(uplink.parent.absolute()), str(SHOWN / "uplink")]
         inside += ["--uplink", str(SHOWN / "uplink" / uplink.name)]
-    return [*shell, "--remount-ro", "/", "--chdir", _HOME, "--", *inside, "--", *command]
+    return [*shell, "--remount-ro", "/", "--chdir", sandbox.HOME, "--", *inside, "--", *command]
 
 
 def _environment() -> dict[str, str]:
     """Return all variables of the sandbox; none is the owner's."""
     path = [str(Path(sys.executable).parent), "/usr/bin", "/bin", "/run/current-system/sw/bin"]
-    variables = {"PATH": ":".join(path), "HOME": _HOME, "LANG": "C.UTF-8", "FLWR_HOME": f"{_HOME}/flower"}
+    home = {"HOME": sandbox.HOME, "FLWR_HOME": f"{sandbox.HOME}/flower"}
+    variables = {"PATH": ":".join(path), "LANG": "C.UTF-8", **home}
     source = Path(fedperfit.__file__).parent.parent
     if not source.is_relative_to(sys.prefix):
         variables["PYTHONPATH"] = str(source)

@@ -13,7 +13,8 @@ import signal
 import sys
 from pathlib import Path
 
-from fedperfit.edge.sandbox import CLOUD_PORT
+from fedperfit.edge.sandbox import CLOUD_PORT, SCRATCH
+from fedperfit.edge.sandbox.execution import refuse_execution
 from fedperfit.edge.sandbox.relay import Relay, Streams
 from fedperfit.edge.sandbox.system_calls import refuse_system_calls
 from fedperfit.protocol.system.processes import SAFE_PATH
@@ -40,6 +41,8 @@ def main() -> int:
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     _limit()
+    if not refuse_execution([Path(folder) for folder in SCRATCH]):
+        print("what is written here could be executed: this kernel has no Landlock", file=sys.stderr)
     if not refuse_system_calls():
         print("no system calls are refused: those of this processor are not known", file=sys.stderr)
     return asyncio.run(_run(arguments.command, arguments.uplink))
