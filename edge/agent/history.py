@@ -17,6 +17,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
+from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question
 
 SEALED = "sealed"
@@ -74,7 +75,16 @@ def admit_part(
         place: name of an entry before its number, for what is told.
         tell: told of each entry that is left out or changed, without a word of it.
     """
+    keys = (task.field, task.answer) if part == "history" else ("messages", "gold")
+    values = unfolded(values, task.conversation, *keys)
+    if part != "history" and task.conversation:
+        values = ((number, _asked(value)) for number, value in values)
     return admitted(values, partial(_ADMIT[part], task), place, tell, quoting=False)
+
+
+def _asked(value: Any) -> Any:
+    """Return a question with the conversation that it was unfolded from as its input."""
+    return {"input": value["messages"], **value} if isinstance(value, dict) and "messages" in value else value
 
 
 def read_history(folder: Path) -> History:

@@ -27,6 +27,7 @@ from fedperfit.edge.vault.vault import FitRecord
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import admitted_item
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
@@ -123,8 +124,11 @@ def learn(
     """
     task = agent.history.task
     admitted: list[dict[str, object]] = []
-    for number, item in enumerate(items, start=1):
+    whole = unfolded(enumerate(items, start=1), task.conversation, task.field, task.answer)
+    for number, item in whole:
         try:
+            if isinstance(item, InputError):
+                raise item
             admitted.append(admitted_item(task, item))
         except InputError as error:
             raise InputError(f"item {number}: {error}") from None
@@ -140,7 +144,7 @@ def learn(
     training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
     pairs = agent.history.pairs(training.prompt_form, training.max_items)
     examples = encode(agent.base, pairs)
-    new = examples[-len(items) :]
+    new = examples[-len(admitted) :]
     jobs = [_lesson(shift, examples, len(new), training, count)]
     held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)

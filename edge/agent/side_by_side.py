@@ -74,9 +74,6 @@ def shared_prefix(base: BaseModel, task: Task, form: PromptForm) -> tuple[int, .
         task: task of the prompts.
         form: form of the prompts.
     """
-    unlike = [
-        task.item_pair({**dict.fromkeys(task.fields, text), task.answer: "1"}, form)
-        for text in ("a", "Zz", "9")
-    ]
+    unlike = [task.item_pair(task.specimen(text), form) for text in ("a", "Zz", "9")]
     prompts = [example.prompt for example in encode(base, unlike)]
     return prompts[0][: common_prefix(prompts)]

@@ -13,7 +13,7 @@ from fedperfit.edge.writing.scores import TokenScore, prompt_scores
 from fedperfit.edge.writing.streaming import Alive, Finished, Scoring, free_prompt, given_tokens, stream
 from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
 from fedperfit.protocol.system.errors import PromptError
-from fedperfit.protocol.tasks import AnswerKind, Pair, Prompt, Turn
+from fedperfit.protocol.tasks import AnswerKind, Conversation, Pair, Prompt, Turn
 
 OnPart = Callable[[str | Sequence[TokenScore]], None]
 """Called with each piece of text as it comes, and where they are wanted with its tokens' scores before it."""
@@ -58,6 +58,8 @@ class Asking:
             PromptError: the model cannot be asked that, or no scores can be told.
         """
         question, task = self._question(asked), self._agent.history.task
+        if task.conversation and asked.task_form and not isinstance(asked.prompt, str):
+            return self._talked(asked, asked.prompt, stage, on_part, alive)
         if question is None:
             return self._continued(asked, stage, on_part, alive)
         if task.kind is not AnswerKind.TEXT:
@@ -97,6 +99,16 @@ class Asking:
             return None
         last: Turn = asked.prompt[-1]
         return last.text if last.role == "user" and self._agent.history.task.asks(last.text) else None
+
+    def _talked(
+        self, asked: Asked, turns: Conversation, stage: Stage, on_part: OnPart, alive: Alive
+    ) -> Finished:
+        """Go on with a conversation as a task of conversations does."""
+        task = self._agent.history.task
+        row = free_prompt(self._agent.base, task.next_turn(turns, self._stages.prompt_form()))
+        asked = replace(asked, sampling=asked.sampling.within(task.answer_tokens))
+        done = self._streamed(asked, row, stage, _Stripped(on_part), alive)
+        return replace(done, task=task.id)
 
     def _continued(self, asked: Asked, stage: Stage, on_part: OnPart, alive: Alive) -> Finished:
         base = self._agent.base

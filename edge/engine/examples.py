@@ -9,7 +9,8 @@ import torch
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Pair
+from fedperfit.protocol.tasks import Pair, Prompt
+from fedperfit.protocol.tasks.prompt import SYSTEM
 
 KEPT_TAIL = 32
 """Tokens kept at the end of a prompt that must be cut, so that the words after the field stay."""
@@ -46,14 +47,26 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
     targets = target_tokens(base, [pair.target for pair in pairs], chat)
     context = base.context
     examples = []
-    for row, target in zip(rows, targets, strict=True):
+    for pair, row, target in zip(pairs, rows, targets, strict=True):
         room = context - max(len(target), reserve)
         if room <= KEPT_TAIL:
             raise InputError(f"a target of {len(target) - 1} tokens leaves no room in a context of {context}")
         if len(row) > room:
-            row = row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
+            row = _without_oldest(base, pair.prompt, row, room)
+            row = row if len(row) <= room else row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
         examples.append(Example(tuple(row), tuple(target)))
     return examples
+
+
+def _without_oldest(base: BaseModel, prompt: Prompt, row: list[int], room: int) -> list[int]:
+    """Token ids of a conversation without the oldest turns that do not fit, but with what the system says."""
+    while not isinstance(prompt, str) and len(row) > room:
+        said = [place for place, turn in enumerate(prompt[:-1]) if turn.role != SYSTEM]
+        if not said:
+            break
+        prompt = (*prompt[: said[0]], *prompt[said[0] + 1 :])
+        (row,) = prompt_tokens(base, [prompt])
+    return row
 
 
 def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedperfit.edge.web.failures import Refusal
+from fedperfit.protocol.tasks.conversations import content_text
 
 MOST_CHOICES = 128
 """Answers of one request."""
@@ -40,22 +41,6 @@ _HARMLESS = {
 """Fields that concern no answer of a model that runs here."""
 
 
-def _text(content: Any) -> Any:
-    """Return a message's content as one text: parts of text, or nothing, are one too."""
-    if content is None:
-        return ""
-    if not isinstance(content, list):
-        return content
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else None
-        key = "refusal" if kind == "refusal" else "text"
-        if kind not in ("text", "input_text", "output_text", "refusal") or not isinstance(part.get(key), str):
-            raise Refusal(f"content of type {str(kind)[:40]!r}: this model reads text only")
-        texts.append(part[key])
-    return "\n".join(texts)
-
-
 def _role(role: Any) -> Any:
     if role in ("tool", "function"):
         raise Refusal(f"role {role!r}: {_NO_TOOLS}")
@@ -66,7 +51,7 @@ class Turn(BaseModel):
     """One message of a conversation."""
 
     role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[str, BeforeValidator(_text)] = ""
+    content: Annotated[str, BeforeValidator(content_text)] = ""
 
 
 class StreamOptions(BaseModel):

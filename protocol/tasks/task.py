@@ -11,8 +11,9 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.conversations import as_text, turns_of
 from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
-from fedperfit.protocol.tasks.prompt import Prompt, asking
+from fedperfit.protocol.tasks.prompt import SYSTEM, USER, Conversation, Prompt, Turn, asking
 from fedperfit.protocol.tasks.task_file import read_table
 from fedperfit.protocol.tasks.templates import LABELS
 from fedperfit.protocol.tasks.wording import (
@@ -65,6 +66,8 @@ class Task:
     """Names of its metrics, the main one first."""
     answer_tokens: int
     """Most tokens of an answer that the model writes."""
+    conversation: str
+    """Role whose turns of conversations are learned; empty for a task of questions."""
     free_history: bool
     """Whether history items hold only a target (LaMP-7): their prompt is then the cue alone."""
     templates: Mapping[PromptForm, Templates]
@@ -102,6 +105,7 @@ class Task:
             labels=tuple(table.labels),
             metrics=tuple(table.metrics) or DEFAULT_METRICS[table.kind],
             answer_tokens=table.answer_tokens,
+            conversation=table.conversation,
             free_history=table.free_history,
             templates=templates(table),
             wording=_listing(wording(table), listed),
@@ -162,6 +166,8 @@ class Task:
         Raises:
             InputError: If it is another task's question, without quoting it.
         """
+        if self.conversation:
+            return {self.field: as_text(turns_of(query))}
         if len(self.fields) == 1:
             return {self.field: self._bare(query)}
         try:
@@ -178,6 +184,8 @@ class Task:
         Args:
             text: Text of a message.
         """
+        if self.conversation:
+            return False
         if len(self.fields) > 1:
             try:
                 self.query_fields(text)
@@ -197,6 +205,8 @@ class Task:
 
     def text(self, item: Mapping[str, Any]) -> str:
         """Return what is asked about in an item as one text."""
+        if self.conversation:
+            return "\n".join(turn.text for turn in turns_of(item[self.field]))
         return self.body.format(**{key: item[key] for key in self.fields})
 
     def parse(self, answer: str) -> str | None:
@@ -223,13 +233,41 @@ class Task:
             raise InputError(f"{self.name}: a question lacks {self.marker.strip()!r}")
         return text
 
+    def next_turn(self, turns: Conversation, form: PromptForm) -> Prompt:
+        """Make the prompt that asks what is said next in a conversation, of a task of conversations.
+
+        Args:
+            turns: The conversation so far.
+            form: Form of the prompts; but for `chat` it is a text, with each turn on a line of its own.
+        """
+        turns = tuple(turn._replace(text=cut_words(turn.text)) for turn in turns)
+        if form is PromptForm.LAMP:
+            return "".join(f"{turn.text}\n" for turn in turns)
+        if form is PromptForm.OPPU:
+            return "".join(f"{turn.role}: {turn.text}\n" for turn in turns) + "assistant:"
+        system = self.templates[form].system
+        spoken = any(turn.role == SYSTEM for turn in turns)
+        return turns if spoken or not system else (Turn(SYSTEM, system), *turns)
+
+    def specimen(self, text: str) -> dict[str, str]:
+        """Make an item with a text in every field, for what all prompts have in common.
+
+        Args:
+            text: Text of the fields.
+        """
+        shown = as_text((Turn(USER, text),)) if self.conversation else text
+        return {**dict.fromkeys(self.fields, shown), self.answer: "1"}
+
     def _pair(self, template: str, item: Mapping[str, Any], target: str, form: PromptForm) -> Pair:
+        if self.conversation:
+            prompt = self.next_turn(turns_of(item[self.field]), form)
+            return Pair(prompt, self.target(cut_words(target), form))
         values = {key: cut_words(str(item[key])) for key in self.fields}
         listed = {LABELS: ", ".join(self.labels)}
         text = template.format(**listed, **values)
         chat = form is PromptForm.CHAT
-        prompt = asking(text, self.templates[form].system.format(**listed)) if chat else text
-        return Pair(prompt, self.target(cut_words(target), form))
+        asked = asking(text, self.templates[form].system.format(**listed)) if chat else text
+        return Pair(asked, self.target(cut_words(target), form))
 
 
 def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -116,6 +116,9 @@ class TaskTable(Table):
     """Last word of the prompts that call for an answer, e.g. `category:`."""
     answer_tokens: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 64
     """Most tokens of an answer that the model writes, of kind `text`."""
+    conversation: Literal["", "assistant", "user"] = ""
+    """Role whose turns are learned, where the one field is a conversation in OpenAI's format and the target
+    what is said next; where that is the user's, the two roles change places."""
     free_history: bool = False
     """Whether history items hold only a target: their prompt is then the cue alone."""
     prompts: PromptsTable = PromptsTable()
@@ -132,9 +135,21 @@ class TaskTable(Table):
             raise InputError(f"target={self.target!r} is also a field that the prompt shows")
         if self.marker and (len(self.fields) > 1 or not self.instruction.endswith(self.marker)):
             raise InputError(f"marker={self.marker!r}: expected the end of the instruction, before one field")
+        if self.conversation and (len(self.fields) > 1 or self.kind is not AnswerKind.TEXT or self._worded):
+            raise InputError(
+                f"conversation={self.conversation!r}: expected one field, kind 'text', and no words of the "
+                "task's own but prompts.chat.system"
+            )
         check_metrics(self.kind, self.metrics)
         self._check_labels()
         self._check_templates()
+
+    @property
+    def _worded(self) -> bool:
+        """Whether the file words prompts beyond the system's turn."""
+        forms = (self.prompts.lamp, self.prompts.oppu, self.prompts.chat)
+        stated = [text for form in forms for text in (form.prompt, form.target)]
+        return bool(self.instruction or self.cue or self.free_history or any(stated))
 
     def _check_labels(self) -> None:
         if (self.kind is AnswerKind.TEXT) is bool(self.labels):

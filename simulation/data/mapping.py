@@ -15,6 +15,7 @@ from pydantic import Field
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item
 from fedperfit.protocol.tasks.task_file import Table, read_toml
 from fedperfit.simulation.data.lamp_files import LampRow, sortable_date
@@ -107,7 +108,9 @@ class Mapping:
         table, task = self.table, self.task
         columns = {name: table.fields.get(name, name) for name in task.fields}
         columns[task.answer] = table.target or task.answer
-        wanted = list(dict.fromkeys([table.user, *columns.values(), *([table.time] if table.time else [])]))
+        told = [column for name, column in columns.items() if name != task.answer or not task.conversation]
+        wanted = list(dict.fromkeys([table.user, *told, *([table.time] if table.time else [])]))
+        keys = (columns[task.field], columns[task.answer])
         users: dict[str, list[tuple[tuple[int, ...], dict[str, Any]]]] = {}
 
         def admit(record: Any) -> dict[str, Any]:
@@ -118,13 +121,14 @@ class Mapping:
                     raise InputError(f"no {column!r}")
             name = _name(record[table.user])
             moment = _moment(record[table.time]) if table.time else ()
-            item = admitted_item(task, {field: record[column] for field, column in columns.items()})
+            item = admitted_item(task, {field: record.get(column) for field, column in columns.items()})
             if not item[task.answer].strip():
                 raise InputError(f"{task.answer} is empty")
             users.setdefault(name, []).append((moment, item))
             return {columns[field]: value for field, value in item.items()}
 
-        for _ in admitted(records(self.path, wanted), admit, f"{self.path}, line", tell):
+        lines = unfolded(records(self.path, wanted), task.conversation, *keys)
+        for _ in admitted(lines, admit, f"{self.path}, line", tell):
             pass
         return {name: [item for _, item in sorted(users[name], key=lambda one: one[0])] for name in users}
 

@@ -116,7 +116,7 @@ def test_what_has_no_effect_is_named(client):
         ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-            "content of type 'image_url': this model reads text only",
+            "content of type 'image_url': models here read text only",
         ),
     ],
 )

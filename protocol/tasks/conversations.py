@@ -1,0 +1,115 @@
+"""Conversations in OpenAI's format: read from JSON, and unfolded into turns to be learned."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks.prompt import ASSISTANT, SYSTEM, USER, Conversation, Turn
+
+_SHOWN = 40
+"""Characters of a wrong value that are quoted."""
+_SWAPPED = {USER: ASSISTANT, ASSISTANT: USER, SYSTEM: SYSTEM}
+_TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+
+
+def content_text(content: Any) -> Any:
+    """Return a message's content as one text where it is in parts of text, or nothing.
+
+    Args:
+        content: Any JSON value; one that is neither is returned as it is.
+
+    Raises:
+        InputError: A part is no text.
+    """
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
+        if kind not in _TEXT_PARTS or not isinstance(text, str):
+            raise InputError(f"content of type {str(kind)[:_SHOWN]!r}: models here read text only")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def turns_of(value: Any) -> Conversation:
+    """Read a conversation.
+
+    Args:
+        value: List of messages with `role` and `content`, or the JSON text of one.
+
+    Raises:
+        InputError: It is neither, or a message is of another role, or no text.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            value = None
+    if not isinstance(value, list) or not value:
+        raise InputError("expected a list of messages")
+    return tuple(map(_turn, value))
+
+
+def as_text(turns: Conversation) -> str:
+    """Write a conversation as the JSON text that `turns_of` reads."""
+    return json.dumps([{"role": turn.role, "content": turn.text} for turn in turns], ensure_ascii=False)
+
+
+def learned(turns: Conversation, role: str) -> Iterator[tuple[Conversation, str]]:
+    """Yield what comes before each turn of a role, and its text.
+
+    The model is to speak for that role: where it is the user's, the two change places.
+
+    Args:
+        turns: A whole conversation.
+        role: `assistant`, or `user`.
+    """
+    if role == USER:
+        turns = tuple(turn._replace(role=_SWAPPED[turn.role]) for turn in turns)
+    for place, turn in enumerate(turns):
+        before = turns[:place]
+        if turn.role == ASSISTANT and turn.text.strip() and any(one.role == USER for one in before):
+            yield before, turn.text
+
+
+def unfolded(
+    values: Iterable[tuple[int, Any]], role: str, field: str, target: str
+) -> Iterator[tuple[int, Any]]:
+    """Unfold whole conversations into one value for each turn that is learned; all else passes.
+
+    Args:
+        values: Numbers and JSON values.
+        role: Role that is learned; empty where there are no conversations.
+        field: Key of the conversation, before and after.
+        target: Key that the learned text gets; a value that has it is unfolded already.
+    """
+    for number, value in values:
+        if not role or not isinstance(value, Mapping) or field not in value or target in value:
+            yield number, value
+            continue
+        try:
+            pairs = list(learned(turns_of(value[field]), role))
+            if not pairs:
+                raise InputError(f"no turn of the {role} has another's before it")
+        except InputError as error:
+            yield number, error
+            continue
+        for before, text in pairs:
+            yield number, {**value, field: as_text(before), target: text}
+
+
+def _turn(message: Any) -> Turn:
+    if not isinstance(message, Mapping):
+        raise InputError("a message is an object with role and content")
+    role, text = message.get("role"), content_text(message.get("content"))
+    role = SYSTEM if role == "developer" else role
+    if role not in (SYSTEM, USER, ASSISTANT):
+        raise InputError(f"role {str(role)[:_SHOWN]!r}: expected system, user or assistant")
+    if not isinstance(text, str):
+        raise InputError("the content of a message is a text")
+    return Turn(str(role), text)

@@ -1,0 +1,157 @@
+"""Conversations in OpenAI's format: what is learned of them, and how the next turn is asked for."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedperfit.protocol.system.errors import FedperfitError, InputError
+from fedperfit.protocol.tasks import Pair, PromptForm, Turn, task_by_name
+from fedperfit.protocol.tasks.conversations import as_text, learned, turns_of, unfolded
+from fedperfit.protocol.tasks.door import admitted_item, admitted_question
+
+TEXT = (
+    'name = "Messages"\nkind = "text"\nfields = ["messages"]\ntarget = "reply"\nconversation = "assistant"\n'
+)
+TASK = task_by_name(TEXT)
+MESSAGES = [
+    {"role": "developer", "content": "Be brief."},
+    {"role": "user", "content": "One?"},
+    {"role": "assistant", "content": "Two."},
+    {"role": "user", "content": [{"type": "text", "text": "Three?"}, {"type": "text", "text": "Or four?"}]},
+    {"role": "assistant", "content": "Five."},
+]
+TURNS = (
+    Turn("system", "Be brief."),
+    Turn("user", "One?"),
+    Turn("assistant", "Two."),
+    Turn("user", "Three?\nOr four?"),
+    Turn("assistant", "Five."),
+)
+
+
+def test_turns_are_read_from_messages_and_their_json():
+    assert turns_of(MESSAGES) == turns_of(json.dumps(MESSAGES)) == TURNS
+    assert turns_of(as_text(TURNS)) == TURNS
+    assert turns_of([{"role": "assistant", "content": None, "tool_calls": []}]) == (Turn("assistant", ""),)
+
+
+@pytest.mark.parametrize(
+    ("messages", "words"),
+    [
+        ("hello", "expected a list of messages"),
+        ([], "expected a list of messages"),
+        (["hello"], "a message is an object"),
+        ([{"role": "tool", "content": "x"}], "role 'tool': expected system, user or assistant"),
+        ([{"role": "user", "content": 5}], "the content of a message is a text"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], "content of type 'image_url'"),
+    ],
+)
+def test_what_is_no_conversation_is_one_line(messages, words):
+    with pytest.raises(InputError, match=words):
+        turns_of(messages)
+
+
+def test_the_assistants_turns_are_learned_or_the_owners_with_roles_changed():
+    assert list(learned(TURNS, "assistant")) == [(TURNS[:2], "Two."), (TURNS[:4], "Five.")]
+    swapped = (TURNS[0], Turn("assistant", "One?"), Turn("user", "Two."))
+    assert list(learned(TURNS, "user")) == [(swapped, "Three?\nOr four?")]
+    assert list(learned(TURNS[2:3], "assistant")) == []
+    assert list(learned((*TURNS[:2], Turn("assistant", " ")), "assistant")) == []
+
+
+def test_lines_unfold_into_items_and_bad_ones_cost_themselves():
+    lines = [
+        (1, {"messages": MESSAGES, "person": "ada"}),
+        (2, {"messages": MESSAGES[:2]}),
+        (3, {"messages": 4}),
+    ]
+    told = list(
+        unfolded([*lines, (4, {"messages": "[]", "reply": "x"}), (5, 6)], "assistant", "messages", "reply")
+    )
+    assert [number for number, _ in told] == [1, 1, 2, 3, 4, 5]
+    assert told[1][1] == {"messages": as_text(TURNS[:4]), "reply": "Five.", "person": "ada"}
+    assert "no turn of the assistant" in str(told[2][1])
+    assert "expected a list of messages" in str(told[3][1])
+    assert told[4:] == [(4, {"messages": "[]", "reply": "x"}), (5, 6)]
+    assert list(unfolded(lines, "", "messages", "reply")) == lines
+
+
+def test_the_next_turn_is_asked_for_in_every_form():
+    item = {"messages": as_text(TURNS[:4]), "reply": "Five."}
+    lines = "Be brief.\nOne?\nTwo.\nThree?\nOr four?\n"
+    assert TASK.item_pair(item, PromptForm.CHAT) == Pair(TURNS[:4], "Five.")
+    assert TASK.item_pair(item, PromptForm.LAMP) == Pair(lines, "Five.")
+    said = TASK.item_pair(item, PromptForm.OPPU)
+    assert said == Pair(
+        "system: Be brief.\nuser: One?\nassistant: Two.\nuser: Three?\nOr four?\nassistant:", " Five."
+    )
+    question = TASK.question(item)
+    for form in PromptForm:
+        assert TASK.query_pair(question, "Five.", form) == TASK.item_pair(item, form)
+        assert TASK.next_turn(TURNS[:4], form) == TASK.item_pair(item, form).prompt
+    own = task_by_name(f"{TEXT}[prompts.chat]\nsystem = 'You are Ada.'\n")
+    assert own.next_turn(TURNS[1:2], PromptForm.CHAT) == (Turn("system", "You are Ada."), TURNS[1])
+    assert own.next_turn(TURNS[:2], PromptForm.CHAT) == TURNS[:2]
+    assert not own.asks(question)
+
+
+def test_long_turns_are_cut_one_by_one():
+    long = (Turn("user", "word " * 2_000), Turn("assistant", "two"), Turn("user", "three"))
+    first, *others = TASK.next_turn(long, PromptForm.CHAT)
+    assert len(first.text.split()) == 768
+    assert tuple(others) == long[1:]
+
+
+def test_the_door_lets_conversations_in_and_nothing_else():
+    item = admitted_item(TASK, {"messages": MESSAGES[:2], "reply": "Two."})
+    assert item == {"messages": as_text(TURNS[:2]), "reply": "Two."}
+    question = admitted_question(TASK, {"input": MESSAGES[:2], "gold": "Two."})
+    assert question == {"input": as_text(TURNS[:2]), "gold": "Two."}
+    for wrong in ({"messages": "One?", "reply": "x"}, {"messages": MESSAGES}, {"reply": "x"}, 5):
+        with pytest.raises(InputError):
+            admitted_item(TASK, wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        'instruction = "x"',
+        'cue = "x:"',
+        "free-history = true",
+        '[prompts.lamp]\nprompt = "x"',
+        'conversation = "king"',
+    ],
+)
+def test_a_task_of_conversations_words_nothing_itself(wrong):
+    text = TEXT if not wrong.startswith("conversation") else TEXT.rpartition("conversation")[0]
+    with pytest.raises(InputError, match="conversation"):
+        task_by_name(text + wrong + "\n")
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.floats()
+    | st.text(max_size=5)
+    | st.sampled_from(["user", "assistant", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "messages", "reply"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(value=JSON)
+def test_any_json_is_a_conversation_or_a_typed_error(value):
+    for number, unfolded_value in unfolded([(1, value)], "assistant", "messages", "reply"):
+        assert number == 1
+        if isinstance(unfolded_value, FedperfitError):
+            assert "\n" not in str(unfolded_value)
+            continue
+        with suppress(FedperfitError):
+            item = admitted_item(TASK, unfolded_value)
+            assert TASK.item_pair(item, PromptForm.CHAT).prompt == turns_of(item["messages"])
