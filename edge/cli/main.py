@@ -82,7 +82,8 @@ def personalize(
         typer.Option(help="Peak rate, about 1e-4 for a 7B model, 5e-3 for a tiny one; the preset's."),
     ] = None,
     prompt_form: Annotated[
-        str | None, typer.Option(help="`lamp`, or `oppu` for large models; the preset's.")
+        str | None,
+        typer.Option(help="`lamp`; `oppu`, for large models; `chat`, for instruct models; the preset's."),
     ] = None,
 ) -> None:
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""

@@ -88,7 +88,9 @@ def test_the_start_token_comes_once_and_where_it_is_wanted(plain):
 def test_an_answer_ends_as_the_template_ends_a_turn(plain):
     bare = plain("drama", add_special_tokens=False)["input_ids"]
     assert target_tokens(model(plain), ["drama"], chat=False) == [[*bare, plain.eos_token_id]]
-    for template, end in ((CHATML, "</s>"), (STRICT, "<pad>"), (CHATML.replace("</s>", ";"), "</s>")):
+    broken = "{{ raise_exception('no') }}"
+    ends = {CHATML: "</s>", STRICT: "<pad>", CHATML.replace("</s>", ";"): "</s>", broken: "</s>"}
+    for template, end in ends.items():
         base = model(with_template(plain, template))
         assert target_tokens(base, ["drama"], chat=True) == [[*bare, plain.convert_tokens_to_ids(end)]]
     with pytest.raises(InputError, match="no end token"):
