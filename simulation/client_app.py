@@ -4,6 +4,8 @@ It decides nothing and holds nothing. Its agents live in the same process; a dep
 `edge.client_app`.
 """
 
+import json
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +43,7 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.model.base_model import load
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
 
@@ -53,6 +55,9 @@ CLIENTS = "clients"
 """Folder of a run with one folder per client, named by partition, and `agent.json` for all of them."""
 AGENT = "agent.json"
 """File in `CLIENTS` that says which model the agents load, and how."""
+
+REFUSALS = "refusals.jsonl"
+"""File in the run folder with every error of a client, in full."""
 
 
 @app.query("status")
@@ -66,6 +71,7 @@ def status(message: Message, context: Context) -> Message:
     try:
         agent = _agent(context)
     except Exception as error:
+        _keep_refusal(message, context, error)
         return refusal(message, type(error).__name__)
     history = agent.history
     return status_reply(
@@ -148,10 +154,13 @@ def on_evaluate(message: Message, context: Context) -> Message:
 def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
     """Yield a reply to each request; the clients act side by side, and replies come as they are ready.
 
+    An error is its own client's: where acting side by side fails, each of those left acts alone. A reply
+    tells an error's type alone, as a deployed edge's does; here the whole of it is in `refusals.jsonl`.
+
     Args:
         requests: Messages that differ in their client only, each with the context of its node.
     """
-    unanswered = {id(message): message for message, _ in requests}
+    unanswered = {id(message): (message, context) for message, context in requests}
     errors: dict[int, Exception] = {}
     message_of: dict[Agent, Message] = {}
 
@@ -174,9 +183,28 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
                 del unanswered[id(message)]
                 yield _reply(message, result, agent.history.shares_metrics)
     except Exception as error:
-        errors = {key: errors.get(key, error) for key in unanswered}
-    for key, message in unanswered.items():
-        yield refusal(message, type(errors[key]).__name__)
+        if len(requests) == 1:
+            errors[id(requests[0][0])] = error
+    if len(requests) == 1:
+        errors.setdefault(id(requests[0][0]), RunFailed("the client made no reply"))
+    for key, (message, context) in unanswered.items():
+        if key in errors:
+            _keep_refusal(message, context, errors[key])
+            yield refusal(message, type(errors[key]).__name__)
+        else:
+            yield from respond([(message, context)])
+
+
+def _keep_refusal(message: Message, context: Context, error: Exception) -> None:
+    """Append the whole of an error to `refusals.jsonl` in the run folder; these clients are nobody's."""
+    values = {
+        "client": str(context.node_config["partition-id"]),
+        "request": message.metadata.message_type,
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    with (_clients(context).parent / REFUSALS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
 
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
@@ -226,10 +254,13 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
 
 def _agent(context: Context) -> Agent:
     """Make the agent of this node from the folder that its partition names in the run folder."""
-    folder = _clients(context) / str(context.node_config["partition-id"])
     items = items_of(_clients(context))
     encoder = read_json(_clients(context) / AGENT).get("encoder", "")
-    return Agent(folder, items.base, items, encoder=encoder)
+    return Agent(_folder(context), items.base, items, encoder=encoder)
+
+
+def _folder(context: Context) -> Path:
+    return _clients(context) / str(context.node_config["partition-id"])
 
 
 def items_of(clients: Path) -> ItemCache:

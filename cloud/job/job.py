@@ -344,6 +344,8 @@ class Job:
             return
         self.progress("phase", {"phase": phase, "clients": len(clients)})
         counts = ask(self._federation(phase, self._fresh_ledger(phase)))
+        if clients and not counts:
+            raise TooFewClients(f"{phase}: no client answered; the log says why")
         result = {client: {"items": c.items, "metrics": c.metrics} for client, c in counts.items()}
         write_json(path, result)
         self.progress("result", {"phase": phase, "clients": len(result)})

@@ -120,7 +120,8 @@ def learn(
         watch: called before every step.
 
     Raises:
-        InputError: an item lacks a field of its task or has another label; then nothing is kept.
+        InputError: an item lacks a field of its task or has another label, or the steps fail; then nothing is
+            kept.
     """
     task = agent.history.task
     admitted: list[dict[str, object]] = []
@@ -132,31 +133,53 @@ def learn(
             admitted.append(admitted_item(task, item))
         except InputError as error:
             raise InputError(f"item {number}: {error}") from None
-    agent.vault.learn(admitted)
     agent.read()
-    count = len(agent.vault.learned())
-    if release is None or personal.slot not in agent.vault.slots():
+    count = len(agent.vault.learned()) + len(admitted)
+    agent.history.items.extend(admitted)
+    try:
+        taught = _taught(agent, len(admitted), count, release, personal, watch)
+        agent.vault.learn(admitted)
+    finally:
+        agent.read()
+    if taught is None or release is None:
         return Lesson(count, 0, math.nan)
-    kept, shift = agent.vault.open(personal.slot)
-    if kept.shift_key != release.shift_key(personal.additive):
-        return Lesson(count, 0, math.nan)
-    fitted = TrainingSettings.from_config(kept.fit_record.training)
-    training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
-    pairs = agent.history.pairs(training.prompt_form, training.max_items)
-    examples = encode(agent.base, pairs)
-    new = examples[-len(admitted) :]
-    jobs = [_lesson(shift, examples, len(new), training, count)]
-    held, rest = held_out(examples)
-    sibling = _sibling_of(agent, release, personal)
-    if sibling is not None and not few(examples):
-        jobs.append(_lesson(sibling, rest, sum(e not in held for e in new), training, count))
-    fits = _finite(_fit(agent, release, personal, training, jobs, watch))
-    shifts = [job.shift for job in jobs]
-    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
+    fits, shifts, fit_record, examples = taught
     _store(agent, release, personal, shifts, fit_record)
+    fitted = TrainingSettings.from_config(fit_record.training)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
     _store(agent, release, personal, shifts, replace(fit_record, stage=chosen.name, judged=chosen.losses))
     return Lesson(count, fits[0].steps, fits[0].loss)
+
+
+def _taught(
+    agent: Agent,
+    new: int,
+    count: int,
+    release: OpenedRelease | None,
+    personal: PersonalSettings,
+    watch: Watch | None,
+) -> tuple[list[Fit], list[PersonalShift], FitRecord, list[Example]] | None:
+    """Take the steps of `learn` on the `new` last items of the history; None without a personal shift.
+
+    count: number of learned items, those included.
+    """
+    if release is None or personal.slot not in agent.vault.slots():
+        return None
+    kept, shift = agent.vault.open(personal.slot)
+    if kept.shift_key != release.shift_key(personal.additive):
+        return None
+    fitted = TrainingSettings.from_config(kept.fit_record.training)
+    training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
+    examples = encode(agent.base, agent.history.pairs(training.prompt_form, training.max_items))
+    fresh = examples[-new:]
+    jobs = [_lesson(shift, examples, len(fresh), training, count)]
+    held, rest = held_out(examples)
+    sibling = _sibling_of(agent, release, personal)
+    if sibling is not None and not few(examples):
+        jobs.append(_lesson(sibling, rest, sum(e not in held for e in fresh), training, count))
+    fits = _finite(_fit(agent, release, personal, training, jobs, watch))
+    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
+    return fits, [job.shift for job in jobs], fit_record, examples
 
 
 def _lesson(

@@ -1,6 +1,7 @@
 """Training pairs as token ids, and padding of prompts."""
 
 import inspect
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair, Prompt
 from fedperfit.protocol.tasks.prompt import SYSTEM
+
+logger = logging.getLogger("fedperfit.edge")
 
 KEPT_TAIL = 32
 """Tokens kept at the end of a prompt that must be cut, so that the words after the field stay."""
@@ -29,6 +32,8 @@ class Example:
 def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[Example]:
     """Tokenize training pairs; a row longer than the model's context loses tokens of its field.
 
+    A target that leaves the prompt no room even then loses its last tokens, and its end.
+
     Args:
         base: model whose tokenizer and context count.
         pairs: prompts with their targets, all of one form.
@@ -38,7 +43,7 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
         One example per pair, in their order.
 
     Raises:
-        InputError: a target alone fills the context, or the model has no chat template.
+        InputError: what is reserved fills the context, or the model has no chat template.
     """
     if not pairs:
         return []
@@ -46,15 +51,19 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
     rows = prompt_tokens(base, [pair.prompt for pair in pairs])
     targets = target_tokens(base, [pair.target for pair in pairs], chat)
     context = base.context
+    longest = context - KEPT_TAIL - 1
+    if reserve > longest:
+        raise InputError(f"{reserve} tokens for an answer leave no room in a context of {context}")
     examples = []
     for pair, row, target in zip(pairs, rows, targets, strict=True):
-        room = context - max(len(target), reserve)
-        if room <= KEPT_TAIL:
-            raise InputError(f"a target of {len(target) - 1} tokens leaves no room in a context of {context}")
+        room = context - max(min(len(target), longest), reserve)
         if len(row) > room:
             row = _without_oldest(base, pair.prompt, row, room)
             row = row if len(row) <= room else row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
-        examples.append(Example(tuple(row), tuple(target)))
+        examples.append(Example(tuple(row), tuple(target[:longest])))
+    cut = sum(len(target) > longest for target in targets)
+    if cut:
+        logger.warning("%d of %d texts to learn are cut to %d tokens", cut, len(targets), longest)
     return examples
 
 

@@ -229,3 +229,27 @@ def test_a_shift_stored_before_stages_were_judged_is_still_read(agent, base, hea
 def test_items_are_json_in_the_vault(agent):
     agent.vault.learn([{"description": "é🙂", "tag": "classic"}])
     assert json.loads(json.dumps(agent.vault.learned())) == [{"description": "é🙂", "tag": "classic"}]
+
+
+def test_what_learning_refuses_is_not_kept(agent, base, header, monkeypatch):
+    """Whatever the error: the next action is as if the item had never been."""
+    release = opened(base, header)
+    renew(agent, release, 1, PERSONAL, TRAINING)
+    before, items = agent.vault.open("full")[1], len(agent.history.items)
+    for error in (
+        InputError("the loss is not finite"),
+        ValueError("nobody thought of this"),
+        KeyboardInterrupt(),
+    ):
+
+        def failing(*arguments, error=error, **more):
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr("fedperfit.edge.agent.renewal.fit", failing)
+            with pytest.raises(type(error)):
+                learn(agent, [item(agent, 0)], release, PERSONAL)
+        assert agent.vault.learned() == []
+        assert len(agent.history.items) == items
+        assert torch.equal(agent.vault.open("full")[1].W, before.W)
+    assert learn(agent, [item(agent, 0)], release, PERSONAL).learned == 1

@@ -159,6 +159,26 @@ def test_a_long_prompt_loses_its_field_and_keeps_its_end(base):
     assert example.target[-1] == base.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("prompt", ["", "Which headline?\n", "word " * 2000])
+def test_a_target_longer_than_the_context_is_cut_and_can_be_learned(
+    base, shape, training, cache, prompt, caplog
+):
+    few, long = Pair("Which headline?\n", "a word"), Pair(prompt, "word " * 2000)
+    examples = encode(base, [few, long])
+    assert examples[0] == encode(base, [few])[0]
+    assert max(len(e.prompt) + len(e.target) for e in examples) <= base.context
+    assert examples[1].target[-1] != base.tokenizer.eos_token_id
+    assert "1 of 2 texts to learn are cut" in caplog.text
+    assert "word" not in caplog.text
+    (done,) = fit([FitJob(moved(shape, 1), examples, "0")], training, cache)
+    assert 0 < done.loss < 100
+
+
+def test_an_answer_that_fills_the_context_is_an_error(base):
+    with pytest.raises(InputError, match="500 tokens for an answer leave no room in a context of 512"):
+        encode(base, [Pair("Which headline?\n", "")], reserve=500)
+
+
 def test_a_shift_that_can_change_nothing_is_an_error(base, shape, training, cache):
     last = replace(shape, layers=(base.card.layers - 1,), positions=Positions.parse("f7"))
     with pytest.raises(InputError, match="change no answer"):

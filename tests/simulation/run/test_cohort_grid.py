@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.simulation.local_grid import LocalGrid
 from tests.simulation.small_run import prepare, run_locally, small_settings
 
+from fedperfit.edge.agent import side_by_side
+from fedperfit.edge.agent.agent import Agent
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.trust.release import FILE_NAME, read_release
 from fedperfit.simulation import client_app
+from fedperfit.simulation.client_app import REFUSALS
 from fedperfit.simulation.run.cohort_grid import CohortGrid
 from fedperfit.simulation.run.job import run_in_process
 from fedperfit.simulation.run.study import Study
@@ -106,6 +111,54 @@ def test_one_broken_client_is_refused_and_the_others_go_on(tmp_path):
     answered = results(folder)["evaluate-personal"]
     assert len(answered) == 2
     assert len(results(folder)["personalize"]) == 3
+
+
+@pytest.mark.parametrize("backend", [CohortGrid, LocalGrid])
+@pytest.mark.parametrize("place", ["job", "examples"])
+def test_any_error_is_its_own_clients_and_on_file(tmp_path, backend, place, monkeypatch):
+    """Not only errors that somebody thought of, wherever they are: in its own part or side by side."""
+    settings = small_settings(history_lengths=[], collective_sizes=[], targets=3, rounds=1)
+    folder = tmp_path / "run"
+    clients = prepare(folder, settings)
+    victim = json.loads((folder / "clients/4/client.json").read_text())["name"]
+    if place == "job":
+        failing_for(monkeypatch, Agent, "job", lambda agent: agent.history.name == victim)
+    else:
+        failing_for(
+            monkeypatch, side_by_side, "fit", lambda jobs: any(j.order.endswith(f"/{victim}") for j in jobs)
+        )
+    Study(backend(folder, clients), settings, folder, quiet).run()
+    assert len(results(folder)["personalize"]) == 2
+    kept = [json.loads(line) for line in (folder / REFUSALS).read_text().splitlines()]
+    assert {line["client"] for line in kept} == {"4"}
+    assert "ValueError: nobody thought of this" in kept[0]["error"]
+    assert "in failing" in kept[0]["traceback"]
+
+
+def failing_for(monkeypatch, owner, name, chosen):
+    original = getattr(owner, name)
+
+    def failing(first, *arguments, **more):
+        if chosen(first):
+            raise ValueError("nobody thought of this")
+        return original(first, *arguments, **more)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+@pytest.mark.parametrize("backend", [CohortGrid, LocalGrid])
+def test_a_run_in_which_all_fail_is_a_failed_run_without_a_release(tmp_path, backend, monkeypatch):
+    settings = small_settings(history_lengths=[], collective_sizes=[], rounds=1)
+    folder = tmp_path / "run"
+    clients = prepare(folder, settings)
+    with monkeypatch.context() as patched:
+        failing_for(patched, Agent, "job", lambda agent: True)
+        with pytest.raises(TooFewClients, match="train: no round had the updates"):
+            Study(backend(folder, clients), settings, folder, quiet).run()
+    assert not (folder / FILE_NAME).exists()
+    failing_for(monkeypatch, client_app, "personalize", lambda agents: True)
+    with pytest.raises(TooFewClients, match="personalize: no client answered"):
+        Study(backend(folder, clients), settings, folder, quiet).run()
 
 
 def test_the_job_in_this_process_leaves_the_whole_folder(tmp_path):
