@@ -50,7 +50,7 @@ def main(grid: Grid, context: Context) -> None:
     progress = recorder(folder, show)
     progress("start", {"run": str(folder)})
     try:
-        _run(Job(grid, settings, folder, progress), settings, home)
+        _run(Job(grid, settings, folder, progress, privacy=home.runs), settings, home)
     except FedperfitError as error:
         progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
         raise
@@ -63,11 +63,13 @@ def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
     federation, shift = job.train("train", clients, job.start_from(folder / START))
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     directions = job.directions("directions", clients)
-    release = ask_for_release(home, shift, job.trained_header, directions)
+    release = ask_for_release(
+        home, shift, job.trained_header, directions, epsilon=job.epsilon, delta=job.delta
+    )
     progress("release", {"version": release.version, "digest": release.digest})
     payload = release.to_bytes()
     job.personalize("personalize", clients, payload)
-    for stage in job.stages:
+    for stage in job.stages if not settings.private else ():  # sums of scores would tell of clients unnoised
         job.evaluate(f"evaluate-{stage}", clients, payload, stage)
     progress("done", {"version": release.version})
 

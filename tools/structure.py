@@ -29,7 +29,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "fitting",
     ),
     "cloud": (
-        "clients",
+        "clients privacy",
         "rounds",
         "job",
         "deployment",

@@ -30,7 +30,7 @@ def list_releases(folder: _Folder) -> None:
         table.add_row(
             *(str(release.version), "revoked" if release.version in revoked else last),
             *(release.issued, release.expires, str(release.header.round)),
-            *("-" if release.epsilon is None else f"{release.epsilon:g}", release.key[:16]),
+            *(_promise(release.epsilon, release.delta), release.key[:16]),
             release.digest[:16],
         )
     console().print(table)
@@ -117,3 +117,9 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     return "-" if value in (None, "") else str(value)
+
+
+def _promise(epsilon: float | None, delta: float | None) -> str:
+    if epsilon is None:
+        return "-"
+    return f"{epsilon:.3g}" + ("" if delta is None else f" at {delta:g}")

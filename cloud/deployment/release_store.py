@@ -96,6 +96,7 @@ class CloudReleases:
         header: ShiftHeader,
         *,
         epsilon: float | None = None,
+        delta: float | None = None,
         lifetime: timedelta = LIFETIME,
         directions: Directions | None = None,
     ) -> Release:
@@ -105,6 +106,7 @@ class CloudReleases:
             shift: The collective shift.
             header: Its description.
             epsilon: Privacy budget spent; None without differential privacy.
+            delta: Delta that it holds at.
             lifetime: Validity from now on.
             directions: The group's directions, if any.
 
@@ -119,11 +121,14 @@ class CloudReleases:
             if latest is None:
                 make = Release.first
             else:
-                same = (latest.packed, latest.epsilon, latest.edit) == (packed, epsilon, edit)
+                before = (latest.packed, latest.epsilon, latest.delta, latest.edit)
+                same = before == (packed, epsilon, delta, edit)
                 if same and not latest.expired(datetime.now(UTC)):
                     return latest
                 make = latest.next
-            release = make(shift, header, key, epsilon=epsilon, lifetime=lifetime, directions=directions)
+            release = make(
+                shift, header, key, epsilon=epsilon, delta=delta, lifetime=lifetime, directions=directions
+            )
             self._write(release)
             self._point(key)
             return release

@@ -8,7 +8,8 @@ renews the pointer to the release in force.
 
     python -P -m fedperfit.cloud.deployment.signer FOLDER
 
-One exchange per connection. Request: the packed shift, then the directions, or nothing for none.
+One exchange per connection. Request: the packed shift, then the directions, or nothing for none,
+then epsilon and delta as a JSON list, both null without differential privacy.
 Reply: JSON `{"refused": reason}`, or `{"refused": ""}` and then the release.
 """
 
@@ -82,7 +83,13 @@ def signer_ready(home: CloudHome) -> bool:
 
 
 def ask_for_release(
-    home: CloudHome, shift: Shift, header: ShiftHeader, directions: Directions | None = None
+    home: CloudHome,
+    shift: Shift,
+    header: ShiftHeader,
+    directions: Directions | None = None,
+    *,
+    epsilon: float | None = None,
+    delta: float | None = None,
 ) -> Release:
     """Have the signer release a shift, the next of the chain; the same again if it is in force already.
 
@@ -91,6 +98,8 @@ def ask_for_release(
         shift: The collective shift.
         header: Its description.
         directions: The group's directions, if any.
+        epsilon: What all rounds so far tell of any one client; None without differential privacy.
+        delta: Delta that it holds at.
 
     Raises:
         RunFailed: If the signer refuses, or is not there.
@@ -99,6 +108,7 @@ def ask_for_release(
         with _connect(home) as connection:
             connection.send_bytes(pack(shift, header))
             connection.send_bytes(directions.to_bytes() if directions is not None else b"")
+            connection.send_bytes(json.dumps([epsilon, delta]).encode())
             refused = json.loads(connection.recv_bytes(_LARGEST))["refused"]
             if refused:
                 raise RunFailed(f"the signer refused the release: {refused}")
@@ -136,6 +146,31 @@ def check_agreed(settings: CloudSettings, header: ShiftHeader, directions: Direc
         raise InputError(f"directions are {'there' if directions else 'missing'}, against cloud.toml")
 
 
+def check_promised(settings: CloudSettings, promise: bytes) -> tuple[float | None, float | None]:
+    """Read epsilon and delta of a request; refuse what cloud.toml does not promise.
+
+    Args:
+        settings: The cloud's settings.
+        promise: JSON list of epsilon and delta.
+
+    Raises:
+        InputError: If it is malformed, or says more than the promise, or nothing where there is one.
+    """
+    try:
+        epsilon, delta = json.loads(promise)
+    except (ValueError, TypeError):
+        raise InputError("its epsilon and delta are malformed") from None
+    if not settings.private:
+        if (epsilon, delta) != (None, None):
+            raise InputError("it has an epsilon; cloud.toml has no target-epsilon")
+        return None, None
+    if type(epsilon) is not float or not 0 <= epsilon <= settings.target_epsilon * (1 + 1e-9):
+        raise InputError(f"its epsilon is {epsilon}; cloud.toml promises {settings.target_epsilon:g}")
+    if delta != settings.target_delta:
+        raise InputError(f"its delta is {delta}; cloud.toml promises {settings.target_delta:g}")
+    return epsilon, delta
+
+
 def _text(shape: ShiftShape) -> str:
     where = f"layers {list(shape.layers)}, positions {shape.positions}"
     return f"{where}, rank {shape.rank} of {shape.hidden_size}"
@@ -145,9 +180,9 @@ def _answer(home: CloudHome, connection: Connection) -> None:
     if _caller(connection) != os.geteuid():
         return
     _limit_waiting(connection)
-    packed, edit = connection.recv_bytes(_LARGEST), connection.recv_bytes(_LARGEST)
+    packed, edit, promise = (connection.recv_bytes(_LARGEST) for _ in range(3))
     try:
-        release = _released(home, packed, edit)
+        release = _released(home, packed, edit, promise)
     except FedperfitError as error:
         connection.send_bytes(json.dumps({"refused": str(error)}).encode())
         print(f"refused: {error}", flush=True)
@@ -157,13 +192,20 @@ def _answer(home: CloudHome, connection: Connection) -> None:
         print(f"released version {release.version}", flush=True)
 
 
-def _released(home: CloudHome, packed: bytes, edit: bytes) -> Release:
+def _released(home: CloudHome, packed: bytes, edit: bytes, promise: bytes) -> Release:
     settings = read_cloud(home)
     shift, header = unpack(packed)
     directions = Directions.from_bytes(edit) if edit else None
     check_agreed(settings, header, directions)
-    lifetime = timedelta(days=settings.lifetime_days)
-    return CloudReleases(home.folder).publish(shift, header, lifetime=lifetime, directions=directions)
+    epsilon, delta = check_promised(settings, promise)
+    return CloudReleases(home.folder).publish(
+        shift,
+        header,
+        epsilon=epsilon,
+        delta=delta,
+        lifetime=timedelta(days=settings.lifetime_days),
+        directions=directions,
+    )
 
 
 def _renew_pointer(home: CloudHome) -> None:

@@ -20,6 +20,8 @@ from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
 from fedperfit.cloud.job.settings import SELECTION, JobSettings
+from fedperfit.cloud.privacy.ledger import PrivacyLedger
+from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
@@ -68,7 +70,14 @@ Progress = Callable[[str, dict[str, Any]], None]
 class Job:
     """The phases of one run folder over a Flower grid."""
 
-    def __init__(self, grid: Grid, settings: JobSettings, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        grid: Grid,
+        settings: JobSettings,
+        folder: Path,
+        progress: Progress,
+        privacy: Path | None = None,
+    ) -> None:
         """Set up a job.
 
         Args:
@@ -76,6 +85,7 @@ class Job:
             settings: Settings of the run.
             folder: The run folder.
             progress: Called with the events of the run.
+            privacy: Folder of the ledger of what all runs of the federation tell; None takes the run's.
 
         Raises:
             InputError: If the base model cannot be described, or the settings do not fit it.
@@ -86,6 +96,7 @@ class Job:
         self._job = settings
         self._known: dict[str, LayerGradient | None] = {}
         self._holders: set[str] = set()
+        self._privacy_ledger = PrivacyLedger(privacy or folder)
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for clients and ask them for their status (see `roster`).
@@ -274,6 +285,16 @@ class Job:
         self._once(phase, clients, lambda f: f.evaluate(clients, payload, evaluation, phase))
 
     @property
+    def epsilon(self) -> float | None:
+        """What all rounds of the federation so far tell, at the settings' delta; None without a promise."""
+        return self._privacy_ledger.epsilon(self._job.target_delta) if self._job.private else None
+
+    @property
+    def delta(self) -> float | None:
+        """Delta that `epsilon` holds at."""
+        return self._job.target_delta if self._job.private else None
+
+    @property
     def chosen(self) -> JobSettings:
         """The settings, with what `choose` chose for those that are `auto`."""
         return self._job
@@ -360,7 +381,13 @@ class Job:
             training=self._job.collective_training(),
             basis=run_basis(self._job, self.card, self.folder),
             holders=sorted(self._holders),
+            privacy=self._privacy(phase),
         )
+
+    def _privacy(self, phase: str) -> PrivateRounds | None:
+        if not self._job.private:
+            return None
+        return PrivateRounds(self._job, self._privacy_ledger, self.folder / "checkpoints" / phase)
 
     def _on_reply(self, phase: str, replies: int, clients: int) -> None:
         self.progress("reply", {"phase": phase, "replies": replies, "clients": clients})

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.settings import FederationSettings, RoundSettings
 from fedperfit.protocol.fitting import TO_BE_CHOSEN, FittingSettings, chosen_rank
 from fedperfit.protocol.messages.settings import (
@@ -51,7 +52,7 @@ _LEAST = {"layers": [0], "collective-rank": 1, "personal-rank": 1}
 """Smallest values of what may be `auto`."""
 
 
-class JobSettings(RoundSettings, FittingSettings):
+class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
     """One job: a collective shift by federation, personal shifts on top of it, their scores."""
 
     task: TaskName
@@ -107,6 +108,23 @@ class JobSettings(RoundSettings, FittingSettings):
             raise InputError("warm-start: rounds in an update-basis start at the identity")
         if self.basis_file and self.update_basis != "public":
             raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
+        return self
+
+    @model_validator(mode="after")
+    def _check_private(self) -> Self:
+        if not self.private:
+            return self
+        unbounded = {
+            "update-basis=none": self.update_basis == "none",
+            f"aggregation={self.aggregation}": self.aggregation != "mean",
+            f"over-selection={self.over_selection:g}": self.over_selection != 1,
+            "warm-start": self.warm_start,
+            "directions": self.directions,
+            AUTO: self.open,
+        }
+        for name, there in unbounded.items():
+            if there:
+                raise InputError(f"target-epsilon={self.target_epsilon:g}: {name} tells of clients unnoised")
         return self
 
     @property

@@ -14,6 +14,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedperfit.cloud.clients.coordinate_gate import CoordinateGate, CoordinateUpdate
+from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
 from fedperfit.cloud.rounds.forms import Config, UpdateForm, shift_requests
 from fedperfit.cloud.rounds.robust import robust_numbers
@@ -29,14 +30,17 @@ from fedperfit.protocol.system.errors import InputError
 class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
     """Coordinates in one basis, which a client is sent once."""
 
-    def __init__(self, basis: Basis, settings: FederationSettings) -> None:
+    def __init__(
+        self, basis: Basis, settings: FederationSettings, privacy: PrivateRounds | None = None
+    ) -> None:
         """Set up the form.
 
         Args:
             basis: The frozen R and P of the run.
             settings: Settings of the rounds; their dtype is the updates' codec.
+            privacy: Promise under which changes are noised; None for none.
         """
-        self.basis, self.settings = basis, settings
+        self.basis, self.settings, self.privacy = basis, settings, privacy
 
     def start(self, shift: Shift | None, seed: int) -> Coordinates:
         """Return the coordinates of a given shift, which must lie in the basis, or those of the identity."""
@@ -83,8 +87,19 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
             max_items=self.settings.max_items,
         )
 
-    def combine(self, admitted: Sequence[CoordinateUpdate], broadcast: Coordinates) -> Coordinates:
-        """Add the mean of the changes, or what a robust rule makes of them."""
+    def combine(
+        self, admitted: Sequence[CoordinateUpdate], broadcast: Coordinates, number: int
+    ) -> Coordinates:
+        """Add the mean of the changes, noised under a promise, or what a robust rule makes of them."""
+        if self.privacy is None:
+            change = self._change(admitted)
+        else:
+            updates = [update.change for update in admitted]
+            none = torch.zeros(0, self.basis.numbers)
+            change = self.privacy.change(number, torch.stack(updates) if updates else none)
+        return Coordinates.of(self.basis, (broadcast.numbers.double() + change).float())
+
+    def _change(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
         changes = torch.stack([update.change for update in admitted]).double()
         if self.settings.dtype == "sign":
             scales = changes.abs().mean(dim=1)
@@ -92,10 +107,8 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
         rule = self.settings.aggregation
         if rule == "mean":
             weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
-            change = (weights / weights.sum()) @ changes
-        else:
-            change = robust_numbers(rule, changes, self.settings.assumed_malicious)
-        return Coordinates.of(self.basis, (broadcast.numbers.double() + change).float())
+            return (weights / weights.sum()) @ changes
+        return robust_numbers(rule, changes, self.settings.assumed_malicious)
 
     def _agreement(self, number: int) -> Agreement:
         return Agreement(self.basis.digest, self.settings.dtype, number - 1)

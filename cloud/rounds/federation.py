@@ -19,6 +19,8 @@ from fedperfit.cloud.clients.exchange import Exchange, logger
 from fedperfit.cloud.clients.gathering import gather
 from fedperfit.cloud.clients.metric_rules import TRAINING_METRICS, MetricRule, evaluation_metrics
 from fedperfit.cloud.clients.replies import Rejected
+from fedperfit.cloud.privacy.rounds import PrivateRounds
+from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
 from fedperfit.cloud.rounds.forms import Admitted, Config, Gate, ShiftForm, UpdateForm, shift_requests
@@ -55,6 +57,7 @@ class Federation:
         training: TrainingSettings,
         basis: Basis | None = None,
         holders: Sequence[str] = (),
+        privacy: PrivateRounds | None = None,
     ) -> None:
         """Set up a federation.
 
@@ -67,6 +70,7 @@ class Federation:
             training: Settings of the clients' training.
             basis: Basis in which updates are coordinates; None sends whole shifts.
             holders: Clients that were sent the basis in an earlier phase.
+            privacy: Promise of differential privacy, for updates in a basis; None for none.
 
         Raises:
             InputError: If the task is unknown.
@@ -78,8 +82,9 @@ class Federation:
         self.header = replace(header, round=0, dtype=dtype)
         self.basis = basis
         self.form: UpdateForm[Any, Any] = (
-            ShiftForm(self.header, settings) if basis is None else CoordinateForm(basis, settings)
+            ShiftForm(self.header, settings) if basis is None else CoordinateForm(basis, settings, privacy)
         )
+        self.privacy = privacy
         self._holders = set(holders)
         self.history: list[RoundReport] = []
         """Reports of all finished rounds, those before a resume included."""
@@ -90,6 +95,8 @@ class Federation:
         described: list[Any] = [vars(self.settings), vars(self.training), asdict(self.header)]
         if self.basis is not None:
             described.append(self.basis.digest)
+        if self.privacy is not None:
+            described.append(PrivacySettings.own(self.privacy.settings.to_flat()))
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def train(
@@ -123,11 +130,16 @@ class Federation:
         state = self.form.restored(checkpoint)
         self.history = list(checkpoint.history)
         self._holders |= {client for report in self.history for client in report.admitted}
+        if self.privacy is not None:
+            wanted, rounds = self.settings.wanted(len(clients)), self.settings.rounds
+            self.privacy.begin(self.settings.dtype, len(clients), wanted, rounds, checkpoint.round)
         for number in range(checkpoint.round + 1, self.settings.rounds + 1):
             state, report = self._round(number, state, clients)
             self.history.append(report)
             self._checkpoint(number, state)
             on_round(report)
+        if self.privacy is not None:
+            self.privacy.end(self.settings.rounds)
         return self.form.shift(state)
 
     def personalize(
@@ -180,7 +192,7 @@ class Federation:
 
     def _resume(self) -> Checkpoint | None:
         ended = self.checkpoints.latest()
-        if ended is not None and ended.without_updates(self.settings.rounds):
+        if self.privacy is None and ended is not None and ended.without_updates(self.settings.rounds):
             logger.info("no round had an update: beginning again")
             self.checkpoints.clear()
             self.checkpoints.rewind(self.ledger)
@@ -206,8 +218,9 @@ class Federation:
     def _round(self, number: int, state: Any, clients: list[str]) -> tuple[Any, RoundReport]:
         """Run one round, counted from 1, on a state that has seen `number` - 1 rounds."""
         settings = self.settings
-        draw = random.Random(f"{settings.seed}/{number}")
-        asked = sorted(draw.sample(clients, settings.asked(len(clients))))
+        if self.privacy is not None:
+            self.privacy.charge(number)
+        asked = self._asked(number, clients)
         updates: dict[str, Admitted] = {}
         dropped: dict[str, str] = {}
         gate = self.form.gate(state, number)
@@ -221,11 +234,11 @@ class Federation:
         for client, why in sorted(dropped.items()):
             logger.warning("round %d: dropped %s: %s", number, client, why)
         admitted = [updates[client] for client in sorted(updates)]
-        skipped = False
+        skipped = not admitted
         try:
-            if len(admitted) < settings.min_updates:
+            if self.privacy is None and len(admitted) < settings.min_updates:
                 raise TooFew(f"at least {settings.min_updates} are needed")
-            state = self.form.combine(admitted, state)
+            state = self.form.combine(admitted, state, number)
         except TooFew as reason:
             skipped = True
             logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
@@ -235,11 +248,19 @@ class Federation:
             admitted=sorted(updates),
             dropped=dict(sorted(dropped.items())),
             skipped=skipped,
-            items=sum(update.items for update in admitted),
-            loss=_mean_loss(admitted),
+            items=0 if self.privacy else sum(update.items for update in admitted),
+            loss=None if self.privacy else _mean_loss(admitted),
             bytes_down=sum(e.message for e in sent if e.direction == "down"),
             bytes_up=sum(e.message for e in sent if e.direction == "up"),
         )
+
+    def _asked(self, number: int, clients: list[str]) -> list[str]:
+        """Draw the clients that a round asks, sorted."""
+        drawn = self.privacy.asked(number, clients) if self.privacy is not None else None
+        if drawn is not None:
+            return drawn
+        draw = random.Random(f"{self.settings.seed}/{number}")
+        return sorted(draw.sample(clients, self.settings.asked(len(clients))))
 
     def _collect(
         self,

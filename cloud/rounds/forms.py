@@ -88,8 +88,8 @@ class UpdateForm(ABC, Generic[State, Sent]):
         """Make the gate of a round, counted from 1."""
 
     @abstractmethod
-    def combine(self, admitted: Sequence[Sent], broadcast: State) -> State:
-        """Make one state of the admitted updates; raises TooFew where the rule needs more."""
+    def combine(self, admitted: Sequence[Sent], broadcast: State, number: int) -> State:
+        """Make one state of a round's admitted updates; raises TooFew where the rule needs more."""
 
 
 class ShiftForm(UpdateForm[Shift, Update]):
@@ -134,7 +134,7 @@ class ShiftForm(UpdateForm[Shift, Update]):
             max_items=self.settings.max_items,
         )
 
-    def combine(self, admitted: Sequence[Update], broadcast: Shift) -> Shift:
+    def combine(self, admitted: Sequence[Update], broadcast: Shift, number: int) -> Shift:
         """Average the shifts as maps, or aggregate them under a robust rule."""
         rule = self.settings.aggregation
         if rule == "mean":

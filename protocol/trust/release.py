@@ -52,9 +52,12 @@ class Release:
     expires: str
     """End of validity, in the same form."""
     epsilon: float | None
-    """Privacy budget spent on the contributors' histories; None without differential privacy."""
+    """User-level differential privacy of the chain so far: what any one contributor, with all its items and
+    in all rounds, changes; counted by adding or removing it. None without."""
     key: str
     """Public key of the signer."""
+    delta: float | None = None
+    """Delta that epsilon holds at; None without epsilon, and in releases of earlier versions."""
     edit: bytes = b""
     """Directions of the group as `protocol.shift.directions` encodes them; empty for none."""
     task_text: str = ""
@@ -74,6 +77,7 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
         epsilon: float | None = None,
+        delta: float | None = None,
         directions: Directions | None = None,
     ) -> "Release":
         """Make and sign version 1 of a chain.
@@ -85,11 +89,13 @@ class Release:
             issued: Time of issue, now by default.
             lifetime: Validity from then on.
             epsilon: Privacy budget spent; None without differential privacy.
+            delta: Delta that it holds at.
             directions: The group's directions, if any.
         """
         times = validity(issued, lifetime)
         return cls(
             *((), header, pack(shift, header), *times, epsilon, key.public),
+            delta=delta,
             edit=_edit(directions),
             task_text=own_text(header.task),
         )._signed(key)
@@ -103,6 +109,7 @@ class Release:
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
         epsilon: float | None = None,
+        delta: float | None = None,
         directions: Directions | None = None,
     ) -> "Release":
         """Make and sign the release after this one.
@@ -114,6 +121,7 @@ class Release:
             issued: Time of issue, now by default.
             lifetime: Validity from then on.
             epsilon: Privacy budget spent; None without differential privacy.
+            delta: Delta that it holds at.
             directions: The group's directions, if any.
 
         Raises:
@@ -129,6 +137,7 @@ class Release:
             header=header,
             packed=pack(shift, header),
             epsilon=epsilon,
+            delta=delta,
             edit=_edit(directions),
             signatures={},
         )
@@ -155,7 +164,7 @@ class Release:
         """
         if key.public != self.key:
             raise InputError("a new key needs a rotation")
-        content = {name: getattr(earlier, name) for name in ("header", "packed", "epsilon", "edit")}
+        content = {name: getattr(earlier, name) for name in ("header", "packed", "epsilon", "delta", "edit")}
         following = replace(self, chain=(*self.chain, self.digest), **content, signatures={})
         return following._reissued(issued, lifetime)._signed(key)
 
@@ -217,7 +226,9 @@ class Release:
         carried = {"directions": sha256(self.edit)} if self.edit else {}
         if self.task_text:
             carried["task-text"] = self.task_text
+        promise = {} if self.delta is None else {"delta": self.delta}
         return {
+            **promise,
             **carried,
             "version": self.version,
             "chain": list(self.chain),
@@ -310,6 +321,9 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         raise MalformedFileError(f"its version is not explained by a chain of {len(chain)} earlier releases")
     if epsilon is not None and not (type(epsilon) is float and math.isfinite(epsilon) and epsilon >= 0):
         raise MalformedFileError("its epsilon is not a number of at least 0")
+    delta = fields.get("delta")
+    if "delta" in fields and not (epsilon is not None and type(delta) is float and 0 < delta < 1):
+        raise MalformedFileError("its delta is not a number above 0 and below 1 beside an epsilon")
     if not is_public_key(fields.get("key")):
         raise MalformedFileError("its key is not a public key")
     signatures = fields.get("signatures")
@@ -322,6 +336,7 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         _check_task(text, header.task)
     release = Release(
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
+        delta=delta,
         edit=edit,
         task_text=text,
         rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),

@@ -66,6 +66,11 @@ class RunSettings(JobSettings):
             raise InputError(
                 f"collective-sizes={self.collective_sizes}: expected at least 2 clients each with warm-start"
             )
+        if self.private and self.collective_sizes:
+            raise InputError(
+                f"target-epsilon={self.target_epsilon:g}: collective-sizes train the same clients again, "
+                "which would be charged too; leave them empty"
+            )
         return self
 
 

@@ -68,7 +68,12 @@ class Study(Job):
             if not key_path.exists():
                 SigningKey().write(key_path)
             key = read_signing_key(key_path)
-            release = Release.first(shift, self.trained_header, key, directions=directions)
+            release = Release.first(
+                *(shift, self.trained_header, key),
+                epsilon=self.epsilon,
+                delta=self.delta,
+                directions=directions,
+            )
             write_atomic(path, release.to_bytes())
         return path.read_bytes()
 

@@ -1,0 +1,1 @@
+"""User-level differential privacy of the collective shift: mechanism, accountant, ledger."""
