@@ -24,13 +24,13 @@ def list_releases(folder: _Folder) -> None:
     releases, revoked = store.all(), store.revoked()
     if not releases:
         raise InputError(f"{folder}: no release yet")
-    table = Table("version", "", "issued", "expires", "rounds", "epsilon", "key", "digest")
+    table = Table("version", "", "issued", "expires", "rounds", "privacy", "key", "digest")
     for release in releases:
         last = "in force" if release is releases[-1] else ""
         table.add_row(
             *(str(release.version), "revoked" if release.version in revoked else last),
             *(release.issued, release.expires, str(release.header.round)),
-            *(_promise(release.epsilon, release.delta), release.key[:16]),
+            *(release.promise or "-", release.key[:16]),
             release.digest[:16],
         )
     console().print(table)
@@ -117,9 +117,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "-"
     return "-" if value in (None, "") else str(value)
-
-
-def _promise(epsilon: float | None, delta: float | None) -> str:
-    if epsilon is None:
-        return "-"
-    return f"{epsilon:.3g}" + ("" if delta is None else f" at {delta:g}")

@@ -57,6 +57,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
                 positions=str(shape.positions),
                 rank=shape.rank,
                 edited=release.directions.layers if release.directions is not None else (),
+                privacy=release.promise,
             )
         )
     if state.personal is not None:

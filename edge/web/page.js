@@ -61,7 +61,8 @@ function showState(state) {
   describe(at("release"), release ? [
     ["version", release.version], ["issued", day(release.issued)], ["expires", day(release.expires)],
     ["rounds", release.rounds], ["layers", (release.layers || []).join(", ")], ["positions", release.positions],
-    ["rank", release.rank], ["directions in layers", edited.join(", ")], ["digest", release.digest.slice(0, 16)],
+    ["rank", release.rank], ["directions in layers", edited.join(", ")],
+    ["of any one contributor", release.privacy], ["digest", release.digest.slice(0, 16)],
   ] : [["none yet", "the cloud has sent none"]]);
   describe(at("shift"), personal ? [
     ["rank", personal.rank], ["parameters", number(personal.parameters)], ["fitted on", `${number(personal.items)} items`],

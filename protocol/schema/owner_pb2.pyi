@@ -69,7 +69,7 @@ class SentTotal(_message.Message):
     def __init__(self, call: _Optional[str] = ..., messages: _Optional[int] = ..., bytes: _Optional[int] = ..., refused: _Optional[int] = ...) -> None: ...
 
 class ReleaseState(_message.Message):
-    __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited")
+    __slots__ = ("version", "digest", "issued", "expires", "rounds", "layers", "positions", "rank", "edited", "privacy")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ISSUED_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class ReleaseState(_message.Message):
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     EDITED_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     version: int
     digest: str
     issued: str
@@ -88,7 +89,8 @@ class ReleaseState(_message.Message):
     positions: str
     rank: int
     edited: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ..., edited: _Optional[_Iterable[int]] = ...) -> None: ...
+    privacy: str
+    def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ..., edited: _Optional[_Iterable[int]] = ..., privacy: _Optional[str] = ...) -> None: ...
 
 class PersonalState(_message.Message):
     __slots__ = ("rank", "parameters", "items", "release", "stored", "origin", "judged")

@@ -215,6 +215,13 @@ class Release:
         return Directions.from_bytes(self.edit) if self.edit else None
 
     @property
+    def promise(self) -> str:
+        """What the release tells of any one contributor, in words; empty without differential privacy."""
+        if self.epsilon is None:
+            return ""
+        return f"epsilon {self.epsilon:.4g}" + ("" if self.delta is None else f" at delta {self.delta:g}")
+
+    @property
     def digest(self) -> str:
         """SHA-256 over every field but the signatures; shift and directions enter by their own hashes."""
         canonical = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))

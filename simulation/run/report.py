@@ -50,6 +50,7 @@ def page(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         history=_history(summary),
         selection=_selection(summary["places"]),
         sent=_communication(summary["communication"]),
+        privacy=summary.get("privacy", ""),
         dropped=_dropped(summary),
     )
 
@@ -264,6 +265,8 @@ def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
         size, up = sent["payload"], sent.get("payload-up", sent["payload"])
         each = "client, round and direction" if size == up else "update"
         caption += f"\n{up:,.0f} B per {each}; 0 B of personal shifts"
+    if summary.get("privacy"):
+        caption += f"\nwhat any one contributor changes: {summary['privacy']}"
     shown = TerminalTable(title=f"{summary['task']}, 95 % intervals over users", caption=caption)
     shown.add_column("stage")
     names = list(rows[0][2]) if rows else []

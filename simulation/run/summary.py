@@ -10,6 +10,7 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
+from fedperfit.protocol.trust.release import FILE_NAME, read_release
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.world.build import BOUNDS
@@ -54,6 +55,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         "communication": communication(folder, settings),
         "places": read_json(folder / SELECTION) if (folder / SELECTION).exists() else {},
     }
+    if (folder / FILE_NAME).exists() and (promise := read_release(folder / FILE_NAME).promise):
+        summary["privacy"] = promise
     if (folder / BOUNDS).exists():
         summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)
     return summary

@@ -1,5 +1,6 @@
 """The signer releases what cloud.toml agreed on, for the cloud's own account."""
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -14,12 +15,18 @@ from tests.cloud.deployment.clouds import make_cloud
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
-from fedperfit.cloud.deployment.signer import ask_for_release, signer_command, signer_ready
+from fedperfit.cloud.deployment.signer import (
+    ask_for_release,
+    check_promised,
+    signer_command,
+    signer_ready,
+)
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.processes import Children, wait_until
 
 
@@ -81,6 +88,31 @@ def test_another_form_is_refused(
     with pytest.raises(RunFailed, match=f"refused the release: {reason}"):
         ask_for_release(home, shift, header, directions)
     assert sorted((home.folder / "releases").glob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("target", "promise", "reason"),
+    [
+        (0.0, (None, None), ""),
+        (0.0, (1.0, 1e-5), "no target-epsilon"),
+        (2.0, (1.5, 1e-5), ""),
+        (2.0, (2.5, 1e-5), "promises 2"),
+        (2.0, (None, None), "promises 2"),
+        (2.0, (1.5, 1e-3), "delta"),
+    ],
+)
+def test_no_release_says_more_than_was_promised(
+    target: float, promise: tuple[float | None, float | None], reason: str
+) -> None:
+    values = {"target-epsilon": target, "update-basis": "random", "host": "localhost", "clients": 3}
+    settings = CloudSettings.from_some(read_preset("quickstart") | values)
+    if not reason:
+        assert check_promised(settings, json.dumps(promise).encode()) == promise
+    else:
+        with pytest.raises(InputError, match=reason):
+            check_promised(settings, json.dumps(promise).encode())
+    with pytest.raises(InputError, match="malformed"):
+        check_promised(settings, b"[1")
 
 
 def test_a_caller_that_talks_nonsense_or_leaves_does_not_end_it(

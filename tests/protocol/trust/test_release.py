@@ -44,6 +44,23 @@ def test_round_trip(dtype, epsilon, tmp_path: Path):
     assert read_release(path).to_bytes() == release.to_bytes()
 
 
+def test_epsilon_stands_in_the_signed_fields_with_its_delta():
+    release = first(KEY, epsilon=2.0, delta=1e-5)
+    assert release.promise == "epsilon 2 at delta 1e-05"
+    assert parse_release(release.to_bytes()) == release
+    assert (release.fields()["epsilon"], release.fields()["delta"]) == (2.0, 1e-5)
+    assert "delta" not in first(KEY).fields()
+    assert first(KEY).promise == ""
+    with pytest.raises(InputError, match="signature"):
+        replace(release, delta=1e-6).check_signed_from(KEY.public)
+    rotated = release.rotated(KEY, NEW, issued=START)
+    assert rotated.promise == release.promise
+    for epsilon, delta in ((None, 1e-5), (2.0, 0.0), (2.0, 1.0)):
+        broken = replace(release, epsilon=epsilon, delta=delta)
+        with pytest.raises(InputError, match="delta"):
+            parse_release(broken.to_bytes())
+
+
 def test_a_release_may_carry_directions():
     release = first(KEY, directions=DIRECTIONS)
     parsed = parse_release(release.to_bytes())
