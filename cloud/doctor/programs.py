@@ -49,7 +49,7 @@ def _left_over(own: list[psutil.Process], named: str) -> Finding:
 
 
 def _answers(name: str, ready: Callable[[], bool], home: CloudHome) -> Finding:
-    advice = f"stop `up` and start it again; see {home.logs / name}.log"
+    advice = f"wait, if `up` was started just now; else start it again, and see {home.logs / name}.log"
     try:
         if ready():
             return ok(name, "answers")

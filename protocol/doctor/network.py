@@ -46,7 +46,8 @@ def port(number: int, name: str, *, own: Collection[int], up: bool) -> Finding:
     check, held = f"{name} {number}", listener(number)
     if held is None:
         if up:
-            return wrong(check, "nobody listens there", "stop `up` and start it again")
+            advice = "wait, if `up` was started just now; else start it again"
+            return wrong(check, "nobody listens there", advice)
         return ok(check, "free")
     process, what = held
     if process in own:
