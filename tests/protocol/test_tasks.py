@@ -92,11 +92,13 @@ CUES = {
     "LaMP_5": "title:",
     "LaMP_7": "tweet:",
 }
-EVERY_TASK = pytest.mark.parametrize("name", TASKS)
+ASKING = {name: task for name, task in TASKS.items() if not task.conversation}
+EVERY_TASK = pytest.mark.parametrize("name", ASKING)
 
 
 def test_every_task_is_spelled_out():
-    assert set(ITEMS) == set(QUESTIONS) == set(TASKS)
+    assert set(ITEMS) == set(QUESTIONS) == set(ASKING)
+    assert [name for name in TASKS if name not in ASKING] == ["messages", "own_messages"]
     assert all(task.name == name for name, task in TASKS.items())
 
 
@@ -127,7 +129,7 @@ def test_in_a_chat_the_question_is_the_users_turn_and_the_answer_bare(name):
 
 
 def test_a_task_knows_its_own_questions_among_other_talk():
-    for name, task in TASKS.items():
+    for name, task in ASKING.items():
         assert [other for other, (question, *_) in QUESTIONS.items() if task.asks(question)] == [name]
         assert not any(task.asks(text) for text in ("", "A body.", f"I read this article: {NEWS}"))
     own = 'name="U"\nkind="labels"\nfields=["mail"]\ntarget="urgency"\nlabels=["now", "later"]\n'
@@ -195,7 +197,7 @@ def test_labels():
     assert ", ".join(TASKS["LaMP_2N"].labels) == CATEGORIES
     assert ", ".join(TASKS["LaMP_2M"].labels) == TAGS
     assert TASKS["LaMP_3"].labels == ("1", "2", "3", "4", "5")
-    assert [name for name, task in TASKS.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
+    assert [name for name, task in ASKING.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
     assert {name: task.kind for name, task in TASKS.items() if task.labels} == {
         "LaMP_2N": AnswerKind.LABELS,
         "LaMP_2M": AnswerKind.LABELS,
