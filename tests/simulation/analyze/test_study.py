@@ -119,7 +119,7 @@ def test_the_command_leaves_tables_and_a_report(tmp_path, monkeypatch, capsys):
         (["--users", "3"], "users=3: expected a whole number of at least 4"),
         (["--queries", "0"], "queries=0"),
         (["--template", "prose"], "template='prose': expected sentences or pairs"),
-        (["--prompt-form", "other"], "expected lamp or oppu"),
+        (["--prompt-form", "other"], "expected one of lamp, oppu"),
         (["--data", "nowhere"], "nowhere"),
         (["--base-model", "./nowhere"], "no such folder"),
     ],

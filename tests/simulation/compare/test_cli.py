@@ -105,7 +105,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
             "history-lengths=[-1]: expected a list",
         ),
         (["--resume"], "--resume needs --run-dir"),
-        (["--prompt-form", "other"], "expected lamp or oppu"),
+        (["--prompt-form", "other"], "expected one of lamp, oppu"),
         (["--tasks", "LaMP_4", "--methods", "majority-user"], "none of the methods"),
         (["--method-file", "nowhere.py"], "nowhere.py"),
         (["--base-model", "./nowhere"], "no such folder"),
