@@ -138,11 +138,11 @@ def test_within_the_policy_few_tokens_are_read(tmp_path: Path, base: BaseModel) 
         steps.append((after.W - before.W)[0].detach())
     examples = edge.examples(24)
     shared = instruction_tokens(examples)
-    for most in (8, 32, 64):
+    for most in (8, 64):
         directions = span(torch.cat(steps), most=most)
         read = [
             read_tokens(base, directions, example, 3, list(field_places(example, shared))[-6:])
-            for example in examples[:6]
+            for example in examples[:4]
         ]
         assert sum(read) / len(read) < 0.25
 

@@ -104,7 +104,7 @@ def test_many_lessons_neither_drift_nor_forget(agent, base, header):
     release = opened(base, header)
     renew(agent, release, 1, PERSONAL, TRAINING)
     before = agent.evaluate(pack(release.shift, header), evaluation("personal")).metrics["correct"]
-    for number in range(30):
+    for number in range(12):
         learn(agent, [item(agent, number % 4)], release, PERSONAL)
     shift = agent.vault.open("full")[1]
     for tensor in shift.parameters():

@@ -36,7 +36,7 @@ def distance(fast, slow) -> float:
     shared=st.integers(0, 1),
     additive=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_losses_and_gradients_are_those_of_each_user_alone(
     base, precise, shape, seed, users, prefix, positions, layers, plan, shared, additive
 ):

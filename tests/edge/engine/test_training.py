@@ -46,7 +46,7 @@ def distance(ours, theirs) -> float:
     keep=st.booleans(),
     clip=st.sampled_from([0.05, 100.0]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_users_side_by_side_end_where_each_would_alone(
     precise, shape, training, seed, positions, additive, decay, keep, clip
 ):
