@@ -26,7 +26,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "settings",
         "trust",
         "messages presets doctor",
-        "fitting",
+        "fitting portable",
     ),
     "cloud": (
         "clients privacy",

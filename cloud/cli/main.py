@@ -9,6 +9,7 @@ from rich.table import Table
 from fedperfit.cloud.cli import deployment as deploy_cli
 from fedperfit.cloud.cli import doctor as doctor_cli
 from fedperfit.cloud.cli import enrolment as enrol_cli
+from fedperfit.cloud.cli import portable as portable_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
 from fedperfit.protocol.system.commands import console, run
@@ -38,6 +39,8 @@ for command in (
     doctor_cli.doctor,
 ):
     app.command()(command)
+release_cli.app.command()(portable_cli.export)
+release_cli.app.command("import-pyreft")(portable_cli.import_pyreft)
 app.add_typer(release_cli.app, name="release")
 app.add_typer(tls_cli.app, name="tls")
 app.add_typer(checkpoint_app, name="checkpoint")

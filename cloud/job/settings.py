@@ -196,8 +196,10 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
         Raises:
             InputError: Rank or layers do not fit the model, or are still to be chosen.
         """
+        from fedperfit.protocol.shift.packing import packed_size
         from fedperfit.protocol.shift.positions import Positions
         from fedperfit.protocol.shift.shape import ShiftShape
+        from fedperfit.protocol.trust.release import MAX_BYTES
 
         if self.layers == AUTO:
             raise InputError(f"layers={AUTO}: {TO_BE_CHOSEN}")
@@ -210,6 +212,12 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
             positions=Positions.parse(self.positions),
         )
         shape.check_effect(card.layers)
+        size = packed_size(shape, self.release_dtype)
+        if size > MAX_BYTES:
+            raise InputError(
+                f"a release of {shape.parameters} numbers takes {size / 2**20:.1f} MiB, at most "
+                f"{MAX_BYTES >> 20} are read: choose fewer layers or a lower collective-rank"
+            )
         if personal_rank > card.hidden_size:
             raise InputError(f"rank={personal_rank} is outside 1..{card.hidden_size}, the hidden size")
         return shape

@@ -12,6 +12,7 @@ from fedperfit.edge.cli import consent as consent_cli
 from fedperfit.edge.cli import doctor as doctor_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
+from fedperfit.edge.cli import sharing as sharing_cli
 from fedperfit.protocol.system.commands import run
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ for command in (
     doctor_cli.doctor,
     serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
+    sharing_cli.export_shift,
 ):
     app.command()(command)
 

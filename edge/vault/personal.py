@@ -1,8 +1,8 @@
 """The personal shift: a shift that cannot be written, copied or sent by generic code.
 
-Only `edge.vault.vault` reads its tensors. Pickling (and so `torch.save`, `copy.deepcopy`, Ray and
-multiprocessing), `state_dict` (and so safetensors and every checkpoint helper), packing and
-printing all refuse.
+Only `edge.vault.vault` reads its tensors, and `edge.vault.export` at its owner's command. Pickling (and so
+`torch.save`, `copy.deepcopy`, Ray and multiprocessing), `state_dict` (and so safetensors and every checkpoint
+helper), packing and printing all refuse.
 """
 
 from typing import Any, NoReturn

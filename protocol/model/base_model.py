@@ -215,6 +215,13 @@ class BaseModel:
         return end_of_turn(self.tokenizer)
 
 
+def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", embeddings: int) -> None:
+    """Raise InputError where a tokenizer cannot be the model's, before anything is asked of it."""
+    end_of_text(tokenizer)
+    if tokenizer.vocab_size > embeddings:
+        raise InputError(f"its tokenizer has {tokenizer.vocab_size} tokens, the model {embeddings}")
+
+
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     """Load a base model, frozen and in eval mode.
 
@@ -252,6 +259,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         if stored.adapter not in (None, stored.weights):  # transformers applies one beside the weights
             model.load_adapter(str(stored.adapter))
         tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
+        _check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
         model = torch.nn.Module.to(model, device)
     except Exception as error:  # transformers raises anything at strange files, torch at a strange device
         raise InputError(f"base model {folder}: {_one_line(error)}") from None

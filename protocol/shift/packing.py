@@ -90,6 +90,16 @@ def pack(shift: Shift, header: ShiftHeader) -> bytes:
     return MAGIC + struct.pack("<I", len(encoded)) + encoded + data
 
 
+def packed_size(shape: ShiftShape, dtype: str) -> int:
+    """Return about how many bytes a packed shift has, known before it is trained.
+
+    Args:
+        shape: Layers, rank and hidden size.
+        dtype: Encoding of the values, `float32` or `bfloat16`.
+    """
+    return _MAX_HEADER + shape.parameters * DTYPES[dtype].itemsize
+
+
 def read_header(data: bytes) -> tuple[ShiftHeader, int]:
     """Read the header of a packed shift.
 

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.protocol.model.folders import edit_config, save_model
 from tests.protocol.tiny_models import tiny_model
+from transformers import AutoTokenizer
 
 from fedperfit.protocol.model import base_model
 from fedperfit.protocol.model.base_model import EMBEDDED, load, read_card
@@ -149,3 +150,23 @@ def test_a_release_of_a_former_version_is_this_models(folder):
     assert card.former != card.fingerprint
     assert card.known_as(card.former)
     assert not card.known_as("0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda tokenizer: setattr(tokenizer, "eos_token", None), "no end token"),
+        (lambda tokenizer: None, "tokenizer has 12 tokens, the model 8"),
+    ],
+    ids=["end", "size"],
+)
+def test_a_tokenizer_that_cannot_be_the_models_is_told_when_it_is_loaded(folder, change, told):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    change(tokenizer)
+    tokenizer.save_pretrained(folder)
+    if "model" in told:
+        model = tiny_model("llama")
+        model.resize_token_embeddings(8)
+        model.save_pretrained(folder)
+    with pytest.raises(InputError, match=told):
+        load(str(folder), device="cpu")

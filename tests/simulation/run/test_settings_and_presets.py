@@ -135,3 +135,11 @@ def test_only_what_is_open_is_chosen(given):
     )
     assert settled.personal().rank <= settled.shape(CARD).rank
     assert RunSettings.from_flat(settled.to_flat()) == settled
+
+
+def test_a_release_that_nobody_could_read_is_told_before_training():
+    layers = {"layers": list(range(8)), "layers-of": 32, "transport-dtype": "float32"}
+    RunSettings.read("quickstart", {**layers, "collective-rank": 63}).check(CARD)
+    large = RunSettings.read("quickstart", {**layers, "collective-rank": 64})
+    with pytest.raises(InputError, match="MiB, at most 16 are read"):
+        large.check(CARD)

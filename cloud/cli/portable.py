@@ -1,0 +1,76 @@
+"""`fedperfit-cloud release export | import-pyreft`: releases as folders that other programs read."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+
+class Form(StrEnum):
+    """What an exported folder is for."""
+
+    HUB = "hub"
+    PYREFT = "pyreft"
+
+
+def export(
+    place: Annotated[Path, typer.Argument(help="A release file, or the cloud's folder for its latest.")],
+    out: Annotated[Path, typer.Argument(help="New folder.")],
+    form: Annotated[
+        Form,
+        typer.Option(help="`hub`: the signed file and a model card; `pyreft`: as ReftModel.load reads it."),
+    ] = Form.HUB,
+    base_model: Annotated[str, typer.Option(help="Name of the base model on the hub, for the card.")] = "",
+) -> None:
+    """Write a release as a folder for a hub, or for pyreft."""
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+    from fedperfit.protocol.portable.pyreft_folder import write_pyreft
+    from fedperfit.protocol.portable.release_folder import save_pretrained
+    from fedperfit.protocol.trust.release import read_release
+
+    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
+    if release is None:
+        raise InputError(f"{place}: no release yet")
+    if form is Form.PYREFT:
+        write_pyreft(out, release.shift, release.header)
+    else:
+        save_pretrained(release, out, base_model or "its base model")
+    console().print(f"wrote release {release.version} to {out}", markup=False)
+
+
+def import_pyreft(
+    folder: Annotated[Path, typer.Argument(help="Folder that pyreft saved.")],
+    out: Annotated[Path, typer.Argument(help="New release file.")],
+    key: Annotated[Path, typer.Option(help="Private key that signs it, PEM; made where there is none.")],
+    base_model: Annotated[
+        str, typer.Option(help="Folder, GGUF file, hub name, `smollm2`, or `embedded`; ours say it.")
+    ] = "",
+    task: Annotated[str, typer.Option(help="Task it was trained for; ours say it.")] = "",
+    positions: Annotated[str, typer.Option(help="Shifted tokens, e.g. f7+l7; ours say them.")] = "",
+) -> None:
+    """Make a release of LoReFT interventions that pyreft trained, or that `export` wrote."""
+    from fedperfit.protocol.model.base_model import read_card
+    from fedperfit.protocol.portable.pyreft_folder import read_pyreft
+    from fedperfit.protocol.system.files import write_atomic
+    from fedperfit.protocol.trust.release import Release
+    from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
+
+    if out.exists():
+        raise InputError(f"{out}: already exists")
+    card = read_card(base_model) if base_model else None
+    fingerprint = card.fingerprint if card is not None else ""
+    shift, header = read_pyreft(folder, task=task, fingerprint=fingerprint, positions=positions)
+    if card is not None and header.shape.hidden_size != card.hidden_size:
+        raise InputError(
+            f"{folder}: hidden size {header.shape.hidden_size}, {base_model} has {card.hidden_size}"
+        )
+    if card is not None:
+        header.shape.check_depth(card.layers)
+    if not key.exists():
+        SigningKey().write(key)
+    write_atomic(out, Release.first(shift, header, read_signing_key(key)).to_bytes())
+    console().print(f"wrote {out}", markup=False)

@@ -1,0 +1,1 @@
+"""Shifts in folders that other programs read: a release with its model card, and pyreft's own form."""

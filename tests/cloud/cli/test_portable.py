@@ -1,0 +1,60 @@
+"""Releases through folders, from the command line."""
+
+import sys
+
+import pytest
+from tests.cloud.fake_grid import HEADER, SHAPE, perturbed
+
+from fedperfit.cloud.cli import main as cli
+from fedperfit.protocol.portable.release_folder import from_pretrained
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.trust.release import Release, read_release
+from fedperfit.protocol.trust.signing import SigningKey
+
+
+@pytest.fixture
+def released(tmp_path):
+    shift = perturbed(Shift.identity(SHAPE, seed=0), "release")
+    release = Release.first(shift, HEADER, SigningKey())
+    path = tmp_path / "release.safetensors"
+    path.write_bytes(release.to_bytes())
+    return path, release
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fedperfit-cloud", "release", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = capsys.readouterr()
+        return int(stopped.value.code or 0), said.out + said.err
+
+    return run
+
+
+def test_a_release_goes_to_a_hub_folder(released, command, tmp_path):
+    path, release = released
+    assert command("export", path, tmp_path / "hub", "--base-model", "nobody/model")[0] == 0
+    assert from_pretrained(str(tmp_path / "hub"), release.key).packed == release.packed
+    assert "base_model: nobody/model" in (tmp_path / "hub/README.md").read_text()
+    assert command("export", path, tmp_path / "hub")[0] == 2
+
+
+def test_a_release_goes_to_pyreft_and_comes_back(released, command, tmp_path):
+    path, release = released
+    assert command("export", path, tmp_path / "reft", "--form", "pyreft")[0] == 0
+    back, key = tmp_path / "back.safetensors", tmp_path / "key.pem"
+    assert command("import-pyreft", tmp_path / "reft", back, "--key", key)[0] == 0
+    again = read_release(back)
+    assert (again.header.shape, again.header.task) == (release.header.shape, release.header.task)
+    assert all(
+        (a == b).all() for a, b in zip(again.shift.parameters(), release.shift.parameters(), strict=True)
+    )
+    again.check_signed_from(again.key)
+    code, said = command("import-pyreft", tmp_path / "reft", back, "--key", key)
+    assert (code, said.count("\n")) == (2, 1)
+    other = ("--key", key, "--base-model", "embedded")
+    code, said = command("import-pyreft", tmp_path / "reft", tmp_path / "other", *other)
+    assert code == 2
+    assert "hidden size" in said
