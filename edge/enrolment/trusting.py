@@ -18,6 +18,10 @@ from fedperfit.protocol.trust.authorities import MAX_BYTES, PATH, parse_authorit
 _SECONDS = 10.0
 
 
+class NoContact(InputError):
+    """The cloud does not answer; the text says where, and why."""
+
+
 def accept_authorities(home: Home, data: bytes) -> bool:
     """Trust the authorities of a statement, and no others any more.
 
@@ -48,7 +52,8 @@ def fetch_authorities(home: Home) -> bool:
         home: The person's folder.
 
     Raises:
-        InputError: If what the cloud says is not such a statement. That it does not answer is no error.
+        NoContact: If the cloud does not answer.
+        InputError: If what it says is not such a statement.
     """
     address = read_json(home.node / "address.json")["address"]
     trusted = ssl.create_default_context(cafile=str(home.authority))
@@ -64,13 +69,13 @@ def fetch_authorities(home: Home) -> bool:
                 data += part
                 if len(data) > MAX_BYTES:
                     raise InputError("the statement of authorities is too large")
-    except httpx.HTTPError:
-        return False
+    except httpx.HTTPError as error:
+        raise NoContact(f"{address}: {error or type(error).__name__}") from None
     return accept_authorities(home, data)
 
 
 def learn_authorities(home: Home, say: Callable[[str], None]) -> bool:
-    """Do the same for an edge that is on, which goes on with those it trusts whatever the cloud says.
+    """Do the same for an edge that is on, which goes on with those it trusts whatever the cloud says or not.
 
     Args:
         home: The person's folder.
@@ -78,6 +83,9 @@ def learn_authorities(home: Home, say: Callable[[str], None]) -> bool:
     """
     try:
         changed = fetch_authorities(home)
+    except NoContact as error:
+        say(f"no contact with your cloud at {error}; this edge goes on, and keeps trying (see doctor)")
+        return False
     except InputError as error:
         say(f"the cloud's word on its certificate authorities was refused: {error}")
         return False

@@ -68,7 +68,7 @@ def answering(monkeypatch, status: int, data: bytes) -> list[httpx.Request]:
     return asked
 
 
-@pytest.mark.parametrize(("status", "changes"), [(200, True), (404, False), (502, False), (0, False)])
+@pytest.mark.parametrize(("status", "changes"), [(200, True), (404, False), (502, False)])
 def test_it_is_fetched_from_the_cloud(home, monkeypatch, status, changes):
     asked = answering(monkeypatch, status, statement(1, OLD, NEW))
     assert fetch_authorities(home) is changes
@@ -91,6 +91,15 @@ def test_an_edge_goes_on_whatever_it_is_told(home, monkeypatch):
     answering(monkeypatch, 200, statement(1, NEW))
     assert learn_authorities(home, said.append)
     assert ["refused" in said[0], "changed" in said[1], len(said)] == [True, True, 2]
+
+
+def test_no_contact_is_said_with_address_and_reason_and_changes_nothing(home, monkeypatch):
+    answering(monkeypatch, 0, b"")
+    said: list[str] = []
+    assert not learn_authorities(home, said.append)
+    (line,) = said
+    assert "no contact with your cloud at cloud.example.org:8443: nobody" in line
+    assert home.authority.read_text() == OLD
 
 
 def test_the_owner_accepts_a_file(run, home, tmp_path):
