@@ -23,6 +23,7 @@ PLACES = {
     "protocol/system/flower.py": ["environment", "environment"],  # callers pass that of `environment()`
     "cloud/enrolment/superlink_nodes.py": ["home.environment()"],
     "protocol/system/bubblewrap.py": [None],  # bubblewrap tries `true`
+    "protocol/doctor/machine.py": [None, None],  # bubblewrap tries `true`; timedatectl
     "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`
     "simulation/benchmark/origin.py": [None],  # `git`, which imports nothing
