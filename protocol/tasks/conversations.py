@@ -55,6 +55,19 @@ def turns_of(value: Any) -> Conversation:
     return tuple(map(_turn, value))
 
 
+def asked_turns(value: Any) -> Conversation:
+    """Read what is asked: a conversation, or a bare text, which is one turn of the user's.
+
+    Args:
+        value: As for `turns_of`, or a text that is no JSON list.
+
+    Raises:
+        InputError: It is a list, and no conversation.
+    """
+    bare = isinstance(value, str) and value.strip() and not value.lstrip().startswith("[")
+    return (Turn(USER, value),) if bare else turns_of(value)
+
+
 def as_text(turns: Conversation) -> str:
     """Write a conversation as the JSON text that `turns_of` reads."""
     return json.dumps([{"role": turn.role, "content": turn.text} for turn in turns], ensure_ascii=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks.conversations import as_text, turns_of
+from fedperfit.protocol.tasks.conversations import as_text, asked_turns, turns_of
 from fedperfit.protocol.tasks.task import Task
 
 _SHOWN = 60
@@ -61,7 +61,8 @@ def admitted_item(task: Task, item: Any) -> dict[str, Any]:
     for key in (*task.fields, task.answer):
         if key not in values:
             raise InputError(f"no text field {key!r}")
-        values[key] = _as_text(_spoken(task, key, values[key]), key)
+        spoken = task.conversation and key == task.field
+        values[key] = _as_text(as_text(turns_of(values[key])) if spoken else values[key], key)
     return {**values, task.answer: admitted_answer(task, values[task.answer])}
 
 
@@ -82,7 +83,8 @@ def admitted_question(task: Task, question: Any) -> dict[str, Any]:
     for key in ("input", "gold"):
         if key not in values:
             raise InputError(f"no text field {key!r}")
-        values[key] = _as_text(_spoken(task, key if key != "input" else task.field, values[key]), key)
+        spoken = task.conversation and key == "input"
+        values[key] = _as_text(as_text(asked_turns(values[key])) if spoken else values[key], key)
     task.query_fields(values["input"])
     return {**values, "gold": values["gold"] and admitted_answer(task, values["gold"])}
 
@@ -118,11 +120,6 @@ def admitted(
                 taken = f"{key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}"
                 tell(f"{place} {number}: {taken if quoting else f'{key} is taken as another word'}")
         yield let_in
-
-
-def _spoken(task: Task, key: str, value: Any) -> Any:
-    """Return a field of conversations as its JSON text, and any other value as it is."""
-    return as_text(turns_of(value)) if task.conversation and key == task.field else value
 
 
 def _as_text(value: Any, key: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind
-from fedperfit.protocol.tasks.conversations import as_text, turns_of
+from fedperfit.protocol.tasks.conversations import as_text, asked_turns, turns_of
 from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
 from fedperfit.protocol.tasks.prompt import SYSTEM, USER, Conversation, Prompt, Turn, asking
 from fedperfit.protocol.tasks.task_file import read_table
@@ -167,7 +167,7 @@ class Task:
             InputError: If it is another task's question, without quoting it.
         """
         if self.conversation:
-            return {self.field: as_text(turns_of(query))}
+            return {self.field: as_text(asked_turns(query))}
         if len(self.fields) == 1:
             return {self.field: self._bare(query)}
         try:

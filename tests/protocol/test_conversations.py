@@ -110,6 +110,12 @@ def test_the_door_lets_conversations_in_and_nothing_else():
     assert item == {"messages": as_text(TURNS[:2]), "reply": "Two."}
     question = admitted_question(TASK, {"input": MESSAGES[:2], "gold": "Two."})
     assert question == {"input": as_text(TURNS[:2]), "gold": "Two."}
+    bare = admitted_question(TASK, {"input": "One?", "gold": "Two."})
+    assert bare == {"input": as_text(TURNS[1:2]), "gold": "Two."}
+    assert TASK.query_pair("One?", "", PromptForm.CHAT).prompt == TURNS[1:2]
+    for wrong in ("[", "[1]", " ", ""):
+        with pytest.raises(InputError):
+            TASK.query_fields(wrong)
     for wrong in ({"messages": "One?", "reply": "x"}, {"messages": MESSAGES}, {"reply": "x"}, 5):
         with pytest.raises(InputError):
             admitted_item(TASK, wrong)
