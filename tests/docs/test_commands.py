@@ -64,7 +64,6 @@ def reader(folder: Path) -> Reader:
     return Reader(folder)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", with_commands, ids=lambda page: page.stem)
 def test_the_commands_of_a_page_work(page: Path, reader: Reader) -> None:
@@ -72,7 +71,6 @@ def test_the_commands_of_a_page_work(page: Path, reader: Reader) -> None:
     reader.type(command for block in run_here for command in block.commands())
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_readme_tells_what_its_command_measures(reader: Reader) -> None:
     """Within a few of 480 answers: other processors round differently."""
@@ -86,7 +84,6 @@ def test_the_readme_tells_what_its_command_measures(reader: Reader) -> None:
         assert abs(stages[stage]["metrics"]["accuracy"]["value"] - float(told[1])) < 0.01
 
 
-@pytest.mark.slow
 def test_the_site_asks_no_other_server_for_anything(reader: Reader) -> None:
     reader.type(["mkdocs build --strict"])
     files = [*(reader.folder / "site").rglob("*.html"), *(reader.folder / "site").rglob("*.css")]
