@@ -62,12 +62,12 @@ OUT_OF_RANGE = [
     *((GOOD[0], "clip_norm", value) for value in (0.0, -1.0, NAN, INF)),
     *((GOOD[0], "weight_decay", value) for value in (-0.1, 1.0, NAN, INF)),
     *((GOOD[0], "max_items", value) for value in (-1,)),
-    *((GOOD[0], "prompt_form", value) for value in ("", "LAMP", "chat")),
+    *((GOOD[0], "prompt_form", value) for value in ("", "LAMP", "story")),
     *((GOOD[1], "rank", value) for value in (0, -1)),
     *((GOOD[1], "slot", value) for value in ("", "..", "a/b", "a b", "ä", "²", "a\n", "x" * 65)),
     *((GOOD[2], "stage", value) for value in ("", "Base", "release")),
     *((GOOD[2], "batch_size", value) for value in (0, -1)),
-    *((GOOD[2], "prompt_form", value) for value in ("", "chat")),
+    *((GOOD[2], "prompt_form", value) for value in ("", "story")),
 ]
 
 
