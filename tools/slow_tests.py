@@ -5,7 +5,7 @@ The report is that of a run of all tests on an idle machine, `pytest --junitxml=
 """
 
 import argparse
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -25,7 +25,7 @@ def slow_tests(cases: Iterable[tuple[str, str, float]], seconds: float = SECONDS
     Returns:
         Names such as `edge/web/test_page.py::test_a_page`.
     """
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     for module, name, took in cases:
         total[f"{module.removeprefix('tests.').replace('.', '/')}.py::{name.partition('[')[0]}"] += took
     return sorted(name for name, took in total.items() if took > seconds)
