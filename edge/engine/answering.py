@@ -97,7 +97,9 @@ def generate(
         with batch.shifted(base, stack, batch.mask[:, batch.known :]):
             rows = base.model.generate(
                 **batch.inputs,
-                generation_config=generation_config(base, min(most, base.context - width)),
+                generation_config=generation_config(
+                    base, min(most, base.context - width), cached=not batch.plain
+                ),
             )
         texts = base.tokenizer.batch_decode(rows[:, width:], skip_special_tokens=True)
         for index, text in zip(batch.indices, texts, strict=True):

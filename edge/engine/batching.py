@@ -67,7 +67,6 @@ class QuestionBatch:
             "input_ids": self.ids,
             "attention_mask": self.mask.long(),
             "past_key_values": self.cache,
-            "use_cache": not self.plain,
         }
 
     def shifted(self, base: BaseModel, stack: Stack, prompt: torch.Tensor) -> AbstractContextManager[None]:

@@ -57,13 +57,16 @@ def ends(base: BaseModel) -> list[int]:
     return list(dict.fromkeys(tokens))
 
 
-def generation_config(base: BaseModel, most: int, sampling: Sampling = GREEDY) -> GenerationConfig:
+def generation_config(
+    base: BaseModel, most: int, sampling: Sampling = GREEDY, *, cached: bool = True
+) -> GenerationConfig:
     """Make the configuration of one generation.
 
     Args:
         base: the frozen model, loaded without its folder's generation_config.json.
         most: most tokens to generate, at least 1.
         sampling: how the next token is chosen.
+        cached: whether keys and values are kept from pass to pass.
     """
     chosen: dict[str, object] = {"do_sample": False}
     if sampling.temperature > 0:
@@ -74,7 +77,7 @@ def generation_config(base: BaseModel, most: int, sampling: Sampling = GREEDY) -
     return GenerationConfig(
         max_new_tokens=most,
         num_beams=1,
-        use_cache=True,
+        use_cache=cached,
         eos_token_id=ends(base),
         pad_token_id=base.end_of_text,
         **chosen,

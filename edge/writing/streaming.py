@@ -113,7 +113,8 @@ def stream(
     path = checked(base, stack.layers, stack.positions).text
     (batch,) = question_batches(base, stack, [Question(prompt)], 1, None, path)
     room = base.context - len(prompt)
-    config = generation_config(base, min(sampling.max_new_tokens or room, room), sampling)
+    most = min(sampling.max_new_tokens or room, room)
+    config = generation_config(base, most, sampling, cached=not batch.plain)
     recorder = Recorder()
     with drawing(base, sampling), batch.shifted(base, stack, batch.mask[:, batch.known :]):
         rows = base.model.generate(

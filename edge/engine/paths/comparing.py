@@ -119,6 +119,7 @@ def text_difference(base: BaseModel, probe: Probe, path: Path) -> float:
         with batch.shifted(base, probe.stack, batch.mask[:, batch.known :]):
             run = base.model.generate(
                 **batch.inputs,
+                use_cache=not batch.plain,
                 max_new_tokens=_NEW_TOKENS,
                 min_new_tokens=_NEW_TOKENS,
                 do_sample=False,

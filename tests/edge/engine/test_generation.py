@@ -146,3 +146,8 @@ def test_a_configuration_is_of_the_settings_alone(base):
     for wrong in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 2}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Sampling(**wrong)
+
+
+def test_without_a_cache_the_configuration_says_so(base):
+    assert generation_config(base, 5, cached=False).use_cache is False
+    assert generation_config(base, 5).use_cache is True
