@@ -76,7 +76,7 @@ class Keepers:
         self.base = SimpleNamespace(card=SimpleNamespace(layers=LAYERS, hidden_size=size))
         monkeypatch.setattr(
             "fedperfit.edge.chameleon.contribution.preference_states",
-            lambda reader, history, items, source: self.people[history.name],
+            lambda reader, history, items, source, settle: self.people[history.name],
         )
 
     def answer(self, client: str, message: Message) -> list[Message]:

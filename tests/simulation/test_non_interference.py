@@ -7,12 +7,15 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from tests.simulation.local_grid import LocalGrid
-from tests.simulation.small_run import run_locally, small_settings
+from tests.simulation.small_run import prepare, run_locally, small_settings
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import COUNTS_RECORD, METRICS_RECORD
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.simulation import client_app
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.run.study import Study
 
 
 @pytest.fixture
@@ -49,11 +52,19 @@ def personal_shifts(run: Path) -> list[torch.Tensor]:
     return [vault.open(slot)[1].W.detach() for vault in vaults for slot in vault.slots()]
 
 
-def two_runs(tmp_path, other_shifts, *, share_metrics: bool) -> tuple[LocalGrid, LocalGrid]:
+def run_refused(folder: Path, settings: RunSettings) -> LocalGrid:
+    """Run a study until no reply is admitted any more; returns the grid with every reply the server got."""
+    grid = LocalGrid(folder, prepare(folder, settings))
+    with pytest.raises(TooFewClients):
+        Study(grid, settings, folder, lambda event, values: None).run()
+    return grid
+
+
+def two_runs(tmp_path, other_shifts, *, share_metrics: bool, run=run_locally) -> tuple[LocalGrid, LocalGrid]:
     settings = small_settings(share_metrics=share_metrics)
-    first = run_locally(tmp_path / "first", settings)
+    first = run(tmp_path / "first", settings)
     other_shifts()
-    second = run_locally(tmp_path / "second", settings)
+    second = run(tmp_path / "second", settings)
     kept = [personal_shifts(tmp_path / run) for run in ("first", "second")]
     assert kept[0], "the runs kept personal shifts"
     assert not any(torch.equal(a, b) for a, b in zip(*kept, strict=True))
@@ -91,7 +102,7 @@ def _projection(reply: RecordDict, tensor: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("plant", [_raw, _norm, _metric, _projection])
 def test_a_planted_leak_is_found(tmp_path, other_shifts, monkeypatch, plant):
-    """Positive controls: each way of leaking makes the comparison fail."""
+    """Positive controls: each way of leaking makes the comparison fail, though the cloud refuses it too."""
     build, make = client_app.reply, Agent.__init__
     latest: list[Agent] = []
 
@@ -107,5 +118,5 @@ def test_a_planted_leak_is_found(tmp_path, other_shifts, monkeypatch, plant):
 
     monkeypatch.setattr(Agent, "__init__", noted)
     monkeypatch.setattr(client_app, "reply", leak)
-    first, second = two_runs(tmp_path, other_shifts, share_metrics=False)
+    first, second = two_runs(tmp_path, other_shifts, share_metrics=False, run=run_refused)
     assert received(first) != received(second)

@@ -133,7 +133,7 @@ def training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     for node, name in CLIENTS.items():
         write_json(home.node(name), {"name": name, "node": str(node), "key": "k"})
 
-    def stop(*_: object) -> None:
+    def stop(*_: object, **promise: object) -> None:
         raise RunFailed("here the signer would be asked")
 
     monkeypatch.setattr(server_app, "ask_for_release", stop)

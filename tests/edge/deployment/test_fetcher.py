@@ -56,13 +56,18 @@ def test_it_brings_the_release_in_force_to_the_agent(
         inside("", shown={})  # skips where there is no sandbox
     one, two = releases(header, 2)
     cloud.publish(one, CLOUD)
-    with deployed(home.folder) as edge, served(edge), SuperNode(home, unconfined).connected():
-        with Children() as children:
-            child = FetcherProgram(home, unconfined).start(children)
-            reached = wait_until(lambda: edge.releases.current() == one, 60)
-            assert reached, child.log.read_text()
-            cloud.publish(two, CLOUD)
-            published = time.monotonic()
-            assert wait_until(lambda: edge.releases.current() == two, 60)
-            assert time.monotonic() - published < 10
-        assert child.log.read_text() == "fetched release 1\nfetched release 2\n"
+    with (
+        deployed(home.folder) as edge,
+        served(edge),
+        SuperNode(home, unconfined).connected(),
+        Children() as children,
+    ):
+        child = FetcherProgram(home, unconfined).start(children)
+        reached = wait_until(lambda: edge.releases.current() == one, 60)
+        assert reached, child.log.read_text()
+        cloud.publish(two, CLOUD)
+        published = time.monotonic()
+        assert wait_until(lambda: edge.releases.current() == two, 60)
+        assert time.monotonic() - published < 10
+        told = "fetched release 1\nfetched release 2\n"
+        assert wait_until(lambda: child.log.read_text() == told, 10), "it says so once the agent has it"

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,9 +35,16 @@ Edge = tuple[Home, AgentSettings]
 
 
 @pytest.fixture
-def edge(tmp_path: Path) -> Edge:
+def folder() -> Iterator[Path]:
+    """An empty folder with a short name, since those of sockets may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="edge-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def edge(folder: Path) -> Edge:
     """A folder as `join` leaves it, whose cloud is nowhere."""
-    home = Home(tmp_path / "ada lovelace")
+    home = Home(folder / "ada lovelace")
     home.folder.mkdir(mode=0o700)
     write_client(home.folder)
     agree(home.folder, policy())

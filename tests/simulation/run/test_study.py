@@ -5,6 +5,7 @@ import pytest
 from tests.simulation.local_grid import LocalGrid
 from tests.simulation.small_run import prepare, run_locally, small_settings
 
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.trust.release import FILE_NAME, read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.report import write_report
@@ -84,7 +85,8 @@ def test_an_error_reply_names_the_type_of_the_error_only(tmp_path, monkeypatch):
         raise ValueError(secret)
 
     monkeypatch.setattr("fedperfit.simulation.client_app.personalize", broken)
-    Study(grid, settings, folder, lambda event, values: None).run()
+    with pytest.raises(TooFewClients, match="personalize: no client answered"):
+        Study(grid, settings, folder, lambda event, values: None).run()
     errors = {error for _, _, _, error in grid.received if error}
     assert any("ValueError" in error for error in errors)
     assert not any(secret in error for error in errors)

@@ -136,7 +136,7 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
         alone = Stack([], None, False)
         lamp = TASKS[task]
         if lamp.kind is AnswerKind.TEXT:
-            answers = generate(base, alone, asked, batch_size=40)
+            answers = generate(base, alone, asked, most=64, batch_size=40)
         else:
             tokens = base.tokenizer(list(lamp.labels), add_special_tokens=False)["input_ids"]
             labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
