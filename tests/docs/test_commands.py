@@ -19,6 +19,7 @@ _ELSEWHERE = re.compile(
     r"""(?:src|data)=["']?(?:https?:)?//|<link[^>]+href=["']?(?:https?:)?//"""
     r"""|url\(["']?https?:|@import ["']http"""
 )
+pytestmark = pytest.mark.slow  # whichever test comes first types the commands that others share
 with_commands = [
     page
     for page in PAGES

@@ -28,6 +28,8 @@ from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.study import Study
 from fedperfit.simulation.run.summary import write_metrics
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 USERS = 100
 _SEEN = 12
 """Users whose every message is searched for every pair of theirs."""

@@ -9,6 +9,8 @@ from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.simulation.compare.cells import MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.study import plan
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 SOME = ["majority-user", "rag-1", "lora-c", "lofit", "perfit"]
 CURVES = {"methods": SOME, "history_lengths": [0, 3], "collective_sizes": [2]}
 

@@ -21,6 +21,8 @@ from fedperfit.simulation.compare.methods import style_vector
 from fedperfit.simulation.compare.search import drawn
 from fedperfit.simulation.data.participants import Participants
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 METHODS = registry()
 LORA = {"rank": 4, "epochs": 1, "learning-rate": 3e-3}
 OWN = {"personal-rank": 4, "personal-epochs": 2, "personal-learning-rate": 5e-3}

@@ -12,6 +12,8 @@ from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.search import drawn
 from fedperfit.simulation.data.participants import Participants, Target
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 TASK = "LaMP_2M"
 
 

@@ -38,6 +38,8 @@ from fedperfit.simulation.run.job import run_in_process
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 OTHERS = 4
 LATEST = 5
 AT = Positions.parse("l7")

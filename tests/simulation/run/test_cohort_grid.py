@@ -17,6 +17,8 @@ from fedperfit.simulation.run.cohort_grid import CohortGrid
 from fedperfit.simulation.run.job import run_in_process
 from fedperfit.simulation.run.study import Study
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 
 def quiet(event: str, values: dict[str, object]) -> None:
     pass

@@ -17,6 +17,8 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.in_process import run_federation
 from fedperfit.simulation.run.job import run_in_process
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 ROUNDS = {"rounds": 2, "clients-per-round": 2}
 
 

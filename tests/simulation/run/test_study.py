@@ -12,6 +12,8 @@ from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.study import Study
 from fedperfit.simulation.run.summary import write_metrics
 
+pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
