@@ -8,6 +8,7 @@ import numpy as np
 from fedperfit.cloud.job.settings import SELECTION, read_settled
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.trust.release import FILE_NAME, read_release
@@ -20,8 +21,16 @@ METRICS = "metrics.json"
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Compute all figures of a run folder, as JSON values; phases that are missing are left out."""
+    """Compute all figures of a run folder, as JSON values; phases that are missing are left out.
+
+    Raises:
+        InputError: It is the folder of a comparison or an analysis.
+    """
     settings = read_settled(folder)
+    if "task" not in settings:
+        raise InputError(
+            f"{folder}: no run of `simulate`; comparisons and analyses write their own report.html"
+        )
     task = task_by_name(settings["task"])
     bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
     main = task.metrics[0]

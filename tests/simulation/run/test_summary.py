@@ -11,10 +11,11 @@ from tests.simulation.run_folders import write_run
 
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.report.bootstrap import Bootstrap, Sample
-from fedperfit.simulation.run.summary import summarise
+from fedperfit.simulation.run.summary import summarise, write_metrics
 
 TAGS, RATINGS, TITLES = TASKS["LaMP_2M"], TASKS["LaMP_3"], TASKS["LaMP_4"]
 
@@ -172,3 +173,11 @@ def test_phases_may_be_missing_and_users_may_share_nothing(tmp_path):
 def test_the_same_folder_gives_the_same_figures(tmp_path: Path):
     folder = write_run(tmp_path, "LaMP_2M")
     assert summarise(folder) == summarise(folder)
+
+
+def test_the_folder_of_a_comparison_or_an_analysis_is_told_and_left_alone(tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", {"tasks": ["LaMP_2M"], "users": 4})
+    write_json(tmp_path / "metrics.json", {"kept": True})
+    with pytest.raises(InputError, match="no run of `simulate`"):
+        write_metrics(tmp_path)
+    assert read_json(tmp_path / "metrics.json") == {"kept": True}
