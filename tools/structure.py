@@ -24,7 +24,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "tasks model schema",
         "shift",
         "settings",
-        "trust",
+        "trust secure_sums",
         "messages presets doctor",
         "fitting portable",
     ),
