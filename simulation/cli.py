@@ -14,6 +14,7 @@ from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.commands import run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
+from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.compare.cli import compare
@@ -33,6 +34,7 @@ app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)
 app.command()(analyze)
+app.command()(audit)
 app.command()(basis)
 app.command()(settings)
 app.command()(presets)

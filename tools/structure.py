@@ -49,10 +49,10 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "cli installed_app",
     ),
     "simulation": (
-        "optional memory world",
+        "optional memory plugins world",
         "basis data report client_app",
         "compare run",
-        "analyze benchmark server_app",
+        "analyze audit benchmark server_app",
         "settings_cli",
         "cli",
     ),

@@ -4,12 +4,8 @@ A method sees the others' pairs and one user's history, then answers that user's
 bare texts; golds, and other people's questions and private items, are never in its reach.
 """
 
-import importlib
-import importlib.util
 import math
-import pkgutil
 import random
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +18,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.compare.context import MethodContext, Values
+from fedperfit.simulation.plugins import found_by_name
 
 
 class Family(IntEnum):
@@ -169,19 +166,7 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
     """
     from fedperfit.simulation.compare import methods
 
-    modules = [
-        importlib.import_module(f"{methods.__name__}.{module.name}")
-        for module in pkgutil.iter_modules(methods.__path__)
-    ]
-    by_name: dict[str, type[Method]] = {}
-    for module in [*modules, *map(_import_file, files)]:
-        own = [value for value in vars(module).values() if _is_method(value, module.__name__)]
-        if not own and module not in modules:
-            raise InputError(f"{module.__file__}: holds no Method with a name")
-        for method in own:
-            if method.name in by_name:
-                raise InputError(f"two methods are called {method.name!r}")
-            by_name[method.name] = method
+    by_name = found_by_name(Method, methods, files, "method")
     for method in [*_installed(), *_registered.values()]:
         if _identity(by_name.setdefault(method.name, method)) != _identity(method):
             raise InputError(f"two methods are called {method.name!r}")
@@ -226,28 +211,3 @@ def _installed() -> list[type[Method]]:
             raise InputError(f"{entry.value}: not a Method with a name")
         methods.append(method)
     return methods
-
-
-def _is_method(value: Any, module: str) -> bool:
-    return (
-        isinstance(value, type)
-        and issubclass(value, Method)
-        and value.__module__ == module
-        and hasattr(value, "name")
-    )
-
-
-def _import_file(path: Path) -> Any:
-    name = f"fedperfit_method_{path.stem}"
-    try:
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise InputError(f"{path}: not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a file raises when it is imported
-        raise InputError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
-    return module

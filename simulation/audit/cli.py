@@ -1,0 +1,107 @@
+"""The command `fedperfit audit`."""
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
+from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.audit.settings import AuditSettings
+
+if TYPE_CHECKING:
+    from fedperfit.simulation.audit.study import Progress
+
+
+def audit(
+    out: Annotated[
+        Path | None, typer.Argument(help="Folder of the audit; new by default: runs/audit-TIME.")
+    ] = None,
+    attacks: Annotated[
+        str | None,
+        typer.Option(help="Attacks by name, separated by commas; all by default. See --list-attacks."),
+    ] = None,
+    own: Annotated[
+        list[Path] | None, typer.Option(help="A Python file with an Attack of your own, which joins in.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="Preset whose federation is attacked, by name or a .toml file.")
+    ] = "quickstart",
+    base_model: Annotated[str | None, setting_option(AuditSettings, "base_model")] = None,
+    data: Annotated[str | None, setting_option(AuditSettings, "data")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="transport-dtype=float32"))
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the audit in OUT, with more --attacks if named.")
+    ] = False,
+    gate: Annotated[
+        Path | None,
+        typer.Option(
+            help="A stored result.json: audit under its settings, and fail where an attack tells more."
+        ),
+    ] = None,
+    list_attacks: Annotated[bool, typer.Option(help="List the attacks and end.")] = False,
+) -> None:
+    """Attack a federation's own updates and shifts, and report what they tell about people.
+
+    Each attack has a positive control, in which it must succeed, and a null control, in which it must not,
+    and intervals over users. Writes report.html for people and result.json for programs; stopped by Ctrl-C
+    or a kill, it goes on with --resume. With --gate it ends with an error in one line where an attack tells
+    more than the stored intervals allow.
+
+    Example: fedperfit audit runs/votes --attacks dp-mechanism,owner-name --set transport-dtype=sign
+    """
+    from fedperfit.simulation.audit.attack import attacks_by_name
+    from fedperfit.simulation.audit.gate import check, read_result, stored_gate
+    from fedperfit.simulation.audit.page import REPORT, finding, terminal_table
+    from fedperfit.simulation.audit.study import begin, extend, run_audit
+
+    console = wide_console()
+    files = [path.resolve() for path in own or []]
+    if list_attacks:
+        for name, attack in attacks_by_name(files).items():
+            console.print(f"[bold]{name}[/bold]  {attack.title}")
+        return
+    options: dict[str, Any] = {"attacks": attacks, "base_model": base_model, "data": data}
+    given = parse_options(AuditSettings, options) | parse_assignments(AuditSettings, setting)
+    if files:
+        given["attack-files"] = [str(path) for path in files]
+    if gate is not None and given:
+        raise InputError("--gate takes the settings of the stored result: leave the other options out")
+    folder = (out or Path("runs") / f"audit-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    if resume:
+        if set(given) - {"attacks"}:
+            raise InputError("--resume takes the settings of the audit: leave all but --attacks out")
+        extend(folder, given.get("attacks", []))
+    else:
+        begin(folder, stored_gate(gate) if gate is not None else AuditSettings.read(preset, given))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = shown = time.monotonic()
+    try:
+        with console.status("reading people and model …") as status:
+
+            def change(progress: "Progress") -> None:
+                nonlocal shown
+                passed = time.monotonic() - started
+                line = f"{progress.done} of {progress.total} after {passed:.0f} s  {progress.last}"
+                status.update(line)
+                if not console.is_terminal and time.monotonic() - shown > 60:
+                    shown = time.monotonic()
+                    console.print(line, markup=False)
+
+            result = run_audit(folder, change)
+    except KeyboardInterrupt:
+        console.print(f"stopped; go on with: fedperfit audit {folder} --resume", soft_wrap=True)
+        raise typer.Exit(130) from None
+    for about in result["attacks"].values():
+        console.print(terminal_table(about))
+        console.print(finding(about), markup=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    if gate is not None:
+        check(result, read_result(gate))
+        console.print(f"no attack tells more than in {gate}", soft_wrap=True)

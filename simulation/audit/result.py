@@ -1,0 +1,60 @@
+"""Result of an audit: the figures of every attack and control, with the setting they hold for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedperfit.simulation.audit.attack import Attack, Trials
+from fedperfit.simulation.audit.figures import figures
+from fedperfit.simulation.audit.settings import AuditSettings
+
+RESULT = "result.json"
+"""File in the folder of an audit."""
+FORMAT = 1
+"""Number of the file's format."""
+
+
+def result_of(settings: AuditSettings, trials: Sequence[tuple[Attack, Sequence[Trials]]]) -> dict[str, Any]:
+    """Return the result, as in result.json.
+
+    Args:
+        settings: Settings of the audit.
+        trials: Each attack with all of its trials.
+    """
+    return {
+        "format": FORMAT,
+        "setting": setting_of(settings),
+        "settings": settings.to_flat(),
+        "attacks": {attack.name: _attack(settings, attack, all_) for attack, all_ in trials},
+    }
+
+
+def setting_of(settings: AuditSettings) -> dict[str, Any]:
+    """Return what an edge gives under these settings, by name, for people."""
+    basis = settings.update_basis
+    return {
+        "base model": settings.base_model,
+        "data": settings.data,
+        "task": settings.task_id,
+        "items of an update": settings.items,
+        "update": "whole shift" if basis == "none" else f"coordinates in a {basis} basis",
+        "codec": settings.transport_dtype,
+        "training of a round": f"{settings.collective_epochs} epochs, batches of {settings.batch_size}, "
+        f"rate {settings.collective_learning_rate:g}",
+        "training of a personal shift": f"{settings.personal_epochs} epochs, rank {settings.personal_rank}",
+        "sums seen by the cloud": settings.sums,
+        "noise, at epsilon": settings.noise_epsilons,
+        "delta": settings.target_delta,
+    }
+
+
+def _attack(settings: AuditSettings, attack: Attack, trials: Sequence[Trials]) -> dict[str, Any]:
+    conditions = {}
+    for name, role in attack.conditions().items():
+        own = [each for each in trials if each.condition == name]
+        if own:
+            conditions[name] = {
+                "role": role.value,
+                **figures(own, settings.bootstrap_samples, across=attack.across),
+                **attack.beyond(name, own),
+            }
+    return {"title": attack.title, "meaning": attack.meaning, "conditions": conditions}

@@ -1,0 +1,57 @@
+"""The settings of one audit: those of the federation that is attacked, and how much is tried."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field
+
+from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.settings.fields import Device, ModelType, TransportType
+from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.trust.policy import LEAST_ITEMS
+from fedperfit.simulation.world.settings import DataPlace, Others, WorldHistory
+
+
+class AuditSettings(JobSettings):
+    """What is attacked, and how often."""
+
+    attacks: Annotated[list[str], Unit("names")] = []
+    """Attacks by name; an empty list takes all."""
+    attack_files: Annotated[list[str], Unit("files")] = []
+    """Python files with attacks of the user's own."""
+    data: DataPlace = "world"
+    device: Device = "auto"
+    dtype: ModelType = "auto"
+    update_basis: Literal["none", "random", "public"] = "public"
+    transport_dtype: TransportType = "sign"
+    others: Others = 40
+    world_history: WorldHistory = 64
+    items: Annotated[int, Field(ge=1), Unit("items")] = LEAST_ITEMS
+    """Items of a person that an update or a personal shift is made of; as many others are decoys."""
+    sums: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Unit("clients")] = [1, 5, 20]
+    """Numbers of clients whose sum is all that the cloud sees."""
+    shadows: Annotated[int, Field(ge=4), Unit("fits")] = 16
+    """Fits that an attacker makes of a person's possible items, to learn what each of them does."""
+    noise_epsilons: Annotated[list[Annotated[float, Field(gt=0)]], Unit("nats")] = [8.0, 1.0]
+    """Promises of differential privacy under which sums are attacked too, at `target-delta`."""
+    bootstrap_samples: Annotated[int, Field(ge=1), Unit("samples")] = 1000
+    """Samples of users behind every interval."""
+
+    @classmethod
+    def read(cls, preset: str, overrides: Mapping[str, Any] | None = None) -> Self:
+        """The settings of a preset, of which only the federation's count, with `overrides` on top.
+
+        Args:
+            preset: One that ships, by name, or a TOML file.
+            overrides: Values by key.
+
+        Raises:
+            InputError: The preset or a key is unknown, or a value is not allowed.
+        """
+        return cls.from_flat(cls.own_keys(read_preset(preset)) | dict(overrides or {}))
+
+    @classmethod
+    def own_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those values of a preset that an audit has too, numbers of people excepted."""
+        return {key: value for key, value in cls.own(values).items() if key not in ("others",)}

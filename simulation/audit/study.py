@@ -1,0 +1,160 @@
+"""Life of an audit in its folder: begun, run, resumed, extended, and concluded.
+
+settings.json           what is attacked, and how often
+trials/ATTACK.jsonl     one line for each subject: the scores of its trials
+result.json             the figures, with the setting they hold for
+report.html             the same for people
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import mend_lines, read_json, read_json_lines, write_json
+from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
+from fedperfit.simulation.audit.ground import Ground
+from fedperfit.simulation.audit.page import write_page
+from fedperfit.simulation.audit.result import RESULT, result_of
+from fedperfit.simulation.audit.settings import AuditSettings
+
+SETTINGS = "settings.json"
+"""File in the folder with the settings."""
+LOCK = ".lock"
+"""File in the folder that is locked while a process works on the audit."""
+
+
+@dataclass
+class Progress:
+    """Work done and left."""
+
+    total: int
+    """Subjects that were left at the start."""
+    done: int = 0
+    """Subjects attacked since then."""
+    last: str = ""
+    """Attack and subject of the last one."""
+
+
+def begin(folder: Path, settings: AuditSettings) -> None:
+    """Make the folder of a new audit.
+
+    Args:
+        folder: Folder to make; empty or not there.
+        settings: Settings of the audit.
+
+    Raises:
+        InputError: The folder is not empty, an attack is unknown, or the settings do not fit the model.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: --resume continues an audit; or name another folder")
+    if settings.open:
+        raise InputError("layers and ranks must be given: an audit attacks a fixed shape")
+    settings.check(read_card(settings.base_model))
+    _attacks(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, settings.to_flat())
+
+
+def extend(folder: Path, attacks: Sequence[str]) -> None:
+    """Add attacks to an audit; what is finished stays.
+
+    Args:
+        folder: Folder of the audit.
+        attacks: Names of attacks to add.
+
+    Raises:
+        InputError: The folder holds no audit, or an attack is unknown.
+    """
+    settings = stored_settings(folder)
+    if attacks and settings.attacks:
+        settings = settings.replace(attacks=list(dict.fromkeys([*settings.attacks, *attacks])))
+    _attacks(settings)
+    write_json(folder / SETTINGS, settings.to_flat())
+
+
+def stored_settings(folder: Path) -> AuditSettings:
+    """Read the settings of an audit that was begun; raises InputError where there is none."""
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{folder}: holds no audit that was begun")
+    return AuditSettings.from_flat(read_json(folder / SETTINGS))
+
+
+def run_audit(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, Any]:
+    """Run or resume the audit of a folder.
+
+    Args:
+        folder: Folder of the audit, with its settings.
+        on_change: Called with the progress before the first subject and after each.
+
+    Returns:
+        The figures, as in result.json.
+
+    Raises:
+        InputError: Another process works on this audit, or its data is missing or broken.
+    """
+    settings = stored_settings(folder)
+    try:
+        with FileLock(folder / LOCK, timeout=0.2):
+            ground = Ground(settings, folder)
+            attacks = [attack(ground) for attack in _attacks(settings).values()]
+            left = [(attack, subject) for attack in attacks for subject in _left(folder, attack)]
+            progress = Progress(len(left))
+            on_change(progress)
+            for attack, subject in left:
+                progress.last = f"{attack.name}: {subject}"
+                _do(folder, attack, subject)
+                progress.done += 1
+                on_change(progress)
+            return conclude(folder, attacks)
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this audit") from None
+
+
+def conclude(folder: Path, attacks: Sequence[Attack]) -> dict[str, Any]:
+    """Write result and report from the trials that are on file, and return the result."""
+    settings = stored_settings(folder)
+    result = result_of(settings, [(attack, list(_trials(folder, attack))) for attack in attacks])
+    write_json(folder / RESULT, result)
+    write_page(folder, result)
+    return result
+
+
+def _attacks(settings: AuditSettings) -> dict[str, type[Attack]]:
+    return chosen(attacks_by_name([Path(file) for file in settings.attack_files]), settings.attacks)
+
+
+def _file(folder: Path, attack: Attack) -> Path:
+    return folder / "trials" / f"{attack.name}.jsonl"
+
+
+def _left(folder: Path, attack: Attack) -> Iterator[str]:
+    """Yield the subjects that are not on file."""
+    path = _file(folder, attack)
+    mend_lines(path)
+    done = {line["subject"] for line in read_json_lines(path)} if path.exists() else set()
+    return (subject for subject in attack.subjects() if subject not in done)
+
+
+def _trials(folder: Path, attack: Attack) -> Iterator[Trials]:
+    for line in read_json_lines(_file(folder, attack)):
+        yield from (Trials(**fields) for fields in line["trials"])
+
+
+def _do(folder: Path, attack: Attack, subject: str) -> None:
+    started = time.perf_counter()
+    trials = [each.to_json() for each in attack.trials(subject)]
+    line = {"subject": subject, "seconds": time.perf_counter() - started, "trials": trials}
+    path = _file(folder, attack)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
