@@ -21,6 +21,7 @@ from tests.edge.releases.published import Cloud
 
 from fedperfit.edge.agent.consent import Consent, write_consent
 from fedperfit.edge.audit.files import events
+from fedperfit.edge.audit.rates import Rate
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.fetcher_app import AgentFeed
 from fedperfit.edge.releases.download import CloudFiles
@@ -125,7 +126,8 @@ def test_while_paused_nothing_is_taken(fed: Fed, cloud: Cloud, header: ShiftHead
     assert fed.explained().release.version == 1
 
 
-def test_a_flood_is_turned_away(fed: Fed, cloud: Cloud):
+def test_a_flood_is_turned_away(fed: Fed, cloud: Cloud, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("fedperfit.edge.audit.rates.OTHERS", Rate(per_second=0.0, burst=5))
     cloud.publish(None, CLOUD, issued=datetime(2020, 1, 1, tzinfo=UTC))
     for _ in range(20):
         fed.fetcher.step()
