@@ -92,6 +92,7 @@ def invitations(home: CloudHome) -> list[Invitation]:
 
 def write_invitation(home: CloudHome, invitation: Invitation) -> None:
     """Keep an invitation in place of an earlier one of the same client."""
+    home.invitations.mkdir(exist_ok=True, mode=0o700)
     write_json(_path(home, invitation.name), asdict(invitation))
 
 

@@ -1,5 +1,6 @@
 """Tokens that are good once, keys that wait for approval, and kills at every step."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -94,6 +95,15 @@ def test_an_invitation_expires_and_an_expired_one_is_replaced(home, superlink):
     assert redeem(home, request).state == "enrolled"
     expire(home)
     assert redeem(home, request).state == "enrolled", "a key that came in time stays"
+
+
+def test_invitations_are_the_clouds_accounts_alone(home):
+    before = os.umask(0o022)
+    try:
+        invited(home)
+    finally:
+        os.umask(before)
+    assert home.invitations.stat().st_mode & 0o077 == 0
 
 
 def test_the_days_are_those_of_the_command_or_of_the_settings(home):
