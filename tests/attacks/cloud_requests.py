@@ -91,8 +91,10 @@ class Edge:
     guard: Guard | None
 
     @classmethod
-    def make(cls, folder: Path, base: BaseModel, *, guarded: bool, items: int = 32) -> "Edge":
-        agent = Agent(write_client(folder, items=items), base)
+    def make(
+        cls, folder: Path, base: BaseModel, *, guarded: bool, items: int = 32, seed: str = "client"
+    ) -> "Edge":
+        agent = Agent(write_client(folder, seed=seed, items=items), base)
         return cls(agent, Guard(folder / "guard.json", policy(base)) if guarded else None)
 
     def contribute(self, shift: Shift, settings: TrainingSettings) -> bytes:
