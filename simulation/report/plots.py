@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 
 from fedperfit.simulation.report.svg import (
     BASE,
+    BOUND,
     COLLECTIVE,
     COLOURS,
     PERSONAL,
@@ -72,6 +73,16 @@ def history_plot(summary: Mapping[str, Any]) -> Markup:
         if points[0]["size"] == 0:
             axes.axhline(
                 points[0]["metrics"][main]["value"], color=COLLECTIVE, lw=1.3, ls=":", label="collective only"
+            )
+        limited = [point for point in points if "limit" in point]
+        if limited:
+            axes.plot(
+                [log_place(point["size"]) for point in limited],
+                [point["limit"][main]["value"] for point in limited],
+                color=BOUND,
+                lw=1.3,
+                ls="-.",
+                label="best with these items (Bayes)",
             )
         bounds = summary.get("bounds", {}).get("newcomers")
         if bounds:

@@ -14,7 +14,7 @@ from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import AGENT, CLIENTS
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
-from fedperfit.simulation.world.build import BOUNDS, NEW_USERS, WORLD, write_world
+from fedperfit.simulation.world.build import BOUNDS, LIMIT, NEW_USERS, WORLD, write_world
 from fedperfit.simulation.world.settings import WorldSize
 
 ROSTER = Path(CLIENTS) / "roster.json"
@@ -56,8 +56,10 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         groups.append((NEW, open_lamp(root / NEW_USERS, task), "targets", settings.new))
     roster = {}
     bounds: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for group, source, part, limit in groups:
-        known = _bounds(root / NEW_USERS if group == NEW else root)
+        users_root = root / NEW_USERS if group == NEW else root
+        known, after = _answers(users_root / BOUNDS), _answers(users_root / LIMIT)
         for number, name in enumerate(source.users(part)[:limit]):
             client = f"{group}-{number}"
             user = _user(source, part, name)
@@ -65,8 +67,11 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
             roster[client] = {"group": group, "user": name}
             if name in known and group != OTHERS:
                 bounds[client] = known[name]
-    if bounds:
-        write_json(folder / BOUNDS, bounds)
+            if name in after:
+                limits[client] = after[name]
+    for file, answers in ((BOUNDS, bounds), (LIMIT, limits)):
+        if answers:
+            write_json(folder / file, answers)
     _write_agent(folder, settings)
     write_json(folder / ROSTER, roster)
     return roster
@@ -120,7 +125,8 @@ def _data_folder(settings: RunSettings, folder: Path) -> Path:
         history=settings.world_history,
         questions=settings.world_questions,
     )
-    return write_world(folder / "world", settings.task, size, settings.seed)
+    lengths = settings.history_lengths
+    return write_world(folder / "world", settings.task, size, settings.seed, lengths=lengths)
 
 
 def _user(source: LampData, part: str, name: str) -> User:
@@ -142,6 +148,5 @@ def _history(client: str, task: Task, user: User, group: str, settings: RunSetti
     )
 
 
-def _bounds(root: Path) -> dict[str, Any]:
-    path = root / BOUNDS
+def _answers(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text()) if path.exists() else {}

@@ -183,19 +183,24 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
 
 def _history(summary: Mapping[str, Any]) -> Table | None:
     points, main = summary["history"], summary["main"]
-    rows = [
-        Row(
-            [
-                str(point["size"]),
-                estimate(point["metrics"][main]),
-                estimate(point["difference"][main], "+.3f")
-                if point["size"] and "difference" in point
-                else "",
-            ]
-        )
-        for point in points
-    ]
-    return Table(["history items", main, "minus collective only"], rows) if rows else None
+    if not points:
+        return None
+    limited = any("limit" in point for point in points)
+    rows = []
+    for point in points:
+        gained = point["size"] and "difference" in point
+        cells: list[str | Noted] = [
+            str(point["size"]),
+            estimate(point["metrics"][main]),
+            estimate(point["difference"][main], "+.3f") if gained else "",
+        ]
+        if limited:
+            share = point.get("share")
+            cells.append(estimate(point["limit"][main]) if "limit" in point else "")
+            cells.append(estimate(share, ".0%") if share else "")
+        rows.append(Row(cells))
+    ends = ["best with these items (Bayes)", "share of the way there"] if limited else []
+    return Table(["history items", main, "minus collective only", *ends], rows)
 
 
 def _selection(about: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.trust.release import FILE_NAME, read_release
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.run.communication import communication
-from fedperfit.simulation.world.build import BOUNDS
+from fedperfit.simulation.world.build import BOUNDS, LIMIT
 
 METRICS = "metrics.json"
 """File in the run folder with the figures."""
@@ -67,7 +67,10 @@ def summarise(folder: Path) -> dict[str, Any]:
     if (folder / FILE_NAME).exists() and (promise := read_release(folder / FILE_NAME).promise):
         summary["privacy"] = promise
     if (folder / BOUNDS).exists():
-        summary |= _world(bootstrap, task, read_json(folder / BOUNDS), stages, samples, main)
+        bounds = read_json(folder / BOUNDS)
+        summary |= _world(bootstrap, task, bounds, stages, samples, main)
+        if (folder / LIMIT).exists():
+            _add_limit(bootstrap, task, bounds, read_json(folder / LIMIT), summary["history"], samples)
     return summary
 
 
@@ -122,6 +125,42 @@ def _world(
         if group == "targets" and (share := bootstrap.share(sample, unknown, bayes, main)):
             result["share"][name] = share
     return result
+
+
+def _add_limit(
+    bootstrap: Bootstrap,
+    task: Task,
+    bounds: dict[str, list[dict[str, str]]],
+    limit: dict[str, dict[str, list[str]]],
+    points: list[dict[str, Any]],
+    samples: dict[str, Sample],
+) -> None:
+    """Put into the points of the cold-start curve what no method can beat after so many items.
+
+    The share is that of the way from the collective shift alone to there.
+
+    Args:
+        bootstrap: Resamples of users.
+        task: Task that is worked on.
+        bounds: Golds by user.
+        limit: Best answers by user and number of items.
+        points: Points to be completed.
+        samples: Sums of the phases.
+    """
+    for point in points:
+        length = str(point["size"])
+        sample = samples[f"history-{length}"]
+        if any(length not in limit.get(user, {}) for user in sample.users):
+            continue
+        phase: Phase = {}
+        for user in sample.users:
+            golds = [answer["gold"] for answer in bounds[user]]
+            phase[user] = {"items": len(golds), "metrics": score(task, limit[user][length], golds)}
+        reached = Sample.of(task, phase)
+        point["limit"] = bootstrap.estimates(reached)
+        alone = samples.get("history-0")
+        if point["size"] and alone is not None and alone.users == sample.users:
+            point["share"] = bootstrap.share(sample, alone, reached, task.metrics[0])
 
 
 def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str], which: str) -> Sample:

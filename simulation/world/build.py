@@ -5,7 +5,7 @@ the collective shift; targets fit personal shifts; new users meet the system wit
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ NEW_USERS = "new-users"
 """Folder inside a task's folder with the new users, in the same layout."""
 BOUNDS = "bounds.json"
 """File with the gold and the two best answers of every question, per user."""
+LIMIT = "limit.json"
+"""File beside new users' bounds with the best answers when that many latest items are known, per user."""
 
 
 @dataclass
@@ -49,26 +51,32 @@ class _Writer:
                 self._seen.add(item.text)
                 return item.text, self.world_task.answer(self.rng, taste, item.cues), item.cues
 
-    def user(self, name: str, size: WorldSize, questions: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    def user(
+        self, name: str, size: WorldSize, questions: int, lengths: Sequence[int] = ()
+    ) -> tuple[dict[str, Any], list[dict[str, str]], dict[str, list[str]]]:
         """Draw a user in OPPU's layout.
 
         Args:
             name: The user's name, also the beginning of item and question ids.
             size: Numbers of items; only `history` is read.
             questions: Number of questions to draw.
+            lengths: Numbers of latest items after which the best answers are computed.
 
         Returns:
-            The user's entry, and per question its id, the gold and the two best answers.
+            The user's entry, per question its id, the gold and the two best answers, and by length the best
+            answers to all of them.
         """
         taste = self.world_task.taste(self.rng, community=self.community)
         task = self._task
-        profile = []
+        profile, seen, asked = [], [], []
         for number in range(size.history):
-            text, answer, _ = self.example(taste)
+            text, answer, cues = self.example(taste)
+            seen.append((cues, answer))
             profile.append({"id": f"{name}-{number}", task.field: text, task.answer: answer})
         query, answers = [], []
         for number in range(questions):
             text, gold, cues = self.example(taste)
+            asked.append(cues)
             query.append({"id": f"{name}-q{number}", "input": task.instruction + text})
             answers.append(
                 {
@@ -78,20 +86,28 @@ class _Writer:
                     "unknown": self.world_task.best_unknown(cues, community=self.community),
                 }
             )
-        return {"user_id": name, "profile": profile, "query": query}, answers
+        limit = {
+            str(length): self.world_task.best_after(
+                seen[-length or len(seen) :], asked, community=self.community
+            )
+            for length in lengths
+        }
+        return {"user_id": name, "profile": profile, "query": query}, answers, limit
 
 
-def write_world(folder: Path, task: str, size: WorldSize, seed: int) -> Path:
+def write_world(folder: Path, task: str, size: WorldSize, seed: int, *, lengths: Sequence[int] = ()) -> Path:
     """Write the world of one task into `folder/task`.
 
     Beside LaMP's files stands `bounds.json`: for each target's and new user's question the best answer when
-    the taste is known (`bayes`) and when it is not (`unknown`).
+    the taste is known (`bayes`) and when it is not (`unknown`). Beside the new users' stands `limit.json`: by
+    user and number of latest items the best answers when the taste is not known but these items are.
 
     Args:
         folder: Parent of the folder that is written.
         task: LaMP name of one of the world's tasks.
         size: Numbers of users and items.
         seed: Seed of the community's users.
+        lengths: Numbers of items in `limit.json`, which is not written without any.
 
     Returns:
         The folder written.
@@ -104,17 +120,20 @@ def write_world(folder: Path, task: str, size: WorldSize, seed: int) -> Path:
     root = folder / task
     others = []
     for number in range(size.others):
-        user, answers = writer.user(f"other-{number}", size, max(1, size.questions // 4))
+        user, answers, _ = writer.user(f"other-{number}", size, max(1, size.questions // 4))
         for query, answer in zip(user["query"], answers, strict=True):
             query["gold"] = answer["gold"]
         others.append(user)
     for target_root, group, count in ((root, "target", size.targets), (root / NEW_USERS, "new", size.new)):
-        drawn = [writer.user(f"{group}-{number}", size, size.questions) for number in range(count)]
-        golds = [{"id": a["id"], "output": a["gold"]} for _, answers in drawn for a in answers]
+        known = lengths if group == "new" else ()
+        drawn = [writer.user(f"{group}-{number}", size, size.questions, known) for number in range(count)]
+        golds = [{"id": a["id"], "output": a["gold"]} for _, answers, _ in drawn for a in answers]
         write_json(target_root / "user_others.json", others)
-        write_json(target_root / "user_top_100_history.json", [user for user, _ in drawn])
+        write_json(target_root / "user_top_100_history.json", [user for user, _, _ in drawn])
         write_json(target_root / "user_top_100_history_label.json", {"task": task, "golds": golds})
-        write_json(target_root / BOUNDS, {user["user_id"]: answers for user, answers in drawn})
+        write_json(target_root / BOUNDS, {user["user_id"]: answers for user, answers, _ in drawn})
+        if known:
+            write_json(target_root / LIMIT, {user["user_id"]: limit for user, _, limit in drawn})
     return root
 
 

@@ -2,8 +2,13 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.world.lexicon import (
@@ -26,6 +31,10 @@ COMMUNITY_LENIENCE = -0.6
 """Mean lenience in the community, in points of the score; the population's is zero."""
 SCALES = (0.25, 0.4, 0.55)
 """Points of the score per unit of opinion strength, one of which each user has."""
+_MOST = 2 * OPINIONS_PER_REVIEW
+"""Largest sum of strengths."""
+_LENIENCES = 4001
+"""Points of the grid of lenience."""
 
 _OPENINGS = (
     "i bought this {product} in {town} last {time}.",
@@ -92,19 +101,58 @@ class Rating(WorldTask[RatingTaste, int]):
                 return score
         raise AssertionError("unreachable: some score holds the median")
 
+    def best_after(
+        self, seen: Sequence[tuple[int, str]], questions: Sequence[int], *, community: bool
+    ) -> list[str]:
+        """Return the medians of the scores to expect, over a fine grid of lenience and all scales."""
+        scores = self._grid[community]  # (tastes, sums of strengths)
+        likelihood = np.zeros(len(scores))
+        for total, answer in seen:
+            likelihood += np.log(_GIVEN[scores[:, total + _MOST], int(answer) - 1] + 1e-12)
+        weights = np.exp(likelihood - likelihood.max())
+        answers = []
+        for total in questions:
+            own = np.bincount(scores[:, total + _MOST], weights, len(_GIVEN))
+            below = np.cumsum(own @ _GIVEN)
+            answers.append(str(1 + int(np.searchsorted(2 * below, below[-1]))))
+        return answers
+
+    @cached_property
+    def _grid(self) -> dict[bool, NDArray[np.int64]]:
+        """Score, less one, of each taste of a grid for each sum of strengths: tastes alike in probability."""
+        grid: dict[bool, NDArray[np.int64]] = {}
+        totals = np.arange(-_MOST, _MOST + 1)
+        for community in (False, True):
+            lenience = NormalDist(COMMUNITY_LENIENCE if community else 0.0, LENIENCE_SPREAD)
+            points = [lenience.inv_cdf((number + 0.5) / _LENIENCES) for number in range(_LENIENCES)]
+            exact = 3 + np.array(points)[:, None, None] + np.array(SCALES)[:, None] * totals
+            grid[community] = np.clip(np.rint(exact), 1, 5).astype(np.int64).reshape(-1, len(totals)) - 1
+        return grid
+
     @cached_property
     def _scores(self) -> dict[bool, dict[int, Counter[str]]]:
         """Counts of each score by community and sum of strengths, over 20,000 drawn tastes each."""
-        limit = 2 * OPINIONS_PER_REVIEW
         table: dict[bool, dict[int, Counter[str]]] = {}
         for community in (False, True):
             rng = random.Random("rating prior")
             tastes = [self.taste(rng, community=community) for _ in range(20_000)]
             table[community] = {
                 total: Counter(str(taste.score(total)) for taste in tastes)
-                for total in range(-limit, limit + 1)
+                for total in range(-_MOST, _MOST + 1)
             }
         return table
+
+
+def _given() -> NDArray[np.float64]:
+    """Return the probability (own score, answer) of each answer, noise included."""
+    table = (1 - NOISE) * np.eye(5)
+    for own in range(5):
+        for step in (-1, 1):
+            table[own, min(max(own + step, 0), 4)] += NOISE / 2
+    return table
+
+
+_GIVEN = _given()
 
 
 def _filler(rng: random.Random) -> dict[str, str]:

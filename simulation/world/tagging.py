@@ -1,8 +1,12 @@
 """Movie tagging (LaMP-2M): a description cues three tags, and the user's taste decides on one."""
 
 import random
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import numpy as np
 
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.world.lexicon import (
@@ -15,6 +19,7 @@ from fedperfit.simulation.world.lexicon import (
     TIMES,
     TOWNS,
 )
+from fedperfit.simulation.world.orders import favourites, order_probabilities
 from fedperfit.simulation.world.world_task import WorldItem, WorldTask, polish
 
 CUED = 3
@@ -101,3 +106,27 @@ class Tagging(WorldTask[TagTaste, tuple[int, ...]]):
     def best_unknown(self, cues: tuple[int, ...], *, community: bool) -> str:
         """Return the tag liked best on average; as likings have one spread, it is the one most users give."""
         return self._tags[max(cues, key=lambda tag: self._leanings[community][tag])]
+
+    def best_after(
+        self,
+        seen: Sequence[tuple[tuple[int, ...], str]],
+        questions: Sequence[tuple[int, ...]],
+        *,
+        community: bool,
+    ) -> list[str]:
+        """Return the tags that most probably are liked best, over every order of the user's tags."""
+        tags = sorted({tag for cues in (*questions, *(cues for cues, _ in seen)) for tag in cues})
+        place = {tag: number for number, tag in enumerate(tags)}
+        leanings = self._leanings[community]
+        best = favourites(len(tags), CUED)
+        likelihood = np.zeros(len(next(iter(best.values()))))
+        for (cues, answer), count in Counter(seen).items():
+            kept = best[tuple(place[tag] for tag in cues)] == place[self._tags.index(answer)]
+            likelihood += count * np.log(np.where(kept, 1 - NOISE, 0.0) + NOISE / CUED)
+        weights = np.exp(likelihood - likelihood.max())
+        weights *= order_probabilities(tuple(leanings[tag] for tag in tags), TASTE_SPREAD)
+        answers = []
+        for cues in questions:
+            chosen = np.bincount(best[tuple(place[tag] for tag in cues)], weights, len(tags))
+            answers.append(self._tags[tags[int(chosen.argmax())]])
+        return answers

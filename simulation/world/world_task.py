@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -65,6 +66,19 @@ class WorldTask(Protocol[Taste, Cues]):
 
         Args:
             cues: Cues of the item that is answered.
+            community: The prior is the community's instead of the population's.
+        """
+
+    def best_after(
+        self, seen: Sequence[tuple[Cues, str]], questions: Sequence[Cues], *, community: bool
+    ) -> list[str]:
+        """Return the best answers for a user of whom the prior and some answers are known, and no more.
+
+        These are the best under the posterior predictive, which no method can beat on average.
+
+        Args:
+            seen: Cues of items, and the user's own answers to them.
+            questions: Cues of the items that are answered.
             community: The prior is the community's instead of the population's.
         """
 

@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 from tests.simulation.run_folders import write_run
 
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.run.report import headline, summary_table, write_report
 from fedperfit.simulation.run.summary import write_metrics
 
@@ -32,6 +32,17 @@ def test_every_figure_of_the_tables_is_on_the_page(tmp_path, task):
         assert f"{one['up']['message']:,}" in html
     assert "W contains NaN" in html
     assert html.count("<svg") == 6
+
+
+def test_the_limit_of_cold_start_is_drawn_and_told(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    assert "best with these items" not in report_of(folder)
+    bounds = read_json(folder / "bounds.json")
+    golds = {user: [answer["gold"] for answer in answers] for user, answers in bounds.items()}
+    write_json(folder / "limit.json", {user: {"0": gold, "4": gold} for user, gold in golds.items()})
+    html = report_of(folder)
+    assert html.count("best with these items (Bayes)") >= 2
+    assert "share of the way there" in html
 
 
 def test_the_page_is_self_contained_and_well_formed(tmp_path):

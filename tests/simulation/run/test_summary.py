@@ -130,6 +130,18 @@ def test_the_share_is_zero_at_the_lower_bound_and_one_at_the_upper(tmp_path, tas
     assert summary["stages"]["personal"]["metrics"][main]["value"] == bounds["bayes"][main]["value"]
 
 
+def test_the_share_of_the_way_to_the_limit_is_told_at_every_length(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    bounds = read_json(folder / "bounds.json")
+    golds = {user: [answer["gold"] for answer in answers] for user, answers in bounds.items()}
+    write_json(folder / "limit.json", {user: {"0": gold, "4": gold} for user, gold in golds.items()})
+    none, four = summarise(folder)["history"]
+    assert "share" not in none
+    assert four["limit"]["accuracy"]["value"] == 1
+    alone, own = (point["metrics"]["accuracy"]["value"] for point in (none, four))
+    assert four["share"]["value"] == pytest.approx((own - alone) / (1 - alone))
+
+
 def test_where_knowing_the_user_gains_nothing_there_is_no_share():
     same = sample_of(RATINGS, rating_users(4))
     better = sample_of(RATINGS, rating_users(4, noise=0.0))
