@@ -64,7 +64,13 @@ def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     directions = job.directions("directions", clients)
     release = ask_for_release(
-        home, shift, job.trained_header, directions, epsilon=job.epsilon, delta=job.delta
+        home,
+        shift,
+        job.trained_header,
+        directions,
+        job.people("train"),
+        epsilon=job.epsilon,
+        delta=job.delta,
     )
     progress("release", {"version": release.version, "digest": release.digest})
     payload = release.to_bytes()

@@ -23,7 +23,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "system",
         "tasks model schema",
         "shift",
-        "settings",
+        "settings people",
         "trust secure_sums",
         "messages presets doctor",
         "fitting portable",
@@ -40,7 +40,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
     ),
     "edge": (
         "engine vault audit consent records sandbox releases",
-        "writing",
+        "writing fitting",
         "agent",
         "chameleon asking",
         "deployment",

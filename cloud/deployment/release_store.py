@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
@@ -99,6 +100,7 @@ class CloudReleases:
         delta: float | None = None,
         lifetime: timedelta = LIFETIME,
         directions: Directions | None = None,
+        people: People | None = None,
     ) -> Release:
         """Sign and store the next release; if the latest says the same and has not expired, return that.
 
@@ -109,6 +111,7 @@ class CloudReleases:
             delta: Delta that it holds at.
             lifetime: Validity from now on.
             directions: The group's directions, if any.
+            people: Basis of personal shifts and prior over people, if any.
 
         Raises:
             InputError: If the chain is of another task or base model, or this content was revoked.
@@ -116,18 +119,26 @@ class CloudReleases:
         with self._writing():
             key, latest = self.key(), self.latest()
             edit = directions.to_bytes() if directions is not None else b""
-            packed = pack(shift, header)
-            self._check_not_revoked(packed, edit)
+            crowd = people.to_bytes() if people is not None else b""
+            content = (pack(shift, header), edit, crowd)
+            self._check_not_revoked(content)
             if latest is None:
                 make = Release.first
             else:
-                before = (latest.packed, latest.epsilon, latest.delta, latest.edit)
-                same = before == (packed, epsilon, delta, edit)
+                before = (*_content(latest), latest.epsilon, latest.delta)
+                same = before == (*content, epsilon, delta)
                 if same and not latest.expired(datetime.now(UTC)):
                     return latest
                 make = latest.next
             release = make(
-                shift, header, key, epsilon=epsilon, delta=delta, lifetime=lifetime, directions=directions
+                shift,
+                header,
+                key,
+                epsilon=epsilon,
+                delta=delta,
+                lifetime=lifetime,
+                directions=directions,
+                people=people,
             )
             self._write(release)
             self._point(key)
@@ -239,10 +250,10 @@ class CloudReleases:
         except InputError as error:
             raise InputError(f"{self._pointer_path}: {error}") from None
 
-    def _check_not_revoked(self, packed: bytes, edit: bytes) -> None:
+    def _check_not_revoked(self, content: tuple[bytes, bytes, bytes]) -> None:
         revoked = self.revoked()
         for release in self.all() if revoked else ():
-            if release.version in revoked and _content(release) == (packed, edit):
+            if release.version in revoked and _content(release) == content:
                 raise InputError(f"this content was released as version {release.version}, and revoked")
 
     @property
@@ -263,6 +274,6 @@ class CloudReleases:
         return self.folder / "releases" / release_file(release.version)
 
 
-def _content(release: Release) -> tuple[bytes, bytes]:
-    """Return what edges use of a release: its shift and its directions, encoded."""
-    return release.packed, release.edit
+def _content(release: Release) -> tuple[bytes, bytes, bytes]:
+    """Return what edges use of a release, encoded: shift, directions, basis of personal shifts and prior."""
+    return release.packed, release.edit, release.crowd

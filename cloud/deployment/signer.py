@@ -29,6 +29,7 @@ from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.settings.fields import AUTO
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
@@ -87,6 +88,7 @@ def ask_for_release(
     shift: Shift,
     header: ShiftHeader,
     directions: Directions | None = None,
+    people: People | None = None,
     *,
     epsilon: float | None = None,
     delta: float | None = None,
@@ -98,6 +100,7 @@ def ask_for_release(
         shift: The collective shift.
         header: Its description.
         directions: The group's directions, if any.
+        people: Basis of personal shifts and prior over people, if any.
         epsilon: What all rounds so far tell of any one client; None without differential privacy.
         delta: Delta that it holds at.
 
@@ -108,6 +111,7 @@ def ask_for_release(
         with _connect(home) as connection:
             connection.send_bytes(pack(shift, header))
             connection.send_bytes(directions.to_bytes() if directions is not None else b"")
+            connection.send_bytes(people.to_bytes() if people is not None else b"")
             connection.send_bytes(json.dumps([epsilon, delta]).encode())
             refused = json.loads(connection.recv_bytes(_LARGEST))["refused"]
             if refused:
@@ -117,13 +121,16 @@ def ask_for_release(
         raise RunFailed(f"the signer does not answer ({error}); is this cloud up?") from None
 
 
-def check_agreed(settings: CloudSettings, header: ShiftHeader, directions: Directions | None) -> None:
+def check_agreed(
+    settings: CloudSettings, header: ShiftHeader, directions: Directions | None, people: People | None
+) -> None:
     """Refuse what the federation of these settings does not release.
 
     Args:
         settings: The cloud's settings.
         header: Description of the shift.
         directions: The group's directions, if any.
+        people: Basis of personal shifts and prior over people, if any.
 
     Raises:
         InputError: Naming what differs.
@@ -144,6 +151,24 @@ def check_agreed(settings: CloudSettings, header: ShiftHeader, directions: Direc
             raise InputError(f"{name} is {given[name]!r}; cloud.toml says {value!r}")
     if (directions is not None) is not settings.directions:
         raise InputError(f"directions are {'there' if directions else 'missing'}, against cloud.toml")
+    _check_people(settings, header, people)
+
+
+def _check_people(settings: CloudSettings, header: ShiftHeader, people: People | None) -> None:
+    if (people is not None) is not (settings.personal_basis != "none"):
+        raise InputError(f"a personal basis is {'there' if people else 'missing'}, against cloud.toml")
+    if people is None:
+        return
+    people.check(header)
+    prior = people.prior
+    if people.basis.columns != settings.personal_columns or (prior is not None) is not settings.people_prior:
+        raise InputError("the personal basis or the prior over people is not that of cloud.toml")
+    if prior is not None:
+        given = {"strength": prior.strength, "items": prior.items, "numbers": prior.numbers}
+        wanted = (settings.prior_strength, settings.prior_items, settings.personal_numbers)
+        for (name, value), expected in zip(given.items(), wanted, strict=True):
+            if value != expected:
+                raise InputError(f"the prior's {name} is {value}; cloud.toml says {expected}")
 
 
 def check_promised(settings: CloudSettings, promise: bytes) -> tuple[float | None, float | None]:
@@ -180,9 +205,9 @@ def _answer(home: CloudHome, connection: Connection) -> None:
     if _caller(connection) != os.geteuid():
         return
     _limit_waiting(connection)
-    packed, edit, promise = (connection.recv_bytes(_LARGEST) for _ in range(3))
+    packed, edit, crowd, promise = (connection.recv_bytes(_LARGEST) for _ in range(4))
     try:
-        release = _released(home, packed, edit, promise)
+        release = _released(home, packed, edit, crowd, promise)
     except FedperfitError as error:
         connection.send_bytes(json.dumps({"refused": str(error)}).encode())
         print(f"refused: {error}", flush=True)
@@ -192,11 +217,12 @@ def _answer(home: CloudHome, connection: Connection) -> None:
         print(f"released version {release.version}", flush=True)
 
 
-def _released(home: CloudHome, packed: bytes, edit: bytes, promise: bytes) -> Release:
+def _released(home: CloudHome, packed: bytes, edit: bytes, crowd: bytes, promise: bytes) -> Release:
     settings = read_cloud(home)
     shift, header = unpack(packed)
     directions = Directions.from_bytes(edit) if edit else None
-    check_agreed(settings, header, directions)
+    people = People.from_bytes(crowd) if crowd else None
+    check_agreed(settings, header, directions, people)
     epsilon, delta = check_promised(settings, promise)
     return CloudReleases(home.folder).publish(
         shift,
@@ -205,6 +231,7 @@ def _released(home: CloudHome, packed: bytes, edit: bytes, promise: bytes) -> Re
         delta=delta,
         lifetime=timedelta(days=settings.lifetime_days),
         directions=directions,
+        people=people,
     )
 
 

@@ -19,15 +19,18 @@ from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
+from fedperfit.cloud.job.people import check_numbers, released_people
 from fedperfit.cloud.job.settings import SELECTION, JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
+from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
@@ -217,6 +220,24 @@ class Job:
             )
         return federation, shift
 
+    def people(self, phase: str) -> People | None:
+        """Make the basis of personal shifts and the prior over people that a release carries.
+
+        Args:
+            phase: Name of the phase that trained the collective shift.
+
+        Returns:
+            Both, the basis alone, or None if the settings ask for neither.
+
+        Raises:
+            InputError: If the updates of the rounds tell of no prior.
+        """
+        if self._job.personal_basis == "none":
+            return None
+        basis = run_basis(self._job, self.card, self.folder)
+        assert basis is not None
+        return released_people(basis, self._job, self._scatter(phase))
+
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
         """Find the group's directions over clients, once.
 
@@ -372,6 +393,9 @@ class Job:
         self.progress("result", {"phase": phase, "clients": len(result)})
 
     def _federation(self, phase: str, ledger: Ledger) -> Federation:
+        basis = run_basis(self._job, self.card, self.folder)
+        if basis is not None and self._job.people_prior:
+            check_numbers(basis)
         return Federation(
             exchange=Exchange(self.grid, ledger, self.names, self._on_reply),
             checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
@@ -379,10 +403,14 @@ class Job:
             header=self.header,
             settings=self._job.federation(),
             training=self._job.collective_training(),
-            basis=run_basis(self._job, self.card, self.folder),
+            basis=basis,
             holders=sorted(self._holders),
             privacy=self._privacy(phase),
+            scatter=self._scatter(phase) if self._job.people_prior else None,
         )
+
+    def _scatter(self, phase: str) -> UpdateScatter:
+        return UpdateScatter(self.folder / "checkpoints" / phase)
 
     def _privacy(self, phase: str) -> PrivateRounds | None:
         if not self._job.private:

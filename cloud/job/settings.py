@@ -82,6 +82,23 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
     """Rows of P, the directions in which states are read in an update basis, of each layer."""
     basis_file: Annotated[str, Unit("file")] = ""
     """File of a public basis, from `fedperfit basis`; empty: a run on the world makes one itself."""
+    personal_basis: Literal["none", "update"] = "none"
+    """Frozen basis in which a personal shift is coordinates: `none` fits R, W and b of its own; `update` is
+    the update basis, which the release then carries."""
+    personal_columns: Annotated[int, Field(ge=1), Unit("dimensions")] = 16
+    """Rows of P, of those that the update basis has, in which personal shifts read states."""
+    people_prior: bool = False
+    """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
+    items is fitted under it."""
+    prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.1
+    """Weight of the prior over people beside the sum of the losses of a person's answers."""
+    prior_floor: Annotated[float, Field(gt=0, le=10), Unit("share")] = 0.1
+    """Variance of the prior in all directions, as a share of the mean variance between people."""
+    prior_items: Annotated[int, Field(ge=1), Unit("items")] = 32
+    """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
+    personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0
+    """Numbers of a person under the prior, along the leading directions between people; 0 is all of the
+    basis."""
     collective_epochs: Epochs = 1
     """Passes over a client's items in one round."""
     collective_learning_rate: LearningRate
@@ -106,6 +123,16 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
             raise InputError(f"transport-dtype={self.transport_dtype}: only for updates in an update-basis")
         if self.update_basis != "none" and self.warm_start:
             raise InputError("warm-start: rounds in an update-basis start at the identity")
+        if self.personal_basis != "none" and self.update_basis == "none":
+            raise InputError(f"personal-basis={self.personal_basis}: only with an update-basis")
+        if self.personal_basis != "none" and self.personal_columns > self.update_columns:
+            raise InputError(
+                f"personal-columns={self.personal_columns}: the update basis has {self.update_columns}"
+            )
+        if self.people_prior and self.personal_basis == "none":
+            raise InputError("people-prior: only with a personal-basis")
+        if self.personal_numbers and not self.people_prior:
+            raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
         if self.basis_file and self.update_basis != "public":
             raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
         return self
@@ -120,6 +147,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
             f"over-selection={self.over_selection:g}": self.over_selection != 1,
             "warm-start": self.warm_start,
             "directions": self.directions,
+            "people-prior": self.people_prior,
             AUTO: self.open,
         }
         for name, there in unbounded.items():

@@ -18,6 +18,7 @@ from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
 from fedperfit.cloud.rounds.forms import Config, UpdateForm, shift_requests
 from fedperfit.cloud.rounds.robust import robust_numbers
+from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.keys import BASIS_KEY, BASIS_RECORD
 from fedperfit.protocol.messages.settings import CoordinateSettings
@@ -31,7 +32,11 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
     """Coordinates in one basis, which a client is sent once."""
 
     def __init__(
-        self, basis: Basis, settings: FederationSettings, privacy: PrivateRounds | None = None
+        self,
+        basis: Basis,
+        settings: FederationSettings,
+        privacy: PrivateRounds | None = None,
+        scatter: UpdateScatter | None = None,
     ) -> None:
         """Set up the form.
 
@@ -39,8 +44,9 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
             basis: The frozen R and P of the run.
             settings: Settings of the rounds; their dtype is the updates' codec.
             privacy: Promise under which changes are noised; None for none.
+            scatter: Keeps how updates differ; None for nothing.
         """
-        self.basis, self.settings, self.privacy = basis, settings, privacy
+        self.basis, self.settings, self.privacy, self.scatter = basis, settings, privacy, scatter
 
     def start(self, shift: Shift | None, seed: int) -> Coordinates:
         """Return the coordinates of a given shift, which must lie in the basis, or those of the identity."""
@@ -93,17 +99,24 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
         """Add the mean of the changes, noised under a promise, or what a robust rule makes of them."""
         if self.privacy is None:
             change = self._change(admitted)
+            if self.scatter is not None:
+                self.scatter.record(number, self._changes(admitted))
         else:
             updates = [update.change for update in admitted]
             none = torch.zeros(0, self.basis.numbers)
             change = self.privacy.change(number, torch.stack(updates) if updates else none)
         return Coordinates.of(self.basis, (broadcast.numbers.double() + change).float())
 
-    def _change(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
+    def _changes(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
+        """Changes (clients, n), all of one scale where they are votes."""
         changes = torch.stack([update.change for update in admitted]).double()
         if self.settings.dtype == "sign":
             scales = changes.abs().mean(dim=1)
             changes = changes.sign() * scales.median()
+        return changes
+
+    def _change(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
+        changes = self._changes(admitted)
         rule = self.settings.aggregation
         if rule == "mean":
             weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)

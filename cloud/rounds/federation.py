@@ -26,6 +26,7 @@ from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
 from fedperfit.cloud.rounds.forms import Admitted, Config, Gate, ShiftForm, UpdateForm, shift_requests
 from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
+from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
@@ -58,6 +59,7 @@ class Federation:
         basis: Basis | None = None,
         holders: Sequence[str] = (),
         privacy: PrivateRounds | None = None,
+        scatter: UpdateScatter | None = None,
     ) -> None:
         """Set up a federation.
 
@@ -71,6 +73,7 @@ class Federation:
             basis: Basis in which updates are coordinates; None sends whole shifts.
             holders: Clients that were sent the basis in an earlier phase.
             privacy: Promise of differential privacy, for updates in a basis; None for none.
+            scatter: Keeps how updates in a basis differ; None for nothing.
 
         Raises:
             InputError: If the task is unknown.
@@ -82,7 +85,9 @@ class Federation:
         self.header = replace(header, round=0, dtype=dtype)
         self.basis = basis
         self.form: UpdateForm[Any, Any] = (
-            ShiftForm(self.header, settings) if basis is None else CoordinateForm(basis, settings, privacy)
+            ShiftForm(self.header, settings)
+            if basis is None
+            else CoordinateForm(basis, settings, privacy, scatter)
         )
         self.privacy = privacy
         self._holders = set(holders)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fedperfit.edge.agent.basis_file import BASIS, BasisFile
 from fedperfit.edge.agent.history import History, admit_part, read_history
@@ -23,6 +24,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch
+from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, Vault
@@ -167,6 +169,10 @@ class Agent:
         shape = replace(release.header.shape, rank=personal.rank)
         return self.job(PersonalShift.start(shape, seed=seed_from(order)), release, order, training)
 
+    def form(self, release: OpenedRelease, training: TrainingSettings) -> Form:
+        """The form in which a personal shift is fitted on a release."""
+        return Form.of(release.people, len(self.history.pairs(training.prompt_form, training.max_items)))
+
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift that a stage needs, if it needs one.
 
@@ -246,27 +252,32 @@ def personalize(
         Each agent with its outcome, as they come.
     """
     release = OpenedRelease.of(packed, items.base)
+    by_form: dict[Form, list[Agent]] = {}
+    for agent in agents:
+        by_form.setdefault(agent.form(release, training), []).append(agent)
 
-    def job(agent: Agent) -> FitJob[PersonalShift]:
-        return agent.personal_job(release, personal, training)
-
-    def conclude(agent: Agent, job: FitJob[PersonalShift], done: Fit) -> Outcome:
-        shift_key = release.shift_key(personal.additive)
-        agent.vault.store(
-            personal.slot, job.shift, shift_key, FitRecord(done.items, training=training.to_config())
-        )
+    def conclude(agent: Agent, job: FitJob[Any], done: Fit) -> Outcome:
+        shift_key, record = release.shift_key(personal.additive), FitRecord(done.items)
+        shift = personal_shift(job.shift)
+        agent.vault.store(personal.slot, shift, shift_key, replace(record, training=training.to_config()))
         return Outcome(done.items, done.metrics)
 
-    yield from trained(
-        agents,
-        job,
-        conclude,
-        training,
-        items,
-        frozen=[release.frozen(items.base)],
-        additive=personal.additive,
-        decay_rate=True,
-    )
+    for form, alike in by_form.items():
+
+        def job(agent: Agent, form: Form = form) -> FitJob[Any]:
+            free = agent.personal_job(release, personal, training)
+            return form.job(free, release.people, training.batch_size)
+
+        yield from trained(
+            alike,
+            job,
+            conclude,
+            form.training(training),
+            items,
+            frozen=[release.frozen(items.base)],
+            additive=personal.additive,
+            decay_rate=True,
+        )
 
 
 def evaluate(

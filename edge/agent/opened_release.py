@@ -9,6 +9,7 @@ import torch
 from fedperfit.edge.vault.vault import ShiftKey
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.shift.packing import MAGIC, ShiftHeader, unpack
 from fedperfit.protocol.shift.shift import Shift
@@ -26,6 +27,8 @@ class OpenedRelease:
     """SHA-256 of the packed shift, in hexadecimal digits."""
     directions: Directions | None = None
     """Directions of the group, where the release carries them."""
+    people: People | None = None
+    """Basis of personal shifts and prior over people, where the release carries them."""
 
     @classmethod
     def of(cls, packed: bytes, base: BaseModel) -> "OpenedRelease":
@@ -38,16 +41,16 @@ class OpenedRelease:
         Raises:
             InputError: the shift is broken, not finite, or for another base model.
         """
-        directions = None
+        directions, people = None, None
         if not packed.startswith(MAGIC):
             release = parse_release(packed)
-            packed, directions = release.packed, release.directions
+            packed, directions, people = release.packed, release.directions, release.people
         shift, header = unpack(packed)
         if not base.card.known_as(header.fingerprint):
             raise InputError("the collective shift is for another base model")
         if not all(torch.isfinite(tensor).all() for tensor in shift.parameters()):
             raise InputError("the collective shift is not finite")
-        return cls(shift, header, hashlib.sha256(packed).hexdigest(), directions)
+        return cls(shift, header, hashlib.sha256(packed).hexdigest(), directions, people)
 
     def copy(self) -> Shift:
         """A copy of the shift, to be trained."""

@@ -14,6 +14,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
@@ -22,6 +23,7 @@ from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.agent.side_by_side import shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
+from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
@@ -75,14 +77,12 @@ def renew(
     """
     job = agent.personal_job(release, personal, training)
     held, rest = held_out(job.examples)
-    jobs = [job]
-    if not few(job.examples):
-        jobs.append(replace(agent.personal_job(release, personal, training), examples=rest))
-    fits = _finite(_fit(agent, release, personal, training, jobs, watch))
-    shifts = [one.shift for one in jobs]
+    parts = [job.examples] if few(job.examples) else [job.examples, rest]
+    fits, shifts = _fit_anew(agent, release, personal, training, parts, watch)
+    _finite(fits)
     origin = FITTED
-    old = _old(agent, personal, training, job.shift)
-    if old is not None and len(jobs) == 2:
+    old = _old(agent, personal, training, shifts[0])
+    if old is not None and len(parts) == 2:
         candidates = [old[1], shifts[1]]
         carried, fitted = mean_losses(
             candidates,
@@ -172,13 +172,18 @@ def _taught(
     training = fitted.replace(epochs=1, learning_rate=fitted.learning_rate * _RATE)
     examples = encode(agent.base, agent.history.pairs(training.prompt_form, training.max_items))
     fresh = examples[-new:]
-    jobs = [_lesson(shift, examples, len(fresh), training, count)]
     held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)
-    if sibling is not None and not few(examples):
+    both = sibling is not None and not few(examples)
+    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
+    if agent.form(release, fitted) is not Form.FREE:  # a fit of few numbers is made anew, on all items
+        parts = [examples, rest] if both else [examples]
+        fits, shifts = _fit_anew(agent, release, personal, fitted, parts, watch)
+        return _finite(fits), shifts, fit_record, examples
+    jobs = [_lesson(shift, examples, len(fresh), training, count)]
+    if sibling is not None and both:
         jobs.append(_lesson(sibling, rest, sum(e not in held for e in fresh), training, count))
     fits = _finite(_fit(agent, release, personal, training, jobs, watch))
-    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
     return fits, [job.shift for job in jobs], fit_record, examples
 
 
@@ -198,12 +203,30 @@ def _lesson(
     return FitJob(shift, examples, "", batches)
 
 
+def _fit_anew(
+    agent: Agent,
+    release: OpenedRelease,
+    personal: PersonalSettings,
+    training: TrainingSettings,
+    parts: Sequence[Examples],
+    watch: Watch | None,
+) -> tuple[list[Fit], list[PersonalShift]]:
+    """Fit new shifts on parts of the person's items, all in the form that suits the number of all items."""
+    form = agent.form(release, training)
+    jobs = []
+    for part in parts:
+        free = replace(agent.personal_job(release, personal, training), examples=part)
+        jobs.append(form.job(free, release.people, training.batch_size))
+    fits = _fit(agent, release, personal, form.training(training), jobs, watch)
+    return fits, [personal_shift(job.shift) for job in jobs]
+
+
 def _fit(
     agent: Agent,
     release: OpenedRelease,
     personal: PersonalSettings,
     training: TrainingSettings,
-    jobs: Sequence[FitJob[PersonalShift]],
+    jobs: Sequence[FitJob[Any]],
     watch: Watch | None,
 ) -> list[Fit]:
     return fit(
@@ -237,11 +260,9 @@ def _chosen(
     frozen = release.frozen(agent.base)
 
     def learn(parts: Sequence[Examples]) -> list[Intervention]:
-        shifts = sibling
+        shifts: Sequence[Shift] = sibling
         if not sibling:
-            jobs = [replace(agent.personal_job(release, personal, training), examples=part) for part in parts]
-            _fit(agent, release, personal, training, jobs, watch)
-            shifts = [job.shift for job in jobs]
+            _, shifts = _fit_anew(agent, release, personal, training, parts, watch)
         return [Intervention([frozen, shift], additive=personal.additive) for shift in shifts]
 
     candidates = {Stage.COLLECTIVE.value: Candidate.fixed(Intervention([frozen]))}

@@ -7,7 +7,7 @@ alone, up to the rounding of differently shaped matrix products.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 
@@ -18,6 +18,33 @@ from fedperfit.protocol.shift.shift import Shift, newton_schulz, widened
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
+
+
+class OwnShifts(Protocol):
+    """What users' own shifts must do to act in a stack and to be trained."""
+
+    @property
+    def shape(self) -> ShiftShape:
+        """Layers, rank, hidden size and positions of every user's shift."""
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """What is trained, users first."""
+
+    def some(self, users: Sequence[int]) -> "OwnShifts":
+        """The shifts of these users only."""
+
+    def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Changes (U, positions, d) of the hidden states of the first U users at one of the layers."""
+
+    def decays(self, weight_decay: float) -> list[float]:
+        """Weight decay of each of `tensors`."""
+
+    def tangent(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Gradients (U, ...) along which the tensors of the first U users move."""
+
+    def retract(self, users: int) -> None:
+        """Bring the tensors of the first users back to where they must be."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,7 +198,7 @@ class Stack:
 
     shared: Sequence[Shift]
     """Shifts of all users, in the order in which they act."""
-    own: Slab | CoordinateSlab | None
+    own: OwnShifts | None
     """Shifts of one user each, if there are any."""
     additive: bool
     """Whether every shift of a layer acts on the layer's own output, not on what the former ones made."""
@@ -181,7 +208,7 @@ class Stack:
         return Stack(self.shared, self.own.some(users) if self.own is not None else None, self.additive)
 
     @property
-    def parts(self) -> list[Shift | Slab | CoordinateSlab]:
+    def parts(self) -> list[Shift | OwnShifts]:
         """Shared and own shifts, in the order in which they act."""
         return [*self.shared, *([self.own] if self.own is not None else [])]
 
@@ -269,19 +296,20 @@ class AdamW:
     same step. A user's update depends on their own gradient alone.
     """
 
-    def __init__(self, slab: Slab | CoordinateSlab, *, weight_decay: float, clip_norm: float) -> None:
+    def __init__(self, slab: OwnShifts, *, weight_decay: float, clip_norm: float) -> None:
         """Start with zero moments.
 
         Args:
             slab: shifts to be trained in place.
-            weight_decay: of W and b, or of A and b.
+            weight_decay: of what decays.
             clip_norm: greatest norm of one user's gradient.
         """
         self.slab, self.clip_norm = slab, clip_norm
         self.decays = slab.decays(weight_decay)
         self.moments = [(torch.zeros_like(t), torch.zeros_like(t)) for t in slab.tensors]
         self.steps = 0
-        self.failed = torch.zeros(len(slab.b), dtype=torch.bool, device=slab.b.device)
+        first = slab.tensors[0]
+        self.failed = torch.zeros(len(first), dtype=torch.bool, device=first.device)
         """(users,) bool, true once a user's loss or gradient was not finite; their shift then stays."""
 
     @torch.no_grad()

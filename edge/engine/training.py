@@ -11,9 +11,10 @@ import torch
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
 from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.people.whitened import Whitened, WhitenedSlab
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
-from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, Slab, Stack
+from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, OwnShifts, Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.layers import decoder_layers
@@ -29,8 +30,8 @@ _TOKENS = (2048, 16384)
 """Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
 
 
-Trained = TypeVar("Trained", bound=Shift | Coordinates)
-"""What is trained: a shift, or its coordinates in a frozen basis."""
+Trained = TypeVar("Trained", bound=Shift | Coordinates | Whitened)
+"""What is trained: a shift, its coordinates in a frozen basis, or these under a prior over people."""
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def fit(
 
 
 def _slab(
-    shifts: Sequence[Shift | Coordinates], device: torch.device
-) -> tuple[Slab | CoordinateSlab, Callable[[], None]]:
+    shifts: Sequence[Shift | Coordinates | Whitened], device: torch.device
+) -> tuple[OwnShifts, Callable[[], None]]:
     """A slab that trains copies of these shifts, and what writes them back when they are trained.
 
     Raises:
@@ -198,8 +199,13 @@ def _slab(
         raise InputError("users trained together need shifts of one shape")
     plain = [shift for shift in shifts if isinstance(shift, Shift)]
     coordinates = [shift for shift in shifts if isinstance(shift, Coordinates)]
-    if len({each.basis.digest for each in coordinates}) + bool(plain) > 1:
+    whitened = [shift for shift in shifts if isinstance(shift, Whitened)]
+    bases = {each.basis.digest for each in coordinates}
+    if len(bases) + bool(plain) + len({each.people for each in whitened}) > 1:
         raise InputError("users trained together need coordinates in one basis")
+    if whitened:
+        under_prior = WhitenedSlab.of(whitened, device)
+        return under_prior, partial(under_prior.copy_to, whitened)
     if plain:
         slab = Slab.of(plain, device, train=True)
         return slab, partial(slab.copy_to, plain)

@@ -7,6 +7,7 @@ helper), packing and printing all refuse.
 
 from typing import Any, NoReturn
 
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 
@@ -25,6 +26,16 @@ class PersonalShift(Shift):
         origin = Shift.identity(shape, seed=seed)
         return cls(shape, R=origin.R.data, W=origin.W.data, b=origin.b.data)
 
+    @classmethod
+    def of_coordinates(cls, coordinates: Coordinates) -> "PersonalShift":
+        """The shift that a person's coordinates in a basis stand for.
+
+        Args:
+            coordinates: the person's own.
+        """
+        plain = coordinates.shift()
+        return cls(plain.shape, R=plain.R.data, W=plain.W.data, b=plain.b.data)
+
     def _refuse(self) -> NoReturn:
         raise TypeError("a personal shift does not leave the edge")
 
@@ -40,3 +51,13 @@ class PersonalShift(Shift):
 
     def __repr__(self) -> str:
         return "PersonalShift()"
+
+
+class PersonalCoordinates(Coordinates):
+    """Coordinates of one person's shift in a frozen basis, as little to be handed out as the shift."""
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise TypeError("a personal shift does not leave the edge")
+
+    def __repr__(self) -> str:
+        return "PersonalCoordinates()"

@@ -1,12 +1,13 @@
 """A packed shift with JSON metadata in one safetensors file, written whole or not at all.
 
 Metadata: `kind` and `format` (what the file is, and its version), `sha256` of the packed shift,
-`directions`, the SHA-256 of the directions if the file holds any, and the caller's own fields. Reading
+`directions` and `people`, the SHA-256 of each that the file holds, and the caller's own fields. Reading
 verifies all of them.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,30 @@ from fedperfit.protocol.system.errors import InputError, MalformedFileError, Mis
 from fedperfit.protocol.system.files import write_atomic
 
 FORMAT = 1
-_TENSOR, _DIRECTIONS = "packed", "directions"
+_TENSOR = "packed"
+DIRECTIONS, PEOPLE = "directions", "people"
+"""Names of what a file may hold beside its shift."""
+_PARTS = (DIRECTIONS, PEOPLE)
 _METADATA = "fedperfit"
 
 
-def shift_file(kind: str, packed: bytes, fields: dict[str, Any], directions: bytes = b"") -> bytes:
+def shift_file(
+    kind: str, packed: bytes, fields: dict[str, Any], parts: Mapping[str, bytes] | None = None
+) -> bytes:
     """Encode a file of some kind.
 
     Args:
         kind: What the file is, e.g. `checkpoint`.
         packed: A shift as `protocol.shift.packing` encodes it.
         fields: JSON values to store beside it.
-        directions: Encoded by `protocol.shift.directions`; empty for none.
+        parts: Encoded `directions` and `people` by name; an empty one is left out.
     """
     metadata = {**fields, "kind": kind, "format": FORMAT, "sha256": sha256(packed)}
     tensors = {_TENSOR: np.frombuffer(packed, np.uint8)}
-    if directions:
-        metadata[_DIRECTIONS] = sha256(directions)
-        tensors[_DIRECTIONS] = np.frombuffer(directions, np.uint8)
+    for name, part in (parts or {}).items():
+        if part:
+            metadata[name] = sha256(part)
+            tensors[name] = np.frombuffer(part, np.uint8)
     encoded = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
     data: bytes = save(tensors, metadata={_METADATA: encoded})
     return data
@@ -54,7 +61,9 @@ def write_shift_file(path: Path, kind: str, packed: bytes, fields: dict[str, Any
     write_atomic(path, shift_file(kind, packed, fields))
 
 
-def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[bytes, dict[str, Any], bytes]:
+def read_shift_file(
+    path: Path, kind: str, most: int | None = None
+) -> tuple[bytes, dict[str, Any], dict[str, bytes]]:
     """Read and verify a file that `write_shift_file` or `shift_file` made.
 
     Args:
@@ -63,7 +72,7 @@ def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[byt
         most: Largest size accepted, in bytes; no more of a larger file is read.
 
     Returns:
-        The packed shift, the fields, and the directions (empty for none).
+        The packed shift, the fields, and what stands beside the shift, by name.
 
     Raises:
         InputError: Naming the file, if it is missing, too large, malformed or does not match its hashes.
@@ -82,7 +91,7 @@ def read_shift_file(path: Path, kind: str, most: int | None = None) -> tuple[byt
         raise MalformedFileError(f"{path}: {error}") from None
 
 
-def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], bytes]:
+def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], dict[str, bytes]]:
     """Parse and verify the bytes of a file made by `shift_file`.
 
     Args:
@@ -90,7 +99,7 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
         kind: What the file must be.
 
     Returns:
-        The packed shift, the fields, and the directions (empty for none).
+        The packed shift, the fields, and what stands beside the shift, by name.
 
     Raises:
         InputError: If the data is malformed or does not match its hashes.
@@ -100,7 +109,7 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
         metadata = json.loads(header["__metadata__"][_METADATA])
         packed = bytes(tensors[_TENSOR]["data"])
-        directions = bytes(tensors.pop(_DIRECTIONS, {"data": b""})["data"])
+        parts = {name: bytes(tensors.pop(name)["data"]) for name in _PARTS if name in tensors}
     except (SafetensorError, ValueError, KeyError, RecursionError) as error:
         reason = "".join(filter(str.isprintable, str(error))) or type(error).__name__
         raise MalformedFileError(f"truncated, or not a {kind} ({reason})") from None
@@ -112,9 +121,10 @@ def parse_shift_file(data: bytes, kind: str) -> tuple[bytes, dict[str, Any], byt
         raise MalformedFileError(f"the {kind} holds unknown tensors or metadata")
     if metadata.get("sha256") != sha256(packed):
         raise MalformedFileError("the shift does not match its SHA-256")
-    if metadata.get(_DIRECTIONS) != (sha256(directions) if directions else None):
-        raise MalformedFileError("the directions do not match their SHA-256")
-    return packed, metadata, directions
+    for name in _PARTS:
+        if metadata.get(name) != (sha256(parts[name]) if parts.get(name) else None):
+            raise MalformedFileError(f"the {name} do not match their SHA-256")
+    return packed, metadata, parts
 
 
 def sha256(data: bytes) -> str:

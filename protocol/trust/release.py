@@ -1,5 +1,5 @@
-"""A release: the collective shift an edge builds its personal shift on, and perhaps the group's directions,
-as one signed file.
+"""A release: the collective shift an edge builds its personal shift on, as one signed file, and perhaps the
+group's directions, the basis of personal shifts and the prior over people.
 
 Releases form a chain: each names the digests of all before it, so that an edge that missed some can see
 that its own belongs to the chain, and no release can claim a version that its chain does not explain. Keys
@@ -17,10 +17,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.shift.shift_file import parse_shift_file, read_shift_file, sha256, shift_file
+from fedperfit.protocol.shift.shift_file import (
+    DIRECTIONS,
+    PEOPLE,
+    parse_shift_file,
+    read_shift_file,
+    sha256,
+    shift_file,
+)
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.tasks import id_of_text, own_text
 from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
@@ -35,6 +43,7 @@ LIFETIME = timedelta(days=90)
 """Default validity of a release."""
 _KIND = "release"
 _ENVELOPE = {"kind", "format", "signatures"}
+_CONTENT = ("header", "packed", "epsilon", "delta", "edit", "crowd")
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Release:
     """Delta that epsilon holds at; None without epsilon, and in releases of earlier versions."""
     edit: bytes = b""
     """Directions of the group as `protocol.shift.directions` encodes them; empty for none."""
+    crowd: bytes = b""
+    """Basis of personal shifts and prior over people as `protocol.people` encodes them; empty for none."""
     task_text: str = ""
     """Text of the task's file, whose digest ends the task's name in the header; empty for one that ships."""
     rotations: tuple[Rotation, ...] = ()
@@ -79,6 +90,7 @@ class Release:
         epsilon: float | None = None,
         delta: float | None = None,
         directions: Directions | None = None,
+        people: People | None = None,
     ) -> "Release":
         """Make and sign version 1 of a chain.
 
@@ -91,12 +103,14 @@ class Release:
             epsilon: Privacy budget spent; None without differential privacy.
             delta: Delta that it holds at.
             directions: The group's directions, if any.
+            people: Basis of personal shifts and prior over people, if any.
         """
         times = validity(issued, lifetime)
         return cls(
             *((), header, pack(shift, header), *times, epsilon, key.public),
             delta=delta,
-            edit=_edit(directions),
+            edit=_encoded(directions),
+            crowd=_encoded(people),
             task_text=own_text(header.task),
         )._signed(key)
 
@@ -111,6 +125,7 @@ class Release:
         epsilon: float | None = None,
         delta: float | None = None,
         directions: Directions | None = None,
+        people: People | None = None,
     ) -> "Release":
         """Make and sign the release after this one.
 
@@ -123,6 +138,7 @@ class Release:
             epsilon: Privacy budget spent; None without differential privacy.
             delta: Delta that it holds at.
             directions: The group's directions, if any.
+            people: Basis of personal shifts and prior over people, if any.
 
         Raises:
             InputError: If task, base model or key differ from this release's.
@@ -138,7 +154,8 @@ class Release:
             packed=pack(shift, header),
             epsilon=epsilon,
             delta=delta,
-            edit=_edit(directions),
+            edit=_encoded(directions),
+            crowd=_encoded(people),
             signatures={},
         )
         return following._reissued(issued, lifetime)._signed(key)
@@ -164,7 +181,7 @@ class Release:
         """
         if key.public != self.key:
             raise InputError("a new key needs a rotation")
-        content = {name: getattr(earlier, name) for name in ("header", "packed", "epsilon", "delta", "edit")}
+        content = {name: getattr(earlier, name) for name in _CONTENT}
         following = replace(self, chain=(*self.chain, self.digest), **content, signatures={})
         return following._reissued(issued, lifetime)._signed(key)
 
@@ -215,6 +232,11 @@ class Release:
         return Directions.from_bytes(self.edit) if self.edit else None
 
     @property
+    def people(self) -> People | None:
+        """Basis of personal shifts and prior over people, or None."""
+        return People.from_bytes(self.crowd) if self.crowd else None
+
+    @property
     def promise(self) -> str:
         """What the release tells of any one contributor, in words; empty without differential privacy."""
         if self.epsilon is None:
@@ -223,14 +245,14 @@ class Release:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over every field but the signatures; shift and directions enter by their own hashes."""
+        """SHA-256 over every field but the signatures; all that it carries enters by its own hash."""
         canonical = json.dumps(self.fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def fields(self) -> dict[str, Any]:
         """Return the signed fields as JSON values."""
         shape = self.header.shape
-        carried = {"directions": sha256(self.edit)} if self.edit else {}
+        carried = {name: sha256(part) for name, part in self._parts.items() if part}
         if self.task_text:
             carried["task-text"] = self.task_text
         promise = {} if self.delta is None else {"delta": self.delta}
@@ -257,7 +279,7 @@ class Release:
 
     def to_bytes(self) -> bytes:
         """Encode as the bytes of a release file."""
-        return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self.edit)
+        return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self._parts)
 
     def check_signed_from(self, pinned: str) -> None:
         """Raise InputError unless the key `pinned`, or a key it was rotated to, signed this release."""
@@ -278,6 +300,10 @@ class Release:
     def issued_after(self, now: datetime) -> bool:
         """Return whether the release claims to be issued after the time `now`."""
         return parse_time(self.issued) > now
+
+    @property
+    def _parts(self) -> dict[str, bytes]:
+        return {DIRECTIONS: self.edit, PEOPLE: self.crowd}
 
     def _reissued(self, issued: datetime | None, lifetime: timedelta) -> "Release":
         start, end = validity(issued, lifetime)
@@ -313,12 +339,15 @@ def read_release(path: Path) -> Release:
         raise MalformedFileError(f"{path}: {error}") from None
 
 
-def _edit(directions: Directions | None) -> bytes:
-    return directions.to_bytes() if directions is not None else b""
+def _encoded(part: Directions | People | None) -> bytes:
+    return part.to_bytes() if part is not None else b""
 
 
-def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
+def _release(packed: bytes, fields: dict[str, Any], parts: dict[str, bytes]) -> Release:
     _, header = unpack(packed)
+    edit, crowd = (parts.get(name, b"") for name in (DIRECTIONS, PEOPLE))
+    if crowd:
+        People.from_bytes(crowd).check(header)
     if edit and Directions.from_bytes(edit).neutral.shape[1] != header.shape.hidden_size:
         raise MalformedFileError("its directions are of another size than its shift")
     chain, epsilon = fields.get("chain"), fields.get("epsilon")
@@ -345,6 +374,7 @@ def _release(packed: bytes, fields: dict[str, Any], edit: bytes) -> Release:
         *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
         delta=delta,
         edit=edit,
+        crowd=crowd,
         task_text=text,
         rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),
         signatures=signatures,

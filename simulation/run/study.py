@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 
 from fedperfit.cloud.job.job import Job, Progress
 from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
@@ -51,17 +52,19 @@ class Study(Job):
         prepare_basis(self.folder, self.chosen, settings.data, lambda: items_of(self.folder / CLIENTS).base)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
-        release = self._release(shift, self.directions("directions", others))
+        people = self.people("train")
+        release = self._release(shift, self.directions("directions", others), people)
         packed = self.packed(shift)
-        self.personalize("personalize", targets, packed)
+        fitted_on = release if people is not None else packed
+        self.personalize("personalize", targets, fitted_on)
         for stage in self.stages:
             payload = release if stage is Stage.DIRECTIONS else packed
             self.evaluate(f"evaluate-{stage}", targets, payload, stage)
         newcomers = new or targets
-        self._history_study(newcomers, packed)
+        self._history_study(newcomers, fitted_on)
         self._collective_study(others, newcomers, shift)
 
-    def _release(self, shift: Shift, directions: Directions | None) -> bytes:
+    def _release(self, shift: Shift, directions: Directions | None, people: People | None) -> bytes:
         """Write release.safetensors once, signed with a key of the run's own, and return its bytes."""
         path, key_path = self.folder / FILE_NAME, self.folder / "signing.pem"
         if not path.exists():
@@ -73,17 +76,18 @@ class Study(Job):
                 epsilon=self.epsilon,
                 delta=self.delta,
                 directions=directions,
+                people=people,
             )
             write_atomic(path, release.to_bytes())
         return path.read_bytes()
 
-    def _history_study(self, clients: Sequence[str], packed: bytes) -> None:
+    def _history_study(self, clients: Sequence[str], payload: bytes) -> None:
         """Score the newcomers with their latest 0, 1, 2, … items."""
         for length in self.settings.history_lengths:
             slot = f"history-{length}"
             if length:
-                self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=length)
-            self.evaluate(slot, clients, packed, Stage.PERSONAL if length else Stage.COLLECTIVE, slot=slot)
+                self.personalize(f"{slot}-fit", clients, payload, slot=slot, items=length)
+            self.evaluate(slot, clients, payload, Stage.PERSONAL if length else Stage.COLLECTIVE, slot=slot)
 
     def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
         """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others."""

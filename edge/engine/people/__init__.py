@@ -1,0 +1,1 @@
+"""Stacks of what people differ in, trained side by side under a prior over people."""

@@ -1,0 +1,99 @@
+"""The form of a personal fit on a release that carries a basis, and perhaps a prior over people."""
+
+import pickle
+
+import pytest
+import torch
+from tests.edge.edge_clients import evaluation, write_client
+
+from fedperfit.edge.agent.agent import Agent, personalize
+from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.agent.renewal import learn, renew
+from fedperfit.edge.fitting.form import Form
+from fedperfit.edge.vault.personal import PersonalCoordinates
+from fedperfit.protocol.messages.settings import PersonalSettings
+from fedperfit.protocol.people.people import People
+from fedperfit.protocol.people.prior import Prior
+from fedperfit.protocol.shift.basis import Coordinates
+from fedperfit.protocol.shift.basis_sources import random_basis
+from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.signing import SigningKey
+
+PERSONAL = PersonalSettings(rank=2, additive=False, slot="full")
+
+
+def people_of(header: ShiftHeader, *, items: int | None = None) -> People:
+    basis = random_basis(header.shape, 6, task=header.task, fingerprint=header.fingerprint, seed=0)
+    if items is None:
+        return People(basis)
+    directions = torch.linalg.qr(torch.randn(basis.numbers, 3, generator=torch.Generator().manual_seed(0)))
+    return People(basis, Prior(directions.Q.T.contiguous(), torch.tensor([0.3, 0.2, 0.1]), 0.05, 0.1, items))
+
+
+def release_of(header: ShiftHeader, people: People | None) -> bytes:
+    shift = Shift.identity(header.shape, seed=1)
+    return Release.first(shift, header, SigningKey(), people=people).to_bytes()
+
+
+def test_the_form_follows_what_the_release_says_and_the_number_of_items(header):
+    assert Form.of(None, 3) is Form.FREE
+    assert Form.of(people_of(header), 3) is Form.BASIS
+    assert Form.of(people_of(header, items=3), 3) is Form.PRIOR
+    assert Form.of(people_of(header, items=3), 4) is Form.FREE
+
+
+@pytest.mark.parametrize("items", [None, 16])
+def test_the_shift_in_the_vault_lies_in_the_basis_and_answers(tmp_path, base, header, training, items):
+    people = people_of(header, items=items)
+    agent = Agent(write_client(tmp_path / "client"), base)
+    data = release_of(header, people)
+    outcome = agent.personalize(data, PERSONAL, training)
+    assert outcome.items == 16
+    stored, shift = agent.vault.open("full")
+    assert stored.shape == header.shape
+    inside = Coordinates.of_shift(people.basis, shift)
+    assert inside is not None
+    assert float(inside.numbers.norm()) > 1e-3
+    assert agent.evaluate(data, evaluation("personal")).items > 0
+    agent.personalize(data, PERSONAL, training)
+    assert torch.equal(agent.vault.open("full")[1].W, shift.W)
+
+
+def test_those_with_more_items_are_fitted_freely_beside_the_others(tmp_path, base, header, training):
+    data = release_of(header, people_of(header, items=8))
+    agents = [Agent(write_client(tmp_path / str(n), items=n), base) for n in (4, 12)]
+    results = dict(personalize(agents, data, PERSONAL, training, agents[0].items))
+    assert [results[agent].items for agent in agents] == [4, 12]
+    assert [agent.vault.open("full")[0].shape.rank for agent in agents] == [header.shape.rank, PERSONAL.rank]
+    plain = Agent(write_client(tmp_path / "plain", items=12), base)
+    plain.personalize(release_of(header, None), PERSONAL, training)
+    ours, plainly = (each.vault.open("full")[1].W for each in (agents[1], plain))
+    torch.testing.assert_close(ours, plainly, rtol=1e-3, atol=1e-4)
+
+
+def test_a_lesson_under_a_prior_is_a_fit_on_all_items(tmp_path, base, header, training):
+    release = OpenedRelease.of(release_of(header, people_of(header, items=40)), base)
+    agent = Agent(write_client(tmp_path / "client", items=20, questions=4), base)
+    renew(agent, release, 1, PERSONAL, training)
+    before = agent.vault.open("full")[1]
+    asked = agent.history.questions[0]
+    task = agent.history.task
+    lesson = learn(
+        agent, [{**task.query_fields(asked["input"]), task.answer: asked["gold"]}], release, PERSONAL
+    )
+    assert (lesson.learned, lesson.steps) == (1, 50)
+    stored, after = agent.vault.open("full")
+    assert stored.fit_record.items == 21
+    assert not torch.equal(after.W, before.W)
+    people = release.people
+    assert people is not None
+    assert Coordinates.of_shift(people.basis, after) is not None
+
+
+def test_coordinates_of_a_person_are_not_handed_out(header):
+    person = PersonalCoordinates.zero(people_of(header).basis)
+    assert repr(person) == "PersonalCoordinates()"
+    with pytest.raises(TypeError, match="does not leave the edge"):
+        pickle.dumps(person)
