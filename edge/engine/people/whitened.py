@@ -67,7 +67,7 @@ class WhitenedSlab:
     pull: torch.Tensor
     """Strength of the prior per target token of each person: (users,)."""
     z: torch.Tensor
-    """(users, q)."""
+    """(users, q) deviations of everyone, in units of the prior's."""
 
     @classmethod
     def of(cls, users: Sequence[Whitened], device: torch.device) -> "WhitenedSlab":
