@@ -8,6 +8,7 @@ from typing import Any
 
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.shift.basis import coordinate_count
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -32,7 +33,6 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         return {}
     card = read_json(folder / "card.json")
     training = by_phase.get("train", [])
-    own = job.personal().rank
     width = BYTES.get(job.transport_dtype, BYTES["float32"])
     payloads = [entry.payload for entry in training if entry.payload]
     up = [entry.payload for entry in training if entry.payload and entry.direction == "up"]
@@ -49,9 +49,17 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "LoRA r=8 on q, v": card["lora_qv"] * width,
             "full model": card["parameters"] * width,
         },
-        "personal-parameters": replace(job.shape(BaseModelCard(**card)), rank=own).parameters,
+        "personal-parameters": _personal_parameters(job, BaseModelCard(**card)),
         "personal-bytes-sent": 0,
     }
+
+
+def _personal_parameters(job: RunSettings, card: BaseModelCard) -> int:
+    """Count the numbers of a person, at most: in a basis without a prior no shift is fitted freely."""
+    shape = job.shape(card)
+    if job.personal_basis != "none" and not job.people_prior:
+        return coordinate_count(shape, job.personal_columns)
+    return replace(shape, rank=job.personal().rank).parameters
 
 
 def _totals(entries: list[Entry]) -> dict[str, dict[str, int]]:

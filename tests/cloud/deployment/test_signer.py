@@ -22,7 +22,9 @@ from fedperfit.cloud.deployment.signer import (
     signer_ready,
 )
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.people.people import People
 from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
@@ -69,6 +71,7 @@ def test_what_was_agreed_is_the_next_release(cloud: tuple[CloudHome, CloudSettin
         ({"dtype": "bfloat16"}, "encoding"),
         ({"rank": 1}, "shape"),
         ({"directions": True}, "directions"),
+        ({"people": True}, "a personal basis is there"),
     ],
 )
 def test_another_form_is_refused(
@@ -76,17 +79,20 @@ def test_another_form_is_refused(
 ) -> None:
     home, settings = cloud
     shift, header = agreed(settings, 3)
-    directions = None
+    directions = people = None
     if "rank" in what:
         shape = replace(header.shape, **what)
         shift, header = Shift.identity(shape, seed=3), replace(header, shape=shape)
     elif "directions" in what:
         directions = Directions.of((0,), torch.ones(1, 2), torch.ones(1, 2))
+    elif "people" in what:
+        basis = random_basis(header.shape, 2, task=header.task, fingerprint=header.fingerprint, seed=0)
+        people = People(basis)
     else:
         header = replace(header, **what)
     before = sorted((home.folder / "releases").glob("*"))
     with pytest.raises(RunFailed, match=f"refused the release: {reason}"):
-        ask_for_release(home, shift, header, directions)
+        ask_for_release(home, shift, header, directions, people)
     assert sorted((home.folder / "releases").glob("*")) == before
 
 
