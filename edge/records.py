@@ -1,15 +1,19 @@
 """Writes the records of an edge's replies: what may be in a message to the cloud, and nothing else."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedperfit.protocol.messages.keys import (
+    BAD_KEY,
     BASIS_KEY,
     BASIS_RECORD,
+    CLIENTS_KEY,
     COUNTS_RECORD,
+    ENVELOPES_KEY,
+    ENVELOPES_RECORD,
     ITEMS_KEY,
     METRICS_RECORD,
     PROBES_KEY,
@@ -20,6 +24,8 @@ from fedperfit.protocol.messages.keys import (
     SHIFT_STYPE,
     STATISTICS_RECORD,
     STATUS_RECORD,
+    SUM_KEY,
+    SUM_RECORD,
     UPDATE_KEY,
     UPDATE_RECORD,
     VIEW_DIGEST_KEY,
@@ -85,7 +91,7 @@ def reply(
     Raises:
         InputError: the request's round is not a number.
     """
-    records = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: items, ROUND_KEY: _round(message)})})
+    records = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: items, ROUND_KEY: round_of(message)})})
     if metrics is not None:
         records[METRICS_RECORD] = MetricRecord({**metrics})
     if update is not None:
@@ -110,13 +116,44 @@ def coordinate_reply(
     Raises:
         InputError: the request's round is not a number.
     """
-    values: dict[str, Any] = {ITEMS_KEY: items, ROUND_KEY: _round(message)}
+    values: dict[str, Any] = {ITEMS_KEY: items, ROUND_KEY: round_of(message)}
     if update:
         values |= {UPDATE_KEY: update} | dict(metrics or {})
     return Message(RecordDict({UPDATE_RECORD: ConfigRecord(values)}), reply_to=message)
 
 
-def _round(message: Message) -> int:
+def sum_reply(message: Message, total: bytes, bad: Sequence[str]) -> Message:
+    """Reply as a member of the committee of secure sums.
+
+    Args:
+        message: request that is answered.
+        total: sum of the shares.
+        bad: names of the clients whose shares cannot be opened; then there is no sum.
+
+    Raises:
+        InputError: the request's round is not a number.
+    """
+    told: dict[str, Any] = {BAD_KEY: list(bad)} if bad else {SUM_KEY: total}
+    return Message(
+        RecordDict({SUM_RECORD: ConfigRecord(told | {ROUND_KEY: round_of(message)})}), reply_to=message
+    )
+
+
+def envelopes_of(message: Message) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+    """Read whose shares a member is sent, and the shares; raises InputError for anything else."""
+    record = message.content.config_records[ENVELOPES_RECORD]
+    clients, envelopes = record[CLIENTS_KEY], record[ENVELOPES_KEY]
+    if not isinstance(clients, list) or not isinstance(envelopes, list):
+        raise InputError(f"{ENVELOPES_RECORD} holds no lists")
+    names = tuple(name for name in clients if isinstance(name, str))
+    sealed = tuple(envelope for envelope in envelopes if isinstance(envelope, bytes))
+    if (len(names), len(sealed)) != (len(clients), len(envelopes)):
+        raise InputError(f"{ENVELOPES_RECORD} holds no names and bytes")
+    return names, sealed
+
+
+def round_of(message: Message) -> int:
+    """Return the round of a request; raises InputError where it is no number."""
     number = message.content.config_records[SETTINGS_RECORD][ROUND_KEY]
     if not isinstance(number, int):
         raise InputError(f"{ROUND_KEY} is not a number")

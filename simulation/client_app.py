@@ -16,11 +16,23 @@ from flwr.clientapp import ClientApp
 from fedperfit.edge.agent.agent import Agent, Result, contribute, evaluate, personalize
 from fedperfit.edge.agent.basis_file import CoordinateRequest
 from fedperfit.edge.agent.coordinates import contribute_coordinates
-from fedperfit.edge.agent.outcome import Contribution, Outcome
+from fedperfit.edge.agent.outcome import Contribution, Outcome, ToldSum
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.records import coordinate_reply, probe_request, refusal, reply, sent_basis, status_reply
+from fedperfit.edge.records import (
+    coordinate_reply,
+    envelopes_of,
+    probe_request,
+    refusal,
+    reply,
+    round_of,
+    sent_basis,
+    status_reply,
+    sum_reply,
+)
+from fedperfit.edge.sums.party import SumParty
+from fedperfit.edge.sums.requests import SumRequest, tell_sum
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
     LAYER_GRADIENT_KEY,
@@ -32,6 +44,7 @@ from fedperfit.protocol.messages.keys import (
     SETTINGS_RECORD,
     SHIFT_KEY,
     SHIFT_RECORD,
+    SUM_TYPE,
     SUMS_KEY,
 )
 from fedperfit.protocol.messages.settings import (
@@ -42,7 +55,9 @@ from fedperfit.protocol.messages.settings import (
     PersonalSettings,
     TrainingSettings,
 )
+from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
@@ -55,6 +70,8 @@ CLIENTS = "clients"
 """Folder of a run with one folder per client, named by partition, and `agent.json` for all of them."""
 AGENT = "agent.json"
 """File in `CLIENTS` that says which model the agents load, and how."""
+ENROLLED = "enrolled.json"
+"""File in `CLIENTS` with the keys of all clients for secure sums, where a run has them."""
 
 REFUSALS = "refusals.jsonl"
 """File in the run folder with every error of a client, in full."""
@@ -140,6 +157,17 @@ def on_layer_gradient(message: Message, context: Context) -> Message:
     return next(respond([(message, context)]))
 
 
+@app.train("sum")
+def on_sum(message: Message, context: Context) -> Message:
+    """Answer as a member of the committee of secure sums.
+
+    Args:
+        message: The request, with the sealed shares and the settings.
+        context: Flower's context of the node, whose partition names the client's folder.
+    """
+    return next(respond([(message, context)]))
+
+
 @app.evaluate("stage")
 def on_evaluate(message: Message, context: Context) -> Message:
     """Answer with metric sums of one stage on the client's own questions.
@@ -220,17 +248,30 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
     if kind == LAYER_GRADIENT_TYPE:
         gradient = LayerGradientSettings.from_config(config)
         return _each(agents, lambda agent: report_layer_gradient(agent, gradient))
+    if kind == SUM_TYPE:
+        asked = SumRequest(
+            SumSettings.from_config(config),
+            CoordinateSettings.from_config(config),
+            round_of(message),
+            *envelopes_of(message),
+        )
+        return _each(agents, lambda agent: _told(agent, asked))
     packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
     if kind == CONTRIBUTE_TYPE:
         training, wanted = TrainingSettings.from_config(config), CoordinateSettings.given(config)
         if wanted is None:
             return contribute(agents, packed, training, items)
-        request = CoordinateRequest(packed, wanted, sent_basis(message))
+        request = CoordinateRequest(packed, wanted, sent_basis(message), SumSettings.given(config))
         return contribute_coordinates(agents, request, training, items)
     if kind == PERSONALIZE_TYPE:
         personal = PersonalSettings.from_config(config)
         return personalize(agents, packed, personal, TrainingSettings.from_config(config), items)
     return evaluate(agents, packed, EvaluationSettings.from_config(config), items)
+
+
+def _told(agent: Agent, request: SumRequest) -> ToldSum:
+    answer = tell_sum(agent.sums, request)
+    return ToldSum(len(request.clients), {}, answer.total, answer.bad)
 
 
 def _each(agents: Iterable[Agent], act: Callable[[Agent], Outcome]) -> Iterator[Result]:
@@ -245,8 +286,11 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
     if isinstance(result, Statistics):
         key = _STATISTICS[message.metadata.message_type]
         return reply(message, result.items, statistics={key: result.data} if result.data else None)
+    if isinstance(result, ToldSum):
+        return sum_reply(message, result.total, result.bad)
     update = result.update if isinstance(result, Contribution) else None
-    metrics = result.metrics if shares_metrics else None
+    sealed = "sum-run" in message.content.config_records[SETTINGS_RECORD]
+    metrics = result.metrics if shares_metrics and not sealed else None
     if update is not None and CoordinateSettings.given(message.content.config_records[SETTINGS_RECORD]):
         return coordinate_reply(message, result.items, metrics, update)
     return reply(message, result.items, metrics, update)
@@ -256,7 +300,11 @@ def _agent(context: Context) -> Agent:
     """Make the agent of this node from the folder that its partition names in the run folder."""
     items = items_of(_clients(context))
     encoder = read_json(_clients(context) / AGENT).get("encoder", "")
-    return Agent(_folder(context), items.base, items, encoder=encoder)
+    agent = Agent(_folder(context), items.base, items, encoder=encoder)
+    directory = read_enrolled(_clients(context))
+    if directory is not None:
+        agent.sums = SumParty(_folder(context), agent.history.name, directory)
+    return agent
 
 
 def _folder(context: Context) -> Path:
@@ -277,6 +325,17 @@ def items_of(clients: Path) -> ItemCache:
 
 def _clients(context: Context) -> Path:
     return run_folder(context.run_config, context.run_id) / CLIENTS
+
+
+@lru_cache(maxsize=1)
+def read_enrolled(clients: Path) -> Directory | None:
+    """Return the keys that `clients` are enrolled with for secure sums; None where they are not.
+
+    Args:
+        clients: Folder of the clients of a run.
+    """
+    path = clients / ENROLLED
+    return Directory.from_json(read_json(path)) if path.exists() else None
 
 
 @lru_cache(maxsize=1)

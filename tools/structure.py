@@ -39,7 +39,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "cli server_app",
     ),
     "edge": (
-        "engine vault audit consent records sandbox releases",
+        "engine vault audit consent records sandbox releases sums",
         "writing fitting",
         "agent",
         "chameleon asking",

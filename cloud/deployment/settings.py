@@ -53,6 +53,12 @@ class CloudSettings(JobSettings):
         return host_and_port(self.host, self.port)
 
     @model_validator(mode="after")
+    def _check_deployed(self) -> Self:
+        if self.secure:
+            raise InputError("secure-aggregation=committee: for simulations; deployed edges have no keys")
+        return self
+
+    @model_validator(mode="after")
     def _check_host(self) -> Self:
         if _ip(self.host) is None and not _NAME.fullmatch(self.host):
             raise InputError(f"host={self.host!r}: expected a name, or an address without port and brackets")

@@ -27,16 +27,18 @@ from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
+from fedperfit.cloud.rounds.sums import SecureSums
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.errors import InputError, TooFewClients
 from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
 from fedperfit.protocol.trust.release import read_release
 
@@ -100,6 +102,8 @@ class Job:
         self._known: dict[str, LayerGradient | None] = {}
         self._holders: set[str] = set()
         self._privacy_ledger = PrivacyLedger(privacy or folder)
+        self.directory: Directory | None = None
+        """Keys of all that are enrolled for secure sums; None where nobody is."""
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for clients and ask them for their status (see `roster`).
@@ -396,8 +400,9 @@ class Job:
         basis = run_basis(self._job, self.card, self.folder)
         if basis is not None and self._job.people_prior:
             check_numbers(basis)
+        exchange = Exchange(self.grid, ledger, self.names, self._on_reply)
         return Federation(
-            exchange=Exchange(self.grid, ledger, self.names, self._on_reply),
+            exchange=exchange,
             checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
             ledger=ledger,
             header=self.header,
@@ -407,6 +412,7 @@ class Job:
             holders=sorted(self._holders),
             privacy=self._privacy(phase),
             scatter=self._scatter(phase) if self._job.people_prior else None,
+            sums=self._sums(phase, exchange),
         )
 
     def _scatter(self, phase: str) -> UpdateScatter:
@@ -416,6 +422,21 @@ class Job:
         if not self._job.private:
             return None
         return PrivateRounds(self._job, self._privacy_ledger, self.folder / "checkpoints" / phase)
+
+    def _sums(self, phase: str, exchange: Exchange) -> SecureSums | None:
+        if not self._job.secure:
+            return None
+        if self.directory is None:
+            raise InputError("secure-aggregation=committee: nobody is enrolled for sums")
+        return SecureSums(
+            self._job,
+            self.directory,
+            exchange,
+            self.folder / "checkpoints" / phase,
+            votes=self._job.transport_dtype == "sign",
+            privacy=self._job,
+            deadline=self._job.deadline_seconds,
+        )
 
     def _on_reply(self, phase: str, replies: int, clients: int) -> None:
         self.progress("reply", {"phase": phase, "replies": replies, "clients": clients})

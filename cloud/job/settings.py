@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
 from fedperfit.cloud.rounds.settings import FederationSettings, RoundSettings
 from fedperfit.protocol.fitting import TO_BE_CHOSEN, FittingSettings, chosen_rank
 from fedperfit.protocol.messages.settings import (
@@ -20,6 +21,7 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.secure_sums.fixed_point import CODECS
 from fedperfit.protocol.settings.fields import (
     AUTO,
     WHOLE_SHIFTS,
@@ -52,7 +54,7 @@ _LEAST = {"layers": [0], "collective-rank": 1, "personal-rank": 1}
 """Smallest values of what may be `auto`."""
 
 
-class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
+class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSettings):
     """One job: a collective shift by federation, personal shifts on top of it, their scores."""
 
     task: TaskName
@@ -139,21 +141,36 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings):
 
     @model_validator(mode="after")
     def _check_private(self) -> Self:
-        if not self.private:
-            return self
-        unbounded = {
+        if self.private:
+            over = f"over-selection={self.over_selection:g}"
+            for name in [*self._telling_of_clients, *([over] if self.over_selection != 1 else [])]:
+                raise InputError(f"target-epsilon={self.target_epsilon:g}: {name} tells of clients unnoised")
+        return self
+
+    @model_validator(mode="after")
+    def _check_secure(self) -> Self:
+        if self.secure:
+            on = f"secure-aggregation={self.secure_aggregation}"
+            for name in self._telling_of_clients:
+                raise InputError(f"{on}: {name} looks at single clients")
+            if self.transport_dtype not in CODECS:
+                raise InputError(
+                    f"{on}: transport-dtype={self.transport_dtype} is no fixed point; {', '.join(CODECS)} are"
+                )
+        return self
+
+    @property
+    def _telling_of_clients(self) -> list[str]:
+        """Settings, as they stand, that need more of single clients than a sum."""
+        there = {
             "update-basis=none": self.update_basis == "none",
             f"aggregation={self.aggregation}": self.aggregation != "mean",
-            f"over-selection={self.over_selection:g}": self.over_selection != 1,
             "warm-start": self.warm_start,
             "directions": self.directions,
             "people-prior": self.people_prior,
             AUTO: self.open,
         }
-        for name, there in unbounded.items():
-            if there:
-                raise InputError(f"target-epsilon={self.target_epsilon:g}: {name} tells of clients unnoised")
-        return self
+        return [name for name, is_set in there.items() if is_set]
 
     @property
     def release_dtype(self) -> str:

@@ -43,11 +43,23 @@ class Mechanism:
         Returns:
             (n,) float64.
         """
-        parts = self.bounded(updates)
-        count = parts.shape[1]
-        sensitivity = math.sqrt(count) if self.votes else 1.0
-        noise = self.multiplier * sensitivity * normal(secret, label, count)
-        mean = (parts.sum(dim=0) + torch.round(noise / _UNIT) * _UNIT) / clients
+        return self.change_of_sum(self.bounded(updates).sum(dim=0), clients, secret, label)
+
+    def change_of_sum(self, total: torch.Tensor, clients: int, secret: bytes, label: str) -> torch.Tensor:
+        """Return the change that a sum of bounded updates makes.
+
+        Args:
+            total: (n,) float64 sum of what `bounded` makes, here or at the clients.
+            clients: As in `change`.
+            secret: As in `change`.
+            label: As in `change`.
+
+        Returns:
+            (n,) float64.
+        """
+        sensitivity = math.sqrt(len(total)) if self.votes else 1.0
+        noise = self.multiplier * sensitivity * normal(secret, label, len(total))
+        mean = (total + torch.round(noise / _UNIT) * _UNIT) / clients
         return self.size * (mean.clamp(-1, 1) if self.votes else mean)
 
     def bounded(self, updates: torch.Tensor) -> torch.Tensor:

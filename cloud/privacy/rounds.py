@@ -79,8 +79,19 @@ class PrivateRounds:
         Returns:
             (n,) float64.
         """
-        told = hashlib.sha256(updates.double().contiguous().numpy().tobytes()).hexdigest()
-        return self.mechanism.change(updates, self._wanted, self._secret, f"round/{number}/{told}")
+        return self.mechanism.change(updates, self._wanted, self._secret, _label(number, updates))
+
+    def change_of_sum(self, number: int, total: torch.Tensor) -> torch.Tensor:
+        """Return the noised change that a sum makes, where single updates are not seen; see `change`.
+
+        Args:
+            number: Round, counted from 1.
+            total: (n,) sum of updates that the clients bounded.
+
+        Returns:
+            (n,) float64.
+        """
+        return self.mechanism.change_of_sum(total, self._wanted, self._secret, _label(number, total))
 
     def charge(self, number: int) -> None:
         """Charge a round, counted from 1, before anybody is asked; raises BudgetSpent."""
@@ -96,3 +107,8 @@ class PrivateRounds:
     def epsilon(self) -> float:
         """Return what all rounds so far tell, those of other runs included."""
         return self.ledger.epsilon(self.settings.target_delta)
+
+
+def _label(number: int, told: torch.Tensor) -> str:
+    digest = hashlib.sha256(told.double().contiguous().numpy().tobytes()).hexdigest()
+    return f"round/{number}/{digest}"

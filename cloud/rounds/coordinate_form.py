@@ -16,7 +16,7 @@ from flwr.app import ConfigRecord, RecordDict
 from fedperfit.cloud.clients.coordinate_gate import CoordinateGate, CoordinateUpdate
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
-from fedperfit.cloud.rounds.forms import Config, UpdateForm, shift_requests
+from fedperfit.cloud.rounds.forms import Config, Sent, UpdateForm, shift_requests
 from fedperfit.cloud.rounds.robust import robust_numbers
 from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.cloud.rounds.settings import FederationSettings
@@ -28,25 +28,17 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 
 
-class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
+class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
     """Coordinates in one basis, which a client is sent once."""
 
-    def __init__(
-        self,
-        basis: Basis,
-        settings: FederationSettings,
-        privacy: PrivateRounds | None = None,
-        scatter: UpdateScatter | None = None,
-    ) -> None:
-        """Set up the form.
+    def __init__(self, basis: Basis, settings: FederationSettings) -> None:
+        """Set up the broadcasts.
 
         Args:
             basis: The frozen R and P of the run.
             settings: Settings of the rounds; their dtype is the updates' codec.
-            privacy: Promise under which changes are noised; None for none.
-            scatter: Keeps how updates differ; None for nothing.
         """
-        self.basis, self.settings, self.privacy, self.scatter = basis, settings, privacy, scatter
+        self.basis, self.settings = basis, settings
 
     def start(self, shift: Shift | None, seed: int) -> Coordinates:
         """Return the coordinates of a given shift, which must lie in the basis, or those of the identity."""
@@ -82,6 +74,31 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
         for client in set(clients) - holders:
             requests[client][BASIS_RECORD] = ConfigRecord({BASIS_KEY: self.basis.to_bytes()})
         return requests
+
+    def _agreement(self, number: int) -> Agreement:
+        return Agreement(self.basis.digest, self.settings.dtype, number - 1)
+
+
+class CoordinateForm(CoordinateBroadcasts[CoordinateUpdate]):
+    """Updates that the cloud sees one by one."""
+
+    def __init__(
+        self,
+        basis: Basis,
+        settings: FederationSettings,
+        privacy: PrivateRounds | None = None,
+        scatter: UpdateScatter | None = None,
+    ) -> None:
+        """Set up the form.
+
+        Args:
+            basis: The frozen R and P of the run.
+            settings: Settings of the rounds; their dtype is the updates' codec.
+            privacy: Promise under which changes are noised; None for none.
+            scatter: Keeps how updates differ; None for nothing.
+        """
+        super().__init__(basis, settings)
+        self.privacy, self.scatter = privacy, scatter
 
     def gate(self, state: Coordinates, number: int) -> CoordinateGate:
         """Make a gate for updates of these coordinates."""
@@ -122,6 +139,3 @@ class CoordinateForm(UpdateForm[Coordinates, CoordinateUpdate]):
             weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
             return (weights / weights.sum()) @ changes
         return robust_numbers(rule, changes, self.settings.assumed_malicious)
-
-    def _agreement(self, number: int) -> Agreement:
-        return Agreement(self.basis.digest, self.settings.dtype, number - 1)

@@ -23,11 +23,21 @@ from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
-from fedperfit.cloud.rounds.forms import Admitted, Config, Gate, ShiftForm, UpdateForm, shift_requests
+from fedperfit.cloud.rounds.forms import (
+    Admitted,
+    Config,
+    Gate,
+    ShiftForm,
+    UpdateForm,
+    mean_loss,
+    shift_requests,
+)
 from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
+from fedperfit.cloud.rounds.sealed_form import SealedForm
 from fedperfit.cloud.rounds.settings import FederationSettings
+from fedperfit.cloud.rounds.sums import SecureSums
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
     EVALUATE_TYPE,
@@ -60,6 +70,7 @@ class Federation:
         holders: Sequence[str] = (),
         privacy: PrivateRounds | None = None,
         scatter: UpdateScatter | None = None,
+        sums: SecureSums | None = None,
     ) -> None:
         """Set up a federation.
 
@@ -74,6 +85,7 @@ class Federation:
             holders: Clients that were sent the basis in an earlier phase.
             privacy: Promise of differential privacy, for updates in a basis; None for none.
             scatter: Keeps how updates in a basis differ; None for nothing.
+            sums: Secure sums of updates in a basis; None lets the cloud see each update.
 
         Raises:
             InputError: If the task is unknown.
@@ -84,12 +96,12 @@ class Federation:
         dtype = settings.dtype if settings.dtype in WHOLE_SHIFTS else "float32"
         self.header = replace(header, round=0, dtype=dtype)
         self.basis = basis
-        self.form: UpdateForm[Any, Any] = (
-            ShiftForm(self.header, settings)
-            if basis is None
-            else CoordinateForm(basis, settings, privacy, scatter)
-        )
-        self.privacy = privacy
+        self.form: UpdateForm[Any, Any] = ShiftForm(self.header, settings)
+        if basis is not None:
+            self.form = CoordinateForm(basis, settings, privacy, scatter)
+        if basis is not None and sums is not None:
+            self.form = SealedForm(basis, settings, sums, privacy)
+        self.privacy, self.sums = privacy, sums
         self._holders = set(holders)
         self.history: list[RoundReport] = []
         """Reports of all finished rounds, those before a resume included."""
@@ -102,6 +114,8 @@ class Federation:
             described.append(self.basis.digest)
         if self.privacy is not None:
             described.append(PrivacySettings.own(self.privacy.settings.to_flat()))
+        if self.sums is not None:
+            described.append(self.sums.described)
         return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
     def train(
@@ -128,6 +142,8 @@ class Federation:
         if not clients:
             raise TooFewClients("no client can contribute")
         self._check_enough(len(clients))
+        if self.sums is not None and self.basis is not None:
+            self.sums.begin(self.basis, self.settings.dtype, len(clients))
         checkpoint = self._resume()
         if checkpoint is None:
             state = self.form.start(start() if start is not None else None, self.settings.seed)
@@ -200,6 +216,8 @@ class Federation:
         if self.privacy is None and ended is not None and ended.without_updates(self.settings.rounds):
             logger.info("no round had an update: beginning again")
             self.checkpoints.clear()
+            if self.sums is not None:
+                self.sums.renew()
             self.checkpoints.rewind(self.ledger)
         checkpoint = self.checkpoints.latest(self.digest)
         if checkpoint is not None:
@@ -247,14 +265,16 @@ class Federation:
         except TooFew as reason:
             skipped = True
             logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
+        if self.sums is not None:
+            sent = sent + self.sums.sent
         return state, RoundReport(
             round=number,
             asked=asked,
             admitted=sorted(updates),
             dropped=dict(sorted(dropped.items())),
             skipped=skipped,
-            items=0 if self.privacy else sum(update.items for update in admitted),
-            loss=None if self.privacy else _mean_loss(admitted),
+            items=0 if self.privacy or self.sums else sum(update.items for update in admitted),
+            loss=None if self.privacy else mean_loss(admitted),
             bytes_down=sum(e.message for e in sent if e.direction == "down"),
             bytes_up=sum(e.message for e in sent if e.direction == "up"),
         )
@@ -325,14 +345,3 @@ class Federation:
             round=0,
             deadline=self.settings.deadline_seconds,
         )
-
-
-def _mean_loss(updates: Sequence[Admitted]) -> float | None:
-    """Return the loss per item, clients weighted as in the aggregation; None if none shares it."""
-    total, weight = 0.0, 0
-    for update in updates:
-        loss = update.metrics.get("loss")
-        if isinstance(loss, float):
-            total += update.items * loss / update.trained
-            weight += update.items
-    return total / weight if weight else None

@@ -162,3 +162,14 @@ def shift_requests(clients: Sequence[str], payload: bytes, config: Config) -> di
         )
         for client in clients
     }
+
+
+def mean_loss(updates: Sequence[Admitted]) -> float | None:
+    """Return the loss per item, clients weighted as in the aggregation; None if none shares it."""
+    total, weight = 0.0, 0
+    for update in updates:
+        loss = update.metrics.get("loss")
+        if isinstance(loss, float):
+            total += update.items * loss / update.trained
+            weight += update.items
+    return total / weight if weight else None

@@ -25,6 +25,7 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch
 from fedperfit.edge.fitting.form import Form, personal_shift
+from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, Vault
@@ -75,6 +76,8 @@ class Agent:
         self.vault = Vault(folder / VAULT, keeper)
         self.basis = BasisFile(folder / BASIS)
         self._folder = folder
+        self.sums: SumParty | None = None
+        """The person's part in secure sums; None where it is not enrolled for any."""
         self.shared_pairs: int | None = None
         """Number of the first training pairs that sums for the cloud may be made of; None is all."""
         self.history = self.read()

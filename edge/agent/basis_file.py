@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from fedperfit.protocol.messages.settings import CoordinateSettings
+from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
@@ -28,6 +29,8 @@ class CoordinateRequest:
     """Digest of the basis, codec of the update."""
     basis: bytes = b""
     """The encoded basis; empty where the cloud believes that it is kept here."""
+    sums: SumSettings | None = None
+    """Terms of the sum that the update is sealed for; None where it travels open."""
 
 
 class BasisFile:

@@ -9,6 +9,7 @@ from fedperfit.edge.agent.side_by_side import trained
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Fit, FitJob, Watch
+from fedperfit.edge.sums.requests import sealed_update
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_update, unpack_coordinates
@@ -61,8 +62,11 @@ def contribute_coordinates(
     def conclude(agent: Agent, job: FitJob[Coordinates], done: Fit) -> Outcome:
         before, agreement = broadcast(job.shift.basis)
         change = job.shift.numbers - before.numbers
-        update = pack_update(change, agreement, seed_from(f"{job.order}/rounding"))
-        return Contribution(done.items, done.metrics, update)
+        seed = seed_from(f"{job.order}/rounding")
+        if request.sums is None:
+            return Contribution(done.items, done.metrics, pack_update(change, agreement, seed))
+        update = sealed_update(agent.sums, change, request.sums, agreement, seed)
+        return Contribution(1, {}, update)  # nothing of one client but that it took part
 
     for agent, result in trained(agents, job, conclude, settings, items, watch=watch):
         yield agent, LACKING if isinstance(result, BasisLacking) else result

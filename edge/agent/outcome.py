@@ -16,6 +16,16 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class ToldSum(Outcome):
+    """Answer of a member of the committee of secure sums."""
+
+    total: bytes
+    """Sum of the shares that were sealed to it; empty where some cannot be opened."""
+    bad: tuple[str, ...]
+    """Names of the clients whose shares it cannot open."""
+
+
+@dataclass(frozen=True)
 class Contribution(Outcome):
     """Result of a round of stage 1."""
 

@@ -7,6 +7,7 @@
     moments      -> counts + statistics
     probe        -> counts (+ statistics)
     pull         -> counts + statistics
+    sum          -> sum, of a member of the committee
 
 `pull` is the wire's name for layer gradients. Metrics are sums over a client's items, sent only if the
 client's owner allows it. Statistics are sums or means over a client's pairs (`statistics.py`); no number
@@ -57,6 +58,18 @@ LAYER_GRADIENT_KEY = "pull"
 VIEW_DIGEST_KEY = "view-digest"
 """SHA-256 of the view's bytes, in the settings of a probe."""
 
+ENVELOPES_RECORD = "envelopes"
+"""ConfigRecord, cloud to a member of the committee: who contributed, and what each sealed to the member."""
+CLIENTS_KEY = "clients"
+"""Names of the contributors."""
+ENVELOPES_KEY = "envelopes"
+"""Their envelopes (`protocol.secure_sums.sealing`), in the same order."""
+SUM_RECORD = "sum"
+"""ConfigRecord, a member to the cloud: the round, and either the sum of the shares or the bad ones."""
+SUM_KEY = "sum"
+BAD_KEY = "bad"
+"""Names of the contributors whose shares the member cannot open."""
+
 STATUS_RECORD = "status"
 """ConfigRecord, edge to cloud: the answer to a status query."""
 
@@ -67,4 +80,5 @@ EVALUATE_TYPE = "evaluate.stage"
 MOMENTS_TYPE = "train.moments"
 PROBE_TYPE = "train.probe"
 LAYER_GRADIENT_TYPE = "train.pull"
+SUM_TYPE = "train.sum"
 """Flower message types: the category before the dot, the action of the ClientApp after it."""

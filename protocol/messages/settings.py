@@ -84,6 +84,11 @@ class CoordinateSettings(MessageSettings):
     codec: TransportType
 
     @classmethod
+    def of(cls, basis: str, codec: str) -> Self:
+        """Name a basis by its digest, and an encoding; raises InputError for an unknown one."""
+        return cls.from_some({"basis": basis, "codec": codec})
+
+    @classmethod
     def given(cls, config: Mapping[str, Any]) -> Self | None:
         """Read them from a request; None where it has none."""
         return cls.from_some(config) if "basis" in config else None

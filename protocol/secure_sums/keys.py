@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -82,14 +83,14 @@ class SumKeys:
         return PublicKeys(box.public_bytes_raw(), signing.public_bytes_raw())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Directory:
     """The clients that are enrolled, with their keys: what cloud and edges must know alike."""
 
     keys: Mapping[str, PublicKeys]
     """Keys by the client's name."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all names and keys."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()

@@ -7,11 +7,13 @@ from typing import Any
 
 from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
+from fedperfit.edge.sums.party import make_keys
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
-from fedperfit.simulation.client_app import AGENT, CLIENTS
+from fedperfit.simulation.client_app import AGENT, CLIENTS, ENROLLED
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.world.build import BOUNDS, LIMIT, NEW_USERS, WORLD, write_world
@@ -73,6 +75,8 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         if answers:
             write_json(folder / file, answers)
     _write_agent(folder, settings)
+    if settings.secure:
+        _enrol(folder, list(roster))
     write_json(folder / ROSTER, roster)
     return roster
 
@@ -88,6 +92,8 @@ def write_clients(folder: Path, histories: Sequence[History], settings: RunSetti
     for partition, history in enumerate(histories):
         write_history(folder / CLIENTS / str(partition), history)
     _write_agent(folder, settings)
+    if settings.secure:
+        _enrol(folder, [history.name for history in histories])
 
 
 def read_clients(folder: Path) -> list[History]:
@@ -113,6 +119,12 @@ def _write_agent(folder: Path, settings: RunSettings) -> None:
         "encoder": settings.encoder,
     }
     write_json(folder / CLIENTS / AGENT, agent)
+
+
+def _enrol(folder: Path, names: Sequence[str]) -> None:
+    """Give every client keys for secure sums, and all of them the directory; names are by partition."""
+    keys = {name: make_keys(folder / CLIENTS / str(n)).public for n, name in enumerate(names)}
+    write_json(folder / CLIENTS / ENROLLED, Directory(keys).to_json())
 
 
 def _data_folder(settings: RunSettings, folder: Path) -> Path:

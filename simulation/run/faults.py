@@ -14,6 +14,7 @@ from fedperfit.protocol.messages.keys import (
     SHIFT_KEY,
     SHIFT_RECORD,
     SHIFT_STYPE,
+    SUM_TYPE,
     UPDATE_KEY,
     UPDATE_RECORD,
 )
@@ -77,19 +78,26 @@ class FaultyGrid(InProcessGrid):
 
     def _changed(self, reply: Message) -> Message:
         request = self._requests.pop(reply.metadata.reply_to_message_id)
+        if request.metadata.message_type == SUM_TYPE and not reply.has_error():
+            return self._perhaps_lost(request, reply, f"member/{request.metadata.dst_node_id}")
         number = self._contributors.get(request.metadata.dst_node_id)
         if request.metadata.message_type != CONTRIBUTE_TYPE or number is None or reply.has_error():
             return reply
-        draw = random.Random(f"{self._seed}/{request.metadata.group_id}/{number}")
-        if draw.random() < self._dropout:
-            lost = Message(Error(NODE_UNAVAILABLE, "Node Unavailable"), reply_to=request)
-            set_reply_to(lost, reply.metadata.reply_to_message_id)
-            return lost
-        if number in self._liars:
+        reply = self._perhaps_lost(request, reply, str(number))
+        if number in self._liars and not reply.has_error():
             in_turn = _SINGLE_ATTACKS[self._liars[number] % len(_SINGLE_ATTACKS)]
             kind = in_turn if self._attack == "mixed" else self._attack
             _lie(kind, request, reply)
         return reply
+
+    def _perhaps_lost(self, request: Message, reply: Message, who: str) -> Message:
+        """Return a reply, or an error in its place where the node is lost in this round."""
+        draw = random.Random(f"{self._seed}/{request.metadata.group_id}/{who}")
+        if draw.random() >= self._dropout:
+            return reply
+        lost = Message(Error(NODE_UNAVAILABLE, "Node Unavailable"), reply_to=request)
+        set_reply_to(lost, reply.metadata.reply_to_message_id)
+        return lost
 
     def get_node_ids(self) -> Iterable[int]:
         """List the ids of all nodes."""

@@ -16,7 +16,7 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.basis.public import prepare_basis
-from fedperfit.simulation.client_app import CLIENTS, items_of
+from fedperfit.simulation.client_app import CLIENTS, items_of, read_enrolled
 from fedperfit.simulation.run.clients import read_clients, write_clients
 from fedperfit.simulation.run.cohort_grid import CohortGrid
 from fedperfit.simulation.run.settings import RunSettings
@@ -94,6 +94,7 @@ def _run(
     job = Job(CohortGrid(folder, len(names)), settings, folder, recorder(folder, on_event))
     job.connect(len(names), _CONNECT_SECONDS)
     job.choose(names)
+    job.directory = read_enrolled(folder / CLIENTS)
     prepare_basis(folder, job.chosen, settings.data, lambda: items_of(folder / CLIENTS).base)
     federation, shift = job.train("train", names)
     return FederationResult(shift.requires_grad_(False), job.trained_header, list(federation.history))

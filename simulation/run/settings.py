@@ -73,6 +73,21 @@ class RunSettings(JobSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_sums(self) -> Self:
+        if not self.secure:
+            return self
+        on = f"secure-aggregation={self.secure_aggregation}"
+        if self.malicious:
+            raise InputError(f"{on}: malicious={self.malicious:g}: no lie can replace what is sealed")
+        least = min([self.others, *self.collective_sizes])
+        if least < self.fewest_contributors:
+            raise InputError(
+                f"{on}: a training of {least} clients has no sum, which needs "
+                f"fewest-contributors={self.fewest_contributors}"
+            )
+        return self
+
 
 class TuneSettings(RunSettings):
     """A run's settings, and what is tried for its personal shifts."""

@@ -15,7 +15,7 @@ from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 from fedperfit.simulation.basis.public import prepare_basis
-from fedperfit.simulation.client_app import CLIENTS, items_of
+from fedperfit.simulation.client_app import CLIENTS, items_of, read_enrolled
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -49,6 +49,7 @@ class Study(Job):
         )
         self.connect(len(groups), CONNECT_SECONDS)
         self.choose(others)
+        self.directory = read_enrolled(self.folder / CLIENTS)
         prepare_basis(self.folder, self.chosen, settings.data, lambda: items_of(self.folder / CLIENTS).base)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])

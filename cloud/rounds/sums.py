@@ -1,0 +1,202 @@
+"""The cloud's part in secure sums: it passes sealed shares on, asks the members, and puts the sum together.
+
+A sum is on disk before anything is made of it. A kill after the members have answered and before that loses
+the round, since no member answers twice; a run that goes on skips it.
+"""
+
+import secrets
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ConfigRecord, RecordDict
+
+from fedperfit.cloud.clients.exchange import Exchange, logger
+from fedperfit.cloud.clients.replies import Rejected
+from fedperfit.cloud.clients.sealed_gate import BadShares, SealedUpdate, admit_sum
+from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
+from fedperfit.cloud.rounds.robust import TooFew
+from fedperfit.protocol.messages.keys import (
+    CLIENTS_KEY,
+    ENVELOPES_KEY,
+    ENVELOPES_RECORD,
+    ROUND_KEY,
+    SETTINGS_RECORD,
+    SUM_TYPE,
+)
+from fedperfit.protocol.messages.ledger import Entry
+from fedperfit.protocol.messages.settings import CoordinateSettings
+from fedperfit.protocol.messages.sums import SumSettings, session_of
+from fedperfit.protocol.secure_sums.field import Elements
+from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.secure_sums.session import Session
+from fedperfit.protocol.secure_sums.sharing import reconstruct
+from fedperfit.protocol.shift.basis import Basis
+from fedperfit.protocol.system.errors import InputError, TooFewClients
+from fedperfit.protocol.system.files import read_json, write_json
+
+RUN = "sums.json"
+"""File beside a training's checkpoints: the random name of its sums."""
+
+
+class SecureSums:
+    """The sums of one training."""
+
+    def __init__(
+        self,
+        settings: CommitteeSettings,
+        directory: Directory,
+        exchange: Exchange,
+        folder: Path,
+        *,
+        votes: bool,
+        privacy: PrivacySettings,
+        deadline: float,
+        release: str = "",
+    ) -> None:
+        """Set up the sums.
+
+        Args:
+            settings: Settings of the committee.
+            directory: All that are enrolled, with their keys.
+            exchange: Exchange with the connected clients.
+            folder: Folder of the checkpoints, where sums are kept.
+            votes: Whether updates are votes.
+            privacy: Settings that say what a vote is worth, and to what norm other updates are clipped.
+            deadline: Longest wait for the members, in seconds.
+            release: Digest of the release in force; empty before the first.
+        """
+        self.settings, self.directory, self.release = settings, directory, release
+        self._exchange, self._folder = exchange, folder
+        self._norm, self._deadline = privacy.clipping_norm, deadline
+        self.size = privacy.vote_step if votes else privacy.clipping_norm
+        """Step of a unanimous vote, or the clipping norm of other updates."""
+        self.sent: list[Entry] = []
+        """Ledger entries of what the members of the last round were asked."""
+
+    def begin(self, basis: Basis, codec: str, clients: int) -> None:
+        """Fix the terms of all rounds.
+
+        Args:
+            basis: Basis of the updates.
+            codec: Their encoding.
+            clients: Clients of the federation.
+
+        Raises:
+            TooFewClients: If there are fewer than a sum needs.
+            InputError: If too few are enrolled, or the codec is none of fixed points.
+        """
+        least = self.settings.fewest_contributors
+        if clients < least:
+            raise TooFewClients(f"fewest-contributors={least}: only {clients} clients can contribute")
+        path, shape = self._folder / RUN, self.settings.committee
+        self.wanted = CoordinateSettings.of(basis.digest, codec)
+        self.terms = SumSettings(
+            sum_run=read_json(path)["run"] if path.exists() else self._name(),
+            sum_numbers=basis.numbers,
+            sum_addends=clients,
+            clipping_norm=self._norm,
+            committee_size=shape.size,
+            committee_corrupt=shape.corrupt,
+            committee_threshold=shape.threshold,
+            fewest_contributors=least,
+        )
+        _ = self.session(1).members
+
+    def renew(self) -> None:
+        """Give the training another name, since its rounds begin again; none of them had a sum."""
+        self.terms = self.terms.replace(sum_run=self._name())
+
+    @property
+    def described(self) -> list[Any]:
+        """What of the sums decides the result of the rounds, as JSON values."""
+        return [CommitteeSettings.own(self.settings.to_flat()), self.size]
+
+    def session(self, number: int) -> Session:
+        """Return the session of a round, counted from 1."""
+        return session_of(self.terms, self.wanted, number, self.release, self.directory)
+
+    def total(self, number: int, updates: Sequence[SealedUpdate]) -> tuple[torch.Tensor, int]:
+        """Return the sum of a round's updates, in clipping norms or votes, and how many there are.
+
+        Args:
+            number: Round, counted from 1.
+            updates: What contributors sealed.
+
+        Returns:
+            (n,) float64, and the number of addends.
+
+        Raises:
+            TooFew: If there are too few contributors or members, or their sums are not to be used.
+        """
+        session, path = self.session(number), self._folder / f"sum-{number:04d}.json"
+        self.sent = []
+        if not path.exists():
+            if len(updates) < session.least:
+                raise TooFew(f"a sum needs {session.least} clients")
+            total = self._told(session, updates)
+            write_json(path, {"addends": len(updates), "total": total.tolist()})
+        kept = read_json(path)
+        try:
+            whole = np.array(kept["total"], np.int64)
+            return session.numbers.decode(whole, kept["addends"]), kept["addends"]
+        except InputError as error:
+            raise TooFew(str(error)) from None
+
+    def _told(self, session: Session, updates: Sequence[SealedUpdate]) -> Elements:
+        answers = self._answers(session, updates)
+        try:
+            total, liars = reconstruct(answers, session.numbers.numbers, session.shape, session.numbers.field)
+        except InputError as error:
+            raise TooFew(str(error)) from None
+        for liar in liars:
+            name = session.members[liar]
+            logger.warning("round %d: the sum of %s contradicts the others'", session.round, name)
+        return total
+
+    def _answers(self, session: Session, updates: Sequence[SealedUpdate]) -> dict[int, Elements]:
+        """Ask the members that are connected; those that do not answer are logged."""
+        connected = set(self._exchange.names.values())
+        requests = {
+            member: self._request(session, place, updates)
+            for place, member in enumerate(session.members)
+            if member in connected
+        }
+        clients = {update.client for update in updates}
+        answers: dict[int, Elements] = {}
+        why = dict.fromkeys(session.members, "not connected")
+        why |= dict.fromkeys(requests, f"no reply within {self._deadline:g} s")
+        replies = self._exchange.ask(
+            requests, SUM_TYPE, phase="train", round=session.round, deadline=self._deadline
+        )
+        with closing(replies):
+            for member, reply in replies:
+                try:
+                    answers[session.place(member)] = admit_sum(reply, session, clients)
+                    del why[member]
+                except (Rejected, BadShares) as reason:
+                    why[member] = str(reason)
+        self.sent = self._exchange.last
+        for member in sorted(why):
+            logger.warning("round %d: no sum of member %s: %s", session.round, member, why[member])
+        return answers
+
+    def _request(self, session: Session, place: int, updates: Sequence[SealedUpdate]) -> RecordDict:
+        config = self.terms.to_config() | self.wanted.to_config() | {ROUND_KEY: session.round}
+        sealed = ConfigRecord(
+            {
+                CLIENTS_KEY: [update.client for update in updates],
+                ENVELOPES_KEY: [update.envelopes[place] for update in updates],
+            }
+        )
+        return RecordDict({SETTINGS_RECORD: ConfigRecord({**config}), ENVELOPES_RECORD: sealed})
+
+    def _name(self) -> str:
+        """Draw a name for the training, and keep it."""
+        name = secrets.token_hex(16)
+        write_json(self._folder / RUN, {"run": name})
+        return name

@@ -1,0 +1,1 @@
+"""An edge's part in sums of which nobody sees the parts: as contributor, and as member of the committee."""

@@ -1,0 +1,141 @@
+"""One person's part in secure sums: keys, the enrolled, and what was answered.
+
+A member tells its sum over one list of clients, once a round. That it answers is on disk before the answer
+goes out, so that neither a second request nor a restart makes it answer again: two sums over lists that
+differ by one client would tell that client's share.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
+from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
+from fedperfit.protocol.secure_sums.session import Session
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+
+KEYS = "sums.key"
+"""File in a person's folder: its private keys for sums."""
+ANSWERED = "sums-answered"
+"""Folder there: a file for every round in which it told a sum as a member."""
+
+
+class AlreadyAnswered(InputError):
+    """The member has told its sum of this round."""
+
+
+@dataclass(frozen=True)
+class MemberAnswer:
+    """What a member tells the cloud."""
+
+    total: bytes
+    """Sum of the shares; empty where some cannot be opened."""
+    bad: tuple[str, ...] = ()
+    """Names of the clients whose shares cannot be opened."""
+
+
+class SumParty:
+    """A client with its keys, as contributor and member."""
+
+    def __init__(self, folder: Path, name: str, directory: Directory, release: str = "") -> None:
+        """Read the keys of a person's folder.
+
+        Args:
+            folder: The person's own folder, with its keys.
+            name: Name under which the person is enrolled.
+            directory: All that are enrolled.
+            release: Digest of the release in force here; empty before the first.
+
+        Raises:
+            InputError: If there are no keys, or they are broken.
+        """
+        self.name, self.directory, self.release = name, directory, release
+        self._answered = folder / ANSWERED
+        try:
+            self._keys = SumKeys.from_bytes((folder / KEYS).read_bytes())
+        except OSError as error:
+            raise InputError(f"{folder / KEYS}: {error.strerror}") from None
+
+    def contribute(self, change: torch.Tensor, session: Session, norm: float, seed: int) -> bytes:
+        """Return an update, sealed to the members.
+
+        Args:
+            change: (n,) what training changed.
+            session: The sum that it is for.
+            norm: Norm to which it is clipped, unless it is a vote.
+            seed: Seed of the rounding at random.
+
+        Raises:
+            InputError: If the person is not enrolled with these keys.
+        """
+        return contribute(session.numbers.encode(change, norm, seed), session, self.name, self._keys)
+
+    def answer(self, session: Session, names: Sequence[str], envelopes: Sequence[bytes]) -> MemberAnswer:
+        """Tell the sum of what contributors sealed to this member, or which of it cannot be opened.
+
+        Args:
+            session: The sum.
+            names: Names of the contributors.
+            envelopes: What each of them sealed, as `sealing.envelopes` makes it.
+
+        Raises:
+            AlreadyAnswered: If it told its sum of this round before.
+            InputError: If it is no member, or the list is too short or names a client twice.
+        """
+        session.place(self.name)
+        if len(set(names)) < len(names) or len(names) != len(envelopes):
+            raise InputError("a list of contributors that names one twice, or without a share")
+        if len(names) < session.least:
+            raise InputError(f"a sum of {len(names)} clients is not told, of {session.least} at least")
+        if self._marker(session).exists():
+            raise AlreadyAnswered(f"round {session.round} is answered already")
+        bad = []
+        total = np.zeros(session.columns, np.int64)
+        for name, envelope in zip(names, envelopes, strict=True):
+            try:
+                total += open_share(envelope, session, name, self.name, self._keys)
+            except BadShare:
+                bad.append(name)
+        if bad:
+            return MemberAnswer(b"", tuple(bad))
+        self._mark(session)
+        field = session.numbers.field
+        return MemberAnswer(field.to_bytes(total % field.prime))
+
+    def _marker(self, session: Session) -> Path:
+        return self._answered / f"{session.run}-{session.round}"
+
+    def _mark(self, session: Session) -> None:
+        """Keep on disk that the round is answered; only one caller can."""
+        self._answered.mkdir(parents=True, exist_ok=True)
+        marker = self._marker(session)
+        try:
+            handle = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise AlreadyAnswered(f"round {session.round} is answered already") from None
+        with os.fdopen(handle, "wb") as file:
+            file.write(session.digest)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(self._answered, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def make_keys(folder: Path) -> SumKeys:
+    """Return the keys of a person's folder, drawn where there are none.
+
+    Args:
+        folder: The person's own folder.
+    """
+    path = folder / KEYS
+    if not path.exists():
+        write_atomic(path, SumKeys.new().to_bytes())
+    return SumKeys.from_bytes(path.read_bytes())
