@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError
 
-PARTS = ("training", "decoding", "scaling", "orthonormal", "agent")
+PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums")
 """Parts of the benchmark, in the order in which they run."""
 _DECODED = "LaMP_4"
 """Task whose prompt length the decoding part takes."""
@@ -82,6 +82,7 @@ def benchmark(
         decoding,
         orthonormal,
         scaling,
+        secure_sums,
         training,
     )
     from fedperfit.simulation.benchmark.record import Record
@@ -122,6 +123,7 @@ def benchmark(
         "scaling": scaling.REPEATS * len(sizes),
         "orthonormal": 2,
         "agent": 1,
+        "secure-sums": len(secure_sums.CLIENTS) * len(secure_sums.ENCODINGS),
     }
     total = sum(counts[part] for part in chosen)
     console = Console()
@@ -160,6 +162,10 @@ def benchmark(
         stayed = agent.run(base_model, record)
         record.put("agent", stayed)
         tables.append(agent.table(stayed))
+    if "secure-sums" in chosen:
+        summed = secure_sums.run(record)
+        record.put("secure-sums", summed)
+        tables.append(secure_sums.table(summed))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True)
