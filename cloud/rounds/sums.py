@@ -108,7 +108,9 @@ class SecureSums:
         _ = self.session(1).members
 
     def renew(self) -> None:
-        """Give the training another name, since its rounds begin again; none of them had a sum."""
+        """Give the training another name, since its rounds begin again; none had a sum of use."""
+        for path in self._folder.glob("sum-*.json"):
+            path.unlink()
         self.terms = self.terms.replace(sum_run=self._name())
 
     @property

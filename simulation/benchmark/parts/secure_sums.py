@@ -32,15 +32,14 @@ _SMALL, _LARGE = CommitteeShape(10, 1, 7), CommitteeShape(20, 3, 14)
 _NORM = 0.5
 
 
-def run(record: Record, clients: Sequence[int] = CLIENTS) -> list[dict[str, Any]]:
+def run(record: Record) -> list[dict[str, Any]]:
     """Measure every encoding at every number of clients.
 
     Args:
         record: Measurements on file.
-        clients: Numbers of clients.
     """
     rows = []
-    for count in clients:
+    for count in CLIENTS:
         for codec in ENCODINGS:
             figures = record.measure(f"secure-sums/{count}/{codec}", partial(take, count, codec))
             rows.append({"clients": count, "encoding": codec, **figures})

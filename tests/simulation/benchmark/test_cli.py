@@ -16,6 +16,7 @@ from fedperfit.simulation.benchmark.parts import (
     decoding,
     orthonormal,
     scaling,
+    secure_sums,
     training,
 )
 from fedperfit.simulation.benchmark.record import Record
@@ -39,6 +40,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(scaling, "measure", measure)
     monkeypatch.setattr(orthonormal, "HIDDEN_SIZE", 64)
     monkeypatch.setattr(decoding, "NEW_TOKENS", 2)
+    monkeypatch.setattr(secure_sums, "CLIENTS", (10,))
     monkeypatch.setattr(agent, "ROUNDS", 1)
     monkeypatch.setattr(agent, "ASKED", 14)  # twice: more than an agent answers in a burst
     return seen
@@ -52,7 +54,7 @@ def test_every_part_prints_its_table_and_leaves_its_figures(tmp_path: Path, meas
     out = tmp_path / "benchmark.json"
     result = run(*SMALL, "--tasks", "LaMP_2M,LaMP_4", "--scaling-users", "10,100", "--out", str(out))
     assert result.exit_code == 0, result.output
-    for title in ("training a personal shift", "decoding", "scaling", "orthonormal rows"):
+    for title in ("training a personal shift", "decoding", "scaling", "orthonormal rows", "secure sums"):
         assert title in result.output
     content = json.loads(out.read_text())
     assert [(row["task"], row["positions"]) for row in content["training"]] == [
