@@ -15,7 +15,10 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.agent.side_by_side import shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.training import FitJob, cohorts, fit, mean_losses
+from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.slab import Slab, Stack
+from fedperfit.edge.engine.step import StepRow, step_losses
+from fedperfit.edge.engine.training import FitJob, cohorts, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import load
@@ -34,6 +37,9 @@ from fedperfit.simulation.world.settings import ParticipantCounts
 EXACT = "float32"
 """Codec that hides nothing: what a control sees."""
 
+_LOSSES_TOGETHER = 64
+"""Losses computed at once."""
+
 
 class Ground:
     """People of one data set on one base model; everything is made on first use."""
@@ -46,6 +52,7 @@ class Ground:
             folder: Folder of the audit, where the world is written.
         """
         self.settings, self.folder = settings, folder
+        self._alone: dict[Example, torch.Tensor] = {}
 
     @cached_property
     def cache(self) -> ItemCache:
@@ -125,16 +132,19 @@ class Ground:
         ]
         return torch.stack(decoded)
 
-    def personal(self, sets: Sequence[Sequence[Example]], seed: str = "") -> list[PersonalShift]:
+    def personal(
+        self, sets: Sequence[Sequence[Example]], seed: str, *, epochs: int | None = None
+    ) -> list[PersonalShift]:
         """Fit a personal shift to each set of items.
 
         Args:
             sets: Items of each shift.
             seed: Text that starts and orders are drawn from, together with the number of the set.
+            epochs: Passes over the items, by default those of the settings.
         """
         training = self.settings.personal_training()
-        rank = self.settings.personal("full").rank
-        shape = replace(self.settings.shape(self.cache.base.card), rank=rank)
+        training = training.replace(epochs=epochs or training.epochs)
+        shape = replace(self.bare.shape, rank=self.settings.personal("full").rank)
         jobs = [
             FitJob(PersonalShift.start(shape, seed=seed_from(f"{seed}/{n}")), examples, f"{seed}/{n}")
             for n, examples in enumerate(sets)
@@ -142,19 +152,41 @@ class Ground:
         self._fit(jobs, training, decay_rate=True)
         return [job.shift for job in jobs]
 
+    def alone(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return the update that each example would make by itself, unencoded: (examples, numbers)."""
+        new = [one for one in dict.fromkeys(examples) if one not in self._alone]
+        if new:
+            self._alone |= zip(new, self.updates([[one] for one in new], codec=EXACT), strict=True)
+        return torch.stack([self._alone[one] for one in examples])
+
+    @torch.no_grad()
     def losses(self, shifts: Sequence[Shift], examples: Sequence[Example]) -> torch.Tensor:
         """Return the loss of each example under each shift alone: (shifts, examples), in nats a token."""
-        prefix = self._prefix
-        columns = [
-            mean_losses(shifts, [one], self.collective, self.cache, frozen=(), additive=False, prefix=prefix)
-            for one in examples
-        ]
-        return torch.tensor(columns).T
+        base, positions = self.cache.base, shifts[0].shape.positions
+        layers = Stack((), Slab.of(shifts[:1], base.device), False).layers
+        path = checked(base, layers, positions).training
+        prepared = self.cache.prepare([examples], layers[0], positions, self._prefix, path)
+        pairs = [(shift, example) for shift in shifts for example in examples]
+        found = []
+        for start in range(0, len(pairs), _LOSSES_TOGETHER):
+            some = pairs[start : start + _LOSSES_TOGETHER]  # each row has a copy of its shift
+            stack = Stack((), Slab.of([shift for shift, _ in some], base.device), False)
+            rows = [StepRow(n, example, prepared.items[example]) for n, (_, example) in enumerate(some)]
+            found.append(step_losses(base, stack, prepared, rows).cpu())
+        return torch.cat(found).view(len(shifts), len(examples))
 
     @property
     def bare(self) -> Shift:
         """A shift that changes nothing: the base model."""
         return Shift.identity(self.settings.shape(self.cache.base.card), seed=0)
+
+    def summed(self, updates: torch.Tensor) -> torch.Tensor:
+        """Return the sum (numbers,) of updates (clients, numbers), of votes where they are votes."""
+        return updates.sign().sum(dim=0) if self._votes else updates.sum(dim=0)
+
+    @property
+    def _votes(self) -> bool:
+        return self.settings.transport_dtype == "sign"
 
     def noised(self, updates: torch.Tensor, epsilon: float, label: str) -> torch.Tensor:
         """Return a round's change under a promise, from which the next broadcast follows.
@@ -166,10 +198,24 @@ class Ground:
         """
         settings = self.settings
         multiplier = least_multiplier(epsilon, settings.target_delta, settings.rounds)
-        votes = settings.transport_dtype == "sign"
-        mechanism = Mechanism(multiplier, votes, settings.vote_step if votes else settings.clipping_norm)
+        size = settings.vote_step if self._votes else settings.clipping_norm
+        mechanism = Mechanism(multiplier, self._votes, size)
         secret = seed_from(f"{settings.seed}/noise").to_bytes(32, "big")  # of an experiment, to be repeated
         return mechanism.change(updates, len(updates), secret, label)
+
+    def strangers_items(self, name: str, count: int) -> list[dict[str, Any]]:
+        """Return latest items of other people, as questions for a person's shift."""
+        others = [person for person in self.people if person.name != name]
+        of_each = -(-count // len(others))
+        latest = [item for person in others for item in person.items[-of_each:]]
+        return latest[:count]
+
+    @cached_property
+    def own_tokens(self) -> list[int]:
+        """All tokens that people's prompts have after what all prompts begin with."""
+        start = len(self._prefix)
+        prompts = [example.prompt for person in self.people for example in self.examples(person.items[:8])]
+        return sorted({token for prompt in prompts for token in prompt[start:]})
 
     @cached_property
     def _prefix(self) -> tuple[int, ...]:

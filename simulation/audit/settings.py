@@ -31,7 +31,9 @@ class AuditSettings(JobSettings):
     """Items of a person that an update or a personal shift is made of; as many others are decoys."""
     sums: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Unit("clients")] = [1, 5, 20]
     """Numbers of clients whose sum is all that the cloud sees."""
-    shadows: Annotated[int, Field(ge=4), Unit("fits")] = 16
+    shift_owners: Annotated[int, Field(ge=2), Unit("users")] = 12
+    """People whose personal shifts are stolen and whose texts are read, which takes longest."""
+    shadows: Annotated[int, Field(ge=4), Unit("fits")] = 8
     """Fits that an attacker makes of a person's possible items, to learn what each of them does."""
     noise_epsilons: Annotated[list[Annotated[float, Field(gt=0)]], Unit("nats")] = [8.0, 1.0]
     """Promises of differential privacy under which sums are attacked too, at `target-delta`."""
