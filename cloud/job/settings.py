@@ -92,7 +92,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     people_prior: bool = False
     """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
     items is fitted under it."""
-    prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.1
+    prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.01
     """Weight of the prior over people beside the sum of the losses of a person's answers."""
     prior_floor: Annotated[float, Field(gt=0, le=10), Unit("share")] = 0.1
     """Variance of the prior in all directions, as a share of the mean variance between people."""

@@ -2,9 +2,12 @@
 
     min over z of   sum of the answers' losses in nats + strength / 2 |z|^2
 
-A step sees the mean loss of a batch, whose gradient is one of this objective divided by all target tokens.
+Steps are taken in z / c with c^2 = `_UNIT` / strength, in which every prior is as strong: their rate suits
+whatever the prior was made of. A step sees the mean loss of a batch, whose gradient is that of this objective
+divided by all target tokens.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
@@ -12,8 +15,17 @@ from typing import Any, NoReturn
 import torch
 
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.people.prior import Prior
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shape import ShiftShape
+
+_UNIT = 0.1
+"""Strength at which the unit of a step is the deviation between people that the prior tells."""
+
+
+def scale(prior: Prior) -> float:
+    """Return c, the unit in which a step moves z."""
+    return math.sqrt(_UNIT / prior.strength)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,7 +37,7 @@ class Whitened:
     tokens: int
     """Target tokens of all the person's answers."""
     z: torch.Tensor
-    """Deviations from the collective shift, in units of the prior's: (q,)."""
+    """Deviations from the collective shift, in units of c: (q,)."""
 
     @classmethod
     def start(cls, people: People, tokens: int) -> "Whitened":
@@ -47,7 +59,8 @@ class Whitened:
 
     def coordinates(self) -> Coordinates:
         """Return the coordinates that z stands for."""
-        return Coordinates.of(self.people.basis, self.people.factor() @ self.z)
+        assert self.people.prior is not None
+        return Coordinates.of(self.people.basis, self.people.factor() @ self.z * scale(self.people.prior))
 
 
 @dataclass(frozen=True, repr=False)
@@ -61,13 +74,13 @@ class WhitenedSlab:
     P: torch.Tensor
     """(layers, k, d), frozen."""
     to_A: torch.Tensor
-    """Rows of L that make A: (layers, r, k, q)."""
+    """Rows of c L that make A: (layers, r, k, q)."""
     to_b: torch.Tensor
-    """Rows of L that make b: (layers, r, q)."""
+    """Rows of c L that make b: (layers, r, q)."""
     pull: torch.Tensor
     """Strength of the prior per target token of each person: (users,)."""
     z: torch.Tensor
-    """(users, q) deviations of everyone, in units of the prior's."""
+    """(users, q) deviations of everyone, in units of c."""
 
     @classmethod
     def of(cls, users: Sequence[Whitened], device: torch.device) -> "WhitenedSlab":
@@ -80,10 +93,10 @@ class WhitenedSlab:
         people = users[0].people
         basis, prior = people.basis, people.prior
         assert prior is not None
-        factor = people.factor()
+        factor = people.factor() * scale(prior)
         layers, rank = len(basis.shape.layers), basis.shape.rank
         to_A, to_b = factor.split([layers * rank * basis.columns, layers * rank])
-        pull = factor.new_tensor([prior.strength / user.tokens for user in users])
+        pull = factor.new_tensor([_UNIT / user.tokens for user in users])
         z = torch.stack([user.z for user in users])
         return cls(
             basis.shape,
