@@ -1,11 +1,19 @@
 """Small LaMP folders in each layout, as values to write, change and break."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.data.lamp import LampData, open_lamp
+
 Files = dict[str, Any]
 """File name to JSON value."""
+RATING = TASKS["LaMP_3"]
+HISTORY = "user_top_100_history.json"
+LABELS = "user_top_100_history_label.json"
 
 
 def item(number: int, **changes: Any) -> dict[str, Any]:
@@ -82,3 +90,31 @@ def write(folder: Path, files: Files) -> Path:
         data = value if isinstance(value, bytes) else json.dumps(value, ensure_ascii=False).encode()
         (folder / name).write_bytes(data)
     return folder
+
+
+LAYOUTS: list[Callable[[], Files]] = [oppu, user_split, time_split]
+
+
+def opened(root: Path, files: Files) -> LampData:
+    return open_lamp(write(root / "data", files), RATING, root / "cache")
+
+
+def outcome(root: Path, files: Files) -> LampData | str:
+    """The opened data or the message of the InputError."""
+    try:
+        return opened(root, files)
+    except InputError as error:
+        return str(error)
+
+
+def refusal(root: Path, files: Files) -> str:
+    """The one line that refuses `files`; a conversion that fails leaves no table."""
+    message = outcome(root, files)
+    assert isinstance(message, str)
+    assert "\n" not in message
+    assert no_tables(root / "cache")
+    return message
+
+
+def no_tables(cache: Path) -> bool:
+    return all(entry.suffix == ".lock" for entry in cache.glob("*"))
