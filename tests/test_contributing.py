@@ -29,7 +29,7 @@ pair = task.item_pair({"mail": "Fire!", "urgency": "now"}, PromptForm.OPPU)
 assert (pair.prompt, pair.target) == (task.instruction + "Fire! urgency:", " now")
 assert (task.parse(" later"), task.parse("never")) == ("later", None)
 
-assert registry()["latest"].title == "latest answer of the user"
+assert registry()["echo"].title == "latest answer of the user"
 
 settings = RunSettings.read("quickstart", {"attack": "idle", "aggregation": "winsorized-mean"})
 assert (settings.attack, "idle" in ATTACKS) == ("idle", True)
@@ -91,7 +91,7 @@ def test_a_task_a_method_an_attack_and_a_rule_are_added_as_the_guide_says(copy: 
 
 
 def test_files_and_folders_that_the_guide_names_are_there():
-    made = {"simulation/compare/methods/latest.py", "configs/tasks/Urgency.toml"}
+    made = {"simulation/compare/methods/echo.py", "configs/tasks/Urgency.toml"}
     named = set(
         re.findall(r"`((?:cloud|configs|edge|protocol|simulation|tests|tools)/[^`\s]*)`", GUIDE.read_text())
     )

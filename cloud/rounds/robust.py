@@ -106,7 +106,7 @@ def _enough(rule: str, updates: int, share: float) -> int:
 
 
 def _entry_rule(rule: str, liars: int, updates: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Return the function that makes one array of as many as there are updates, stacked first."""
+    """Return a function that reduces (updates, ...) to (...)."""
     if rule == "median":
         return lambda values: np.median(values, axis=0)
     cut = (liars + 0.25) / updates  # rounded down there, and refused at one half

@@ -69,8 +69,8 @@ class Method(ABC):
     most_users: ClassVar[int | None] = None
     """Number of target users, the first ones, for a method that is too slow for all; None for all."""
     sees_targets_before: ClassVar[bool] = False
-    """Whether the method is given `before`, the targets before the current one: a published bug, on
-    record.
+    """Whether the method is given `before`, the targets before the current one, as OPPU's published code
+    is.
     """
 
     def __init__(self, context: MethodContext, values: Values) -> None:
@@ -93,7 +93,11 @@ class Method(ABC):
         return
 
     def fit(self, history: History) -> Any:
-        """Return what is kept of one user, in any form that `answer` takes; the history may be empty."""
+        """Return what is kept of one user, in any form that `answer` takes: the history itself by default.
+
+        Args:
+            history: The user's items; they may be none.
+        """
         return history
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Commands `fedperfit data`: fetch LaMP files, look at a folder, hand histories out."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -72,7 +73,9 @@ def download_command(
 def people_command(
     task: TaskOption,
     to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
-    names: Annotated[list[str], typer.Argument(help="Names of the people.")],
+    names: Annotated[
+        list[str], typer.Argument(help="Names of the people: users of the data, or any names for world.")
+    ],
     data: Annotated[
         str, typer.Option(help="Folder with LaMP files, mapping of own data, or `world`.")
     ] = WORLD,
@@ -90,13 +93,28 @@ def people_command(
             size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
             root = write_world(Path(folder), task, size, seed)
         source = open_lamp(root, task_by_name(task))
-        users = source.users("targets")
-        if len(users) < len(names):
-            raise InputError(f"{data} has {len(users)} users, not {len(names)}")
-        for name, user in zip(names, (source.user("targets", user) for user in users), strict=False):
+        for name, user in _chosen(source, names, anyone=data == WORLD):
             write_json_lines(to / name / "history.jsonl", user.history)
             write_json_lines(to / name / "questions.jsonl", [q for q in user.questions if q["gold"]])
     Console().print(f"{to}: {', '.join(names)}", soft_wrap=True, markup=False)
+
+
+def _chosen(source: LampData, names: list[str], *, anyone: bool) -> Iterator[tuple[str, User]]:
+    """Yield each name with the user of that name, or with targets in turn where the users are made up."""
+    if anyone:
+        for name, user in zip(names, source.users("targets"), strict=False):
+            yield name, source.user("targets", user)
+        return
+    # In a split by time a user is in both groups, with the group before the name.
+    users = {
+        user.removeprefix(f"{group}-"): (group, user) for group in GROUPS for user in source.users(group)
+    }
+    for name in names:
+        if name not in users:
+            known = ", ".join(list(users)[:5]) + ", …" * (len(users) > 5)
+            raise InputError(f"the data have no user {name!r}: there are {known}")
+    for name in names:
+        yield name, source.user(*users[name])
 
 
 @dataclass

@@ -27,7 +27,7 @@ from fedperfit.protocol.system.flower_internals import NODE_UNAVAILABLE, InProce
 from fedperfit.simulation.run.settings import Attack
 
 ATTACKS: tuple[str, ...] = get_args(Attack)
-"""Attacks by name; `mixed` gives each malicious client one of the others in turn, but for `collude`."""
+"""Attacks by name; `mixed` gives each malicious client one of the others in turn, except `collude`."""
 _SINGLE_ATTACKS = tuple(attack for attack in ATTACKS if attack not in ("collude", "mixed"))
 _SCALE = 100.0
 """Factor of the change under the attack `scale`."""

@@ -84,16 +84,17 @@ QUESTIONS = {
     "LaMP_5": ("Generate a title for the following abstract of a paper: We show.", "On it", None),
     "LaMP_7": (TWEET + "so tired", "I am tired", (TWEET + "so tired\n", TWEET + "so tired tweet:")),
 }
-CUES = {
-    "LaMP_2N": "category:",
-    "LaMP_2M": "tag:",
-    "LaMP_3": "score:",
-    "LaMP_4": "headline:",
-    "LaMP_5": "title:",
-    "LaMP_7": "tweet:",
-}
 ASKING = {name: task for name, task in TASKS.items() if not task.conversation}
 EVERY_TASK = pytest.mark.parametrize("name", ASKING)
+OF_ONE_FIELD = pytest.mark.parametrize(
+    "name", [name for name, task in ASKING.items() if len(task.fields) == 1]
+)
+WITH_MARKER = pytest.mark.parametrize("name", [name for name, task in ASKING.items() if task.marker])
+
+
+def cue(name: str) -> str:
+    """The word that ends the task's prompts in OPPU's form."""
+    return ITEMS[name][2][0].rpartition(" ")[2]
 
 
 def test_every_task_is_spelled_out():
@@ -118,14 +119,14 @@ def test_question(name):
     assert TASKS[name].query_pair(question, gold, OPPU) == Pair(prompts[1], f" {gold}")
 
 
-@EVERY_TASK
+@OF_ONE_FIELD
 def test_in_a_chat_the_question_is_the_users_turn_and_the_answer_bare(name):
     item, (_, target), _ = ITEMS[name]
     task = TASKS[name]
     asked = (Turn("user", task.instruction + str(item[task.field])),)
     assert task.query_pair(QUESTIONS[name][0], target, CHAT) == Pair(asked, target)
-    cue = (Turn("user", CUES[name]),)
-    assert task.item_pair(item, CHAT) == Pair(cue if task.free_history else asked, target)
+    cued = (Turn("user", cue(name)),)
+    assert task.item_pair(item, CHAT) == Pair(cued if task.free_history else asked, target)
 
 
 def test_a_task_knows_its_own_questions_among_other_talk():
@@ -147,7 +148,7 @@ def test_text_before_a_prompt_goes_into_the_turn_that_asks():
     assert asked_text(preceded("a, ", turns)) == "a, b"
 
 
-@EVERY_TASK
+@WITH_MARKER
 def test_question_for_another_task_is_one_line(name):
     for question in ("", "What is the weather like?\nAnd tomorrow?"):
         with pytest.raises(InputError, match=f"{name}: a question lacks") as caught:
@@ -155,7 +156,7 @@ def test_question_for_another_task_is_one_line(name):
         assert "\n" not in str(caught.value)
 
 
-@EVERY_TASK
+@OF_ONE_FIELD
 @pytest.mark.parametrize("form", list(PromptForm))
 def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
     task = TASKS[name]
@@ -164,7 +165,7 @@ def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
     prompt = task.query_pair(question, "gold", form).prompt
     text = asked_text(prompt)
     assert [word for word in text.split() if word in set(words)] == words[:768]
-    assert text.endswith({LAMP: "w767\n", OPPU: f"w767 {CUES[name]}", CHAT: "w767"}[form])
+    assert text.endswith({LAMP: "w767\n", OPPU: f"w767 {cue(name)}", CHAT: "w767"}[form])
     item = {**ITEMS[name][0], task.field: " ".join(words)}
     if not task.free_history:
         assert task.item_pair(item, form).prompt == prompt
@@ -197,8 +198,9 @@ def test_labels():
     assert ", ".join(TASKS["LaMP_2N"].labels) == CATEGORIES
     assert ", ".join(TASKS["LaMP_2M"].labels) == TAGS
     assert TASKS["LaMP_3"].labels == ("1", "2", "3", "4", "5")
-    assert [name for name, task in ASKING.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
-    assert {name: task.kind for name, task in TASKS.items() if task.labels} == {
+    lamp = {name: task for name, task in TASKS.items() if name.startswith("LaMP_")}
+    assert [name for name, task in lamp.items() if not task.labels] == ["LaMP_4", "LaMP_5", "LaMP_7"]
+    assert {name: task.kind for name, task in lamp.items() if task.labels} == {
         "LaMP_2N": AnswerKind.LABELS,
         "LaMP_2M": AnswerKind.LABELS,
         "LaMP_3": AnswerKind.NUMBER,

@@ -74,8 +74,8 @@ class Kept:
 
     def family(self) -> list[psutil.Process]:
         """List the command's process and all its descendants, the command first."""
-        with suppress(psutil.NoSuchProcess):
-            if self.process is not None and self.process.poll() is None:
+        while self.process is not None and self.process.poll() is None:
+            with suppress(psutil.NoSuchProcess):  # one ended while they were listed: list them again
                 first = psutil.Process(self.process.pid)
                 return [first, *first.children(recursive=True)]
         return []
@@ -146,8 +146,7 @@ def kill(federation: Federation, name: str) -> tuple[int, float]:
         left = {one for one in before if one.is_running() and _status(one) != psutil.STATUS_ZOMBIE}
         return left - federation.everything()
 
-    wait_until(lambda: not orphans(), _ORPHAN_SECONDS)
-    stray = len(orphans())
+    stray = 0 if wait_until(lambda: not orphans(), _ORPHAN_SECONDS) else len(orphans())
     if not wait_until(federation.up, _UP_SECONDS):
         raise SystemExit(
             f"after {name} was killed not all came up again; see {federation.home.folder.parent}"

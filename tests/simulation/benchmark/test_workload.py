@@ -9,7 +9,7 @@ from fedperfit.simulation.benchmark.workload import Lengths, Workload, batches, 
 
 
 def test_every_task_of_lamp_has_lengths_and_a_preset() -> None:
-    for task in (name for name in TASKS if not TASKS[name].conversation):
+    for task in (name for name in TASKS if name.startswith("LaMP_")):
         workload = Workload.of_task(task, users=1, items=16)
         assert workload.settings.task == task
         assert workload.settings.prompt_form == "oppu"

@@ -23,7 +23,7 @@ def test_every_method_of_the_papers_has_a_row():
         "chameleon chameleon-insights chameleon-personalized chameleon-neutral chameleon-group "
         "chameleon-unseen"
     ).split()
-    assert sorted(ALL) == sorted(wanted)
+    assert set(wanted) <= set(ALL)
     titles = [method.title for method in registry().values()]
     assert len(set(titles)) == len(titles)
 

@@ -17,6 +17,7 @@ from tests.fuzzing import FUZZED
 from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import json_lines
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.data.lamp import LampData, open_lamp
@@ -181,3 +182,26 @@ def test_fuzzed_files(tmp_path_factory: pytest.TempPathFactory, data: st.DataObj
         for r in rows
         for item in json.loads(r["history"])
     )
+
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own_task"
+PEOPLE = ["people", "--task", str(EXAMPLE / "urgency.toml"), "--data", str(EXAMPLE / "mails.toml"), "--to"]
+
+
+def test_people_get_their_own_items(tmp_path: Path) -> None:
+    done = CliRunner().invoke(data_app, [*PEOPLE, str(tmp_path), "hugo", "ada"])
+    assert done.exit_code == 0, done.output
+    with (EXAMPLE / "mails.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("ada", "hugo"):
+        items = [dict(value) for _, value in json_lines(tmp_path / name / "history.jsonl")]  # type: ignore[arg-type]
+        own = [(row["mail"], row["answered"]) for row in rows if row["person"] == name]
+        assert items
+        assert [(item["mail"], item["urgency"]) for item in items] == own[: len(items)]
+
+
+def test_people_that_the_data_do_not_have_are_named(tmp_path: Path) -> None:
+    done = CliRunner().invoke(data_app, [*PEOPLE, str(tmp_path / "made"), "ada", "zoe"])
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception).startswith("the data have no user 'zoe': there are ")
+    assert not (tmp_path / "made").exists()
