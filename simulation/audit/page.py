@@ -50,7 +50,7 @@ def finding(attack: Mapping[str, Any]) -> str:
     blind = [name for name, about in by_role[Role.POSITIVE] if about["auc"]["low"] <= 0.5]
     seeing = [name for name, about in by_role[Role.NULL] if about["auc"]["low"] > 0.5 + _SLACK]
     if blind or seeing:
-        return f"Proves nothing: a control fails ({', '.join(blind + seeing)})."
+        return f"Proves nothing: a control fails ({'; '.join(blind + seeing)})."
     promised = [about for _, about in by_role[Role.ATTACK] if "promise" in about]
     if promised:
         return _kept(promised)
@@ -58,7 +58,7 @@ def finding(attack: Mapping[str, Any]) -> str:
     if not telling:
         return "Tells no more than guessing."
     rest = len(by_role[Role.ATTACK]) - len(telling)
-    return f"Tells more than guessing: {', '.join(telling)}." + (" Not in the other cases." if rest else "")
+    return f"Tells more than guessing: {'; '.join(telling)}." + (" Not in the other cases." if rest else "")
 
 
 def _kept(promised: Sequence[Mapping[str, Any]]) -> str:

@@ -35,7 +35,7 @@ def setting_of(settings: AuditSettings) -> dict[str, Any]:
         "base model": settings.base_model,
         "data": settings.data,
         "task": settings.task_id,
-        "items of an update": settings.items,
+        "policy": f"updates of exactly {settings.items} items, of this shape and training, or none",
         "update": "whole shift" if basis == "none" else f"coordinates in a {basis} basis",
         "codec": settings.transport_dtype,
         "training of a round": f"{settings.collective_epochs} epochs, batches of {settings.batch_size}, "

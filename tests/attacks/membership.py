@@ -26,6 +26,8 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.simulation.audit.attacks.items_in_updates import cosines
+from fedperfit.simulation.audit.figures import area
 
 DRAWS = 24
 """Items that are used, over all updates of one size and person."""
@@ -62,12 +64,6 @@ def updates(
     return torch.stack([changed[agent] for agent in agents])
 
 
-def auc(used: torch.Tensor, others: torch.Tensor) -> float:
-    """Return the probability that one of `used` is larger than one of `others`; ties count half."""
-    pairs = used[:, None] - others[None, :]
-    return ((pairs > 0).double() + (pairs == 0).double() / 2).mean().item()
-
-
 def membership(
     base: BaseModel, folder: Path, *, people: int, history: int, sizes: Sequence[int], rounds: int = 1
 ) -> Mapping[int, float]:
@@ -96,16 +92,10 @@ def membership(
             sets = [sorted(rng.sample(range(history), size)) for _ in range(max(1, DRAWS // size))]
             seen = [updates(base, place / f"{size}", own, sets, before) for before in shifts]
             for number, chosen in enumerate(sets):
-                scores = sum(_cosines(a, s[number]) for a, s in zip(alone, seen, strict=True))
-                assert isinstance(scores, torch.Tensor)
-                used = torch.zeros(history, dtype=torch.bool)
-                used[chosen] = True
-                found[size].append(auc(scores[used], scores[~used]))
+                each = [cosines(a, s[number]) for a, s in zip(alone, seen, strict=True)]
+                scores = [sum(of_one) for of_one in zip(*each, strict=True)]
+                found[size].append(area(scores, [item in chosen for item in range(history)]))
     return {size: sum(values) / len(values) for size, values in found.items()}
-
-
-def _cosines(alone: torch.Tensor, update: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cosine_similarity(alone, update[None])
 
 
 def main() -> None:

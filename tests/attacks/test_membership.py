@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import torch
-from tests.attacks.membership import auc, membership
+from tests.attacks.membership import membership
 
 from fedperfit.protocol.model.base_model import load
 
@@ -13,8 +12,3 @@ def test_the_more_items_the_less_an_update_tells_of_one(tmp_path: Path) -> None:
     told = membership(base, tmp_path, people=1, history=48, sizes=[1, 24])
     assert told[1] > 0.99, "the positive control: without a least number of items"
     assert told[24] < 0.8, "with the least number that a policy has by default"
-
-
-def test_the_area_is_the_share_of_pairs_in_the_right_order() -> None:
-    assert auc(torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0])) == 0.875
-    assert auc(torch.ones(3), torch.ones(5)) == 0.5
