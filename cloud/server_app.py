@@ -14,7 +14,8 @@ from fedperfit.cloud.deployment.run import START
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
-from fedperfit.cloud.job.job import Job, recorder
+from fedperfit.cloud.job.events import recorder
+from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json

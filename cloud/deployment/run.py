@@ -8,7 +8,7 @@ from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, re
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
-from fedperfit.cloud.job.job import EVENTS, OnEvent
+from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients

@@ -4,7 +4,6 @@ Each phase leaves `results/<phase>.json` and `ledger/<phase>.jsonl`; a phase who
 not run again, and training continues from its last round's checkpoint.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
 from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.directions import GroupDirections
+from fedperfit.cloud.job.events import Progress
 from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
 from fedperfit.cloud.job.people import check_numbers, released_people
@@ -39,37 +39,8 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, TooFewClients
-from fedperfit.protocol.system.files import mend_lines, read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.trust.release import read_release
-
-EVENTS = "events.jsonl"
-"""File in the run folder: one JSON object per progress event."""
-
-OnEvent = Callable[[dict[str, Any]], None]
-"""Function called with every event once it is on file."""
-
-
-def recorder(folder: Path, on_event: OnEvent) -> "Progress":
-    """Make a function that appends events with their time to the folder's file, and passes them on.
-
-    Args:
-        folder: The run folder.
-        on_event: Called with each event once it is on file.
-    """
-
-    mend_lines(folder / EVENTS)
-
-    def progress(event: str, values: dict[str, Any]) -> None:
-        entry = {"event": event, "time": time.time(), **values}
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-        on_event(entry)
-
-    return progress
-
-
-Progress = Callable[[str, dict[str, Any]], None]
-"""Function called with an event's name and its values."""
 
 
 class Job:

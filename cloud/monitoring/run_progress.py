@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedperfit.cloud.deployment.home import CloudHome
-from fedperfit.cloud.job.job import EVENTS
+from fedperfit.cloud.job.events import EVENTS
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import json_lines
 

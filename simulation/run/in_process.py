@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedperfit.cloud.job.job import Job, recorder
+from fedperfit.cloud.job.events import recorder
+from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.edge.agent.history import History

@@ -9,7 +9,7 @@ import torch
 from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
 
-from fedperfit.cloud.job.job import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.system.allocator import keep_freed_memory

@@ -11,7 +11,7 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.job.job import EVENTS, OnEvent
+from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedperfit.cloud.job.job import Job, Progress
+from fedperfit.cloud.job.events import Progress
+from fedperfit.cloud.job.job import Job
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions

@@ -19,7 +19,8 @@ from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.run import START, prepare
 from fedperfit.cloud.deployment.settings import CloudSettings
-from fedperfit.cloud.job.job import EVENTS, Job
+from fedperfit.cloud.job.events import EVENTS
+from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
 from fedperfit.protocol.model.base_model import read_card

@@ -13,7 +13,8 @@ from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.enrolment.registrar import application
-from fedperfit.cloud.job.job import EVENTS, Job, recorder
+from fedperfit.cloud.job.events import EVENTS, recorder
+from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.monitoring import metrics
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.protocol.system.errors import InputError

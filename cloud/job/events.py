@@ -1,0 +1,36 @@
+"""Events of a run: what happened when, on file and passed on."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.files import mend_lines
+
+EVENTS = "events.jsonl"
+"""File in the run folder: one JSON object per progress event."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+"""Function called with every event once it is on file."""
+
+Progress = Callable[[str, dict[str, Any]], None]
+"""Function called with an event's name and its values."""
+
+
+def recorder(folder: Path, on_event: OnEvent) -> Progress:
+    """Make a function that appends events with their time to the folder's file, and passes them on.
+
+    Args:
+        folder: The run folder.
+        on_event: Called with each event once it is on file.
+    """
+    mend_lines(folder / EVENTS)
+
+    def progress(event: str, values: dict[str, Any]) -> None:
+        entry = {"event": event, "time": time.time(), **values}
+        with (folder / EVENTS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        on_event(entry)
+
+    return progress
