@@ -96,7 +96,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     """Weight of the prior over people beside the sum of the losses of a person's answers."""
     prior_floor: Annotated[float, Field(gt=0, le=10), Unit("share")] = 0.1
     """Variance of the prior in all directions, as a share of the mean variance between people."""
-    prior_items: Annotated[int, Field(ge=1), Unit("items")] = 8
+    prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
     personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0
     """Numbers of a person under the prior, along the leading directions between people; 0 is all of the
