@@ -35,6 +35,7 @@ from fedperfit.protocol.settings.fields import (
     Rank,
     TaskName,
     TransportType,
+    UpdateBasis,
 )
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
@@ -77,9 +78,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     edited_layers: Annotated[int, Field(ge=1), Unit("decoder layers")] = 2
     """Decoder layers that the directions edit."""
     transport_dtype: TransportType = "float32"
-    update_basis: Literal["none", "random", "public"] = "none"
-    """Frozen basis in which updates of the collective shift are coordinates: `none` sends whole shifts;
-    `random` is drawn from the seed; `public` follows gradients and states of public items."""
+    update_basis: UpdateBasis = "none"
     update_columns: Annotated[int, Field(ge=1), Unit("dimensions")] = 16
     """Rows of P, the directions in which states are read in an update basis, of each layer."""
     basis_file: Annotated[str, Unit("file")] = ""

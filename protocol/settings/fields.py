@@ -91,6 +91,13 @@ ModelType = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(description="Number format of the base model; `auto` is bfloat16 on CUDA and float32 on a CPU."),
 ]
+UpdateBasis = Annotated[
+    Literal["none", "random", "public"],
+    Field(
+        description="Frozen basis in which updates of the collective shift are coordinates: `none` sends "
+        "whole shifts; `random` is drawn from the seed; `public` follows gradients and states of public items."
+    ),
+]
 TransportType = Annotated[
     Literal["float32", "bfloat16", "int8", "int4", "sign"],
     Field(

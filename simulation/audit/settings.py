@@ -1,13 +1,13 @@
 """The settings of one audit: those of the federation that is attacked, and how much is tried."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.protocol.presets import read_preset
-from fedperfit.protocol.settings.fields import Device, ModelType, TransportType
+from fedperfit.protocol.settings.fields import Device, ModelType, TransportType, UpdateBasis
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.trust.policy import LEAST_ITEMS
 from fedperfit.simulation.world.settings import DataPlace, Others, WorldHistory
@@ -23,7 +23,7 @@ class AuditSettings(JobSettings):
     data: DataPlace = "world"
     device: Device = "auto"
     dtype: ModelType = "auto"
-    update_basis: Literal["none", "random", "public"] = "public"
+    update_basis: UpdateBasis = "public"
     transport_dtype: TransportType = "sign"
     others: Others = 40
     world_history: WorldHistory = 64
