@@ -95,7 +95,8 @@ UpdateBasis = Annotated[
     Literal["none", "random", "public"],
     Field(
         description="Frozen basis in which updates of the collective shift are coordinates: `none` sends "
-        "whole shifts; `random` is drawn from the seed; `public` follows gradients and states of public items."
+        "whole shifts; `random` is drawn from the seed; `public` follows gradients and states of public "
+        "items."
     ),
 ]
 TransportType = Annotated[

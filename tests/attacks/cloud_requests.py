@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tests.edge.edge_clients import write_client
+from transformers import DynamicCache
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.consent.guard import Guard
@@ -110,17 +112,27 @@ class Edge:
         return encode(self.agent.base, self.agent.history.pairs(PromptForm.LAMP, latest))
 
 
+class _Reached(Exception):
+    """The layer that was wanted has been computed."""
+
+
 @torch.no_grad()
 def states(base: BaseModel, prefix: Sequence[int], tokens: Sequence[int], layer: int) -> torch.Tensor:
     """Hidden states after decoder layer `layer` of each token when it follows `prefix`: (tokens, d)."""
     kept: list[torch.Tensor] = []
-    hook = decoder_layers(base.model)[layer].register_forward_hook(
-        lambda module, inputs, output: kept.append(output[0] if isinstance(output, tuple) else output)
-    )
+    known = DynamicCache()
+
+    def keep(module: torch.nn.Module, inputs: object, output: torch.Tensor | tuple[torch.Tensor]) -> None:
+        kept.append(output[0] if isinstance(output, tuple) else output)
+        raise _Reached
+
+    hook = decoder_layers(base.model)[layer].register_forward_hook(keep)
     try:
-        known = base.model.model(input_ids=torch.tensor([prefix]), use_cache=True).past_key_values
-        known.batch_repeat_interleave(len(tokens))
-        base.model.model(input_ids=torch.tensor(tokens)[:, None], past_key_values=known)
+        for ids in (torch.tensor([prefix]), torch.tensor(tokens)[:, None]):
+            if len(kept):
+                known.batch_repeat_interleave(len(tokens))
+            with suppress(_Reached):
+                base.model.model(input_ids=ids, past_key_values=known, use_cache=True)
     finally:
         hook.remove()
     return kept[-1][:, -1].double()

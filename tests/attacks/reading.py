@@ -9,6 +9,7 @@ same reader tells of the same texts from updates of another person: what all tex
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,23 +109,25 @@ def read(base: BaseModel, edge: Edge, steps: torch.Tensor) -> float:
     return max(found)
 
 
-def measure(base: BaseModel, folder: Path, people: int) -> list[Reading]:
-    """Read several people's texts; each one's chance is taken from the updates of the next person."""
-    edges = [
-        Edge.make(folder / f"{n}", base, guarded=True, seed=f"reading-{n}") for n in range(max(2, people))
-    ]
-    free = [
-        Edge.make(folder / f"free{n}", base, guarded=False, seed=f"reading-{n}") for n in range(len(edges))
-    ]
-    steps = [steps_within_policy(base, edge) for edge in edges]
-    return [
-        Reading(
-            unguarded=unguarded(base, free[n]),
-            guarded=read(base, edge, steps[n]),
-            chance=read(base, edge, steps[(n + 1) % len(edges)]),
+def measure(base: BaseModel, folder: Path, people: int) -> Iterator[Reading]:
+    """Read several people's texts; each one's chance is taken from the updates of the person before.
+
+    Args:
+        base: Frozen base model.
+        folder: Folder for their files.
+        people: Number of people.
+    """
+    before = steps_within_policy(base, Edge.make(folder / "other", base, guarded=True, seed="reading"))
+    for n in range(people):
+        edge, free = (
+            Edge.make(folder / f"{guarded}{n}", base, guarded=guarded, seed=f"reading-{n}")
+            for guarded in (True, False)
         )
-        for n, edge in enumerate(edges)
-    ]
+        steps = steps_within_policy(base, edge)
+        yield Reading(
+            unguarded=unguarded(base, free), guarded=read(base, edge, steps), chance=read(base, edge, before)
+        )
+        before = steps
 
 
 def _own_words(example: Example, instruction: int) -> range:
@@ -145,11 +148,10 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=4, help="people of the synthetic world")
     arguments = parser.parse_args()
     base = load(arguments.base_model, device="cpu", dtype="float32")
-    with TemporaryDirectory() as folder:
-        found = measure(base, Path(folder), arguments.people)
     print("without a guard   within the policy   by another's updates")
-    for one in found:
-        print(f"{one.unguarded:15.3f}   {one.guarded:17.3f}   {one.chance:20.3f}")
+    with TemporaryDirectory() as folder:
+        for one in measure(base, Path(folder), arguments.people):
+            print(f"{one.unguarded:15.3f}   {one.guarded:17.3f}   {one.chance:20.3f}", flush=True)
 
 
 if __name__ == "__main__":
