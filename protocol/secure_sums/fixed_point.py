@@ -9,12 +9,15 @@ No rounding lets the norm grow beyond C, and all units are powers of two, as `cl
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from fedperfit.protocol.secure_sums.field import Elements, PrimeField
 from fedperfit.protocol.system.errors import InputError
+
+if TYPE_CHECKING:
+    import torch  # settings name the encodings, and start without it
 
 VOTES = "sign"
 _FINE_BITS = 20
@@ -67,7 +70,7 @@ class FixedPoint:
         """Field that tells all sums apart."""
         return PrimeField.holding(self.addends * self.most)
 
-    def encode(self, change: torch.Tensor, norm: float, seed: int) -> Elements:
+    def encode(self, change: "torch.Tensor", norm: float, seed: int) -> Elements:
         """Return the whole numbers of an update.
 
         Args:
@@ -98,7 +101,7 @@ class FixedPoint:
                 return _whole(whole)
         return _whole(np.trunc(steps))
 
-    def decode(self, total: Elements, addends: int) -> torch.Tensor:
+    def decode(self, total: Elements, addends: int) -> "torch.Tensor":
         """Return a sum of updates, in clipping norms or votes.
 
         Args:
@@ -113,6 +116,8 @@ class FixedPoint:
         """
         if bool((np.abs(total) > addends * self.most).any()):
             raise InputError(f"a sum is beyond what {addends} honest clients can add up to")
+        import torch
+
         return torch.from_numpy(total * self.unit)
 
 
