@@ -1,7 +1,7 @@
 """Tests that take long, for `pytest -m "not slow"`: `python -m tools.slow_tests REPORT.xml`.
 
 The report is that of a run of all tests on an idle machine, `pytest --junitxml=REPORT.xml`. Written to
-`tests/slow.txt` is one line for each test function whose cases took more than a second in all.
+`tests/slow.txt` is one line for each test function whose cases took more than half a second in all.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 SLOW = Path(__file__).parents[1] / "tests" / "slow.txt"
-SECONDS = 1.0
+SECONDS = 0.5
 """Time that the cases of a fast test take at most."""
 
 

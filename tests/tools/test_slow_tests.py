@@ -14,7 +14,7 @@ def test_all_cases_of_a_function_count_together() -> None:
         ("tests.edge.web.test_page", "test_another", 0.9),
         ("tests.test_help", "test_help", 2.0),
     ]
-    assert slow_tests(cases) == ["edge/web/test_page.py::test_a_page", "test_help.py::test_help"]
+    assert slow_tests(cases, seconds=1.0) == ["edge/web/test_page.py::test_a_page", "test_help.py::test_help"]
 
 
 def test_every_slow_test_is_there() -> None:
