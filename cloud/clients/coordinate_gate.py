@@ -34,6 +34,28 @@ class BasisMissing(Exception):
     """The client does not hold the basis, and must be sent it."""
 
 
+def first_update(client: str, reply: Message, seen: set[str]) -> ConfigRecord:
+    """Return the record of a client's update, the only one that it may send in a round.
+
+    Args:
+        client: Name of the client.
+        reply: Its reply to contribute.
+        seen: Clients whose updates have come, to which this one is added.
+
+    Raises:
+        Rejected: If it is a second one, or not a record of an update.
+        BasisMissing: If the client asks for the basis, after which it may still send its update.
+    """
+    if client in seen:
+        raise Rejected("a second reply in the same round")
+    records = guarded(lambda: open_records(reply, required={UPDATE_RECORD: ConfigRecord}))
+    record: ConfigRecord = records[UPDATE_RECORD]
+    if set(record) == {ITEMS_KEY, ROUND_KEY} and record[ITEMS_KEY] == 0:
+        raise BasisMissing
+    seen.add(client)
+    return record
+
+
 class CoordinateGate:
     """Admits at most one update per client to one round."""
 
@@ -64,12 +86,7 @@ class CoordinateGate:
             Rejected: If the reply cannot be trusted.
             BasisMissing: If the client asks for the basis; no other exception leaves here.
         """
-        if client in self._seen:
-            raise Rejected("a second reply in the same round")
-        record = guarded(lambda: open_records(reply, required={UPDATE_RECORD: ConfigRecord})[UPDATE_RECORD])
-        if set(record) == {ITEMS_KEY, ROUND_KEY} and record[ITEMS_KEY] == 0:
-            raise BasisMissing
-        self._seen.add(client)
+        record = first_update(client, reply, self._seen)
         return guarded(lambda: self._admit(client, dict(record)))
 
     def _admit(self, client: str, values: dict[str, object]) -> CoordinateUpdate:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Message
 
-from fedperfit.cloud.clients.coordinate_gate import BasisMissing
+from fedperfit.cloud.clients.coordinate_gate import first_update
 from fedperfit.cloud.clients.metric_rules import Metric
 from fedperfit.cloud.clients.replies import Rejected, check_count, exact_keys, guarded, open_records
 from fedperfit.protocol.messages.keys import (
@@ -62,12 +62,7 @@ class SealedGate:
             Rejected: If the reply cannot be trusted.
             BasisMissing: If the client asks for the basis; no other exception leaves here.
         """
-        if client in self._seen:
-            raise Rejected("a second reply in the same round")
-        record = guarded(lambda: open_records(reply, required={UPDATE_RECORD: ConfigRecord})[UPDATE_RECORD])
-        if set(record) == {ITEMS_KEY, ROUND_KEY} and record[ITEMS_KEY] == 0:
-            raise BasisMissing
-        self._seen.add(client)
+        record = first_update(client, reply, self._seen)
         return guarded(lambda: self._admit(client, record))
 
     def _admit(self, client: str, record: ConfigRecord) -> SealedUpdate:
