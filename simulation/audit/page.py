@@ -56,7 +56,7 @@ def finding(attack: Mapping[str, Any]) -> str:
         return _kept(promised)
     telling = [name for name, about in by_role[Role.ATTACK] if about["auc"]["low"] > 0.5]
     if not telling:
-        return "Tells no more than guessing."
+        return "Not shown to tell more than guessing, as far as the intervals reach."
     rest = len(by_role[Role.ATTACK]) - len(telling)
     return f"Tells more than guessing: {'; '.join(telling)}." + (" Not in the other cases." if rest else "")
 
