@@ -22,16 +22,9 @@ from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
+from fedperfit.cloud.rounds.collection import Collection
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
-from fedperfit.cloud.rounds.forms import (
-    Admitted,
-    Config,
-    Gate,
-    ShiftForm,
-    UpdateForm,
-    mean_loss,
-    shift_requests,
-)
+from fedperfit.cloud.rounds.forms import Config, Gate, ShiftForm, UpdateForm, mean_loss, shift_requests
 from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
@@ -44,7 +37,7 @@ from fedperfit.protocol.messages.keys import (
     PERSONALIZE_TYPE,
     ROUND_KEY,
 )
-from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, TrainingSettings
 from fedperfit.protocol.settings.fields import WHOLE_SHIFTS
 from fedperfit.protocol.shift.basis import Basis
@@ -158,6 +151,8 @@ class Federation:
             state, report = self._round(number, state, clients)
             self.history.append(report)
             self._checkpoint(number, state)
+            if self.sums is not None:
+                self.sums.forget()
             on_round(report)
         if self.privacy is not None:
             self.privacy.end(self.settings.rounds)
@@ -243,20 +238,11 @@ class Federation:
         settings = self.settings
         if self.privacy is not None:
             self.privacy.charge(number)
-        asked = self._asked(number, clients)
-        updates: dict[str, Admitted] = {}
-        dropped: dict[str, str] = {}
-        gate = self.form.gate(state, number)
-        lacking, sent = self._collect(number, state, asked, gate, updates, dropped, len(clients))
-        if lacking:
-            self._holders -= set(lacking)
-            again, more = self._collect(number, state, lacking, gate, updates, dropped, len(clients))
-            dropped |= dict.fromkeys(again, "it was sent the basis twice and still lacks it")
-            sent = sent + more
-        self._holders |= set(updates)
-        for client, why in sorted(dropped.items()):
+        collection = self._collection(number, state, clients)
+        self._holders |= set(collection.updates)
+        for client, why in sorted(collection.dropped.items()):
             logger.warning("round %d: dropped %s: %s", number, client, why)
-        admitted = [updates[client] for client in sorted(updates)]
+        admitted = collection.admitted
         skipped = not admitted
         try:
             if self.privacy is None and len(admitted) < settings.min_updates:
@@ -265,19 +251,35 @@ class Federation:
         except TooFew as reason:
             skipped = True
             logger.warning("round %d: skipped, %d updates: %s", number, len(admitted), reason)
-        if self.sums is not None:
-            sent = sent + self.sums.sent
+        sent = collection.sent + (self.sums.sent if self.sums is not None else [])
         return state, RoundReport(
             round=number,
-            asked=asked,
-            admitted=sorted(updates),
-            dropped=dict(sorted(dropped.items())),
+            asked=collection.asked,
+            admitted=sorted(collection.updates),
+            dropped=dict(sorted(collection.dropped.items())),
             skipped=skipped,
             items=0 if self.privacy or self.sums else sum(update.items for update in admitted),
             loss=None if self.privacy else mean_loss(admitted),
             bytes_down=sum(e.message for e in sent if e.direction == "down"),
             bytes_up=sum(e.message for e in sent if e.direction == "up"),
         )
+
+    def _collection(self, number: int, state: Any, clients: list[str]) -> Collection[Any]:
+        """Ask clients for updates, unless a killed run kept what they sealed for this round."""
+        kept = self.sums.kept(number) if self.sums is not None else None
+        if kept is not None:
+            self.ledger.add(kept.sent)
+            return kept
+        collection: Collection[Any] = Collection(self._asked(number, clients))
+        gate = self.form.gate(state, number)
+        lacking = self._collect(number, state, collection.asked, gate, collection, len(clients))
+        if lacking:
+            self._holders -= set(lacking)
+            again = self._collect(number, state, lacking, gate, collection, len(clients))
+            collection.dropped |= dict.fromkeys(again, "it was sent the basis twice and still lacks it")
+        if self.sums is not None:
+            self.sums.keep(number, collection)
+        return collection
 
     def _asked(self, number: int, clients: list[str]) -> list[str]:
         """Draw the clients that a round asks, sorted."""
@@ -293,15 +295,11 @@ class Federation:
         state: Any,
         asked: list[str],
         gate: Gate[Any],
-        updates: dict[str, Admitted],
-        dropped: dict[str, str],
+        collection: Collection[Any],
         clients: int,
-    ) -> tuple[list[str], list[Entry]]:
-        """Ask clients for updates until enough of the federation's `clients` have sent theirs.
-
-        Returns:
-            Those that lack the basis, and the ledger's entries.
-        """
+    ) -> list[str]:
+        """Ask until enough of the federation's `clients` sent updates; return those that lack the basis."""
+        updates, dropped = collection.updates, collection.dropped
         settings = self.settings
         config = self.training.to_config() | {ROUND_KEY: number}
         lacking: list[str] = []
@@ -325,7 +323,8 @@ class Federation:
             else:
                 for client in set(asked) - set(updates) - set(dropped) - set(lacking):
                     dropped[client] = f"no reply within {settings.deadline_seconds:g} s"
-        return sorted(lacking), self.exchange.last
+        collection.sent = collection.sent + self.exchange.last
+        return sorted(lacking)
 
     def _counts(
         self,

@@ -1,12 +1,15 @@
 """The cloud's part in secure sums: it passes sealed shares on, asks the members, and puts the sum together.
 
-A sum is on disk before anything is made of it. A kill after the members have answered and before that loses
-the round, since no member answers twice; a run that goes on skips it.
+What contributors sealed is on disk before any member is asked, and a sum before anything is made of it. A run
+that goes on after a kill asks the members for the very same sum, which they tell again: no round is lost, and
+there is no second list of clients. Once the round's checkpoint is written, nothing sealed is kept, for who
+steals members' keys later could open it.
 """
 
 import secrets
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from fedperfit.cloud.clients.exchange import Exchange, logger
 from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.clients.sealed_gate import BadShares, SealedUpdate, admit_sum
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.cloud.rounds.collection import Collection, sealed_from_json, sealed_to_json
 from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
 from fedperfit.cloud.rounds.robust import TooFew
 from fedperfit.protocol.messages.keys import (
@@ -40,7 +44,7 @@ from fedperfit.protocol.system.errors import InputError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 
 RUN = "sums.json"
-"""File beside a training's checkpoints: the random name of its sums."""
+"""File beside a training's checkpoints: the random name of its sums, and the release that they are under."""
 
 
 class SecureSums:
@@ -95,8 +99,10 @@ class SecureSums:
             raise TooFewClients(f"fewest-contributors={least}: only {clients} clients can contribute")
         path, shape = self._folder / RUN, self.settings.committee
         self.wanted = CoordinateSettings.of(basis.digest, codec)
+        known = read_json(path) if path.exists() else {}
+        going_on = bool(known) and known.get("release", "") == self.release
         self.terms = SumSettings(
-            sum_run=read_json(path)["run"] if path.exists() else self._name(),
+            sum_run=known["run"] if going_on else self._name(),
             sum_numbers=basis.numbers,
             sum_addends=clients,
             clipping_norm=self._norm,
@@ -109,6 +115,7 @@ class SecureSums:
 
     def renew(self) -> None:
         """Give the training another name, since its rounds begin again; none had a sum of use."""
+        self.forget()
         for path in self._folder.glob("sum-*.json"):
             path.unlink()
         self.terms = self.terms.replace(sum_run=self._name())
@@ -121,6 +128,36 @@ class SecureSums:
     def session(self, number: int) -> Session:
         """Return the session of a round, counted from 1."""
         return session_of(self.terms, self.wanted, number, self.release, self.directory)
+
+    def keep(self, number: int, collection: Collection[SealedUpdate]) -> None:
+        """Keep what a round's contributors sealed, before members are asked.
+
+        Args:
+            number: Round, counted from 1.
+            collection: What they sent; too few of them are not kept, and asked again after a kill.
+        """
+        session = self.session(number)
+        if len(collection.updates) >= session.least:
+            kept = sealed_to_json(collection) | {"session": session.digest.hex()}
+            write_json(self._folder / f"sealed-{number:04d}.json", kept)
+
+    def kept(self, number: int) -> Collection[SealedUpdate] | None:
+        """Return what a killed run kept of a round; None where it is for another session, or nothing.
+
+        Args:
+            number: Round, counted from 1.
+        """
+        path = self._folder / f"sealed-{number:04d}.json"
+        values = read_json(path) if path.exists() else None
+        if values is None or values["session"] != self.session(number).digest.hex():
+            return None
+        logger.info("round %d: going on with what contributors sealed", number)
+        return sealed_from_json(values)
+
+    def forget(self) -> None:
+        """Remove everything sealed, once a round is over."""
+        for path in self._folder.glob("sealed-*.json"):
+            path.unlink()
 
     def total(self, number: int, updates: Sequence[SealedUpdate]) -> tuple[torch.Tensor, int]:
         """Return the sum of a round's updates, in clipping norms or votes, and how many there are.
@@ -137,11 +174,15 @@ class SecureSums:
         """
         session, path = self.session(number), self._folder / f"sum-{number:04d}.json"
         self.sent = []
-        if not path.exists():
+        if path.exists():
+            self.sent = [Entry(**entry) for entry in read_json(path).get("sent", [])]
+            self._exchange.ledger.add(self.sent)
+        else:
             if len(updates) < session.least:
                 raise TooFew(f"a sum needs {session.least} clients")
             total = self._told(session, updates)
-            write_json(path, {"addends": len(updates), "total": total.tolist()})
+            sent = [asdict(entry) for entry in self.sent]
+            write_json(path, {"addends": len(updates), "total": total.tolist(), "sent": sent})
         kept = read_json(path)
         try:
             whole = np.array(kept["total"], np.int64)
@@ -200,5 +241,5 @@ class SecureSums:
     def _name(self) -> str:
         """Draw a name for the training, and keep it."""
         name = secrets.token_hex(16)
-        write_json(self._folder / RUN, {"run": name})
+        write_json(self._folder / RUN, {"run": name, "release": self.release})
         return name

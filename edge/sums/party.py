@@ -1,10 +1,13 @@
 """One person's part in secure sums: keys, the enrolled, and what was answered.
 
-A member tells its sum over one list of clients, once a round. That it answers is on disk before the answer
-goes out, so that neither a second request nor a restart makes it answer again: two sums over lists that
-differ by one client would tell that client's share.
+A member tells its sum over one list of clients in a round. What it answers is on disk before the answer goes
+out, so that neither another request nor a restart makes it tell a second one: two sums over lists that differ
+by one client would tell that client's share. The very same request, of a cloud that was killed, gets the very
+same answer, from which nothing new can be learned.
 """
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +29,7 @@ ANSWERED = "sums-answered"
 
 
 class AlreadyAnswered(InputError):
-    """The member has told its sum of this round."""
+    """The member has told its sum of this round, over other shares."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class SumParty:
             envelopes: What each of them sealed, as `sealing.envelopes` makes it.
 
         Raises:
-            AlreadyAnswered: If it told its sum of this round before.
+            AlreadyAnswered: If it told its sum of this round before, over anything but these envelopes.
             InputError: If it is no member, or the list is too short or names a client twice.
         """
         session.place(self.name)
@@ -92,8 +95,8 @@ class SumParty:
             raise InputError("a list of contributors that names one twice, or without a share")
         if len(names) < session.least:
             raise InputError(f"a sum of {len(names)} clients is not told, of {session.least} at least")
-        if self._marker(session).exists():
-            raise AlreadyAnswered(f"round {session.round} is answered already")
+        request = _digest(session, names, envelopes)
+        self._check_unanswered(session, request)
         bad = []
         total = np.zeros(session.columns, np.int64)
         for name, envelope in zip(names, envelopes, strict=True):
@@ -103,23 +106,33 @@ class SumParty:
                 bad.append(name)
         if bad:
             return MemberAnswer(b"", tuple(bad))
-        self._mark(session)
+        self._mark(session, request)
         field = session.numbers.field
         return MemberAnswer(field.to_bytes(total % field.prime))
 
     def _marker(self, session: Session) -> Path:
         return self._answered / f"{session.run}-{session.round}"
 
-    def _mark(self, session: Session) -> None:
-        """Keep on disk that the round is answered; only one caller can."""
+    def _check_unanswered(self, session: Session, request: bytes) -> None:
+        """Raise AlreadyAnswered where another request of this round was answered."""
+        try:
+            answered = self._marker(session).read_bytes()
+        except FileNotFoundError:
+            return
+        if answered != request:
+            raise AlreadyAnswered(f"round {session.round} is answered already, over other shares")
+
+    def _mark(self, session: Session, request: bytes) -> None:
+        """Keep on disk which request of the round is answered; only one can be."""
         self._answered.mkdir(parents=True, exist_ok=True)
         marker = self._marker(session)
         try:
             handle = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            raise AlreadyAnswered(f"round {session.round} is answered already") from None
+            self._check_unanswered(session, request)
+            return
         with os.fdopen(handle, "wb") as file:
-            file.write(session.digest)
+            file.write(request)
             file.flush()
             os.fsync(file.fileno())
         folder = os.open(self._answered, os.O_RDONLY)
@@ -127,6 +140,12 @@ class SumParty:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _digest(session: Session, names: Sequence[str], envelopes: Sequence[bytes]) -> bytes:
+    """Return the SHA-256 of a request to a member, 32 bytes."""
+    sealed = [hashlib.sha256(envelope).hexdigest() for envelope in envelopes]
+    return hashlib.sha256(session.digest + json.dumps([list(names), sealed]).encode()).digest()
 
 
 def make_keys(folder: Path) -> SumKeys:

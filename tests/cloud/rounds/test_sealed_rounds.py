@@ -54,6 +54,7 @@ class SealedEdges:
         self.directory = Directory({name: key.public for name, key in keys.items()})
         self.folder, self.lost, self.change = folder, set(lost), change
         self.asked: list[str] = []
+        self.release = ""
 
     def __call__(self, client: str, message: Message) -> list[Message]:
         is_sum = message.metadata.message_type == SUM_TYPE
@@ -68,7 +69,7 @@ class SealedEdges:
         return [reply if self.change is None else self.change(client, message, reply)]
 
     def party(self, client: str) -> SumParty:
-        return SumParty(self.folder / client, client, self.directory)
+        return SumParty(self.folder / client, client, self.directory, self.release)
 
     def _update(self, client: str, message: Message) -> Message:
         config = dict(message.content[SETTINGS_RECORD])
@@ -105,6 +106,7 @@ def sealed(folder: Path, edges: SealedEdges, codec: str = "sign", private: bool 
         votes=codec == "sign",
         privacy=promise,
         deadline=5.0,
+        release=edges.release,
     )
     return Federation(
         exchange=exchange,
@@ -242,44 +244,6 @@ def test_a_reply_that_is_malformed_or_tells_of_one_client_is_dropped(tmp_path, r
     (report,) = train(job)
     assert said in report.dropped["c4"]
     assert torch.equal(numbers(job), (0.02 * votes(report.admitted).sum(dim=0) / 8).float())
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
-
-
-def test_a_sum_that_was_put_together_survives_a_kill(tmp_path, monkeypatch):
-    edges = SealedEdges(tmp_path)
-    first = sealed(tmp_path, edges)
-
-    def killed(*_: object) -> None:
-        raise Killed
-
-    begun = first.checkpoints.write
-    monkeypatch.setattr(first.checkpoints, "write", lambda c: begun(c) if c.round == 0 else killed())
-    with pytest.raises(Killed):
-        train(first)
-    assert len(edges.asked) == 7
-    again = sealed(tmp_path, edges)
-    train(again)
-    assert len(edges.asked) == 7, "no member is asked twice"
-    assert torch.equal(numbers(again), (0.02 * votes(NAMES).sum(dim=0) / 9).float())
-
-
-def test_a_kill_before_that_loses_the_round_and_the_run_goes_on(tmp_path, monkeypatch):
-    edges = SealedEdges(tmp_path)
-
-    def killed(*_: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr("fedperfit.cloud.rounds.sums.reconstruct", killed)
-        with pytest.raises(Killed):
-            train(sealed(tmp_path, edges, rounds=2))
-    job = sealed(tmp_path, edges, rounds=2)
-    first, second = train(job)
-    assert (first.skipped, second.skipped) == (True, False)
-    assert torch.equal(numbers(job), (0.02 * votes(NAMES, 2).sum(dim=0) / 9).float())
 
 
 def test_noise_of_a_promise_is_added_to_the_sum_whoever_is_lost(tmp_path):

@@ -56,9 +56,19 @@ def test_answers_of_enough_members_make_the_sum(parties):
 def test_a_round_is_answered_once_also_after_a_restart(parties):
     sealed = parties.sealed(0)
     assert parties.member(0).answer(parties.session, NAMES, sealed).total
-    for again in (NAMES, NAMES[:2]):
+    for names, shares in (
+        (NAMES[:2], sealed[:2]),
+        (NAMES, parties.sealed(0)),
+        (NAMES[::-1], sealed[::-1]),
+    ):
         with pytest.raises(AlreadyAnswered, match="round 1 is answered"):
-            parties.member(0).answer(parties.session, again, sealed[: len(again)])
+            parties.member(0).answer(parties.session, names, shares)
+
+
+def test_the_very_same_request_gets_the_very_same_answer(parties):
+    sealed = parties.sealed(0)
+    told = parties.member(0).answer(parties.session, NAMES, sealed)
+    assert parties.member(0).answer(parties.session, NAMES, sealed) == told
 
 
 def test_other_terms_for_the_same_round_are_no_way_to_a_second_answer(parties):
@@ -84,7 +94,8 @@ def test_that_it_answers_is_on_disk_before_the_answer(parties, monkeypatch):
     monkeypatch.undo()
     assert len(list((parties.folder / member.name / ANSWERED).iterdir())) == 1
     with pytest.raises(AlreadyAnswered):
-        parties.member(0).answer(parties.session, NAMES, sealed)
+        parties.member(0).answer(parties.session, NAMES, parties.sealed(0))
+    assert parties.member(0).answer(parties.session, NAMES, sealed).total
 
 
 def test_a_bad_share_names_its_sender_and_is_no_answer(parties):
