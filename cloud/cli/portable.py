@@ -30,7 +30,7 @@ def export(
     from fedperfit.cloud.deployment.release_store import CloudReleases
     from fedperfit.protocol.portable.pyreft_folder import write_pyreft
     from fedperfit.protocol.portable.release_folder import save_pretrained
-    from fedperfit.protocol.trust.release import read_release
+    from fedperfit.protocol.trust.release_file import read_release
 
     release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
     if release is None:

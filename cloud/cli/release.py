@@ -62,7 +62,7 @@ def show(
     shift's own header, and that the key it names has signed it.
     """
     from fedperfit.cloud.deployment.release_store import CloudReleases
-    from fedperfit.protocol.trust.release import read_release
+    from fedperfit.protocol.trust.release_file import read_release
 
     release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
     if release is None:

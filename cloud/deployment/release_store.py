@@ -21,7 +21,8 @@ from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
 from fedperfit.protocol.trust.published import POINTER_FILE, release_file
-from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain, read_release
+from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
 KEY = "signing.pem"

@@ -36,7 +36,8 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import FedperfitError, InputError, RunFailed
-from fedperfit.protocol.trust.release import Release, parse_release
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.release_file import parse_release
 
 _SOCKET = "signer.sock"
 _LARGEST = 1 << 28

@@ -40,7 +40,7 @@ from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, w
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
-from fedperfit.protocol.trust.release import read_release
+from fedperfit.protocol.trust.release_file import read_release
 
 
 class Job:

@@ -14,7 +14,7 @@ from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.shift.packing import MAGIC, ShiftHeader, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import parse_release
+from fedperfit.protocol.trust.release_file import parse_release
 
 
 @dataclass(frozen=True)

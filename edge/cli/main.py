@@ -93,7 +93,7 @@ def personalize(
     from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.settings.assignments import parse_options
-    from fedperfit.protocol.trust.release import read_release
+    from fedperfit.protocol.trust.release_file import read_release
 
     options = {
         **{"personal_rank": rank, "personal_epochs": epochs},
@@ -125,7 +125,7 @@ def answer(
     from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
     from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.settings.assignments import parse_options
-    from fedperfit.protocol.trust.release import read_release
+    from fedperfit.protocol.trust.release_file import read_release
 
     options = parse_options(FittingSettings, {"prompt_form": prompt_form})
     settings = FittingSettings.of_preset(preset, options)

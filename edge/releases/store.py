@@ -19,7 +19,8 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.pointer import NONE, Pointer, parse_pointer
 from fedperfit.protocol.trust.published import MAX_POINTER_BYTES, POINTER_FILE, release_file
-from fedperfit.protocol.trust.release import Release, parse_release, read_release
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.release_file import parse_release, read_release
 
 _SKEW = timedelta(hours=1)
 """Greatest difference between the clocks of cloud and edge."""

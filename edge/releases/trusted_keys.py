@@ -15,7 +15,7 @@ def trusted_keys(releases: Path, pinned: str) -> list[str]:
         releases: folder of the releases that the edge keeps.
         pinned: the cloud's public key from the enrolment, 64 hexadecimal digits.
     """
-    from fedperfit.protocol.trust.release import read_release  # loads torch, which few commands need
+    from fedperfit.protocol.trust.release_file import read_release  # loads torch, which few commands need
 
     for path in sorted(releases.glob("*.safetensors"), reverse=True):
         try:

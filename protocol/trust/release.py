@@ -10,29 +10,20 @@ current one.
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.shift.shift_file import (
-    DIRECTIONS,
-    PEOPLE,
-    parse_shift_file,
-    read_shift_file,
-    sha256,
-    shift_file,
-)
-from fedperfit.protocol.system.errors import InputError, MalformedFileError
-from fedperfit.protocol.tasks import id_of_text, own_text
-from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
-from fedperfit.protocol.trust.signing import SigningKey, is_public_key, signed_by
+from fedperfit.protocol.shift.shift_file import DIRECTIONS, PEOPLE, sha256, shift_file
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import own_text
+from fedperfit.protocol.trust.rotation import Rotation, followed
+from fedperfit.protocol.trust.signing import SigningKey, signed_by
 from fedperfit.protocol.trust.validity import parse_time, validity
 
 FILE_NAME = "release.safetensors"
@@ -41,8 +32,8 @@ MAX_BYTES = 16 << 20
 """Largest release accepted, in bytes."""
 LIFETIME = timedelta(days=90)
 """Default validity of a release."""
-_KIND = "release"
-_ENVELOPE = {"kind", "format", "signatures"}
+KIND = "release"
+"""Kind that a release's file names in its metadata."""
 _CONTENT = ("header", "packed", "epsilon", "delta", "edit", "crowd")
 
 
@@ -279,7 +270,7 @@ class Release:
 
     def to_bytes(self) -> bytes:
         """Encode as the bytes of a release file."""
-        return shift_file(_KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self._parts)
+        return shift_file(KIND, self.packed, {**self.fields(), "signatures": self.signatures}, self._parts)
 
     def check_signed_from(self, pinned: str) -> None:
         """Raise InputError unless the key `pinned`, or a key it was rotated to, signed this release."""
@@ -314,90 +305,8 @@ class Release:
         return replace(self, signatures={key.public: key.sign("release", fields) for key in keys})
 
 
-def parse_release(data: bytes) -> Release:
-    """Parse the bytes of a release file; whether to trust the signer, `check_signed_from` decides.
-
-    Raises:
-        MalformedFileError: It is truncated or too large, the shift does not match its hash, the metadata
-            contradict the shift's own header or the chain, or a field is missing, unknown or malformed.
-    """
-    if len(data) > MAX_BYTES:
-        raise MalformedFileError(f"larger than the {MAX_BYTES} bytes a release may have")
-    return _release(*parse_shift_file(data, _KIND))
-
-
-def read_release(path: Path) -> Release:
-    """Read a release file; see `parse_release`.
-
-    Raises:
-        InputError: Naming the file, if it is missing or `parse_release` refuses it.
-    """
-    content = read_shift_file(path, _KIND, MAX_BYTES)
-    try:
-        return _release(*content)
-    except InputError as error:
-        raise MalformedFileError(f"{path}: {error}") from None
-
-
 def _encoded(part: Directions | People | None) -> bytes:
     return part.to_bytes() if part is not None else b""
-
-
-def _release(packed: bytes, fields: dict[str, Any], parts: dict[str, bytes]) -> Release:
-    _, header = unpack(packed)
-    edit, crowd = (parts.get(name, b"") for name in (DIRECTIONS, PEOPLE))
-    if crowd:
-        People.from_bytes(crowd).check(header)
-    if edit and Directions.from_bytes(edit).neutral.shape[1] != header.shape.hidden_size:
-        raise MalformedFileError("its directions are of another size than its shift")
-    chain, epsilon = fields.get("chain"), fields.get("epsilon")
-    if not (isinstance(chain, list) and all(map(is_public_key, chain)) and len(set(chain)) == len(chain)):
-        raise MalformedFileError("its chain is not a list of distinct digests")
-    if fields.get("version") != len(chain) + 1 or type(fields["version"]) is not int:
-        raise MalformedFileError(f"its version is not explained by a chain of {len(chain)} earlier releases")
-    if epsilon is not None and not (type(epsilon) is float and math.isfinite(epsilon) and epsilon >= 0):
-        raise MalformedFileError("its epsilon is not a number of at least 0")
-    delta = fields.get("delta")
-    if "delta" in fields and not (epsilon is not None and type(delta) is float and 0 < delta < 1):
-        raise MalformedFileError("its delta is not a number above 0 and below 1 beside an epsilon")
-    if not is_public_key(fields.get("key")):
-        raise MalformedFileError("its key is not a public key")
-    signatures = fields.get("signatures")
-    if not isinstance(signatures, dict) or not all(isinstance(value, str) for value in signatures.values()):
-        raise MalformedFileError("its signatures are malformed")
-    if parse_time(fields.get("issued")) >= parse_time(fields.get("expires")):
-        raise MalformedFileError("it expires before it was issued")
-    text = fields.get("task-text", "")
-    if text:
-        _check_task(text, header.task)
-    release = Release(
-        *(tuple(chain), header, packed, fields["issued"], fields["expires"], epsilon, fields["key"]),
-        delta=delta,
-        edit=edit,
-        crowd=crowd,
-        task_text=text,
-        rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),
-        signatures=signatures,
-    )
-    expected = release.fields()
-    for name in sorted(set(fields) - _ENVELOPE | set(expected)):
-        if name not in expected:
-            raise MalformedFileError(f"it has an unknown field {name!r}")
-        if fields.get(name) != expected[name]:
-            raise MalformedFileError(f"{name} contradicts the shift's own header")
-    return release
-
-
-def _check_task(text: Any, name: str) -> None:
-    """Raise MalformedFileError unless a text is the file of the task that a header names."""
-    if not isinstance(text, str):
-        raise MalformedFileError("its task-text is not a text")
-    try:
-        found = id_of_text(text)
-    except InputError as error:
-        raise MalformedFileError(f"its task-text is not the file of a task ({error})") from None
-    if found != name:
-        raise MalformedFileError(f"its task-text is that of task {found!r}, not of {name!r}")
 
 
 def check_chain(releases: Sequence[Release], pinned: str) -> None:

@@ -11,7 +11,8 @@ from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
-from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.world.build import BOUNDS, LIMIT

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from fedperfit.protocol.tasks.registry import task_by_name
     from fedperfit.protocol.tasks.task import Pair, Task
     from fedperfit.protocol.tasks.wording import PromptForm
-    from fedperfit.protocol.trust.release import Release, check_chain, read_release
+    from fedperfit.protocol.trust.release import Release, check_chain
+    from fedperfit.protocol.trust.release_file import read_release
     from fedperfit.protocol.trust.signing import SigningKey
     from fedperfit.simulation.compare.method import Family, LogUniform, Method, register_method
     from fedperfit.simulation.run.in_process import FederationResult, run_federation
@@ -72,7 +73,8 @@ _ROOMS = {
     "protocol.tasks.registry": ("task_by_name",),
     "protocol.tasks.task": ("Pair", "Task"),
     "protocol.tasks.wording": ("PromptForm",),
-    "protocol.trust.release": ("Release", "check_chain", "read_release"),
+    "protocol.trust.release": ("Release", "check_chain"),
+    "protocol.trust.release_file": ("read_release",),
     "protocol.trust.signing": ("SigningKey",),
     "simulation.compare.method": ("Family", "LogUniform", "Method", "register_method"),
     "simulation.run.in_process": ("FederationResult", "run_federation"),

@@ -13,7 +13,7 @@ import pytest
 from tests.simulation.small_run import SMALL
 
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.trust.release import read_release
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.cli import main
 from fedperfit.simulation.run.environment import RUN_MARK
 from fedperfit.simulation.run.runner import stop_run

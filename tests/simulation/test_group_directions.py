@@ -20,7 +20,8 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, minimise
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.clients import OTHERS, ROSTER
 from fedperfit.simulation.run.cohort_grid import CohortGrid

@@ -8,7 +8,8 @@ from tests.cloud.fake_grid import HEADER, SHAPE, perturbed
 from fedperfit.cloud.cli import main as cli
 from fedperfit.protocol.portable.release_folder import from_pretrained
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.trust.release import Release, read_release
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey
 
 

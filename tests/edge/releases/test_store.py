@@ -11,7 +11,8 @@ from tests.protocol.trust.chains import DAY, HEADER, START, chain, first, shift
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import Release, parse_release
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.release_file import parse_release
 from fedperfit.protocol.trust.rotation import Rotation
 from fedperfit.protocol.trust.signing import SigningKey
 

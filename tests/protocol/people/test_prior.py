@@ -17,7 +17,8 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import Release, parse_release
+from fedperfit.protocol.trust.release import Release
+from fedperfit.protocol.trust.release_file import parse_release
 from fedperfit.protocol.trust.signing import SigningKey
 
 SHAPE = ShiftShape((1, 2), 2, 16, Positions.parse("l3"))

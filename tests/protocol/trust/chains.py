@@ -15,6 +15,14 @@ SHAPE = ShiftShape(layers=(1,), rank=1, hidden_size=2, positions=Positions.parse
 HEADER = ShiftHeader(shape=SHAPE, task="LaMP_2M", fingerprint="f" * 64, round=3)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+OWN = """
+name = "Urgency"
+kind = "labels"
+fields = ["mail"]
+target = "urgency"
+labels = ["now", "later"]
+"""
+"""File of a task of one's own."""
 
 
 def shift(seed: int = 0) -> Shift:

@@ -18,7 +18,8 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.faults import ATTACKS, attacked, attacked_update
 from fedperfit.simulation.run.job import run_in_process

@@ -12,7 +12,8 @@ from fedperfit.edge.agent.history import History, read_history
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.protocol.trust.release import FILE_NAME, read_release
+from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.in_process import run_federation
 from fedperfit.simulation.run.job import run_in_process
