@@ -21,7 +21,7 @@ MOST_FILES = 14
 FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": (
         "system",
-        "tasks model schema",
+        "tasks model schema sandboxes",
         "shift",
         "settings people",
         "trust secure_sums",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fedperfit
 from fedperfit.cloud.deployment.home import CloudHome
-from fedperfit.protocol.system.bubblewrap import POWERLESS, check, program
+from fedperfit.protocol.sandboxes.bubblewrap import POWERLESS, check, program
 
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _RESOLVER = "/run/systemd/resolve"
@@ -59,7 +59,7 @@ def confined(home: CloudHome, command: Sequence[str], *, shown: Sequence[Path]) 
     for part in (home.runs, folder / "nodes", home.signer):
         part.mkdir(parents=True, exist_ok=True, mode=0o700)
     check([*shell, "true"], "runs", _RISK)
-    return [*shell, *command]
+    return [*shell, sys.executable, "-P", "-m", "fedperfit.protocol.sandboxes.lifeline", *command]
 
 
 def _python() -> Iterator[Path]:

@@ -202,7 +202,13 @@ def _run(
             ("proxy", proxy, lambda: _proxy_ready(home, settings)),
         ):
             log = home.logs / f"{name}.log"
-            child = children.start(name, command, log=log, environment=environment, folder=home.flower)
+            child = children.start(
+                *(name, command),
+                log=log,
+                environment=environment,
+                folder=home.flower,
+                sandboxed=name == "superexec" and not unconfined,
+            )
 
             def started(child=child, ready=ready) -> bool:  # type: ignore[no-untyped-def]
                 return child.process.poll() is not None or stopping() or ready()

@@ -51,7 +51,13 @@ class FetcherProgram:
         else:
             command = confined(command, shown=self.shown, uplink=self.home.uplink / SOCKET)
         log = self.home.folder / "fetcher.log"
-        return children.start("fetcher", command, log=log, environment=variables, piped=True)
+        return children.start(
+            *("fetcher", command),
+            log=log,
+            environment=variables,
+            piped=True,
+            sandboxed=not self.unconfined,
+        )
 
     def command(self) -> list[str]:
         """Return the command that runs it."""

@@ -4,18 +4,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import grpc
-import psutil
 
 from fedperfit.edge.agent.history import files_to_seal, read_history
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.fetcher import FetcherProgram
 from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.left_over import AGENT, stop_left_over
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
-from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 
@@ -24,50 +23,8 @@ _START_SECONDS = 600.0
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 15.0
 """Seconds before a program that ended is started again; they double each time it ends early."""
 _ASK_SECONDS = 3600.0
-_STOP_SECONDS = 10.0
-"""Seconds that an agent whose `join` is gone has to end by itself."""
-_AGENT = "fedperfit.edge.cli.main"
-"""Module that an agent is started by."""
 _OLD = 60.0
 """Seconds of running after which an end no longer counts as early."""
-
-
-def running_agents(home: Home) -> list[psutil.Process]:
-    """List the agents of a folder that a `join` started.
-
-    Args:
-        home: the person's folder.
-    """
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            line = process.cmdline()
-            if _AGENT in line and line[-2:] == ["agent", str(home.folder)]:
-                found.append(process)
-    return found
-
-
-def orphaned(agent: psutil.Process) -> bool:
-    """Return whether the `join` that started an agent is gone."""
-    with suppress(psutil.Error):
-        parent = agent.parent()
-        return parent is None or "join" not in parent.cmdline()
-    return False
-
-
-def _be_alone(home: Home, say: Callable[[str], None]) -> None:
-    """Stop the agent of a killed `join`, which would hold the vault; raises InputError for a living one's."""
-    for agent in running_agents(home):
-        if not orphaned(agent):
-            raise InputError(
-                f"{home.folder}: its agent runs already, process {agent.pid}; stop its `join` first"
-            )
-        say(f"the agent of a `join` that is gone, process {agent.pid}, is stopped")
-        for stop in (agent.terminate, agent.kill):
-            with suppress(psutil.NoSuchProcess):
-                stop()
-            if not psutil.wait_procs([agent], timeout=_STOP_SECONDS)[1]:
-                break
 
 
 def keep_running(
@@ -93,8 +50,8 @@ def keep_running(
         RunFailed: the agent did not come up at first.
         InputError: the system cannot confine the SuperNode, or the folder's agent runs already.
     """
-    _be_alone(home, say)
-    agent = [sys.executable, "-P", "-m", _AGENT, "agent", str(home.folder)]
+    stop_left_over(home, say)
+    agent = [sys.executable, "-P", "-m", AGENT, "agent", str(home.folder)]
     kind = read_settings(home).key
     secret = passphrase_variable(kind, new=not home.vault_key.exists())
     for remark in read_history(home.folder).remarks:

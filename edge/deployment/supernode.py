@@ -86,6 +86,7 @@ class SuperNode:
             environment=variables,
             needs=SUPEREXEC,
             piped=True,
+            sandboxed=not self.unconfined,
         )
 
     def command(self) -> list[str]:

@@ -7,7 +7,7 @@ import grpc
 
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.home import Home
-from fedperfit.edge.deployment.joining import orphaned, running_agents
+from fedperfit.edge.deployment.left_over import left_sandboxes, orphaned, running_agents
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
 
@@ -15,7 +15,7 @@ _SECONDS = 10.0
 
 
 def programs(home: Home) -> Iterator[Finding]:
-    """Check the agent.
+    """Check the agent, and that no sandbox was left.
 
     Args:
         home: The person's folder.
@@ -26,6 +26,9 @@ def programs(home: Home) -> Iterator[Finding]:
         if orphaned(agent):
             said = f"process {agent.pid} is of a `join` that is gone, and keeps the folder from the next one"
             yield wrong("orphaned agent", said, f"join again, which stops it, or kill {agent.pid}")
+    for sandbox in left_sandboxes(home):
+        said = f"process {sandbox.pid} is of a `join` that is gone"
+        yield wrong("orphaned sandbox", said, f"join again, which stops it, or kill -9 {sandbox.pid}")
     if told is None and agents:
         yield warning(
             "agent", "runs, but does not answer: it loads the base model, or hangs", "see agent.log"

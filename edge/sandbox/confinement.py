@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fedperfit
 from fedperfit.edge import sandbox
-from fedperfit.protocol.system.bubblewrap import POWERLESS, check, program
+from fedperfit.protocol.sandboxes.bubblewrap import POWERLESS, check, program
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
 

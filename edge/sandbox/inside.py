@@ -10,6 +10,7 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fedperfit.edge.sandbox import CLOUD_PORT, SCRATCH
 from fedperfit.edge.sandbox.execution import refuse_execution
 from fedperfit.edge.sandbox.relay import Relay, Streams
 from fedperfit.edge.sandbox.system_calls import refuse_system_calls
+from fedperfit.protocol.sandboxes.lifeline import follow_starter
 from fedperfit.protocol.system.processes import SAFE_PATH
 
 LIMITS = {
@@ -45,6 +47,7 @@ def main() -> int:
         print("what is written here could be executed: this kernel has no Landlock", file=sys.stderr)
     if not refuse_system_calls():
         print("no system calls are refused: those of this processor are not known", file=sys.stderr)
+    follow_starter()
     return asyncio.run(_run(arguments.command, arguments.uplink))
 
 
@@ -65,7 +68,9 @@ async def _run(command: list[str], uplink: Path | None) -> int:
             return await asyncio.open_unix_connection(uplink)
 
         await asyncio.start_server(Relay(connect, most=_CONNECTIONS), "127.0.0.1", CLOUD_PORT)
-    child = await asyncio.create_subprocess_exec(*command, env=os.environ | SAFE_PATH)
+    child = await asyncio.create_subprocess_exec(
+        *command, env=os.environ | SAFE_PATH, stdin=subprocess.DEVNULL
+    )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, child.terminate)
     code = await child.wait()
     return code if code >= 0 else 128 - code

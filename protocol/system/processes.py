@@ -81,6 +81,7 @@ class Children:
         folder: Path | None = None,
         needs: str = "",
         piped: bool = False,
+        sandboxed: bool = False,
     ) -> Child:
         """Start a child in a session of its own; on Linux it ends with this process, however that ends.
 
@@ -94,6 +95,8 @@ class Children:
             folder: Its working folder; by default that of this process.
             needs: Name of a program that it starts and cannot do without; empty for none.
             piped: Whether this process writes the log for it, so that the child has no hold of the file.
+            sandboxed: Whether it is a sandbox, which is told that this process is gone by a pipe that closes
+                (fedperfit.protocol.sandboxes.lifeline).
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         start = log.stat().st_size if log.exists() else 0
@@ -101,7 +104,7 @@ class Children:
             process = subprocess.Popen(
                 _following(command),
                 env={**(os.environ if environment is None else environment), **SAFE_PATH},
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if sandboxed else subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 cwd=folder,
@@ -138,6 +141,7 @@ def _following(command: Sequence[str]) -> list[str]:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process, all its descendants, and its sandbox where that is none of them any more."""
     try:
         family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -149,6 +153,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             except psutil.NoSuchProcess:
                 continue
         _, family = psutil.wait_procs(family, timeout=_TERM_SECONDS)
+    if process.stdin is not None:
+        process.stdin.close()
     process.wait()
 
 

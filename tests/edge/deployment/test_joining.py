@@ -11,7 +11,6 @@ from fedperfit.edge.agent.history import SEALED
 from fedperfit.edge.deployment import joining
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.joining import keep_running
-from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 
 
@@ -77,51 +76,3 @@ def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_pa
     first = ["start agent", "start supernode", "start fetcher"]
     anew = ["stop supernode", "start supernode", "stop fetcher", "start fetcher"]
     assert children.did == first + (anew if changed else [])
-
-
-class FakeAgent:
-    """An agent's process, whose parent is another one; it ends when it is told to, or only when killed."""
-
-    pid = 4711
-
-    def __init__(self, home: Home, *parent: str, stubborn: bool = False) -> None:
-        self.home, self.above, self.stubborn = home, SimpleNamespace(cmdline=lambda: list(parent)), stubborn
-        self.did: list[str] = []
-
-    def cmdline(self) -> list[str]:
-        return ["python", "-P", "-m", "fedperfit.edge.cli.main", "agent", str(self.home.folder)]
-
-    def parent(self) -> SimpleNamespace:
-        return self.above
-
-    def terminate(self) -> None:
-        self.did.append("terminate")
-
-    def kill(self) -> None:
-        self.did.append("kill")
-
-
-@pytest.mark.parametrize(
-    ("parent", "stubborn", "did"),
-    [("/sbin/init", False, ["terminate"]), ("/sbin/init", True, ["terminate", "kill"]), ("join", False, [])],
-)
-def test_an_agent_that_a_killed_join_left_is_stopped_and_a_living_ones_is_not(
-    tmp_path, monkeypatch, parent, stubborn, did
-):
-    home, said = Home(tmp_path / "ada"), []
-    agent = FakeAgent(home, parent, stubborn=stubborn)
-    other = FakeAgent(Home(tmp_path / "ben"), "/sbin/init")
-
-    def waited(agents: list[FakeAgent], timeout: float) -> tuple[list[FakeAgent], list[FakeAgent]]:
-        return [], [one for one in agents if one.stubborn and "kill" not in one.did]
-
-    monkeypatch.setattr(joining.psutil, "process_iter", lambda: [other, agent])
-    monkeypatch.setattr(joining.psutil, "wait_procs", waited)
-    if parent == "join":
-        with pytest.raises(InputError, match="runs already, process 4711"):
-            joining._be_alone(home, said.append)
-    else:
-        joining._be_alone(home, said.append)
-        assert "4711" in said[0]
-    assert agent.did == did
-    assert other.did == []

@@ -15,7 +15,7 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.audit.log import AuditLog
 from fedperfit.edge.cli import main as cli
-from fedperfit.edge.deployment import joining
+from fedperfit.edge.deployment import left_over
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.doctor import cloud as way
 from fedperfit.edge.doctor import programs
@@ -194,11 +194,16 @@ def test_an_agent_whose_join_is_gone_is_wrong(edge, monkeypatch):
 
     for parent, expected in ((("/sbin/init",), {"orphaned agent", "agent"}), (("python", "join"), {"agent"})):
         one = agent(*parent)
-        monkeypatch.setattr(joining.psutil, "process_iter", lambda one=one: [one])
+        monkeypatch.setattr(left_over.psutil, "process_iter", lambda one=one: [one])
         told = found(edge, "programs")
         assert set(told) == expected
         if "orphaned agent" in told:
             assert "kill 4711" in told["orphaned agent"].advice
+
+
+def test_a_sandbox_whose_join_is_gone_is_wrong(edge, monkeypatch):
+    monkeypatch.setattr(programs, "left_sandboxes", lambda home: [SimpleNamespace(pid=4712)])
+    assert "kill -9 4712" in found(edge, "programs")["orphaned sandbox"].advice
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ PLACES = {
     "protocol/system/processes.py": ["{**(os.environ if environment is None else environment), **SAFE_PATH}"],
     "protocol/system/flower.py": ["environment", "environment"],  # callers pass that of `environment()`
     "cloud/enrolment/superlink_nodes.py": ["home.environment()"],
-    "protocol/system/bubblewrap.py": [None],  # bubblewrap tries `true`
+    "protocol/sandboxes/bubblewrap.py": [None],  # bubblewrap tries `true`
+    "protocol/sandboxes/lifeline.py": ["environment"],  # `os.environ | SAFE_PATH`
     "protocol/doctor/machine.py": [None, None],  # bubblewrap tries `true`; timedatectl
     "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`

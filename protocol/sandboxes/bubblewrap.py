@@ -1,4 +1,4 @@
-"""What the sandboxes of cloud and edge have in common: the program that makes them, and whether it may."""
+"""The program that makes the sandboxes of cloud and edge, and whether it may."""
 
 import shutil
 import subprocess
