@@ -92,6 +92,29 @@ def revoke(
 
 
 @app.command()
+def members(folder: _Folder) -> None:
+    """Release what is in force again, with the keys of all enrolled clients for secure sums.
+
+    Committees are drawn from this list. Do it before a run with secure-aggregation, and again once clients
+    came or left; edges fetch the release by themselves.
+    """
+    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.enrolment.members import publish_members
+
+    release, without = publish_members(CloudHome(folder))
+    assert release.directory is not None
+    names = ", ".join(release.directory.keys)
+    console().print(f"release {release.version} names {names}", markup=False, soft_wrap=True)
+    if without:
+        lacking = ", ".join(without)
+        console().print(
+            f"without keys, and in no sum until they join by a new invitation: {lacking}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+@app.command()
 def rotate(folder: _Folder) -> None:
     """Make a new signing key and release the latest shift again, signed by both keys.
 

@@ -6,7 +6,7 @@ releases/in-force.json            the pointer, which they fetch first
 signing.pem                       the key in use; signing.next.pem while a rotation is under way
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
@@ -123,9 +124,8 @@ class CloudReleases:
             crowd = people.to_bytes() if people is not None else b""
             content = (pack(shift, header), edit, crowd)
             self._check_not_revoked(content)
-            if latest is None:
-                make = Release.first
-            else:
+            make: Callable[..., Release] = Release.first
+            if latest is not None:
                 before = (*_content(latest), latest.epsilon, latest.delta)
                 same = before == (*content, epsilon, delta)
                 if same and not latest.expired(datetime.now(UTC)):
@@ -141,6 +141,37 @@ class CloudReleases:
                 directions=directions,
                 people=people,
             )
+            self._write(release)
+            self._point(key)
+            return release
+
+    def name_members(
+        self,
+        members: Directory,
+        first: Callable[[], tuple[Shift, ShiftHeader]],
+        *,
+        lifetime: timedelta = LIFETIME,
+    ) -> Release:
+        """Release what is in force again, with the clients that committees of secure sums are drawn from.
+
+        Args:
+            members: Those clients, with their keys; where the release in force names the same, it stays.
+            first: Makes the shift of the first release and its description, where there is none yet.
+            lifetime: Validity of the release.
+
+        Raises:
+            InputError: If every release was revoked.
+        """
+        with self._writing():
+            key, latest = self.key(), self.latest()
+            if latest is None:
+                release = Release.first(*first(), key, lifetime=lifetime, members=members)
+            elif self.in_force() is None:
+                raise InputError(f"{self.folder}: no release is in force that could name anybody")
+            elif latest.members == members.to_bytes() and not latest.expired(datetime.now(UTC)):
+                return latest
+            else:
+                release = latest.followed_by(latest, key, lifetime=lifetime, members=members)
             self._write(release)
             self._point(key)
             return release

@@ -39,6 +39,8 @@ class Invitation:
     """Whether somebody at the cloud must approve of the key."""
     key: str = ""
     """Public key that came with the token; empty before. No other key comes by this invitation."""
+    sums: str = ""
+    """Public keys for secure sums that came with it; empty of a machine without."""
 
     @classmethod
     def new(cls, name: str, expires: datetime, *, approve: bool) -> tuple[Self, str]:
@@ -63,9 +65,9 @@ class Invitation:
         """Return whether a key may still come at the time `now`."""
         return not self.key and now < datetime.fromisoformat(self.expires)
 
-    def taken_by(self, key: str) -> Self:
-        """Return the invitation as it is after a key has come."""
-        return replace(self, key=key)
+    def taken_by(self, key: str, sums: str = "") -> Self:
+        """Return the invitation as it is after a key has come, perhaps with keys for secure sums."""
+        return replace(self, key=key, sums=sums)
 
 
 def read_invitation(home: CloudHome, name: str) -> Invitation | None:

@@ -22,12 +22,15 @@ from fedperfit.cloud.enrolment.invitations import (
     write_invitation,
 )
 from fedperfit.cloud.enrolment.superlink_nodes import find_node, register_node, unregister_node
+from fedperfit.protocol.secure_sums.keys import Directory, PublicKeys
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.bundle import NAME
 from fedperfit.protocol.trust.enrolment import EnrolmentReply, EnrolmentRequest
 from fedperfit.protocol.trust.node_key import fingerprint
 
+_SUMS = "sums"
+"""Field of the record of a node whose machine has keys for secure sums."""
 _LEAVING = "leaving"
 """Field of the record of a node that is being unenrolled."""
 _UNKNOWN = "this is not an invitation of this cloud, or it was taken back"
@@ -53,7 +56,7 @@ def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
         if invitation is None or reason:
             return _refused(reason)
         if not invitation.key:
-            invitation = invitation.taken_by(request.key)
+            invitation = invitation.taken_by(request.key, request.sums)
             write_invitation(home, invitation)
         if home.node(request.name).exists():
             return EnrolmentReply(state="enrolled")
@@ -153,15 +156,25 @@ def repair(home: CloudHome) -> None:
 
 def enrolled(home: CloudHome) -> dict[int, str]:
     """Return the names of all enrolled clients by node id."""
+    return {int(record["node"]): record["name"] for record in _enrolled(home)}
+
+
+def keys_for_sums(home: CloudHome) -> Directory:
+    """Return the keys for secure sums of all enrolled clients that came with some."""
+    records = [record for record in _enrolled(home) if _SUMS in record]
+    return Directory({record["name"]: PublicKeys.from_hex(record[_SUMS]) for record in records})
+
+
+def _enrolled(home: CloudHome) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = [read_json(path) for path in sorted(home.nodes.glob("*.json"))]
-    return {int(record["node"]): record["name"] for record in records if not record.get(_LEAVING)}
+    return [record for record in records if not record.get(_LEAVING)]
 
 
 def _reason_against(invitation: Invitation | None, request: EnrolmentRequest, now: datetime) -> str:
     """Tell why a request is refused; empty if it is not. Only who has the token learns more than that."""
     if invitation is None or not invitation.opened_by(request.token):
         return _UNKNOWN
-    if invitation.key and invitation.key != request.key:
+    if invitation.key and (invitation.key, invitation.sums) != (request.key, request.sums):
         return "this invitation was used already, with another key"
     if not invitation.key and not invitation.open_at(now):
         return f"this invitation expired at {invitation.expires}; ask for a new one"
@@ -192,7 +205,8 @@ def _free(home: CloudHome, invitation: Invitation) -> None:
 
 def _record(home: CloudHome, invitation: Invitation, node: int) -> None:
     values = {"name": invitation.name, "node": str(node), "key": invitation.key}
-    write_json(home.node(invitation.name), values)
+    sums = {_SUMS: invitation.sums} if invitation.sums else {}
+    write_json(home.node(invitation.name), values | sums)
 
 
 def _leave(home: CloudHome, name: str) -> None:

@@ -13,6 +13,8 @@ releases/        verified releases, and the cloud's latest word on which is in f
 policy.json      what the owner agreed that the cloud may ask, signed (fedperfit.protocol.trust.policy)
 authorities.json the cloud's last word on its authorities (fedperfit.edge.enrolment.trusting)
 guard.json       requests admitted today, and the items that contributions are made of
+sums.key         the private keys for secure sums (fedperfit.edge.sums.party)
+sums-answered/   a file for each round in which the machine told a sum as member of a committee
 update.basis     the basis that the cloud's rounds are in, where they have one, as it was sent
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """

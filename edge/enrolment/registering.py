@@ -1,4 +1,6 @@
-"""Having the node's key registered by the cloud: made here, told with the invitation's token, never sent."""
+"""Having the keys of this machine registered by the cloud: made here; their public halves are told with the
+invitation's token, the private ones never leave.
+"""
 
 import ssl
 from collections.abc import Callable
@@ -7,6 +9,7 @@ import httpx
 from pydantic import ValidationError
 
 from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.system.processes import wait_until
@@ -41,7 +44,8 @@ def register(
         InputError: If the cloud refuses.
     """
     key = _key(home, digest)
-    request = EnrolmentRequest.signed(bundle.name, bundle.token, key)
+    sums = make_keys(home.folder).public.hex
+    request = EnrolmentRequest.signed(bundle.name, bundle.token, key, sums)
     said, pause = "", _SHORTEST_PAUSE
     while not stopping():
         reply, problem = _asked(bundle, request)

@@ -12,15 +12,18 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
 from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
+
+if TYPE_CHECKING:
+    import torch  # keys are made without it
 
 KEYS = "sums.key"
 """File in a person's folder: its private keys for sums."""
@@ -64,7 +67,7 @@ class SumParty:
         except OSError as error:
             raise InputError(f"{folder / KEYS}: {error.strerror}") from None
 
-    def contribute(self, change: torch.Tensor, session: Session, norm: float, seed: int) -> bytes:
+    def contribute(self, change: "torch.Tensor", session: Session, norm: float, seed: int) -> bytes:
         """Return an update, sealed to the members.
 
         Args:

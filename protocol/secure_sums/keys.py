@@ -29,6 +29,20 @@ class PublicKeys:
         if not len(self.box) == len(self.signing) == KEY_BYTES:
             raise InputError(f"keys for sums are {KEY_BYTES} bytes each")
 
+    @classmethod
+    def from_hex(cls, text: str) -> "PublicKeys":
+        """Read what `hex` made; raises InputError for anything else."""
+        try:
+            data = bytes.fromhex(text)
+        except ValueError:
+            raise InputError("keys for sums are hexadecimal digits") from None
+        return cls(data[:KEY_BYTES], data[KEY_BYTES:])
+
+    @property
+    def hex(self) -> str:
+        """Both keys, 128 hexadecimal digits."""
+        return self.box.hex() + self.signing.hex()
+
     def verifies(self, signature: bytes, data: bytes) -> bool:
         """Return whether the client signed these bytes."""
         try:
@@ -104,6 +118,21 @@ class Directory:
     def to_json(self) -> dict[str, list[str]]:
         """Return both keys in hex by name."""
         return {name: [keys.box.hex(), keys.signing.hex()] for name, keys in sorted(self.keys.items())}
+
+    def to_bytes(self) -> bytes:
+        """Encode as the bytes that a release carries."""
+        return json.dumps(self.to_json(), separators=(",", ":")).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Directory":
+        """Read what `to_bytes` made; raises InputError for anything else."""
+        try:
+            directory = cls.from_json(json.loads(data))
+        except (ValueError, RecursionError):
+            raise InputError("not a directory of keys for sums") from None
+        if directory.to_bytes() != data:
+            raise InputError("a directory of keys for sums that is not written as it should be")
+        return directory
 
     @classmethod
     def from_json(cls, value: object) -> "Directory":

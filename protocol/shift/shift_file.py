@@ -1,8 +1,8 @@
 """A packed shift with JSON metadata in one safetensors file, written whole or not at all.
 
 Metadata: `kind` and `format` (what the file is, and its version), `sha256` of the packed shift,
-`directions` and `people`, the SHA-256 of each that the file holds, and the caller's own fields. Reading
-verifies all of them.
+`directions`, `people` and `members`, the SHA-256 of each that the file holds, and the caller's own fields.
+Reading verifies all of them.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from fedperfit.protocol.system.files import write_atomic
 
 FORMAT = 1
 _TENSOR = "packed"
-DIRECTIONS, PEOPLE = "directions", "people"
+DIRECTIONS, PEOPLE, MEMBERS = "directions", "people", "members"
 """Names of what a file may hold beside its shift."""
-_PARTS = (DIRECTIONS, PEOPLE)
+_PARTS = (DIRECTIONS, PEOPLE, MEMBERS)
 _METADATA = "fedperfit"
 
 
@@ -36,7 +36,7 @@ def shift_file(
         kind: What the file is, e.g. `checkpoint`.
         packed: A shift as `protocol.shift.packing` encodes it.
         fields: JSON values to store beside it.
-        parts: Encoded `directions` and `people` by name; an empty one is left out.
+        parts: Encoded `directions`, `people` and `members` by name; an empty one is left out.
     """
     metadata = {**fields, "kind": kind, "format": FORMAT, "sha256": sha256(packed)}
     tensors = {_TENSOR: np.frombuffer(packed, np.uint8)}

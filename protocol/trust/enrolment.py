@@ -1,5 +1,5 @@
-"""The request by which a machine has its node's key registered: the key, the token of its invitation, and a
-proof that it holds the private key.
+"""The request by which a machine has its node's key registered: the key, the token of its invitation, its
+public keys for secure sums, and a proof that it holds the node's private key.
 
 It is sent to the cloud by TLS, under the authority that the invitation names. The proof is a signature of
 everything else by the key, so that nobody can enrol a key that is another's, and a request that was
@@ -31,23 +31,28 @@ class EnrolmentRequest(BaseModel):
     """Secret of the invitation."""
     key: Annotated[str, Field(max_length=512)]
     """Public key of the node, in OpenSSH form."""
+    sums: Annotated[str, Field(pattern=r"^([0-9a-f]{128})?\z")] = ""
+    """Public keys for secure sums, as `PublicKeys.hex` writes them; empty of a machine without."""
     proof: Annotated[str, Field(pattern=r"^[0-9a-f]{16,256}\z")]
     """Signature of the other fields by the key."""
 
     @classmethod
-    def signed(cls, name: str, token: str, key: NodeKey) -> Self:
+    def signed(cls, name: str, token: str, key: NodeKey, sums: str = "") -> Self:
         """Make a request.
 
         Args:
             name: Name of the client.
             token: Secret of the invitation.
             key: Key of the node.
+            sums: Public keys for secure sums; empty for none.
         """
-        return cls(name=name, token=token, key=key.public, proof=key.sign(_message(name, token, key.public)))
+        proof = key.sign(_message(name, token, key.public, sums))
+        return cls(name=name, token=token, key=key.public, sums=sums, proof=proof)
 
     def check_proof(self) -> None:
         """Raise InputError unless whoever made the request holds the private key."""
-        if not node_key_signed(self.key, _message(self.name, self.token, self.key), self.proof):
+        message = _message(self.name, self.token, self.key, self.sums)
+        if not node_key_signed(self.key, message, self.proof):
             raise InputError("the proof does not show that the key is yours")
 
 
@@ -74,6 +79,6 @@ def parse_request(data: bytes) -> EnrolmentRequest:
         raise InputError("not a request to enrol") from None
 
 
-def _message(name: str, token: str, key: str) -> bytes:
-    values = {"key": key, "name": name, "token": token}
+def _message(name: str, token: str, key: str, sums: str) -> bytes:
+    values = {"key": key, "name": name, "token": token} | ({"sums": sums} if sums else {})
     return f"fedperfit enrolment\0{json.dumps(values, sort_keys=True, separators=(',', ':'))}".encode()

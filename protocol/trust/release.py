@@ -1,5 +1,6 @@
 """A release: the collective shift an edge builds its personal shift on, as one signed file, and perhaps the
-group's directions, the basis of personal shifts and the prior over people.
+group's directions, the basis of personal shifts and the prior over people, and the clients that committees of
+secure sums are drawn from.
 
 Releases form a chain: each names the digests of all before it, so that an edge that missed some can see
 that its own belongs to the chain, and no release can claim a version that its chain does not explain. Keys
@@ -16,10 +17,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.shift.shift_file import DIRECTIONS, PEOPLE, sha256, shift_file
+from fedperfit.protocol.shift.shift_file import DIRECTIONS, MEMBERS, PEOPLE, sha256, shift_file
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import own_text
 from fedperfit.protocol.trust.rotation import Rotation, followed
@@ -62,6 +64,9 @@ class Release:
     """Directions of the group as `protocol.shift.directions` encodes them; empty for none."""
     crowd: bytes = b""
     """Basis of personal shifts and prior over people as `protocol.people` encodes them; empty for none."""
+    members: bytes = b""
+    """Clients enrolled for secure sums, with their keys, as `Directory` encodes them; empty for none. The
+    releases that follow carry the same, until one names others."""
     task_text: str = ""
     """Text of the task's file, whose digest ends the task's name in the header; empty for one that ships."""
     rotations: tuple[Rotation, ...] = ()
@@ -82,6 +87,7 @@ class Release:
         delta: float | None = None,
         directions: Directions | None = None,
         people: People | None = None,
+        members: Directory | None = None,
     ) -> "Release":
         """Make and sign version 1 of a chain.
 
@@ -95,6 +101,7 @@ class Release:
             delta: Delta that it holds at.
             directions: The group's directions, if any.
             people: Basis of personal shifts and prior over people, if any.
+            members: Clients enrolled for secure sums, if any.
         """
         times = validity(issued, lifetime)
         return cls(
@@ -102,6 +109,7 @@ class Release:
             delta=delta,
             edit=_encoded(directions),
             crowd=_encoded(people),
+            members=_encoded(members),
             task_text=own_text(header.task),
         )._signed(key)
 
@@ -158,6 +166,7 @@ class Release:
         *,
         issued: datetime | None = None,
         lifetime: timedelta = LIFETIME,
+        members: Directory | None = None,
     ) -> "Release":
         """Release the content of an earlier release again, as the one after this.
 
@@ -166,6 +175,7 @@ class Release:
             key: Signing key, the one that signed this release.
             issued: Time of issue, now by default.
             lifetime: Validity from then on.
+            members: Clients enrolled for secure sums from now on; None keeps those of this release.
 
         Raises:
             InputError: If `key` did not sign this release.
@@ -173,6 +183,7 @@ class Release:
         if key.public != self.key:
             raise InputError("a new key needs a rotation")
         content = {name: getattr(earlier, name) for name in _CONTENT}
+        content["members"] = _encoded(members) or self.members
         following = replace(self, chain=(*self.chain, self.digest), **content, signatures={})
         return following._reissued(issued, lifetime)._signed(key)
 
@@ -226,6 +237,11 @@ class Release:
     def people(self) -> People | None:
         """Basis of personal shifts and prior over people, or None."""
         return People.from_bytes(self.crowd) if self.crowd else None
+
+    @property
+    def directory(self) -> Directory | None:
+        """Clients enrolled for secure sums, with their keys, or None."""
+        return Directory.from_bytes(self.members) if self.members else None
 
     @property
     def promise(self) -> str:
@@ -294,7 +310,7 @@ class Release:
 
     @property
     def _parts(self) -> dict[str, bytes]:
-        return {DIRECTIONS: self.edit, PEOPLE: self.crowd}
+        return {DIRECTIONS: self.edit, PEOPLE: self.crowd, MEMBERS: self.members}
 
     def _reissued(self, issued: datetime | None, lifetime: timedelta) -> "Release":
         start, end = validity(issued, lifetime)
@@ -305,7 +321,7 @@ class Release:
         return replace(self, signatures={key.public: key.sign("release", fields) for key in keys})
 
 
-def _encoded(part: Directions | People | None) -> bytes:
+def _encoded(part: Directions | People | Directory | None) -> bytes:
     return part.to_bytes() if part is not None else b""
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import unpack
-from fedperfit.protocol.shift.shift_file import DIRECTIONS, PEOPLE, parse_shift_file, read_shift_file
+from fedperfit.protocol.shift.shift_file import DIRECTIONS, MEMBERS, PEOPLE, parse_shift_file, read_shift_file
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.tasks import id_of_text
 from fedperfit.protocol.trust.release import KIND, MAX_BYTES, Release
@@ -45,7 +46,9 @@ def read_release(path: Path) -> Release:
 
 def _release(packed: bytes, fields: dict[str, Any], parts: dict[str, bytes]) -> Release:
     _, header = unpack(packed)
-    edit, crowd = (parts.get(name, b"") for name in (DIRECTIONS, PEOPLE))
+    edit, crowd, members = (parts.get(name, b"") for name in (DIRECTIONS, PEOPLE, MEMBERS))
+    if members:
+        Directory.from_bytes(members)
     if crowd:
         People.from_bytes(crowd).check(header)
     if edit and Directions.from_bytes(edit).neutral.shape[1] != header.shape.hidden_size:
@@ -75,6 +78,7 @@ def _release(packed: bytes, fields: dict[str, Any], parts: dict[str, bytes]) -> 
         delta=delta,
         edit=edit,
         crowd=crowd,
+        members=members,
         task_text=text,
         rotations=parse_rotations(fields.get("rotations"), len(chain) + 1),
         signatures=signatures,

@@ -42,8 +42,8 @@ def invited(home: CloudHome, name: str = "ada", **options: bool | int) -> Bundle
     return read_bundle(out)
 
 
-def asking(bundle: Bundle, key: NodeKey | None = None) -> EnrolmentRequest:
-    return EnrolmentRequest.signed(bundle.name, bundle.token, key or NodeKey())
+def asking(bundle: Bundle, key: NodeKey | None = None, sums: str = "") -> EnrolmentRequest:
+    return EnrolmentRequest.signed(bundle.name, bundle.token, key or NodeKey(), sums)
 
 
 def expire(home: CloudHome, name: str = "ada") -> None:

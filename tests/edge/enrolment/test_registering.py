@@ -13,6 +13,7 @@ from tests.edge.deployment.deployments import CLOUD, policy
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.enrolment import registering
 from fedperfit.edge.enrolment.registering import register
+from fedperfit.edge.sums.party import KEYS, make_keys
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.certificates import new_authority
@@ -85,6 +86,10 @@ def test_the_private_key_stays(tmp_path, cloud):
     private = home.node_key.read_bytes().splitlines()[3]
     assert len(private) > 30
     assert private not in sent.content
+    sums = make_keys(home.folder)
+    assert request.sums == sums.public.hex
+    assert sums.to_bytes().hex()[:64].encode() not in sent.content
+    assert stat.S_IMODE((home.folder / KEYS).stat().st_mode) == 0o600
     assert home.enrolment.read_text() == "d"
 
 
