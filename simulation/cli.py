@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.commands import run
 from fedperfit.protocol.system.errors import InputError
@@ -19,8 +20,9 @@ from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
-from fedperfit.simulation.run.settings import RunSettings, TuneSettings
+from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
+from fedperfit.simulation.tuning_cli import tune
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +37,7 @@ app.command()(benchmark)
 app.command()(compare)
 app.command()(analyze)
 app.command()(audit)
+app.command()(tune)
 app.command()(basis)
 app.command()(settings)
 app.command()(presets)
@@ -72,6 +75,7 @@ def simulate(
     client_gpus: Annotated[
         float, typer.Option(help="With `--backend flower`: share of a GPU per client, where there is one.")
     ] = 0.25,
+    track: Track = None,
 ) -> None:
     """Run the main job: collective shift by federation, personal shifts at the edge, report.
 
@@ -81,11 +85,13 @@ def simulate(
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
     from fedperfit.cloud.job.settings import SETTINGS
+    from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
     from fedperfit.protocol.system.files import read_json, write_json
     from fedperfit.simulation.run.clients import prepare_clients
     from fedperfit.simulation.run.job import run_in_process
+    from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
     console = Console()
@@ -114,9 +120,10 @@ def simulate(
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with console.status("starting …") as status:
+        with console.status("starting …") as status, tracked(track, "simulate", pictures) as follow:
 
             def show(event: dict[str, Any]) -> None:
+                follow(event)
                 line = describe(event)
                 elapsed = f"[dim]{time.monotonic() - started:5.0f} s[/dim]"
                 if event["event"] in ("phase", "reply"):
@@ -183,35 +190,6 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
     write_metrics(run_dir)
     write_report(run_dir)
     finish(Console(), run_dir)
-
-
-@app.command()
-def tune(
-    preset: Annotated[str, typer.Option(help="Preset by name or a .toml file.")] = "quickstart",
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", help="Settings, e.g. --set task=LaMP_3.")
-    ] = None,
-    rates: Annotated[str | None, setting_option(TuneSettings, "rates")] = None,
-    epochs: Annotated[str | None, setting_option(TuneSettings, "epochs")] = None,
-    users: Annotated[int | None, setting_option(TuneSettings, "users")] = None,
-) -> None:
-    """Choose the personal learning rate and epochs on validation data.
-
-    Uses the histories of others only (older items to fit, the latest quarter to score), so that no
-    target user's question takes part in the choice.
-    """
-    from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
-    from fedperfit.simulation.run.tuning import tune as trials
-
-    console = Console()
-    options = parse_options(TuneSettings, {"rates": rates, "epochs": epochs, "users": users})
-    settings = TuneSettings.read(preset, options | parse_assignments(TuneSettings, setting))
-    for trial in trials(settings):
-        console.print(
-            f"rate {trial.learning_rate:g}  epochs {trial.epochs}  score {trial.score:.3f}"
-            f"  (without a personal shift {trial.without:.3f})",
-            highlight=False,
-        )
 
 
 @app.command("flower-env")

@@ -32,7 +32,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "clients privacy",
         "rounds",
         "job",
-        "deployment",
+        "deployment tracking",
         "monitoring",
         "enrolment",
         "doctor",
@@ -53,7 +53,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "basis data report client_app",
         "compare run",
         "analyze audit benchmark server_app",
-        "settings_cli",
+        "settings_cli tuning_cli",
         "cli",
     ),
 }

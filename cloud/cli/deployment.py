@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
@@ -101,6 +102,7 @@ def run(
     folder: Folder,
     name: Annotated[str, typer.Option(help="Name of the run's folder in runs/; by default the time.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run of that name.")] = False,
+    track: Track = None,
 ) -> None:
     """Train the collective shift, release it, have edges personalize and evaluate.
 
@@ -108,19 +110,24 @@ def run(
     start-from says otherwise. A run that was killed continues with --resume.
     """
     from fedperfit.cloud.deployment.home import CloudHome
-    from fedperfit.cloud.deployment.run import run as follow
+    from fedperfit.cloud.deployment.run import run as run_job
+    from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.system.errors import InputError
 
     if resume and not name:
         raise InputError("--resume needs --name, the run to continue")
     out = console()
 
-    def show(event: dict[str, Any]) -> None:
-        line = _line(event)
-        if line:
-            out.print(line)
+    with tracked(track, "cloud run") as follow:
 
-    done = follow(CloudHome(folder), name or time.strftime("%Y%m%d-%H%M%S"), resume=resume, on_event=show)
+        def show(event: dict[str, Any]) -> None:
+            follow(event)
+            line = _line(event)
+            if line:
+                out.print(line)
+
+        name = name or time.strftime("%Y%m%d-%H%M%S")
+        done = run_job(CloudHome(folder), name, resume=resume, on_event=show)
     out.print(f"done; results in {done / 'results'}", markup=False)
 
 

@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
@@ -27,6 +28,7 @@ def analyze(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help=SET_HELP.format(example="world-history=32"))
     ] = None,
+    track: Track = None,
 ) -> None:
     """See what users' histories do inside the model, layer by layer: delta-vectors.
 
@@ -37,7 +39,8 @@ def analyze(
 
     Example: fedperfit analyze --tasks LaMP_2N,LaMP_3 --data data --base-model FOLDER
     """
-    from fedperfit.simulation.analyze.page import REPORT, conclusions, terminal_table
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.analyze.page import REPORT, conclusions, pictures, terminal_table
     from fedperfit.simulation.analyze.study import run_study
 
     options = {
@@ -50,17 +53,24 @@ def analyze(
     console = wide_console()
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     started = shown = time.monotonic()
-    with console.status("reading users and model …") as status:
+    with (
+        console.status("reading users and model …") as status,
+        tracked(track, "analyze", pictures) as follow,
+    ):
 
-        def change(task: str, done: int, of: int) -> None:
+        def heard(event: dict[str, Any]) -> None:
             nonlocal shown
-            line = f"{task}: {done} of {of} users after {time.monotonic() - started:.0f} s"
+            follow(event)
+            if event["event"] != "work":
+                return
+            done, of = event["done"], event["total"]
+            line = f"{event['last']}: {done} of {of} users after {time.monotonic() - started:.0f} s"
             status.update(line if done < of else f"{line}; figures …")
             if not console.is_terminal and time.monotonic() - shown > 60:
                 shown = time.monotonic()
                 console.print(line)
 
-        summary = run_study(folder, settings, change)
+        summary = run_study(folder, settings, heard)
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
         for line in conclusions(about):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.protocol.tasks import AnswerKind, Task
 from fedperfit.simulation.analyze.spectra import (
     Estimate,
@@ -54,6 +55,20 @@ def describe(task: Task, users: Sequence[UserTexts], deltas: Mapping[str, torch.
         "held-out-shares": held_out_shares(at_middle[HISTORY]).tolist(),
         "people": _people(task, users, at_middle),
     }
+
+
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a study, by the path to each, for whoever follows its events.
+
+    Args:
+        summary: The figures, as in metrics.json; those of single users are left out.
+    """
+    return flat_figures(
+        {
+            name: {"findings": about["findings"], "middle-layer": about["layers"][about["middle"]]}
+            for name, about in summary["tasks"].items()
+        }
+    )
 
 
 def layer_statistics(deltas: Mapping[str, torch.Tensor]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.analyze.pictures import coordinates, people, ranks, shifts, spectrum
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.analyze.spectra import TAUS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, TEXTS
-from fedperfit.simulation.report.html import Figure, Noted, Row, Table, render
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, render, shared_pictures
+from fedperfit.simulation.report.svg import Picture
 
-REPORT = "report.html"
+REPORT, METRICS = "report.html", "metrics.json"
+"""Names of the page and of the file with its figures."""
 
 
 def write_page(folder: Path, summary: Mapping[str, Any], settings: AnalyzeSettings) -> None:
@@ -54,6 +56,16 @@ def _overview(summary: Mapping[str, Any]) -> Table:
     return Table(head, rows)
 
 
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Return the plots of a finished study, by task and title, without those of single users."""
+    tasks = read_json(folder / METRICS)["tasks"]
+    return {
+        title: picture
+        for name, about in tasks.items()
+        for title, picture in shared_pictures(_figures(about), f"{name} ").items()
+    }
+
+
 def _task(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
@@ -77,14 +89,24 @@ def _figures(about: Mapping[str, Any]) -> list[Figure]:
             "Middle layer. The dashed line is what directions of half of the users carry of the others: "
             "where it stays below, directions are single users' own.",
         ),
-        Figure("Coordinates", coordinates(about), "Middle layer. Dots are users, diamonds means."),
+        Figure(
+            "Coordinates",
+            coordinates(about),
+            "Middle layer. Dots are users, diamonds means.",
+            single=True,
+        ),
         Figure("Rank by layer", ranks(about), "Bands are 95 % intervals."),
         Figure(
             "Collective shift by layer",
             shifts(about),
             "1 would be: all of a user's shift lies in the shared direction.",
         ),
-        Figure("Users", people(about), f"Middle layer, centred; coloured by {_colour(about)}."),
+        Figure(
+            "Users",
+            people(about),
+            f"Middle layer, centred; coloured by {_colour(about)}.",
+            single=True,
+        ),
     ]
 
 

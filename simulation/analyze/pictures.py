@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedperfit.simulation.analyze.spectra import TAUS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM
-from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, band, legend_below, svg
+from fedperfit.simulation.report.svg import BASE, COLLECTIVE, PERSONAL, Picture, band, legend_below, svg
 
 COLOURS = {HISTORY: PERSONAL, RANDOM: BASE, OTHER: COLLECTIVE}
 """Colour of each kind of text."""
@@ -24,7 +23,7 @@ _MARKERS = "osD^vP*X<>"
 _RANK_COLOURS = ("#f0a36b", "#d1495b", "#8d5aa8")
 
 
-def spectrum(about: Mapping[str, Any]) -> Markup:
+def spectrum(about: Mapping[str, Any]) -> Picture:
     """Draw the share of the squared length that the first directions carry, with the controls."""
 
     def draw(axes: Axes) -> None:
@@ -62,7 +61,7 @@ def spectrum(about: Mapping[str, Any]) -> Markup:
     return svg("Share of the delta-vectors that the first directions carry", draw)
 
 
-def coordinates(about: Mapping[str, Any]) -> Markup:
+def coordinates(about: Mapping[str, Any]) -> Picture:
     """Draw each user's coordinate on the collective direction, and the means with their intervals."""
     drawn = about["people"]["coordinates"]
     layer = about["layers"][about["middle"]]
@@ -83,7 +82,7 @@ def coordinates(about: Mapping[str, Any]) -> Markup:
     return svg("Coordinates of users against the controls", draw)
 
 
-def ranks(about: Mapping[str, Any]) -> Markup:
+def ranks(about: Mapping[str, Any]) -> Picture:
     """Draw rank(tau) of history and of random text by layer."""
 
     def draw(axes: Axes) -> None:
@@ -106,7 +105,7 @@ def ranks(about: Mapping[str, Any]) -> Markup:
     return svg("Rank by layer", draw)
 
 
-def shifts(about: Mapping[str, Any]) -> Markup:
+def shifts(about: Mapping[str, Any]) -> Picture:
     """Draw the mean coordinate by layer, in parts of the length of history's delta-vectors there."""
 
     def draw(axes: Axes) -> None:
@@ -135,7 +134,7 @@ def _by_layer(axes: Axes, about: Mapping[str, Any]) -> None:
     axes.set_xlabel("decoder layer (shaded: the middle one)")
 
 
-def people(about: Mapping[str, Any]) -> Markup:
+def people(about: Mapping[str, Any]) -> Picture:
     """Draw users by the first two principal coordinates of their delta-vectors, coloured by preference."""
     drawn = about["people"]
 

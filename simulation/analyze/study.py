@@ -2,37 +2,36 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.simulation.analyze.findings import describe
-from fedperfit.simulation.analyze.page import write_page
+from fedperfit.simulation.analyze.findings import describe, final_figures
+from fedperfit.simulation.analyze.page import METRICS, REPORT, write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
 from fedperfit.simulation.analyze.vectors import delta_vectors, user_texts
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
 
-SETTINGS, METRICS, TABLE = "settings.json", "metrics.json", "results.csv"
+SETTINGS, TABLE = "settings.json", "results.csv"
 """Names of the files in the folder of a study."""
 _SEED = 0
 """Seed of the random texts."""
 
 
-def run_study(
-    folder: Path, settings: AnalyzeSettings, on_user: Callable[[str, int, int], None]
-) -> dict[str, Any]:
+def run_study(folder: Path, settings: AnalyzeSettings, on_event: OnEvent) -> dict[str, Any]:
     """Run a new study; what is written after each task stays when a later one fails.
 
     Args:
         folder: Folder of the study, empty or not there.
         settings: Settings of the study.
-        on_user: Called with the task, the users done and the users in all.
+        on_event: Called with every event after it is appended to the folder's events.
 
     Returns:
         The metrics, as in metrics.json.
@@ -49,6 +48,8 @@ def run_study(
     }
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
+    record = recorder(folder, on_event)
+    record("start", {"run": str(folder)})
     summary: dict[str, Any] = {"tasks": {}}
     for name, everyone in people.items():
         context = MethodContext(
@@ -70,13 +71,15 @@ def run_study(
         def one_more(name: str = name, users: int = len(users)) -> None:
             nonlocal done
             done += 1
-            on_user(name, done, users)
+            record("work", {"done": done, "total": users, "last": name})
 
         summary["tasks"][name] = describe(everyone.task, users, delta_vectors(base, users, one_more))
         summary["tasks"][name]["left-out"] = len(everyone.targets) - len(users)
         write_json(folder / METRICS, summary)
         write_atomic(folder / TABLE, _csv(summary).encode())
         write_page(folder, summary, settings)
+    record("figures", {"figures": final_figures(summary)})
+    record("done", {"report": str(folder / REPORT)})
     return summary
 
 

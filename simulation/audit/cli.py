@@ -3,18 +3,16 @@
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
-
-if TYPE_CHECKING:
-    from fedperfit.simulation.audit.study import Progress
 
 
 def audit(
@@ -46,6 +44,7 @@ def audit(
         ),
     ] = None,
     list_attacks: Annotated[bool, typer.Option(help="List the attacks and end.")] = False,
+    track: Track = None,
 ) -> None:
     """Attack a federation's own updates and shifts, and report what they tell about people.
 
@@ -56,9 +55,10 @@ def audit(
 
     Example: fedperfit audit runs/votes --attacks dp-mechanism,owner-name --set transport-dtype=sign
     """
+    from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.audit.attack import attacks_by_name
     from fedperfit.simulation.audit.gate import check, read_result, stored_gate
-    from fedperfit.simulation.audit.page import REPORT, finding, terminal_table
+    from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.audit.study import begin, extend, run_audit
 
     console = wide_console()
@@ -83,18 +83,25 @@ def audit(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
-        with console.status("reading people and model …") as status:
+        with (
+            console.status("reading people and model …") as status,
+            tracked(track, "audit", pictures) as follow,
+        ):
 
-            def change(progress: "Progress") -> None:
+            def heard(event: dict[str, Any]) -> None:
                 nonlocal shown
+                follow(event)
+                if event["event"] not in ("start", "work"):
+                    return
                 passed = time.monotonic() - started
-                line = f"{progress.done} of {progress.total} after {passed:.0f} s  {progress.last}"
+                done, last = event.get("done", 0), event.get("last", "")
+                line = f"{done} of {event['total']} after {passed:.0f} s  {last}"
                 status.update(line)
                 if not console.is_terminal and time.monotonic() - shown > 60:
                     shown = time.monotonic()
                     console.print(line, markup=False)
 
-            result = run_audit(folder, change)
+            result = run_audit(folder, heard)
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit audit {folder} --resume", soft_wrap=True)
         raise typer.Exit(130) from None

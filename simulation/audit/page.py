@@ -6,10 +6,12 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.audit.attack import Role
 from fedperfit.simulation.audit.pictures import areas
+from fedperfit.simulation.audit.result import RESULT
 from fedperfit.simulation.report.html import Noted, Row, Table, estimate, render
+from fedperfit.simulation.report.svg import Picture
 
 REPORT = "report.html"
 _NAMES = {
@@ -40,6 +42,12 @@ def write_page(folder: Path, result: Mapping[str, Any]) -> None:
         settings={name: _said(value) for name, value in result["settings"].items()},
     )
     write_atomic(folder / REPORT, html.encode())
+
+
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Return the plots of a finished audit, by attack."""
+    attacks = read_json(folder / RESULT)["attacks"]
+    return {about["title"]: areas(about["title"], about["conditions"]) for about in attacks.values()}
 
 
 def finding(attack: Mapping[str, Any]) -> str:

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from fedperfit.simulation.audit.attack import Role
-from fedperfit.simulation.report.svg import BASE, BOUND, PERSONAL, bound_line, legend_below, svg
+from fedperfit.simulation.report.svg import BASE, BOUND, PERSONAL, Picture, bound_line, legend_below, svg
 
 _COLOURS = {Role.ATTACK: PERSONAL, Role.POSITIVE: BOUND, Role.NULL: BASE}
 
 
-def areas(title: str, conditions: Mapping[str, Mapping[str, Any]]) -> Markup:
+def areas(title: str, conditions: Mapping[str, Mapping[str, Any]]) -> Picture:
     """Draw the area under the curve of each condition with its interval, and where guessing lies.
 
     Args:

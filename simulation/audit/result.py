@@ -1,8 +1,9 @@
 """Result of an audit: the figures of every attack and control, with the setting they hold for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.simulation.audit.attack import Attack, Trials
 from fedperfit.simulation.audit.figures import figures
 from fedperfit.simulation.audit.settings import AuditSettings
@@ -26,6 +27,11 @@ def result_of(settings: AuditSettings, trials: Sequence[tuple[Attack, Sequence[T
         "settings": settings.to_flat(),
         "attacks": {attack.name: _attack(settings, attack, all_) for attack, all_ in trials},
     }
+
+
+def final_figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of every condition, by the path to each, for whoever follows the audit's events."""
+    return flat_figures({name: attack["conditions"] for name, attack in result["attacks"].items()})
 
 
 def setting_of(settings: AuditSettings) -> dict[str, Any]:

@@ -4,43 +4,32 @@ settings.json           what is attacked, and how often
 trials/ATTACK.jsonl     one line for each subject: the scores of its trials
 result.json             the figures, with the setting they hold for
 report.html             the same for people
+events.jsonl            what happened when
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import mend_lines, read_json, read_json_lines, write_json
 from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
 from fedperfit.simulation.audit.ground import Ground
-from fedperfit.simulation.audit.page import write_page
-from fedperfit.simulation.audit.result import RESULT, result_of
+from fedperfit.simulation.audit.page import REPORT, write_page
+from fedperfit.simulation.audit.result import RESULT, final_figures, result_of
 from fedperfit.simulation.audit.settings import AuditSettings
 
 SETTINGS = "settings.json"
 """File in the folder with the settings."""
 LOCK = ".lock"
 """File in the folder that is locked while a process works on the audit."""
-
-
-@dataclass
-class Progress:
-    """Work done and left."""
-
-    total: int
-    """Subjects that were left at the start."""
-    done: int = 0
-    """Subjects attacked since then."""
-    last: str = ""
-    """Attack and subject of the last one."""
 
 
 def begin(folder: Path, settings: AuditSettings) -> None:
@@ -87,12 +76,12 @@ def stored_settings(folder: Path) -> AuditSettings:
     return AuditSettings.from_flat(read_json(folder / SETTINGS))
 
 
-def run_audit(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, Any]:
+def run_audit(folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """Run or resume the audit of a folder.
 
     Args:
         folder: Folder of the audit, with its settings.
-        on_change: Called with the progress before the first subject and after each.
+        on_event: Called with every event after it is appended to the folder's events.
 
     Returns:
         The figures, as in result.json.
@@ -106,14 +95,16 @@ def run_audit(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, 
             ground = Ground(settings, folder)
             attacks = [attack(ground) for attack in _attacks(settings).values()]
             left = [(attack, subject) for attack in attacks for subject in _left(folder, attack)]
-            progress = Progress(len(left))
-            on_change(progress)
-            for attack, subject in left:
-                progress.last = f"{attack.name}: {subject}"
-                _do(folder, attack, subject)
-                progress.done += 1
-                on_change(progress)
-            return conclude(folder, attacks)
+            record = recorder(folder, on_event)
+            record("start", {"run": str(folder), "total": len(left)})
+            for number, (attack, subject) in enumerate(left, start=1):
+                seconds = _do(folder, attack, subject)
+                done = {"done": number, "total": len(left), "last": f"{attack.name}: {subject}"}
+                record("work", {**done, "seconds": seconds})
+            result = conclude(folder, attacks)
+            record("figures", {"figures": final_figures(result)})
+            record("done", {"report": str(folder / REPORT)})
+            return result
     except Timeout:
         raise InputError(f"{folder}: another process is running this audit") from None
 
@@ -148,13 +139,16 @@ def _trials(folder: Path, attack: Attack) -> Iterator[Trials]:
         yield from (Trials(**fields) for fields in line["trials"])
 
 
-def _do(folder: Path, attack: Attack, subject: str) -> None:
+def _do(folder: Path, attack: Attack, subject: str) -> float:
+    """Attack a subject, put its trials on file, and return the seconds that it took."""
     started = time.perf_counter()
     trials = [each.to_json() for each in attack.trials(subject)]
-    line = {"subject": subject, "seconds": time.perf_counter() - started, "trials": trials}
+    seconds = time.perf_counter() - started
+    line = {"subject": subject, "seconds": seconds, "trials": trials}
     path = _file(folder, attack)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
+    return seconds

@@ -3,18 +3,16 @@
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.compare.settings import CompareSettings
-
-if TYPE_CHECKING:
-    from fedperfit.simulation.compare.study import Progress
 
 
 def compare(
@@ -53,6 +51,7 @@ def compare(
     ] = 0,
     device: Annotated[str | None, setting_option(CompareSettings, "device")] = None,
     list_methods: Annotated[bool, typer.Option(help="List the methods and end.")] = False,
+    track: Track = None,
 ) -> None:
     """Compare methods of personalization on the same model, users, items and seeds.
 
@@ -62,9 +61,10 @@ def compare(
 
     Example: fedperfit compare --methods base,rag-2,oppu,perfit --seeds 0 --users 8
     """
+    from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.tasks import task_by_name
     from fedperfit.simulation.compare.method import registry
-    from fedperfit.simulation.compare.page import REPORT, standing, terminal_table
+    from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
     from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
@@ -100,24 +100,26 @@ def compare(
     folder = folder.resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with console.status("planning …") as status:
-
-            def start(progress: "Progress") -> None:
-                console.print(
-                    f"{progress.total} draws and cells left, {progress.workers} processes, folder {folder}",
-                    soft_wrap=True,
-                )
-
+        with console.status("planning …") as status, tracked(track, "compare", pictures) as follow:
+            started = time.monotonic()
             shown = 0.0
 
-            def change(progress: "Progress") -> None:
-                nonlocal shown
-                status.update(_line(progress))
-                if not console.is_terminal and time.monotonic() - shown > 60:
-                    shown = time.monotonic()
-                    console.print(_line(progress))
+            def heard(event: dict[str, Any]) -> None:
+                nonlocal shown, started
+                follow(event)
+                if event["event"] == "start":
+                    started = time.monotonic()
+                    left, processes = event["total"], event["workers"]
+                    line = f"{left} draws and cells left, {processes} processes, folder {folder}"
+                    console.print(line, soft_wrap=True)
+                elif event["event"] == "work":
+                    line = _line(event, time.monotonic() - started)
+                    status.update(line)
+                    if not console.is_terminal and time.monotonic() - shown > 60:
+                        shown = time.monotonic()
+                        console.print(line)
 
-            summary = run_comparison(folder, workers, start, change)
+            summary = run_comparison(folder, workers, heard)
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit compare --resume --run-dir {folder}", soft_wrap=True)
         raise typer.Exit(130) from None
@@ -127,8 +129,7 @@ def compare(
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
 
 
-def _line(progress: "Progress") -> str:
-    left = progress.seconds_left
+def _line(event: dict[str, Any], passed: float) -> str:
+    left = event["left"]
     about = "" if left is None else f", about {left / 60:.0f} min left"
-    passed = (time.monotonic() - progress.started) / 60
-    return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"
+    return f"{event['done']} of {event['total']} after {passed / 60:.0f} min{about}  {event['last']}"

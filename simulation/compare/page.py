@@ -6,11 +6,13 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.compare.pictures import costs, curves, scores
+from fedperfit.simulation.compare.results import METRICS
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER
-from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
+from fedperfit.simulation.report.svg import Picture
 
 REPORT = "report.html"
 _BOUNDS = {"unknown": "best without knowing the user", "bayes": "Bayes-optimal, the user known"}
@@ -30,6 +32,16 @@ def write_page(folder: Path, summary: Mapping[str, Any], settings: CompareSettin
         settings={key: _said(value) for key, value in settings.to_flat().items()},
     )
     write_atomic(folder / REPORT, html.encode())
+
+
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Return the plots of a finished comparison, by task and title."""
+    tasks = read_json(folder / METRICS)["tasks"]
+    return {
+        title: picture
+        for name, about in tasks.items()
+        for title, picture in shared_pictures(_figures(about), f"{name} ").items()
+    }
 
 
 def _task(name: str, about: Mapping[str, Any]) -> dict[str, Any]:

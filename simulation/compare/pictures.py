@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
-from fedperfit.simulation.report.svg import bound_line, legend_below, log_bottom, log_place, svg
+from fedperfit.simulation.report.svg import Picture, bound_line, legend_below, log_bottom, log_place, svg
 
 COLOURS = {
     "floor": "#8a8f98",
@@ -26,7 +25,7 @@ _ZERO = 0.3
 """Place of zero on a logarithmic axis, as a part of the smallest value."""
 
 
-def scores(about: Mapping[str, Any]) -> Markup:
+def scores(about: Mapping[str, Any]) -> Picture:
     """Draw every row's score with its interval, between the world's bounds."""
     rows, main = about["rows"], about["main"]
 
@@ -49,7 +48,7 @@ def scores(about: Mapping[str, Any]) -> Markup:
     return svg(f"{_metric(about)} of every method", draw, size=(7.5, 0.8 + 0.27 * len(rows)))
 
 
-def costs(about: Mapping[str, Any], cost: str) -> Markup:
+def costs(about: Mapping[str, Any], cost: str) -> Picture:
     """Draw scores against what a method costs per user.
 
     Args:
@@ -97,7 +96,7 @@ def _cost(row: Mapping[str, Any], cost: str) -> float:
     return seconds if seconds > 1e-3 else 0.0
 
 
-def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> Markup:
+def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> Picture:
     """Draw every method's score by history items, or by number of other users.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import Sums, score
 from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
 from fedperfit.protocol.tasks import Task, task_id
@@ -53,6 +54,15 @@ def write_results(state: WorkerState) -> dict[str, Any]:
     write_json(state.folder / METRICS, summary)
     write_atomic(state.folder / TABLE, _csv(rows).encode())
     return summary
+
+
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a comparison, by the path to each, for whoever follows its events."""
+    shared = ("rows", "pattern", "bounds", HISTORY, COLLECTIVE)
+    tasks = {
+        name: {key: about[key] for key in shared if key in about} for name, about in summary["tasks"].items()
+    }
+    return flat_figures(tasks)
 
 
 class _TaskCells:

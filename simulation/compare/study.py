@@ -1,13 +1,13 @@
 """Life of a comparison in its folder: begun, planned, run, resumed, extended, and concluded."""
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.names import key_of
@@ -16,8 +16,8 @@ from fedperfit.protocol.system.files import read_json, sweep, write_atomic, writ
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import lineage
-from fedperfit.simulation.compare.page import write_page
-from fedperfit.simulation.compare.results import rows_of, write_results
+from fedperfit.simulation.compare.page import REPORT, write_page
+from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.workers import default_workers, do_units
 from fedperfit.simulation.world.build import WORLD
@@ -36,25 +36,18 @@ class Progress:
         workers: Processes at work.
         total: Draws and cells that were left at the start.
         done: Draws and cells done since then.
-        last: Name of the unit that wrote the last line.
-        started: Start, on the monotonic clock, in seconds.
     """
 
-    def __init__(
-        self, left: dict[WorkUnit, int], workers: int, on_change: Callable[["Progress"], None]
-    ) -> None:
+    def __init__(self, left: dict[WorkUnit, int], workers: int) -> None:
         """Start to count.
 
         Args:
             left: Draws and cells that are left, by unit.
             workers: Processes at work.
-            on_change: Called with the progress after each line.
         """
-        self.left, self.workers, self._on_change = dict(left), workers, on_change
+        self.left, self.workers = dict(left), workers
         self.total = sum(left.values())
         self.done = 0
-        self.last = ""
-        self.started = time.monotonic()
         self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
 
     def line(self, unit: WorkUnit, seconds: float) -> None:
@@ -66,9 +59,7 @@ class Progress:
         """
         self.left[unit] -= 1
         self.done += 1
-        self.last = str(unit)
         self._seconds[unit.method, unit.kind].append(seconds)
-        self._on_change(self)
 
     @property
     def seconds_left(self) -> float | None:
@@ -126,16 +117,13 @@ def needs(state: WorkerState, unit: WorkUnit) -> list[WorkUnit]:
     return [WorkUnit(unit.task, link, SEARCH, 0) for link in links if state.methods[link].space]
 
 
-def run_comparison(
-    folder: Path, workers: int, on_start: Callable[[Progress], None], on_change: Callable[[Progress], None]
-) -> dict[str, Any]:
+def run_comparison(folder: Path, workers: int, on_event: OnEvent) -> dict[str, Any]:
     """Run or resume the comparison of `folder`.
 
     Args:
         folder: Folder of the comparison, with its settings.
         workers: Processes side by side; 0 takes `default_workers`.
-        on_start: Called with the progress before the first unit.
-        on_change: Called with the progress after each line.
+        on_event: Called with every event after it is appended to the folder's events.
 
     Returns:
         The metrics, as in metrics.json.
@@ -153,12 +141,20 @@ def run_comparison(
             left = {unit: len(state.left(unit)) for unit in plan(state)}
             units = [unit for unit, count in left.items() if count]
             workers = workers or default_workers(settings)
-            progress = Progress(left, max(1, min(workers, len(units))), on_change)
-            on_start(progress)
-            do_units(
-                folder, settings, units, lambda unit: needs(state, unit), progress.workers, progress.line
-            )
-            return conclude(folder)
+            progress = Progress(left, max(1, min(workers, len(units))))
+            record = recorder(folder, on_event)
+            record("start", {"run": str(folder), "total": progress.total, "workers": progress.workers})
+
+            def line(unit: WorkUnit, seconds: float) -> None:
+                progress.line(unit, seconds)
+                done = {"done": progress.done, "total": progress.total, "left": progress.seconds_left}
+                record("work", {"last": str(unit), "seconds": seconds, **done})
+
+            do_units(folder, settings, units, lambda unit: needs(state, unit), progress.workers, line)
+            summary = conclude(folder)
+            record("figures", {"figures": final_figures(summary)})
+            record("done", {"report": str(folder / REPORT)})
+            return summary
     except Timeout:
         raise InputError(f"{folder}: another process is running this comparison") from None
 

@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from fedperfit.simulation.report.svg import Picture
 
 _NUMBER = re.compile(r"[+-]?[\d,]+(?:\.(\d+))?")
 _FIGURE_SPACE, _POINT_SPACE = "\u2007", "\u2008"
@@ -72,8 +74,20 @@ class Figure:
     """A picture with its title and caption."""
 
     title: str
-    picture: Markup
+    picture: "Picture"
     caption: str
+    single: bool = False
+    """Whether single users can be told apart in it, so that no tracker gets it."""
+
+
+def shared_pictures(figures: Sequence[Figure], prefix: str = "") -> "dict[str, Picture]":
+    """Pictures by title, without those in which single users can be told apart.
+
+    Args:
+        figures: Figures of a report.
+        prefix: What the titles begin with.
+    """
+    return {f"{prefix}{one.title}": one.picture for one in figures if not one.single}
 
 
 def estimate(about: Mapping[str, float], form: str = ".3f", *, mark: str = "") -> Noted:

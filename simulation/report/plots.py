@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from fedperfit.simulation.report.svg import (
@@ -12,6 +11,7 @@ from fedperfit.simulation.report.svg import (
     COLLECTIVE,
     COLOURS,
     PERSONAL,
+    Picture,
     band,
     bound_line,
     legend_below,
@@ -21,7 +21,7 @@ from fedperfit.simulation.report.svg import (
 )
 
 
-def stages_plot(summary: Mapping[str, Any]) -> Markup:
+def stages_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw the score of each stage with its interval, between the bounds."""
     main = summary["main"]
     rows = [(stage, about["metrics"][main], COLOURS[stage]) for stage, about in summary["stages"].items()]
@@ -47,7 +47,7 @@ def _dot(axes: Axes, about: Mapping[str, float], place: float, colour: str) -> N
     axes.plot([about["value"]], [place], "o", color=colour, ms=8)
 
 
-def users_plot(summary: Mapping[str, Any]) -> Markup:
+def users_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw one point per user: collective score against collective + personal."""
     points = [scores for scores in summary["users"].values() if {"collective", "personal"} <= set(scores)]
 
@@ -63,7 +63,7 @@ def users_plot(summary: Mapping[str, Any]) -> Markup:
     return svg("Each user's score with and without the personal shift", draw, size=(5.6, 3.5))
 
 
-def history_plot(summary: Mapping[str, Any]) -> Markup:
+def history_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw the score of newcomers by number of history items."""
     points, main = summary["history"], summary["main"]
 
@@ -96,7 +96,7 @@ def history_plot(summary: Mapping[str, Any]) -> Markup:
     return svg("Cold start by history length", draw)
 
 
-def collective_plot(summary: Mapping[str, Any]) -> Markup:
+def collective_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw the score of newcomers by number of clients that trained the collective shift."""
     points, main = summary["collective"], summary["main"]
 
@@ -115,7 +115,7 @@ def collective_plot(summary: Mapping[str, Any]) -> Markup:
     return svg("Cold start by number of collective clients", draw)
 
 
-def loss_plot(summary: Mapping[str, Any]) -> Markup:
+def loss_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw the training loss of the collective shift per round."""
     rounds = [report for report in summary["rounds"] if report["loss"] is not None]
 
@@ -128,7 +128,7 @@ def loss_plot(summary: Mapping[str, Any]) -> Markup:
     return svg("Training loss per round", draw, size=(5.6, 3.5))
 
 
-def bytes_plot(summary: Mapping[str, Any]) -> Markup:
+def bytes_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw bytes per client, round and direction, on a log scale."""
     about = summary["communication"]
     rows = [("collective shift", about["payload"], COLLECTIVE)]

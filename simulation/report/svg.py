@@ -39,7 +39,37 @@ _STYLE: Any = {
 }
 
 
-def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> Markup:
+class Picture(Markup):
+    """A plot as SVG text, which can be drawn as a PNG file too."""
+
+    _draw: Callable[[Axes], None]
+    _size: tuple[float, float]
+
+    @classmethod
+    def of(cls, text: Markup, draw: Callable[[Axes], None], size: tuple[float, float]) -> "Picture":
+        """Return the picture of an SVG text.
+
+        Args:
+            text: What `draw` drew.
+            draw: Draws on the axes it is given.
+            size: Width and height in inches.
+        """
+        picture = cls(text)
+        picture._draw, picture._size = draw, size
+        return picture
+
+    def png(self) -> bytes:
+        """Draw it again, as a PNG file on white."""
+        with plt.rc_context(_STYLE):
+            figure, axes = plt.subplots(figsize=self._size, layout="constrained")
+            self._draw(axes)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", metadata={"Software": None})
+            plt.close(figure)
+        return buffer.getvalue()
+
+
+def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] = (5.6, 3.5)) -> Picture:
     """Return the picture that `draw` makes, which scales to its container.
 
     Args:
@@ -59,7 +89,8 @@ def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] =
     text = re.sub(r'^([^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S)
     # Matplotlib has escaped its labels: the one place where text is taken for markup.
-    return Markup('<svg role="img" aria-label="{}"').format(title) + Markup(text)
+    whole = Markup('<svg role="img" aria-label="{}"').format(title) + Markup(text)
+    return Picture.of(whole, draw, size)
 
 
 def legend_below(axes: Axes, *, columns: int) -> None:

@@ -22,7 +22,7 @@ from fedperfit.simulation.run.faults import FaultyGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
-from fedperfit.simulation.run.summary import write_metrics
+from fedperfit.simulation.run.summary import METRICS, final_figures, write_metrics
 
 logger = logging.getLogger("fedperfit.simulation")
 
@@ -43,6 +43,7 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
     progress("start", {"run": str(folder)})
     Study(grid, settings, folder, progress).run()
     write_metrics(folder)
+    progress("figures", {"figures": final_figures(read_json(folder / METRICS))})
     report = write_report(folder)
     progress("done", {"report": str(report)})
 

@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
 from rich.table import Table as TerminalTable
 
 from fedperfit.cloud.job.settings import read_settled
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.report import plots
-from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
+from fedperfit.simulation.report.svg import Picture
 from fedperfit.simulation.run.summary import METRICS
 
 REPORT = "report.html"
@@ -28,6 +28,11 @@ def write_report(folder: Path) -> Path:
     path = folder / REPORT
     write_atomic(path, page(summary, settings).encode())
     return path
+
+
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Return the plots of a finished run by title, without that of single users."""
+    return shared_pictures(_figures(read_json(folder / METRICS)))
 
 
 def page(summary: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -138,7 +143,7 @@ def _differences(summary: Mapping[str, Any]) -> str:
 def _figures(summary: Mapping[str, Any]) -> list[Figure]:
     stages = summary["stages"]
     losses = [report for report in summary["rounds"] if report["loss"] is not None]
-    parts: list[tuple[Any, str, Callable[[Mapping[str, Any]], Markup], str]] = [
+    parts: list[tuple[Any, str, Callable[[Mapping[str, Any]], Picture], str]] = [
         (
             stages,
             "By stage",
@@ -178,7 +183,11 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
             "One packed shift, as measured; the others are counted from the base model's shapes.",
         ),
     ]
-    return [Figure(title, plot(summary), caption) for data, title, plot, caption in parts if data]
+    return [
+        Figure(title, plot(summary), caption, single=plot is plots.users_plot)
+        for data, title, plot, caption in parts
+        if data
+    ]
 
 
 def _history(summary: Mapping[str, Any]) -> Table | None:

@@ -1,11 +1,13 @@
 """Figures of a run folder: metrics with intervals, curves, bytes and bounds."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedperfit.cloud.job.settings import SELECTION, read_settled
+from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.system.errors import InputError
@@ -171,6 +173,18 @@ def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str]
         sums = score(task, [a[which] for a in answers], [a["gold"] for a in answers])
         phase[user] = {"items": len(answers), "metrics": sums}
     return Sample.of(task, phase)
+
+
+def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of a run, by the path to each, for whoever follows its events.
+
+    Args:
+        summary: The figures, as in metrics.json; those of single users and rounds are left out.
+    """
+    shared = ("stages", "differences", "bounds", "share", "history", "collective")
+    figures = {key: summary[key] for key in shared if key in summary}
+    sent = {key: summary["communication"].get(key) for key in ("payload", "payload-up")}
+    return flat_figures(figures | {"bytes": sent})
 
 
 def write_metrics(folder: Path) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
 from fedperfit.edge.agent.outcome import Outcome
@@ -18,6 +20,7 @@ from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.simulation.client_app import CLIENTS
@@ -69,6 +72,40 @@ def tune(settings: TuneSettings) -> Iterator[Trial]:
                 fits = personalize(agents, packed, settings.personal("tuning"), training, items)
                 _succeeded(fits)
                 yield Trial(rate, count, _score(agents, packed, settings, Stage.PERSONAL), without)
+
+
+def run_tuning(folder: Path, settings: TuneSettings, on_event: OnEvent) -> list[Trial]:
+    """Try everything (see `tune`), with settings and events on file.
+
+    Args:
+        folder: Folder of both, empty or not there.
+        settings: Settings of the run to tune for, and what to try.
+        on_event: Called with every event after it is appended to the folder's events.
+
+    Returns:
+        The trials, in the order in which they were made.
+
+    Raises:
+        InputError: The folder is not empty, data is missing or broken, or a history cannot be fitted.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / SETTINGS, settings.to_flat())
+    record = recorder(folder, on_event)
+    total = len(settings.rates) * len(settings.epochs)
+    record("start", {"run": str(folder), "total": total})
+    trials = []
+    for trial in tune(settings):
+        trials.append(trial)
+        figures = {"score": trial.score, "without": trial.without}
+        tried = {"learning-rate": trial.learning_rate, "epochs": trial.epochs}
+        record("trial", {"done": len(trials), "total": total, **tried, **figures})
+    best = max(trials, key=lambda trial: trial.score)
+    figures = {"score": best.score, "without": best.without, "epochs": float(best.epochs)}
+    record("figures", {"figures": {"learning-rate": best.learning_rate, **figures}})
+    record("done", {})
+    return trials
 
 
 def _hold_out(folder: Path) -> None:

@@ -27,7 +27,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 def audited(folder: Path, *attacks: str) -> dict[str, Any]:
     begin(folder, stored_gate(STORED).replace(attacks=list(attacks)))
-    return run_audit(folder, lambda progress: None)
+    return run_audit(folder, lambda event: None)
 
 
 def stored(*attacks: str) -> dict[str, Any]:

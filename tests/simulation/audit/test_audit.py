@@ -56,7 +56,7 @@ def finished(tmp_path: Path, own: Path) -> tuple[Path, dict[str, Any]]:
     settings = AuditSettings.read("quickstart", {"attacks": ["coin"], "attack-files": [str(own)]})
     folder = tmp_path / "audit"
     begin(folder, settings)
-    return folder, run_audit(folder, lambda progress: None)
+    return folder, run_audit(folder, lambda event: None)
 
 
 def test_an_attack_of_ones_own_is_one_short_file(finished: tuple[Path, dict[str, Any]]) -> None:
@@ -73,9 +73,11 @@ def test_a_killed_audit_goes_on(finished: tuple[Path, dict[str, Any]]) -> None:
     path = folder / "trials" / "coin.jsonl"
     first, *_ = path.read_text().splitlines()
     path.write_text(first + '\n{"subject": "bo')  # killed while the second was written
-    told = []
-    assert run_audit(folder, lambda progress: told.append((progress.done, progress.total))) == result
-    assert told == [(0, 2), (1, 2), (2, 2)]
+    told: list[dict[str, Any]] = []
+    assert run_audit(folder, told.append) == result
+    assert [event["event"] for event in told] == ["start", "work", "work", "figures", "done"]
+    assert [(event["done"], event["total"]) for event in told[1:3]] == [(1, 2), (2, 2)]
+    assert told[-2]["figures"]["coin/the truth/auc/value"] == 1.0
     assert [line["subject"] for line in read_json_lines(path)] == ["ada", "bob", "eve"]
 
 

@@ -73,7 +73,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
 
     settings = CompareSettings.from_flat(read_json(folder / "settings.json"))
     begin(whole, settings)
-    run_comparison(whole, 1, lambda progress: None, lambda progress: None)
+    run_comparison(whole, 1, lambda event: None)
     assert reached + 3 <= lines(folder) < lines(whole)
     resumed = compare("--resume", "--run-dir", str(folder))
     said, _ = resumed.communicate(timeout=300)
@@ -164,7 +164,7 @@ def test_a_worker_that_dies_is_told_and_others_are_ended(tmp_path, act, said):
     file.write_text(_DEADLY.format(act=act))
     state = started(tmp_path / "run", methods=["base", "deadly"], method_files=[str(file)])
     with pytest.raises(RunFailed, match=said) as caught:
-        run_comparison(state.folder, 2, lambda progress: None, lambda progress: None)
+        run_comparison(state.folder, 2, lambda event: None)
     assert "\n" not in str(caught.value)
     assert psutil.Process(os.getpid()).children(recursive=True) == [] or all(
         "spawn_main" not in " ".join(child.cmdline())
@@ -181,7 +181,7 @@ def test_two_at_once_are_refused(tmp_path):
         FileLock(state.folder / ".lock"),
         pytest.raises(InputError, match="another process is running this comparison"),
     ):
-        run_comparison(state.folder, 1, lambda progress: None, lambda progress: None)
+        run_comparison(state.folder, 1, lambda event: None)
 
 
 def test_as_many_workers_as_have_room(monkeypatch):
@@ -204,7 +204,7 @@ def test_as_many_workers_as_have_room(monkeypatch):
 
 def test_time_left_follows_each_methods_own_pace():
     slow, fast = WorkUnit("LaMP_2M", "oppu", MAIN, 0), WorkUnit("LaMP_2M", "base", MAIN, 0)
-    progress = Progress({slow: 4, fast: 10}, 2, lambda progress: None)
+    progress = Progress({slow: 4, fast: 10}, 2)
     assert progress.seconds_left is None
     progress.line(slow, 30.0)
     progress.line(fast, 1.0)
@@ -234,7 +234,7 @@ def test_settings_go_to_a_file_and_back(tmp_path):
 
 def test_each_cell_says_what_it_cost(tmp_path):
     state = started(tmp_path / "run", methods=["perfit-stage2-p"], users=1)
-    run_comparison(state.folder, 1, lambda progress: None, lambda progress: None)
+    run_comparison(state.folder, 1, lambda event: None)
     (line,) = read_json_lines(state.folder / WorkUnit("LaMP_2M", "perfit-stage2-p", MAIN, 0).file)
     assert line["fit-seconds"] > 0
     assert line["answer-seconds"] > 0

@@ -14,8 +14,8 @@ from tests.simulation.compare.small_comparison import started
 from fedperfit.protocol.system.files import read_json, write_json_lines
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
-from fedperfit.simulation.compare.page import terminal_table, verdict, write_page
-from fedperfit.simulation.compare.results import METRICS, PREDICTIONS, TABLE, write_results
+from fedperfit.simulation.compare.page import pictures, terminal_table, verdict, write_page
+from fedperfit.simulation.compare.results import METRICS, PREDICTIONS, TABLE, final_figures, write_results
 
 NAMES = ["base", "majority-user", "oppu", "oppu-as-released", "perfit-stage1", "perfit"]
 COSTS = {
@@ -184,3 +184,16 @@ def test_results_of_a_run_that_has_just_begun(tmp_path):
     summary = write_results(state)
     write_page(state.folder, summary, state.settings)
     assert summary == {"tasks": {}}
+
+
+def test_who_follows_a_comparison_gets_its_figures_and_no_users(tmp_path: Path) -> None:
+    state = shop_with_answers(tmp_path / "run", "LaMP_2M")
+    summary = write_results(state)
+    figures = final_figures(summary)
+    rows = {row["method"]: row for row in summary["tasks"]["LaMP_2M"]["rows"]}
+    for name in ("perfit", "base"):
+        value = rows[name]["metrics"]["accuracy"]["value"]
+        assert figures[f"LaMP_2M/rows/{name}/metrics/accuracy/value"] == value
+    users = {target.history.name for target in state.participants("LaMP_2M").targets}
+    assert not [name for name in figures if users & set(name.split("/"))]
+    assert "LaMP_2M Scores" in pictures(state.folder)

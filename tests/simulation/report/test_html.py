@@ -17,6 +17,7 @@ from tests.simulation.run_folders import write_run
 
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.analyze import page as analyze_page
+from fedperfit.simulation.analyze.findings import final_figures
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.analyze.study import run_study
 from fedperfit.simulation.compare import page as compare_page
@@ -113,8 +114,13 @@ def test_a_study(tmp_path: Path) -> None:
     settings = AnalyzeSettings(
         tasks=["LaMP_2M", "LaMP_4"], base_model=tiny_base(), data="world", device="cpu", users=4, queries=1
     )
-    summary = run_study(tmp_path / "run", settings, lambda *_: None)
+    summary = run_study(tmp_path / "run", settings, lambda event: None)
     labelled, worded = summary["tasks"].values()
+    figures, plots = final_figures(summary), analyze_page.pictures(tmp_path / "run")
+    assert figures["LaMP_2M/findings/collective-shift/difference/low"] <= 1
+    assert not [name for name in figures if set(labelled["people"]["names"]) & set(name.split("/"))]
+    assert {"LaMP_2M Spectrum", "LaMP_4 Rank by layer"} <= set(plots)
+    assert not [title for title in plots if "Users" in title or "Coordinates" in title]
     labelled["people"]["labels"] = [HOSTILE, HOSTILE, *labelled["people"]["labels"][2:]]
     tasks = {HOSTILE: labelled, f"{HOSTILE} 2": worded}
     analyze_page.write_page(tmp_path, {"tasks": tasks}, hostile_settings(settings))

@@ -1,14 +1,17 @@
 import pytest
 from tests.simulation.small_run import SMALL, small_settings
 
+from fedperfit.cloud.job.events import EVENTS
 from fedperfit.edge.agent.history import read_history
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.run.tuning import _hold_out, tune
+from fedperfit.simulation.run.tuning import _hold_out, run_tuning
 
 
-def test_trials_score_held_out_items_of_others_only(monkeypatch):
+def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
     """Targets' folders are never opened."""
     opened = []
     from fedperfit.simulation.run import tuning
@@ -21,10 +24,17 @@ def test_trials_score_held_out_items_of_others_only(monkeypatch):
 
     monkeypatch.setattr(tuning, "Agent", recording)
     settings = TuneSettings.read("quickstart", SMALL | {"rates": [1e-6, 1e-2], "epochs": [4], "users": 2})
-    trials = list(tune(settings))
+    told = []
+    trials = run_tuning(tmp_path / "run", settings, told.append)
     assert [trial.learning_rate for trial in trials] == [1e-6, 1e-2]
     assert trials[0].score == trials[0].without, "a rate of nothing changes nothing"
     assert [folder.name for folder in opened] == ["0", "1"]
+    assert read_json_lines(tmp_path / "run" / EVENTS) == told
+    assert [event["event"] for event in told] == ["start", "trial", "trial", "figures", "done"]
+    assert [event["score"] for event in told[1:3]] == [trial.score for trial in trials]
+    assert told[3]["figures"]["score"] == max(trial.score for trial in trials)
+    with pytest.raises(InputError, match="is not empty"):
+        run_tuning(tmp_path / "run", settings, told.append)
 
 
 def test_the_latest_quarter_is_held_out(tmp_path):

@@ -1,0 +1,45 @@
+"""Names of the trackers, and the option `--track` of every command that takes long."""
+
+from enum import StrEnum
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from fedperfit.protocol.system.errors import InputError
+
+
+class TrackerName(StrEnum):
+    """Trackers by the name of their library."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+    TRACKIO = "trackio"
+
+
+def check_installed(names: list[TrackerName] | None) -> list[TrackerName]:
+    """Return the trackers, each once.
+
+    Raises:
+        InputError: The library of one cannot be imported; the message says what to install.
+    """
+    trackers = list(dict.fromkeys(names or []))
+    for name in trackers:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise InputError(
+                f"--track {name}: {name} cannot be imported ({error}): pip install 'fedperfit[{name}]'"
+            ) from None
+    return trackers
+
+
+Track = Annotated[
+    list[TrackerName] | None,
+    typer.Option(
+        callback=check_installed,
+        help="Follow it in this tracker too, on this machine; more than once for several.",
+    ),
+]
+"""Option of a command whose events trackers can follow."""
