@@ -12,6 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "CONTRIBUTING.md"
+COUNTING = (
+    *("simulation/compare/test_registry.py", "simulation/benchmark/test_workload.py"),
+    *("cloud/rounds/test_robust_rounds.py", "cloud/rounds/test_coordinate_rounds.py"),
+)
+"""Tests that go through all methods, tasks, attacks or rules, and so meet those that are added."""
 STEPS = """
 import torch
 from fedperfit.cloud.rounds.robust import robust
@@ -66,8 +71,9 @@ def carry_out(guide: str, root: Path) -> list[str]:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    for name in ("cloud", "configs", "edge", "protocol", "simulation", "src"):
+    for name in ("cloud", "configs", "edge", "protocol", "simulation", "src", "docs", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
@@ -88,6 +94,18 @@ def test_a_task_a_method_an_attack_and_a_rule_are_added_as_the_guide_says(copy: 
             text=True,
         )
         assert checked.returncode == 0, checked.stdout
+    counted = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow"),
+            *(f"tests/{name}" for name in COUNTING),
+        ],
+        cwd=copy,
+        env={key: value for key, value in environment.items() if not key.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+    )
+    assert counted.returncode == 0, counted.stdout[-4000:]
+    assert "passed" in counted.stdout
 
 
 def test_files_and_folders_that_the_guide_names_are_there():

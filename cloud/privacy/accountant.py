@@ -22,6 +22,8 @@ from fedperfit.protocol.system.errors import InputError
 
 _TOLERANCE = 1e-10
 """Relative error of what is found by bisection; the safe side is returned."""
+_LIBRARY_TOLERANCE = 1e-4
+"""The same where dp-accounting is asked, whose grid of privacy losses is no finer."""
 
 
 class Charge(NamedTuple):
@@ -72,19 +74,20 @@ def least_multiplier(epsilon: float, delta: float, rounds: int, rate: float = 1.
     Raises:
         InputError: As `epsilon_of`.
     """
-    return _least(lambda z: z > 0 and epsilon_of([Charge(z, rate)] * rounds, delta) <= epsilon)
+    tolerance = _TOLERANCE if rate == 1 else _LIBRARY_TOLERANCE
+    return _least(lambda z: z > 0 and epsilon_of([Charge(z, rate)] * rounds, delta) <= epsilon, tolerance)
 
 
 def _log_phi(x: float) -> float:
     return float(torch.special.log_ndtr(torch.tensor(x, dtype=torch.double)))
 
 
-def _least(holds: Callable[[float], bool]) -> float:
+def _least(holds: Callable[[float], bool], tolerance: float = _TOLERANCE) -> float:
     """Return the least positive number for which a condition holds that holds from some number on."""
     low, high = 0.0, 1.0
     while not holds(high):
         low, high = high, 2 * high
-    while high - low > _TOLERANCE * high:
+    while high - low > tolerance * high:
         middle = (low + high) / 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high

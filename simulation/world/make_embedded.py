@@ -23,6 +23,7 @@ SPECIAL = ("<pad>", "<s>", "</s>")
 """Padding, start and end token, in the order of their ids."""
 VOCABULARY = 3072
 """Tokens of the vocabulary, special ones and bytes included."""
+_LAYERS = 8
 PROMPT_SHARE = 0.15
 """Share of the prompt tokens, drawn at random, that are predicted beside all target tokens."""
 PROMPT_WEIGHT = 0.2
@@ -62,13 +63,13 @@ def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
 
 
 def build_model(vocabulary: int) -> LlamaForCausalLM:
-    """Return an untrained Llama with 8 layers of d = 192, 4 M parameters."""
+    """Return an untrained Llama of 4 M parameters: 8 layers of d = 192."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=192,
             intermediate_size=512,
-            num_hidden_layers=8,
+            num_hidden_layers=_LAYERS,
             num_attention_heads=6,
             num_key_value_heads=6,
             max_position_embeddings=512,

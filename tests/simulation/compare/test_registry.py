@@ -85,10 +85,10 @@ def test_a_file_that_is_not_there(tmp_path):
         registry([tmp_path / "nowhere.py"])
 
 
-class _Echo(Method):
+class _Parrot(Method):
     """Answers with the question itself."""
 
-    name, title = "echo", "Echo"
+    name, title = "parrot", "Parrot"
 
     def answer(self, fitted, questions):
         return list(questions)
@@ -101,15 +101,15 @@ def nothing_registered(monkeypatch):
 
 @pytest.mark.usefixtures("nothing_registered")
 def test_a_registered_method_is_in_the_registry_once():
-    assert register_method(_Echo) is _Echo
-    assert registry()["echo"] is register_method(_Echo)
-    assert set(registry()) == {*ALL, "echo"}
+    assert register_method(_Parrot) is _Parrot
+    assert registry()["parrot"] is register_method(_Parrot)
+    assert set(registry()) == {*ALL, "parrot"}
 
 
 @pytest.mark.usefixtures("nothing_registered")
 @pytest.mark.parametrize("name", ["perfit", None])
 def test_a_method_with_anothers_name_or_none_cannot_be_registered(name):
-    attributes = {"answer": _Echo.answer, "title": "Other"} | ({"name": name} if name else {})
+    attributes = {"answer": _Parrot.answer, "title": "Other"} | ({"name": name} if name else {})
     with pytest.raises(InputError, match="two methods are called 'perfit'" if name else "not a Method"):
         register_method(type("Other", (Method,), attributes))
     assert sorted(registry()) == sorted(ALL)
@@ -130,8 +130,8 @@ class _Entry:
 
 
 def test_installed_packages_bring_methods(monkeypatch):
-    monkeypatch.setattr(method_module, "entry_points", lambda group: [_Entry(_Echo)])
-    assert registry()["echo"] is _Echo
+    monkeypatch.setattr(method_module, "entry_points", lambda group: [_Entry(_Parrot)])
+    assert registry()["parrot"] is _Parrot
 
 
 @pytest.mark.parametrize("thing", [int, ImportError("no torch")])
