@@ -23,6 +23,7 @@ from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
 from fedperfit.simulation.tuning_cli import tune
+from fedperfit.simulation.watch.cli import watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,6 +39,7 @@ app.command()(compare)
 app.command()(analyze)
 app.command()(audit)
 app.command()(tune)
+app.command()(watch)
 app.command()(basis)
 app.command()(settings)
 app.command()(presets)

@@ -1,0 +1,1 @@
+"""A live page of a run folder, read only, on this machine alone."""
