@@ -10,13 +10,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
-from fedperfit.cloud.deployment.run import START
+from fedperfit.cloud.deployment.run import MEMBERS, START
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
 from fedperfit.cloud.job.events import recorder
 from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.run_folder import run_folder
@@ -61,7 +62,8 @@ def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
     folder, progress = job.folder, job.progress
     clients = _connected(job, settings, home)
     job.choose(clients)
-    federation, shift = job.train("train", clients, job.start_from(folder / START))
+    contributors = contributing(job, settings, clients)
+    federation, shift = job.train("train", contributors, job.start_from(folder / START))
     write_json(folder / "rounds.json", [report.to_json() for report in federation.history])
     directions = job.directions("directions", clients)
     release = ask_for_release(
@@ -79,6 +81,26 @@ def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
     for stage in job.stages if not settings.private else ():  # sums of scores would tell of clients unnoised
         job.evaluate(f"evaluate-{stage}", clients, payload, stage)
     progress("done", {"version": release.version})
+
+
+def contributing(job: Job, settings: CloudSettings, clients: list[str]) -> list[str]:
+    """Return the clients that take part in rounds: with secure sums, those that the release in force names.
+
+    Args:
+        job: The job, which is told who is enrolled for sums.
+        settings: Its settings.
+        clients: Names of the connected clients.
+    """
+    if not settings.secure:
+        return clients
+    members = read_json(job.folder / MEMBERS)
+    job.directory, job.release = Directory.from_json(members["enrolled"]), members["release"]
+    for client in sorted(set(clients) - set(job.directory.keys)):
+        logger.warning(
+            "%s is in no round: the release in force does not name it for sums (`release members` does)",
+            client,
+        )
+    return [client for client in clients if client in job.directory.keys]
 
 
 def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:

@@ -14,7 +14,17 @@ from flwr.clientapp import ClientApp
 from google.protobuf.message import Message as Proto
 
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY, connect
-from fedperfit.edge.records import coordinate_reply, probe_request, refusal, reply, sent_basis, status_reply
+from fedperfit.edge.records import (
+    coordinate_reply,
+    envelopes_of,
+    probe_request,
+    refusal,
+    reply,
+    round_of,
+    sent_basis,
+    status_reply,
+    sum_reply,
+)
 from fedperfit.protocol.messages.keys import (
     BASIS_KEY,
     LAYER_GRADIENT_KEY,
@@ -66,10 +76,12 @@ def contribute(message: Message, context: Context) -> Message:
             training=_filled(bridge_pb2.Training, message),
             coordinates=_filled(bridge_pb2.Coordinates, message) if in_basis else None,
             basis=sent_basis(message),
+            sums=_filled(bridge_pb2.SumTerms, message) if "sum-run" in _config(message) else None,
         )
         answer = stub.Contribute(request, timeout=timeout)
         if in_basis:
-            return coordinate_reply(message, answer.items, _loss(answer), answer.update)
+            update = answer.sealed or answer.update
+            return coordinate_reply(message, answer.items, _loss(answer), update)
         return reply(message, answer.items, _loss(answer), answer.update)
 
     return _asked(message, context, ask)
@@ -129,6 +141,25 @@ def layer_gradient(message: Message, context: Context) -> Message:
     def ask(stub: Any, timeout: float) -> Message:
         answer = stub.Pull(_filled(bridge_pb2.PullRequest, message), timeout=timeout)
         return reply(message, answer.pairs, statistics={LAYER_GRADIENT_KEY: answer.pull})
+
+    return _asked(message, context, ask)
+
+
+@app.train("sum")
+def tell_sum(message: Message, context: Context) -> Message:
+    """Ask the agent, as member of a committee, for the sum of what others sealed to it."""
+
+    def ask(stub: Any, timeout: float) -> Message:
+        clients, envelopes = envelopes_of(message)
+        request = bridge_pb2.SumRequest(
+            terms=_filled(bridge_pb2.SumTerms, message),
+            coordinates=_filled(bridge_pb2.Coordinates, message),
+            round=round_of(message),
+            clients=clients,
+            envelopes=envelopes,
+        )
+        answer = stub.Sum(request, timeout=timeout)
+        return sum_reply(message, answer.sum, answer.bad)
 
     return _asked(message, context, ask)
 

@@ -39,8 +39,8 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "cli server_app",
     ),
     "edge": (
-        "engine vault audit consent records sandbox releases sums",
-        "writing fitting",
+        "engine vault audit consent records sandbox releases",
+        "writing fitting sums",
         "agent",
         "chameleon asking",
         "deployment",

@@ -19,6 +19,8 @@ from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
 START = "start.safetensors"
 """File in a run's folder: the release in force when it began, which it starts from."""
 
+MEMBERS = "members.json"
+"""File in a run's folder: the release in force, and the clients that it names for secure sums."""
 
 CORRECTABLE = ("clients", "connect-seconds", "host", "port", "superlink-port", "metrics-port", "max-body-mib")
 """Settings that decide no result: a run may be resumed after they were changed."""
@@ -104,14 +106,35 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
         if not path.exists():
             raise InputError(f"{folder}: no run to resume")
         _check_changes(folder, CloudSettings.from_flat(read_json(path)), settings)
+        _write_members(home, folder, settings)
         write_json(path, settings.to_flat())
         return
     if path.exists():
         raise InputError(f"{folder}: a run of that name exists already; resume it, or choose another name")
+    _write_members(home, folder, settings)
     release = CloudReleases(home.folder).in_force() if settings.start_from == "release" else None
     if release is not None:
         write_atomic(folder / START, release.to_bytes())
     write_json(path, settings.to_flat())
+
+
+def _write_members(home: CloudHome, folder: Path, settings: CloudSettings) -> None:
+    """Keep whom the release in force names for secure sums, where the run has any."""
+    if not settings.secure:
+        return
+    release = CloudReleases(home.folder).in_force()
+    directory = release.directory if release is not None else None
+    if release is None or directory is None:
+        command = f"fedperfit-cloud release members {quote(str(home.folder))}"
+        raise InputError(
+            f"secure-aggregation=committee: no release in force names the clients; {command} does"
+        )
+    if len(directory.keys) < settings.committee_size:
+        raise InputError(
+            f"committee-size={settings.committee_size}: release {release.version} names "
+            f"{len(directory.keys)} clients only"
+        )
+    write_json(folder / MEMBERS, {"release": release.digest, "enrolled": directory.to_json()})
 
 
 def _check_changes(folder: Path, before: CloudSettings, settings: CloudSettings) -> None:

@@ -11,7 +11,7 @@ from fedperfit.cloud.rounds.settings import Deadline
 from fedperfit.protocol.settings.fields import DeployedTask
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.policy import LEAST_ITEMS
+from fedperfit.protocol.trust.policy import LEAST_HONEST, LEAST_ITEMS
 
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 Port = Annotated[int, Field(ge=1, le=65535), Unit("port")]
@@ -54,8 +54,12 @@ class CloudSettings(JobSettings):
 
     @model_validator(mode="after")
     def _check_deployed(self) -> Self:
-        if self.secure:
-            raise InputError("secure-aggregation=committee: for simulations; deployed edges have no keys")
+        least = self.committee_corrupt + LEAST_HONEST
+        if self.secure and self.fewest_contributors < least:
+            raise InputError(
+                f"fewest-contributors={self.fewest_contributors}: edges tell sums of at least {least}, "
+                f"committee-corrupt={self.committee_corrupt} and {LEAST_HONEST} more"
+            )
         return self
 
     @model_validator(mode="after")

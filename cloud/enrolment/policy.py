@@ -76,6 +76,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         update_basis=basis.digest if basis is not None else "",
         update_codec=settings.transport_dtype if basis is not None else "float32",
         update_numbers=basis.numbers if basis is not None else 0,
+        **(_sums(settings) if settings.secure else {}),
         pair_items=settings.directions_items if settings.directions else 0,
         pair_source=settings.directions_source.value,
         contribute_per_day=_RUNS * settings.rounds,
@@ -85,6 +86,18 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         probe_per_day=_RUNS * SEARCHES * EVALUATIONS if settings.directions else 0,
         pull_per_day=_RUNS if settings.warm_start else 0,
     )
+
+
+def _sums(settings: CloudSettings) -> dict[str, Any]:
+    shape = settings.committee
+    return {
+        "committee_size": shape.size,
+        "committee_corrupt": shape.corrupt,
+        "committee_threshold": shape.threshold,
+        "fewest_contributors": settings.fewest_contributors,
+        "clipping_norm": settings.clipping_norm,
+        "sum_per_day": _RUNS * settings.rounds,
+    }
 
 
 def offered(home: CloudHome, settings: CloudSettings, key: SigningKey) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class Job:
         self._privacy_ledger = PrivacyLedger(privacy or folder)
         self.directory: Directory | None = None
         """Keys of all that are enrolled for secure sums; None where nobody is."""
+        self.release = ""
+        """Digest of the release that names them; empty where none does."""
 
     def connect(self, expected: int, seconds: float, enrolled: Mapping[int, str] | None = None) -> list[str]:
         """Wait for clients and ask them for their status (see `roster`).
@@ -407,6 +409,7 @@ class Job:
             votes=self._job.transport_dtype == "sign",
             privacy=self._job,
             deadline=self._job.deadline_seconds,
+            release=self.release,
         )
 
     def _on_reply(self, phase: str, replies: int, clients: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
 
-KINDS = ("contribute", "personalize", "evaluate", "moments", "probe", "pull")
+KINDS = ("contribute", "personalize", "evaluate", "moments", "probe", "pull", "sum")
 """Kinds of request that the owner may allow or refuse one by one."""
 
 

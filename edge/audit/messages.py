@@ -15,6 +15,8 @@ from fedperfit.protocol.system.errors import InputError
 _STATISTICS = {
     "moments": "sums over preference pairs, and their two leading directions",
     "sums": "a probe's loss and gradient, summed over preference pairs",
+    "sealed": "changed coordinates of the collective shift, sealed to the members of a committee",
+    "sum": "sum of what others sealed to this machine, as member of a committee",
     "update": "changed coordinates of the collective shift in the agreed basis",
     "pull": "gradient of the mean loss over training pairs at each layer, mean length of the states",
 }
@@ -126,7 +128,11 @@ def in_words(value: Any) -> str:
     if isinstance(value, str | int | float):
         text = str(value)
         return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}… ({len(text)} characters)"
-    return " ".join(map(str, value))
+    parts = list(value)
+    if parts and isinstance(parts[0], bytes):
+        return f"{len(parts)} parts, {sum(map(len, parts))} bytes"
+    text = " ".join(map(str, parts))
+    return in_words(text) if parts and isinstance(parts[0], str) else text
 
 
 def _bytes_in_words(data: bytes) -> str:

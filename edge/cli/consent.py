@@ -41,7 +41,9 @@ def share_metrics(
 
 def consent(
     folder: Folder,
-    kind: Annotated[str, typer.Argument(help="contribute, personalize, evaluate, moments, probe or pull.")],
+    kind: Annotated[
+        str, typer.Argument(help="contribute, personalize, evaluate, moments, probe, pull or sum.")
+    ],
     switch: Annotated[Switch, typer.Argument(help="on answers such requests; off refuses them.")],
 ) -> None:
     """Answer requests of one kind, or refuse them."""

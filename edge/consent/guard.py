@@ -19,6 +19,7 @@ from fedperfit.edge.consent.item_sets import digested, settled, told_next
 from fedperfit.edge.consent.memory import GuardState
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.consent.shift_rule import check_shift
+from fedperfit.edge.consent.update_rule import check_basis, check_sum, check_terms
 from fedperfit.protocol.messages.settings import (
     CoordinateSettings,
     EvaluationSettings,
@@ -27,6 +28,7 @@ from fedperfit.protocol.messages.settings import (
     PersonalSettings,
     TrainingSettings,
 )
+from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.shift import Shift
@@ -82,14 +84,16 @@ class Guard:
             raise Refused("contribute: the shift is for another task or base model")
         return self._contribution(shift, training, pairs)
 
-    def basis(self, wanted: CoordinateSettings) -> None:
-        """Check the basis that a round names, before anything is read of it. Raises Refused."""
-        policy = self._agreed("contribute")
-        if (wanted.basis, wanted.codec) != (policy.update_basis, policy.update_codec):
-            agreed = (
-                f"{policy.update_basis[:16]} and {policy.update_codec}" if policy.update_basis else "none"
-            )
-            raise Refused(f"contribute: the basis {wanted.basis[:16]} and {wanted.codec}; agreed is {agreed}")
+    def basis(self, wanted: CoordinateSettings, sums: SumSettings | None = None) -> None:
+        """Check the basis that a round names, and its sum, before anything is read of it. Raises Refused."""
+        check_basis("contribute", wanted, self._agreed("contribute"))
+        check_terms("contribute", sums, self._required())
+
+    def sum(self, terms: SumSettings, wanted: CoordinateSettings, number: int, clients: int) -> None:
+        """Admit a sum over so many clients in a round, counted from 1, and count it; raises Refused."""
+        check_basis("sum", wanted, self._agreed("sum"))
+        check_sum(terms, number, clients, self._required())
+        self._count("sum")
 
     def coordinates(self, coordinates: Coordinates, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
         """Admit a round of stage 1 in the basis that `basis` checked, and count it; as `contribution`."""

@@ -33,6 +33,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
+from fedperfit.edge.sums.own_sums import OwnSums
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.vault import Forgotten
 from fedperfit.edge.writing.scores import TokenScore
@@ -79,6 +80,7 @@ class Deployed:
             task=agent.history.task.id,
             clock=clock,
         )
+        self.sums = OwnSums(home.folder, agent.history.name, self.releases, self.guard)
         self.stopping = Event()
         self._trainings, self._model = FairLock(_WAITING_TRAININGS), FairLock(_WAITING_ANSWERS)
         self._busy = ""
@@ -136,11 +138,12 @@ class Deployed:
     ) -> Contribution:
         """Train the collective shift's coordinates for one round; without the basis, only say so."""
         with self._training("contribute", alive) as watch:
-            self.guard.basis(request.wanted)
+            self.guard.basis(request.wanted, request.sums)
             try:
                 basis = self.agent.basis.find(request)
             except BasisLacking:
                 return LACKING
+            self.agent.sums = self.sums.party() if request.sums is not None else None
             coordinates, _ = unpack_coordinates(request.packed, basis, request.wanted.codec)
             pairs = self._pairs(training.prompt_form)
             self.agent.shared_pairs = self.guard.coordinates(coordinates, training, pairs)

@@ -29,6 +29,7 @@ from fedperfit.edge.deployment.call_errors import CallContext, status_of, tells_
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
 from fedperfit.edge.engine.generation import Sampling
+from fedperfit.edge.sums.requests import SumRequest
 from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Finished
 from fedperfit.protocol.messages.settings import (
@@ -39,6 +40,7 @@ from fedperfit.protocol.messages.settings import (
     PersonalSettings,
     TrainingSettings,
 )
+from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.tasks import Turn
@@ -114,8 +116,11 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
         training = TrainingSettings(**_fields(request.training))
         if request.HasField("coordinates"):
             wanted = CoordinateSettings(**_fields(request.coordinates))
-            asked = CoordinateRequest(request.shift, wanted, request.basis)
+            terms = SumSettings(**_fields(request.sums)) if request.HasField("sums") else None
+            asked = CoordinateRequest(request.shift, wanted, request.basis, terms)
             done = self._deployed.contribute_coordinates(asked, training, context.is_active)
+            if terms is not None:
+                return bridge_pb2.ContributeReply(sealed=done.update, items=done.items)
         else:
             done = self._deployed.contribute(request.shift, training, context.is_active)
         return bridge_pb2.ContributeReply(update=done.update, items=done.items, **self._shared(done))
@@ -158,6 +163,19 @@ class BridgeService(bridge_pb2_grpc.BridgeServicer):
         """Return the gradient of the person's mean loss with respect to each layer's output."""
         done = self._deployed.layer_gradient(LayerGradientSettings(**_fields(request)), context.is_active)
         return bridge_pb2.PullReply(pull=done.data, pairs=done.items)
+
+    @_recorded("sum")
+    def Sum(self, request: bridge_pb2.SumRequest, context: CallContext) -> Message:
+        """Return, as member of a committee, the sum of what others sealed to this machine, once a round."""
+        asked = SumRequest(
+            terms=SumSettings(**_fields(request.terms)),
+            wanted=CoordinateSettings(**_fields(request.coordinates)),
+            round=request.round,
+            clients=tuple(request.clients),
+            envelopes=tuple(request.envelopes),
+        )
+        told = self._deployed.sums.tell(asked)
+        return bridge_pb2.SumReply(sum=told.total, bad=told.bad)
 
     def _shared(self, done: Outcome) -> dict[str, Any]:
         return {**done.metrics} if shares_metrics(self._deployed.home.folder) else {}

@@ -67,6 +67,11 @@ class SumParty:
         except OSError as error:
             raise InputError(f"{folder / KEYS}: {error.strerror}") from None
 
+    def check_enrolled(self) -> None:
+        """Raise InputError unless the person is enrolled with these keys."""
+        if self.directory.of(self.name) != self._keys.public:
+            raise InputError(f"{self.name} is enrolled with other keys for sums")
+
     def contribute(self, change: "torch.Tensor", session: Session, norm: float, seed: int) -> bytes:
         """Return an update, sealed to the members.
 

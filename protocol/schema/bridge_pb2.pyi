@@ -90,27 +90,51 @@ class Coordinates(_message.Message):
     codec: str
     def __init__(self, basis: _Optional[str] = ..., codec: _Optional[str] = ...) -> None: ...
 
+class SumTerms(_message.Message):
+    __slots__ = ("sum_run", "sum_numbers", "sum_addends", "clipping_norm", "committee_size", "committee_corrupt", "committee_threshold", "fewest_contributors")
+    SUM_RUN_FIELD_NUMBER: _ClassVar[int]
+    SUM_NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    SUM_ADDENDS_FIELD_NUMBER: _ClassVar[int]
+    CLIPPING_NORM_FIELD_NUMBER: _ClassVar[int]
+    COMMITTEE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    COMMITTEE_CORRUPT_FIELD_NUMBER: _ClassVar[int]
+    COMMITTEE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    FEWEST_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    sum_run: str
+    sum_numbers: int
+    sum_addends: int
+    clipping_norm: float
+    committee_size: int
+    committee_corrupt: int
+    committee_threshold: int
+    fewest_contributors: int
+    def __init__(self, sum_run: _Optional[str] = ..., sum_numbers: _Optional[int] = ..., sum_addends: _Optional[int] = ..., clipping_norm: _Optional[float] = ..., committee_size: _Optional[int] = ..., committee_corrupt: _Optional[int] = ..., committee_threshold: _Optional[int] = ..., fewest_contributors: _Optional[int] = ...) -> None: ...
+
 class ContributeRequest(_message.Message):
-    __slots__ = ("shift", "training", "coordinates", "basis")
+    __slots__ = ("shift", "training", "coordinates", "basis", "sums")
     SHIFT_FIELD_NUMBER: _ClassVar[int]
     TRAINING_FIELD_NUMBER: _ClassVar[int]
     COORDINATES_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
+    SUMS_FIELD_NUMBER: _ClassVar[int]
     shift: bytes
     training: Training
     coordinates: Coordinates
     basis: bytes
-    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., coordinates: _Optional[_Union[Coordinates, _Mapping]] = ..., basis: _Optional[bytes] = ...) -> None: ...
+    sums: SumTerms
+    def __init__(self, shift: _Optional[bytes] = ..., training: _Optional[_Union[Training, _Mapping]] = ..., coordinates: _Optional[_Union[Coordinates, _Mapping]] = ..., basis: _Optional[bytes] = ..., sums: _Optional[_Union[SumTerms, _Mapping]] = ...) -> None: ...
 
 class ContributeReply(_message.Message):
-    __slots__ = ("update", "items", "loss")
+    __slots__ = ("update", "items", "loss", "sealed")
     UPDATE_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     update: bytes
     items: int
     loss: float
-    def __init__(self, update: _Optional[bytes] = ..., items: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+    sealed: bytes
+    def __init__(self, update: _Optional[bytes] = ..., items: _Optional[int] = ..., loss: _Optional[float] = ..., sealed: _Optional[bytes] = ...) -> None: ...
 
 class PersonalizeRequest(_message.Message):
     __slots__ = ("release", "personal", "training")
@@ -223,3 +247,25 @@ class PullReply(_message.Message):
     pull: bytes
     pairs: int
     def __init__(self, pull: _Optional[bytes] = ..., pairs: _Optional[int] = ...) -> None: ...
+
+class SumRequest(_message.Message):
+    __slots__ = ("terms", "coordinates", "round", "clients", "envelopes")
+    TERMS_FIELD_NUMBER: _ClassVar[int]
+    COORDINATES_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CLIENTS_FIELD_NUMBER: _ClassVar[int]
+    ENVELOPES_FIELD_NUMBER: _ClassVar[int]
+    terms: SumTerms
+    coordinates: Coordinates
+    round: int
+    clients: _containers.RepeatedScalarFieldContainer[str]
+    envelopes: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, terms: _Optional[_Union[SumTerms, _Mapping]] = ..., coordinates: _Optional[_Union[Coordinates, _Mapping]] = ..., round: _Optional[int] = ..., clients: _Optional[_Iterable[str]] = ..., envelopes: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class SumReply(_message.Message):
+    __slots__ = ("sum", "bad")
+    SUM_FIELD_NUMBER: _ClassVar[int]
+    BAD_FIELD_NUMBER: _ClassVar[int]
+    sum: bytes
+    bad: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sum: _Optional[bytes] = ..., bad: _Optional[_Iterable[str]] = ...) -> None: ...

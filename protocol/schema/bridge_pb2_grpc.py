@@ -29,9 +29,10 @@ class BridgeStub(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
-    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
-    number, or names the client.
+    the collective shift as trained in this round, or the change of its coordinates; `sealed` is that change, for
+    the members of a committee alone; `sum` adds up what others sealed; `moments` and `sums` are sums, and `pull`
+    (the layer gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is
+    a number, or names a client.
     """
 
     def __init__(self, channel):
@@ -75,15 +76,21 @@ class BridgeStub(object):
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullRequest.SerializeToString,
                 response_deserializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullReply.FromString,
                 _registered_method=True)
+        self.Sum = channel.unary_unary(
+                '/fedperfit.Bridge/Sum',
+                request_serializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumRequest.SerializeToString,
+                response_deserializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumReply.FromString,
+                _registered_method=True)
 
 
 class BridgeServicer(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
-    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
-    number, or names the client.
+    the collective shift as trained in this round, or the change of its coordinates; `sealed` is that change, for
+    the members of a committee alone; `sum` adds up what others sealed; `moments` and `sums` are sums, and `pull`
+    (the layer gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is
+    a number, or names a client.
     """
 
     def Status(self, request, context):
@@ -128,6 +135,12 @@ class BridgeServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Sum(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BridgeServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +179,11 @@ def add_BridgeServicer_to_server(servicer, server):
                     request_deserializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullRequest.FromString,
                     response_serializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullReply.SerializeToString,
             ),
+            'Sum': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sum,
+                    request_deserializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumRequest.FromString,
+                    response_serializer=fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumReply.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'fedperfit.Bridge', rpc_method_handlers)
@@ -178,9 +196,10 @@ class Bridge(object):
     """What the cloud may ask of an agent, through the SuperNode's ClientApp.
 
     No reply has a field that could carry a personal shift, a history item or a generated text: `update` is
-    the collective shift as trained in this round, or the change of its coordinates; `moments` and `sums` are sums, and `pull` (the layer
-    gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is a
-    number, or names the client.
+    the collective shift as trained in this round, or the change of its coordinates; `sealed` is that change, for
+    the members of a committee alone; `sum` adds up what others sealed; `moments` and `sums` are sums, and `pull`
+    (the layer gradients) is a mean, over at least four pairs (protocol.messages.statistics); everything else is
+    a number, or names a client.
     """
 
     @staticmethod
@@ -362,6 +381,33 @@ class Bridge(object):
             '/fedperfit.Bridge/Pull',
             fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullRequest.SerializeToString,
             fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.PullReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sum(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Bridge/Sum',
+            fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumRequest.SerializeToString,
+            fedperfit_dot_protocol_dot_schema_dot_bridge__pb2.SumReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -8,10 +8,11 @@ policy is signed by the key that signs releases.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
+from fedperfit.protocol.secure_sums.parameters import MOST_MEMBERS, CommitteeShape
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, TransportType, TravellingTask
 from fedperfit.protocol.settings.rules import Unit
@@ -22,9 +23,9 @@ from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
 
-RequestKind = Literal["contribute", "personalize", "evaluate", "moments", "probe", "pull"]
+RequestKind = Literal["contribute", "personalize", "evaluate", "moments", "probe", "pull", "sum"]
 """Kinds of request that make an edge compute something."""
-KINDS: tuple[RequestKind, ...] = ("contribute", "personalize", "evaluate", "moments", "probe", "pull")
+KINDS: tuple[RequestKind, ...] = get_args(RequestKind)
 LEAST_ITEMS = 24
 """Fewest items whose sums leave a machine, unless its owner agreed to fewer."""
 _CONTEXT = "policy"
@@ -33,6 +34,9 @@ _LEAST_REDUCTION = 4
 is the gradient itself, and its rows span the hidden states of every token."""
 _MOST_POSITIONS = 32
 """Positions of a prompt that a shift may act on; on all of them an update shows the whole of it."""
+
+LEAST_HONEST = 2
+"""People in a sum, at least, whose machines are not the cloud's: a sum of one is no secret."""
 
 Budget = Annotated[int, Field(ge=0), Unit("requests a day")]
 
@@ -88,6 +92,17 @@ class Policy(Settings):
     """Encoding of the coordinates, exactly."""
     update_numbers: Annotated[int, Field(ge=0), Unit("numbers")] = 0
     """Coordinates in one contribution; 0 without a basis."""
+    committee_size: Annotated[int, Field(ge=0, le=MOST_MEMBERS), Unit("machines")] = 0
+    """Members of the committee that contributions are sealed to, exactly; 0: contributions are open, and no
+    sum of sealed ones is told."""
+    committee_corrupt: Annotated[int, Field(ge=0), Unit("machines")] = 0
+    """Members that the cloud may control without learning more than the sum, exactly."""
+    committee_threshold: Annotated[int, Field(ge=0), Unit("machines")] = 0
+    """Members whose answers make a sum, exactly."""
+    fewest_contributors: Annotated[int, Field(ge=0), Unit("people")] = 0
+    """Fewest people whose sum is told."""
+    clipping_norm: Annotated[float, Field(ge=0), Unit("Euclidean norm")] = 0.0
+    """Norm to which a sealed contribution is clipped, unless it is a vote; exactly."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
     """Items that preference pairs are made of, exactly: sums over one pair more would tell that pair."""
     pair_source: Literal["contrast", "insights"] = "contrast"
@@ -104,6 +119,8 @@ class Policy(Settings):
     """Rounds of the search for the group's directions; 0 refuses them."""
     pull_per_day: Budget = 0
     """Layer gradients; 0 refuses them."""
+    sum_per_day: Budget = 0
+    """Sums of sealed contributions that the machine tells as member of a committee; 0 refuses them."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Check what concerns several fields. Raises InputError."""
@@ -122,6 +139,20 @@ class Policy(Settings):
             raise InputError("a range of the policy is empty")
         if 0 < self.max_items < self.least_items:
             raise InputError(f"max-items={self.max_items}: fewer than least-items={self.least_items}")
+        if self.committee_size:
+            self._check_committee()
+
+    def _check_committee(self) -> None:
+        CommitteeShape(self.committee_size, self.committee_corrupt, self.committee_threshold)
+        if not self.update_basis:
+            raise InputError(f"committee-size={self.committee_size}: sums need an update basis")
+        least = self.committee_corrupt + LEAST_HONEST
+        if self.fewest_contributors < least:
+            raise InputError(
+                f"fewest-contributors={self.fewest_contributors}: with committee-corrupt="
+                f"{self.committee_corrupt} a sum of fewer than {least} could be that of one person; no edge "
+                "agrees to that"
+            )
 
     @property
     def task_id(self) -> str:
@@ -162,6 +193,15 @@ class Policy(Settings):
                 f"{', '.join(map(str, self.layers))}, rank {self.rank}, positions {self.positions}).",
                 f"It does so with at least {self.least_items} items only, and always with the same ones "
                 f"until {self.growth} have been added.",
+            ]
+        if self.committee_size:
+            lines += [
+                f"The cloud never sees it: it is sealed to a committee of {self.committee_size} machines "
+                f"drawn from all that are enrolled; {self.committee_threshold} of them tell the sum of at "
+                f"least {self.fewest_contributors} people; the cloud may control {self.committee_corrupt} of "
+                "them and learns no more. Open updates are refused.",
+                f"Up to {self.sum_per_day} times a day your machine may be one of them, and adds up what "
+                "others sealed to it, one sum in a round.",
             ]
         if self.personalize_per_day:
             lines.append(

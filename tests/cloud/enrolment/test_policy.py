@@ -26,9 +26,23 @@ def test_only_what_the_settings_need_is_asked_for():
     assert policy.allowed == ["contribute", "personalize", "evaluate"]
     assert policy.shape == settings().shape(card)
     assert policy.least_items == 24
-    assert "It may never ask for: moments, probe, pull." in policy.sentences()
+    assert "It may never ask for: moments, probe, pull, sum." in policy.sentences()
     warm = policy_of(settings(warm_start=True), card)
     assert set(warm.allowed) - set(policy.allowed) == {"pull"}
+
+
+def test_with_secure_sums_the_committee_is_agreed_on_exactly():
+    card = read_card("embedded")
+    secure = {"update_basis": "random", "transport_dtype": "sign", "secure_aggregation": "committee"}
+    policy = policy_of(settings(**secure), card)
+    assert policy.allowed == ["contribute", "personalize", "evaluate", "sum"]
+    committee = (policy.committee_size, policy.committee_corrupt, policy.committee_threshold)
+    assert committee == (15, 3, 12)
+    assert (policy.fewest_contributors, policy.clipping_norm) == (10, settings().clipping_norm)
+    assert policy.sum_per_day == policy.contribute_per_day
+    assert policy_of(settings(), card).committee_size == 0
+    with pytest.raises(InputError, match="fewest-contributors=4: edges tell sums of at least 5"):
+        settings(**secure, fewest_contributors=4)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from tests.cloud.fake_grid import HEADER, TRAINING, FakeGrid
 from tests.cloud.rounds.test_coordinate_rounds import BASIS, drawn
 
 from fedperfit.cloud.clients.exchange import Exchange
-from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
 from fedperfit.cloud.privacy.rounds import PrivateRounds
@@ -288,11 +287,3 @@ def test_what_looks_at_single_clients_is_refused_in_one_line(changes, said):
     with pytest.raises(InputError, match=said) as error:
         JobSettings.from_flat(values | SECURE | changes)
     assert "\n" not in str(error.value)
-
-
-def test_a_deployment_refuses_it_in_one_line():
-    values = {
-        key: value for key, value in read_preset("quickstart").items() if key in CloudSettings.setting_keys()
-    }
-    with pytest.raises(InputError, match="secure-aggregation=committee: for simulations"):
-        CloudSettings.from_flat(values | SECURE)

@@ -26,7 +26,7 @@ def test_the_generated_modules_are_current(tmp_path: Path) -> None:
             assert made.read_text() == (SOURCES / SCHEMA / made.name).read_text()
 
 
-def test_replies_over_the_bridge_have_four_fields_of_bytes_and_three_that_name() -> None:
+def test_replies_over_the_bridge_have_six_fields_of_bytes_and_four_that_name() -> None:
     kinds: dict[int, set[str]] = {}
 
     def walk(message: Descriptor) -> None:
@@ -40,8 +40,9 @@ def test_replies_over_the_bridge_have_four_fields_of_bytes_and_three_that_name()
     for method in service.methods:
         walk(method.output_type)
     statistics = {"MomentsReply.moments", "ProbeReply.sums", "PullReply.pull"}
-    assert kinds.pop(FieldDescriptor.TYPE_BYTES) == {"ContributeReply.update", *statistics}
-    names = {"StatusReply.client", "StatusReply.fingerprint", "StatusReply.task"}
+    updates = {"ContributeReply.update", "ContributeReply.sealed", "SumReply.sum"}
+    assert kinds.pop(FieldDescriptor.TYPE_BYTES) == {*updates, *statistics}
+    names = {"StatusReply.client", "StatusReply.fingerprint", "StatusReply.task", "SumReply.bad"}
     assert kinds.pop(FieldDescriptor.TYPE_STRING) == names
     numbers = {FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_BOOL}
     assert set(kinds) == numbers
