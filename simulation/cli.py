@@ -18,6 +18,7 @@ from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
+from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.run.settings import RunSettings
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)
+app.command()(communication)
 app.command()(analyze)
 app.command()(audit)
 app.command()(tune)

@@ -20,6 +20,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.audit.settings import AuditSettings
+from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
 
@@ -29,6 +30,7 @@ GROUPS: dict[str, list[Setting]] = {
     "fedperfit tune": list(own_settings(TuneSettings)),
     "fedperfit-cloud init": list(own_settings(CloudSettings)),
     "fedperfit compare": described(CompareSettings),
+    "fedperfit communication": described(CommunicationSettings),
     "fedperfit analyze": described(AnalyzeSettings),
     "fedperfit audit": list(own_settings(AuditSettings)),
     "an agent's agent.json: fedperfit-edge join": described(AgentSettings),

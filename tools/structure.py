@@ -52,7 +52,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "optional memory plugins world",
         "basis data report client_app",
         "compare run",
-        "analyze audit benchmark server_app watch",
+        "analyze audit benchmark communication server_app watch",
         "settings_cli tuning_cli",
         "cli",
     ),

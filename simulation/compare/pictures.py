@@ -1,12 +1,11 @@
 """Plots of a comparison: scores with intervals, their costs, and how they grow."""
 
-from collections.abc import Mapping, Sequence
-from itertools import count
+from collections.abc import Mapping
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.transforms import offset_copy
 
+from fedperfit.simulation.report.labels import labelled
 from fedperfit.simulation.report.svg import Picture, bound_line, legend_below, log_bottom, log_place, svg
 
 COLOURS = {
@@ -19,8 +18,6 @@ COLOURS = {
 }
 """Colour of each family of methods."""
 _MARKERS = "osD^vP*X<>h"
-_LABEL = 90
-"""Width of a method's name in pixels."""
 _ZERO = 0.3
 """Place of zero on a logarithmic axis, as a part of the smallest value."""
 
@@ -67,7 +64,7 @@ def costs(about: Mapping[str, Any], cost: str) -> Picture:
             axes.plot([x], [value["value"]], "o", color=colour, ms=6)
         log_bottom(axes)
         axes.margins(x=0.18)
-        _labelled(
+        labelled(
             axes,
             [
                 (x, v["value"], row["method"], COLOURS[row["family"]])
@@ -121,39 +118,12 @@ def curves(about: Mapping[str, Any], kind: str, families: Mapping[str, str]) -> 
             ticks |= {place: str(point["size"]) for place, point in zip(x, points, strict=True)}
         axes.set_xticks([*ticks], [*ticks.values()])
         axes.margins(x=0.02)
-        _labelled(axes, ends, right=True)
+        labelled(axes, ends, right=True)
         what = "history items of the user" if kind == "history" else "other users the collective part saw"
         axes.set_xlabel(what)
         axes.set_ylabel(_metric(about))
 
     return svg(f"{_metric(about)} by {kind}", draw, size=(8.5, 6))
-
-
-def _labelled(axes: Axes, points: Sequence[tuple[float, float, str, str]], *, right: bool = False) -> None:
-    """Write names beside their points or at the right edge, apart from one another."""
-    beside = offset_copy(axes.transData, fig=axes.get_figure(root=True), x=6, units="points")
-    low, high = axes.get_ylim()
-    apart = (high - low) * 0.034
-    placed: list[tuple[float, float]] = []
-    for x, y, name, colour in sorted(points, key=lambda point: point[1]):
-        at = axes.transData.transform((x, y))[0]
-        near = [other for place, other in placed if right or abs(place - at) < _LABEL]
-        tries = (y + way * step * apart / 4 for step in count() for way in (1, -1))
-        spot = next(one for one in tries if all(abs(one - other) >= apart for other in near))
-        placed.append((at, spot))
-        moved = right or abs(spot - y) > apart / 2
-        tie = {"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5} if moved else None
-        axes.annotate(
-            name,
-            (x, y),
-            xytext=(1.03 if right else x, spot),
-            textcoords=("axes fraction", "data") if right else beside,
-            fontsize=7.5,
-            color=colour,
-            va="center",
-            annotation_clip=False,
-            arrowprops=tie,
-        )
 
 
 def _metric(about: Mapping[str, Any]) -> str:

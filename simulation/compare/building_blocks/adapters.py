@@ -54,13 +54,20 @@ def targets(base: BaseModel, *, collective: bool) -> list[str]:
 
 
 @contextmanager
-def _wrapped(base: BaseModel, rank: int, modules: Sequence[str]) -> Iterator[Any]:
-    """Give the base model fresh LoRA layers within the block; afterwards it is as before."""
+def wrapped(base: BaseModel, rank: int, modules: Sequence[str], *, dropout: float = DROPOUT) -> Iterator[Any]:
+    """Give the base model fresh LoRA layers within the block; afterwards it is as before.
+
+    Args:
+        base: The base model.
+        rank: Rank of the LoRA, which is also its alpha.
+        modules: Projections that LoRA is added to.
+        dropout: Dropout on the input of LoRA layers.
+    """
     peft = required("peft")
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=rank,
-        lora_dropout=DROPOUT,
+        lora_dropout=dropout,
         target_modules=list(modules),
         bias="none",
         task_type="CAUSAL_LM",
@@ -99,7 +106,7 @@ def fit_adapter(
     peft = required("peft")
     with torch.random.fork_rng():
         torch.manual_seed(context.number(name, "lora"))
-        with _wrapped(context.base, rank, modules) as model:
+        with wrapped(context.base, rank, modules) as model:
             model.train()
             train(
                 context.base,
@@ -133,7 +140,7 @@ def answer(
     """
     if adapter is None:
         return context.answer(prompts)
-    with _wrapped(context.base, rank, modules) as model:
+    with wrapped(context.base, rank, modules) as model:
         required("peft").set_peft_model_state_dict(model, adapter)
         model.eval()
         return context.answer(prompts)

@@ -36,6 +36,7 @@ def train(
     batch_size: int,
     order: str,
     penalty: float = 0.0,
+    last_rate: float = LAST_RATE,
 ) -> None:
     """Fit `parameters`, which act in the base model, to `examples` with AdamW.
 
@@ -50,12 +51,13 @@ def train(
         batch_size: Examples per step.
         order: Seed of the shuffling.
         penalty: Weight of the parameters' absolute values in the loss.
+        last_rate: Part of the peak rate at the last step; 1 keeps the rate constant.
     """
     rng = random.Random(order)
     shared = shared_prefix(base, examples)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=WEIGHT_DECAY)
     steps = epochs * math.ceil(len(examples) / batch_size)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - (1 - LAST_RATE) * step / steps)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - (1 - last_rate) * step / steps)
     for _ in range(epochs):
         rows = rng.sample(range(len(examples)), len(examples))
         for start in range(0, len(rows), batch_size):

@@ -1,0 +1,104 @@
+"""The command `fedperfit communication`."""
+
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
+from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.communication.settings import CommunicationSettings
+
+if TYPE_CHECKING:
+    from fedperfit.simulation.communication.study import Progress
+
+
+def communication(
+    tasks: Annotated[str | None, setting_option(CommunicationSettings, "tasks")] = None,
+    base_model: Annotated[str | None, setting_option(CommunicationSettings, "base_model")] = None,
+    data: Annotated[str | None, setting_option(CommunicationSettings, "data")] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(help="Rows by name, separated by commas; all by default. See --list-rows."),
+    ] = None,
+    users: Annotated[int | None, setting_option(CommunicationSettings, "users")] = None,
+    others: Annotated[int | None, setting_option(CommunicationSettings, "others")] = None,
+    rounds: Annotated[int | None, setting_option(CommunicationSettings, "rounds")] = None,
+    seeds: Annotated[str | None, setting_option(CommunicationSettings, "seeds")] = None,
+    draws: Annotated[int | None, setting_option(CommunicationSettings, "draws")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="clients-per-round=10"))
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the study; new by default: runs/communication-TIME.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with the one in --run-dir, with more --rows or --seeds if named.")
+    ] = False,
+    list_rows: Annotated[bool, typer.Option(help="List the rows and end.")] = False,
+) -> None:
+    """Compare ways to send a federation's updates: score against bytes.
+
+    Every row is really trained over the same clients, rounds and items, at a rate chosen on others: our
+    updates from fp32 to one bit, in public, random and no bases, beside LoRA and what others made of it.
+    Writes report.html and results.json; stopped by Ctrl-C or a kill, it goes on with --resume.
+
+    Example: fedperfit communication --rows perfit,sign,lora --others 16 --draws 2
+    """
+    from fedperfit.simulation.communication.page import REPORT, finding, terminal_table
+    from fedperfit.simulation.communication.row import rows_by_name
+    from fedperfit.simulation.communication.study import begin, extend, run_study
+
+    console = wide_console()
+    if list_rows:
+        for name, row in rows_by_name().items():
+            console.print(f"[bold]{name}[/bold]  {row.title}")
+        return
+    options: dict[str, Any] = {
+        **{"tasks": tasks, "base_model": base_model, "data": data, "rows": rows, "users": users},
+        **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
+    }
+    given = parse_options(CommunicationSettings, options) | parse_assignments(CommunicationSettings, setting)
+    if resume:
+        if run_dir is None:
+            raise InputError("--resume needs --run-dir, the folder of a study that was begun")
+        if set(given) - {"rows", "seeds"}:
+            raise InputError("--resume takes the settings of the study: leave all but --rows and --seeds out")
+        folder = run_dir.resolve()
+        extend(folder, given.get("rows", []), given.get("seeds", []))
+    else:
+        folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+        begin(folder, CommunicationSettings.from_flat(given))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shown = 0.0
+    try:
+        with console.status("reading people and model …") as status:
+
+            def change(progress: "Progress") -> None:
+                nonlocal shown
+                status.update(_line(progress))
+                if not console.is_terminal and time.monotonic() - shown > 60:
+                    shown = time.monotonic()
+                    console.print(_line(progress), markup=False)
+
+            results = run_study(folder, change)
+    except KeyboardInterrupt:
+        console.print(
+            f"stopped; go on with: fedperfit communication --resume --run-dir {folder}", soft_wrap=True
+        )
+        raise typer.Exit(130) from None
+    for name, about in results["tasks"].items():
+        console.print(terminal_table(name, about))
+        console.print(finding(about), markup=False, soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+
+
+def _line(progress: "Progress") -> str:
+    left = progress.seconds_left
+    about = "" if left is None else f", about {left / 60:.0f} min left"
+    passed = (time.monotonic() - progress.started) / 60
+    return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"

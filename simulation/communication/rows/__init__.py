@@ -1,0 +1,1 @@
+"""Rows that ship: every file in this folder is searched for them."""

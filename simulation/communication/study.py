@@ -1,0 +1,170 @@
+"""Life of a study in its folder: begun, run, resumed, extended, and concluded.
+
+settings.json                       what is compared
+units/TASK/ROW/draw-N.json          a rate, and its score on others
+units/TASK/ROW/seed-N.json          metric sums of the people asked, and bytes
+results.json                        the figures
+report.html                         the same for people
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import task_id
+from fedperfit.simulation.communication.adapter_row import AdapterRow
+from fedperfit.simulation.communication.ground import Ground
+from fedperfit.simulation.communication.page import write_page
+from fedperfit.simulation.communication.result import RESULTS, results_of
+from fedperfit.simulation.communication.row import Row, chosen, rows_by_name
+from fedperfit.simulation.communication.settings import CommunicationSettings
+from fedperfit.simulation.communication.units import SEED, do, plan
+from fedperfit.simulation.optional import required
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.world.build import WORLD
+
+SETTINGS = "settings.json"
+"""File in the folder with the settings."""
+LOCK = ".lock"
+"""File in the folder that is locked while a process works on the study."""
+
+
+@dataclass
+class Progress:
+    """Work done and left."""
+
+    total: int
+    """Units that were left at the start."""
+    done: int = 0
+    """Units done since then."""
+    last: str = ""
+    """Unit that is worked on, or was last."""
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds left, at the pace so far; None before the first unit is done."""
+        if not self.done:
+            return None
+        return (time.monotonic() - self.started) / self.done * (self.total - self.done)
+
+
+def begin(folder: Path, settings: CommunicationSettings) -> None:
+    """Make the folder of a new study.
+
+    Args:
+        folder: Folder to make; empty or not there.
+        settings: Settings of the study.
+
+    Raises:
+        InputError: The folder is not empty, a row is unknown or lacks public items or a library, data is
+            missing or broken, or the preset does not fit the model.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: --resume continues a study; or name another folder")
+    _check_rows(settings)
+    for task in settings.tasks:
+        preset = RunSettings.read(
+            settings.preset, {"task": task, "base-model": settings.base_model, "data": settings.data}
+        )
+        if preset.open:
+            raise InputError(f"preset={settings.preset}: layers and ranks must be given")
+        preset.check(read_card(settings.base_model))
+    folder.mkdir(parents=True, exist_ok=True)
+    ground = Ground(folder, settings)
+    for task in settings.tasks:
+        ground.search(task_id(task))
+    write_json(folder / SETTINGS, settings.to_flat())
+
+
+def extend(folder: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
+    """Add rows and seeds to a study; what is finished stays.
+
+    Args:
+        folder: Folder of the study.
+        rows: Names of rows to add.
+        seeds: Seeds to add.
+
+    Raises:
+        InputError: The folder holds no study, or a row is unknown or lacks something.
+    """
+    settings = stored_settings(folder)
+    more = settings.replace(
+        rows=list(dict.fromkeys([*settings.rows, *rows])) if settings.rows else [],
+        seeds=list(dict.fromkeys([*settings.seeds, *seeds])),
+    )
+    _check_rows(more.replace(rows=[*rows]) if rows else more)
+    write_json(folder / SETTINGS, more.to_flat())
+
+
+def stored_settings(folder: Path) -> CommunicationSettings:
+    """Read the settings of a study that was begun; raises InputError where there is none."""
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{folder}: holds no study that was begun")
+    return CommunicationSettings.from_flat(read_json(folder / SETTINGS))
+
+
+def run_study(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, Any]:
+    """Run or resume the study of a folder; its results are written anew after every row and seed.
+
+    Args:
+        folder: Folder of the study, with its settings.
+        on_change: Called with the progress before every unit and at the end.
+
+    Returns:
+        The figures, as in results.json.
+
+    Raises:
+        InputError: Another process works on this study, or no rate of a row was low enough.
+    """
+    settings = stored_settings(folder)
+    rows = _rows(settings)
+    try:
+        with FileLock(folder / LOCK, timeout=0.2):
+            ground = Ground(folder, settings)
+            left = [unit for unit in plan(ground, rows) if not (folder / unit.file).exists()]
+            progress = Progress(len(left))
+            for unit in left:
+                progress.last = str(unit)
+                on_change(progress)
+                do(folder, ground, rows[unit.row], unit)
+                progress.done += 1
+                if unit.kind == SEED:
+                    conclude(folder, ground)
+            on_change(progress)
+            return conclude(folder, ground)
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this study") from None
+
+
+def conclude(folder: Path, ground: Ground) -> dict[str, Any]:
+    """Write results and report from the units that are on file, and return the results."""
+    results = results_of(folder, ground, _rows(ground.settings))
+    write_json(folder / RESULTS, results)
+    write_page(folder, results)
+    return results
+
+
+def _rows(settings: CommunicationSettings) -> dict[str, type[Row]]:
+    return chosen(rows_by_name(), settings.rows)
+
+
+def _check_rows(settings: CommunicationSettings) -> None:
+    rows = _rows(settings)
+    lacking = [name for name, row in rows.items() if row.public]
+    if lacking and settings.data != WORLD and not settings.public_items:
+        raise InputError(
+            f"data={settings.data}: {', '.join(lacking)} need public-items, a JSON list of items of none of "
+            "the clients; or leave them out of --rows"
+        )
+    if settings.public_items and not Path(settings.public_items).expanduser().is_file():
+        raise InputError(f"public-items={settings.public_items}: no such file")
+    if any(issubclass(row, AdapterRow) for row in rows.values()):
+        required("peft")

@@ -1,0 +1,166 @@
+"""Units of work of a study, each kept as one file when it is done: a row with one rate, or with one seed."""
+
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.scoring import score
+from fedperfit.protocol.messages.ledger import Entry
+from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.tasks import task_by_name, task_id
+from fedperfit.simulation.communication.ground import Ground, asked_of
+from fedperfit.simulation.communication.rates import Rates, drawn_rates
+from fedperfit.simulation.communication.row import Row
+from fedperfit.simulation.compare.search import goodness
+from fedperfit.simulation.data.participants import Target
+
+DRAW, SEED = "draw", "seed"
+"""Kinds of units: a rate scored on others, a training scored on targets."""
+_WORK = "work"
+"""Folder of the unit that is being worked on."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Work that is done in one go, and once."""
+
+    task: str
+    """Id of the task."""
+    row: str
+    kind: str
+    """`DRAW` or `SEED`."""
+    number: int
+    """Number of the draw, or the seed."""
+
+    @property
+    def file(self) -> Path:
+        """Path of the result in the study's folder."""
+        return Path("units") / self.task / self.row / f"{self.kind}-{self.number}.json"
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.row} {self.kind} {self.number}"
+
+
+def plan(ground: Ground, rows: dict[str, type[Row]]) -> Iterator[Unit]:
+    """Yield all units of a study, row by row: draws first, which the training with each seed waits for.
+
+    Args:
+        ground: Settings of the study.
+        rows: Rows by name.
+    """
+    settings = ground.settings
+    for task in map(task_id, settings.tasks):
+        for name, row in rows.items():
+            if row.searched:
+                yield from (Unit(task, name, DRAW, n) for n in range(settings.draws))
+            yield from (Unit(task, name, SEED, seed) for seed in settings.seeds)
+
+
+def do(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> None:
+    """Do a unit and keep its result.
+
+    Args:
+        folder: Folder of the study.
+        ground: Model and people.
+        row: Row of the unit.
+        unit: The unit; its draws are on file if it is no draw.
+
+    Raises:
+        TooFewClients: No round of a training on all clients had an update.
+    """
+    shutil.rmtree(folder / _WORK, ignore_errors=True)
+    (folder / _WORK).mkdir(parents=True)
+    started = time.perf_counter()
+    result = _draw(folder, ground, row, unit) if unit.kind == DRAW else _training(folder, ground, row, unit)
+    write_json(folder / unit.file, result | {"seconds": time.perf_counter() - started})
+    shutil.rmtree(folder / _WORK, ignore_errors=True)
+
+
+def best_rates(folder: Path, unit: Unit, draws: int) -> Rates:
+    """Return the rates of the draw with the highest score, the first of equals.
+
+    Args:
+        folder: Folder of the study.
+        unit: Any unit of the row.
+        draws: Number of draws.
+    """
+    log = [read_json(folder / Unit(unit.task, unit.row, DRAW, n).file) for n in range(draws)]
+    top = max(log, key=lambda draw: -float("inf") if draw["score"] is None else draw["score"])
+    return Rates(**top["rates"])
+
+
+def _draw(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> dict[str, Any]:
+    rates = drawn_rates(ground.settings)[unit.number]
+    clients, targets = ground.search(unit.task)
+    asked = sum(len(target.questions) for target in targets)
+    result = {"rates": asdict(rates), "questions": asked, "score": None}
+    try:
+        _, answers = _trained(folder, ground, row, unit, ground.settings.seeds[0], rates, clients, targets)
+    except TooFewClients:
+        return result  # the cloud refused every update: the rate is far too high
+    task = task_by_name(unit.task)
+    total = sum(
+        goodness(task, given, target.golds)[0] for given, target in zip(answers, targets, strict=True)
+    )
+    return result | {"score": total / asked}
+
+
+def _training(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> dict[str, Any]:
+    settings, task = ground.settings, task_by_name(unit.task)
+    rates = best_rates(folder, unit, settings.draws) if row.searched else drawn_rates(settings)[0]
+    clients, targets = ground.training(unit.task)
+    entries, answers = _trained(folder, ground, row, unit, unit.number, rates, clients, targets)
+    people = {
+        target.history.name: {"items": len(given), "metrics": score(task, given, target.golds)}
+        for given, target in zip(answers, targets, strict=True)
+    }
+    return {"rates": asdict(rates), "people": people, "traffic": traffic(entries)}
+
+
+def _trained(
+    folder: Path,
+    ground: Ground,
+    row: type[Row],
+    unit: Unit,
+    seed: int,
+    rates: Rates,
+    clients: Sequence[History],
+    targets: Sequence[Target],
+) -> tuple[list[Entry], list[list[str]]]:
+    trained = row(ground.context(unit.task, seed), ground.settings, rates)
+    entries = trained.learn(clients, folder / _WORK)
+    return entries, trained.answer(asked_of(targets))
+
+
+def traffic(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Sum up a ledger.
+
+    Args:
+        entries: Sizes of all messages of a training.
+
+    Returns:
+        Number of updates; bytes of an update (median), and of everything up and down: payload, and whole
+        messages as Flower serialises them.
+    """
+    up = [entry for entry in entries if entry.direction == "up"]
+    down = [entry for entry in entries if entry.direction == "down"]
+    return {
+        "updates": len(up),
+        "update": {
+            "payload": median(entry.payload for entry in up) if up else 0,
+            "message": median(entry.message for entry in up) if up else 0,
+        },
+        **{
+            name: {
+                "payload": sum(entry.payload for entry in some),
+                "message": sum(entry.message for entry in some),
+            }
+            for name, some in (("up", up), ("down", down))
+        },
+    }
