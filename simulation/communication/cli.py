@@ -3,18 +3,16 @@
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.communication.settings import CommunicationSettings
-
-if TYPE_CHECKING:
-    from fedperfit.simulation.communication.study import Progress
 
 
 def communication(
@@ -40,6 +38,7 @@ def communication(
         bool, typer.Option(help="Go on with the one in --run-dir, with more --rows or --seeds if named.")
     ] = False,
     list_rows: Annotated[bool, typer.Option(help="List the rows and end.")] = False,
+    track: Track = None,
 ) -> None:
     """Compare ways to send a federation's updates: score against bytes.
 
@@ -49,7 +48,8 @@ def communication(
 
     Example: fedperfit communication --rows perfit,sign,lora --others 16 --draws 2
     """
-    from fedperfit.simulation.communication.page import REPORT, finding, terminal_table
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.communication.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.communication.row import rows_by_name
     from fedperfit.simulation.communication.study import begin, extend, run_study
 
@@ -74,18 +74,25 @@ def communication(
         folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         begin(folder, CommunicationSettings.from_flat(given))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    shown = 0.0
+    started = shown = time.monotonic()
     try:
-        with console.status("reading people and model …") as status:
+        with (
+            console.status("reading people and model …") as status,
+            tracked(track, "communication", pictures) as follow,
+        ):
 
-            def change(progress: "Progress") -> None:
+            def heard(event: dict[str, Any]) -> None:
                 nonlocal shown
-                status.update(_line(progress))
+                follow(event)
+                if event["event"] not in ("start", "work"):
+                    return
+                line = _line(event, time.monotonic() - started)
+                status.update(line)
                 if not console.is_terminal and time.monotonic() - shown > 60:
                     shown = time.monotonic()
-                    console.print(_line(progress), markup=False)
+                    console.print(line, markup=False)
 
-            results = run_study(folder, change)
+            results = run_study(folder, heard)
     except KeyboardInterrupt:
         console.print(
             f"stopped; go on with: fedperfit communication --resume --run-dir {folder}", soft_wrap=True
@@ -97,8 +104,7 @@ def communication(
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
 
 
-def _line(progress: "Progress") -> str:
-    left = progress.seconds_left
-    about = "" if left is None else f", about {left / 60:.0f} min left"
-    passed = (time.monotonic() - progress.started) / 60
-    return f"{progress.done} of {progress.total} after {passed:.0f} min{about}  {progress.last}"
+def _line(event: dict[str, Any], passed: float) -> str:
+    done, total = event.get("done", 0), event["total"]
+    left = f", about {passed / done * (total - done) / 60:.0f} min left" if done else ""
+    return f"{done} of {total} after {passed / 60:.0f} min{left}  {event.get('last', '')}"

@@ -6,10 +6,12 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.communication.pictures import by_bytes
+from fedperfit.simulation.communication.result import RESULTS
 from fedperfit.simulation.communication.row import Family
-from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render
+from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
+from fedperfit.simulation.report.svg import Picture
 
 REPORT = "report.html"
 _MEASURES = {"payload": "payload of an update", "message": "whole message with an update"}
@@ -32,7 +34,28 @@ def write_page(folder: Path, results: Mapping[str, Any]) -> None:
     write_atomic(folder / REPORT, html.encode())
 
 
+def pictures(folder: Path) -> dict[str, Picture]:
+    """Return the plots of a finished study, by task and title."""
+    tasks = read_json(folder / RESULTS)["tasks"]
+    return {
+        title: picture
+        for name, about in tasks.items()
+        for title, picture in shared_pictures(_figures(about), f"{name} ").items()
+    }
+
+
 def _task(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": name,
+        **{key: about[key] for key in ("users", "questions", "others", "main")},
+        "finding": finding(about),
+        "table": _table(about),
+        "figures": _figures(about),
+        "searches": _searches(about),
+    }
+
+
+def _figures(about: Mapping[str, Any]) -> list[Figure]:
     personal = [row for row in about["rows"].values() if row["family"] == Family.PERSONAL]
     figures = [
         Figure(
@@ -50,14 +73,7 @@ def _task(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
                 "What a person fits to own items never travels, and is not in the bytes.",
             )
         )
-    return {
-        "name": name,
-        **{key: about[key] for key in ("users", "questions", "others", "main")},
-        "finding": finding(about),
-        "table": _table(about),
-        "figures": figures,
-        "searches": _searches(about),
-    }
+    return figures
 
 
 def finding(about: Mapping[str, Any]) -> str:

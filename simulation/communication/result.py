@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import task_by_name, task_id
@@ -39,6 +40,18 @@ def results_of(folder: Path, ground: Ground, rows: Mapping[str, type[Row]]) -> d
         "socket-bytes": SOCKETS,
         "tasks": {task: _task(folder, ground, rows, task) for task in map(task_id, settings.tasks)},
     }
+
+
+def final_figures(results: Mapping[str, Any]) -> dict[str, float]:
+    """Return scores and bytes of every row, by the path to each, for whoever follows the study's events."""
+    shared = ("metrics", "difference", "traffic")
+    return flat_figures(
+        {
+            f"{task} {name}": {key: row[key] for key in shared if key in row}
+            for task, about in results["tasks"].items()
+            for name, row in about["rows"].items()
+        }
+    )
 
 
 def _task(folder: Path, ground: Ground, rows: Mapping[str, type[Row]], name: str) -> dict[str, Any]:

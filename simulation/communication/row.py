@@ -47,7 +47,7 @@ class Row(ABC):
     name: ClassVar[str]
     """Name in files and options: small letters, digits and hyphens."""
     title: ClassVar[str]
-    """Name in tables."""
+    """Name in tables, for people."""
     family: ClassVar[Family]
     """Family, which sets place and colour."""
     public: ClassVar[bool] = False
@@ -88,7 +88,7 @@ class Row(ABC):
 
     @property
     def rounds(self) -> int:
-        """Number of rounds."""
+        """Number of rounds of this row."""
         return max(1, self.settings.rounds // self.fewer_rounds)
 
     @property

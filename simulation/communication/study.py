@@ -3,28 +3,28 @@
 settings.json                       what is compared
 units/TASK/ROW/draw-N.json          a rate, and its score on others
 units/TASK/ROW/seed-N.json          metric sums of the people asked, and bytes
+events.jsonl                        what happened when
 results.json                        the figures
 report.html                         the same for people
 """
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import task_id
-from fedperfit.simulation.communication.adapter_row import AdapterRow
 from fedperfit.simulation.communication.ground import Ground
-from fedperfit.simulation.communication.page import write_page
-from fedperfit.simulation.communication.result import RESULTS, results_of
+from fedperfit.simulation.communication.page import REPORT, write_page
+from fedperfit.simulation.communication.result import RESULTS, final_figures, results_of
 from fedperfit.simulation.communication.row import Row, chosen, rows_by_name
 from fedperfit.simulation.communication.settings import CommunicationSettings
+from fedperfit.simulation.communication.training.adapter_row import AdapterRow
 from fedperfit.simulation.communication.units import SEED, do, plan
 from fedperfit.simulation.optional import required
 from fedperfit.simulation.run.settings import RunSettings
@@ -34,26 +34,6 @@ SETTINGS = "settings.json"
 """File in the folder with the settings."""
 LOCK = ".lock"
 """File in the folder that is locked while a process works on the study."""
-
-
-@dataclass
-class Progress:
-    """Work done and left."""
-
-    total: int
-    """Units that were left at the start."""
-    done: int = 0
-    """Units done since then."""
-    last: str = ""
-    """Unit that is worked on, or was last."""
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds left, at the pace so far; None before the first unit is done."""
-        if not self.done:
-            return None
-        return (time.monotonic() - self.started) / self.done * (self.total - self.done)
 
 
 def begin(folder: Path, settings: CommunicationSettings) -> None:
@@ -111,12 +91,12 @@ def stored_settings(folder: Path) -> CommunicationSettings:
     return CommunicationSettings.from_flat(read_json(folder / SETTINGS))
 
 
-def run_study(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, Any]:
+def run_study(folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """Run or resume the study of a folder; its results are written anew after every row and seed.
 
     Args:
         folder: Folder of the study, with its settings.
-        on_change: Called with the progress before every unit and at the end.
+        on_event: Called with every event after it is appended to the folder's events.
 
     Returns:
         The figures, as in results.json.
@@ -130,16 +110,18 @@ def run_study(folder: Path, on_change: Callable[[Progress], None]) -> dict[str, 
         with FileLock(folder / LOCK, timeout=0.2):
             ground = Ground(folder, settings)
             left = [unit for unit in plan(ground, rows) if not (folder / unit.file).exists()]
-            progress = Progress(len(left))
-            for unit in left:
-                progress.last = str(unit)
-                on_change(progress)
-                do(folder, ground, rows[unit.row], unit)
-                progress.done += 1
+            record = recorder(folder, on_event)
+            record("start", {"run": str(folder), "total": len(left)})
+            for number, unit in enumerate(left, start=1):
+                seconds = do(folder, ground, rows[unit.row], unit)
                 if unit.kind == SEED:
                     conclude(folder, ground)
-            on_change(progress)
-            return conclude(folder, ground)
+                done = {"done": number, "total": len(left), "last": str(unit)}
+                record("work", {**done, "seconds": seconds})
+            results = conclude(folder, ground)
+            record("figures", {"figures": final_figures(results)})
+            record("done", {"report": str(folder / REPORT)})
+            return results
     except Timeout:
         raise InputError(f"{folder}: another process is running this study") from None
 

@@ -34,7 +34,7 @@ class Unit:
     """Id of the task."""
     row: str
     kind: str
-    """`DRAW` or `SEED`."""
+    """Kind of the unit, `DRAW` or `SEED`."""
     number: int
     """Number of the draw, or the seed."""
 
@@ -62,8 +62,8 @@ def plan(ground: Ground, rows: dict[str, type[Row]]) -> Iterator[Unit]:
             yield from (Unit(task, name, SEED, seed) for seed in settings.seeds)
 
 
-def do(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> None:
-    """Do a unit and keep its result.
+def do(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> float:
+    """Do a unit, keep its result, and return the seconds that it took.
 
     Args:
         folder: Folder of the study.
@@ -78,8 +78,10 @@ def do(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> None:
     (folder / _WORK).mkdir(parents=True)
     started = time.perf_counter()
     result = _draw(folder, ground, row, unit) if unit.kind == DRAW else _training(folder, ground, row, unit)
-    write_json(folder / unit.file, result | {"seconds": time.perf_counter() - started})
+    seconds = time.perf_counter() - started
+    write_json(folder / unit.file, result | {"seconds": seconds})
     shutil.rmtree(folder / _WORK, ignore_errors=True)
+    return seconds
 
 
 def best_rates(folder: Path, unit: Unit, draws: int) -> Rates:

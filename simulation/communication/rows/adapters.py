@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from fedperfit.simulation.communication.adapter_row import AdapterRow
 from fedperfit.simulation.communication.row import Family
+from fedperfit.simulation.communication.training.adapter_row import AdapterRow
 
 
 class Lora(AdapterRow):

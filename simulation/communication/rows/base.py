@@ -17,7 +17,7 @@ class Base(Row):
     searched = False
 
     def learn(self, clients: Sequence[History], folder: Path) -> list[Entry]:
-        """Train nothing."""
+        """Train nothing, and send nothing."""
         return []
 
     def answer(self, people: Sequence[Asked]) -> list[list[str]]:

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from fedperfit.protocol.fitting import FittingSettings
-from fedperfit.simulation.communication.adapter_row import AdapterRow
-from fedperfit.simulation.communication.averaging import load_vector
 from fedperfit.simulation.communication.row import Asked, Family
-from fedperfit.simulation.communication.shift_row import ShiftRow
+from fedperfit.simulation.communication.training.adapter_row import AdapterRow
+from fedperfit.simulation.communication.training.averaging import load_vector
+from fedperfit.simulation.communication.training.shift_row import ShiftRow
 from fedperfit.simulation.compare.building_blocks.baseline_training import train
 from fedperfit.simulation.compare.building_blocks.shifts import fitted, stack
 

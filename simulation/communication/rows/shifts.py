@@ -3,7 +3,7 @@
 from typing import Any
 
 from fedperfit.simulation.communication.row import Family
-from fedperfit.simulation.communication.shift_row import ShiftRow
+from fedperfit.simulation.communication.training.shift_row import ShiftRow
 
 _HALF = {"transport-dtype": "bfloat16"}
 

@@ -12,10 +12,10 @@ from tests.simulation.communication.small_study import RATES, TASK, clients_of, 
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.simulation.communication.adapter_row import AdapterRow
-from fedperfit.simulation.communication.averaging import load_vector
 from fedperfit.simulation.communication.ground import Ground, asked_of
 from fedperfit.simulation.communication.rates import drawn_rates
+from fedperfit.simulation.communication.training.adapter_row import AdapterRow
+from fedperfit.simulation.communication.training.averaging import load_vector
 from fedperfit.simulation.compare.building_blocks.adapters import targets, wrapped
 from fedperfit.simulation.compare.building_blocks.baseline_training import train
 

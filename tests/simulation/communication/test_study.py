@@ -15,11 +15,11 @@ from fedperfit.simulation.communication.page import REPORT, finding
 from fedperfit.simulation.communication.result import RESULTS
 from fedperfit.simulation.communication.row import rows_by_name
 from fedperfit.simulation.communication.settings import CommunicationSettings
-from fedperfit.simulation.communication.study import Progress, begin, extend, run_study, stored_settings
+from fedperfit.simulation.communication.study import begin, extend, run_study, stored_settings
 
 
-def ignored(progress: Progress) -> None:
-    """Take the progress and do nothing."""
+def ignored(event: dict[str, Any]) -> None:
+    """Take an event and do nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_every_row_has_score_difference_and_bytes(finished: tuple[Path, dict[str
 def test_a_killed_study_ends_with_the_same_results(
     finished: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    def kill(progress: Progress) -> None:
-        if progress.done == 5:  # one of the last row's draws is on file
+    def kill(event: dict[str, Any]) -> None:
+        if event.get("done") == 5:  # one of the last row's draws is on file
             raise KeyboardInterrupt
 
     folder = tmp_path / "killed"
@@ -68,9 +68,10 @@ def test_a_killed_study_ends_with_the_same_results(
     with pytest.raises(KeyboardInterrupt):
         run_study(folder, kill)
     empty(folder / "work" / "half")  # what a kill in the middle of a unit leaves
-    told: list[int] = []
-    results = run_study(folder, lambda progress: told.append(progress.total))
-    assert told[0] == 7 - 5
+    told: list[dict[str, Any]] = []
+    results = run_study(folder, told.append)
+    assert [event["event"] for event in told] == ["start", "work", "work", "figures", "done"]
+    assert "LaMP_2M lora/traffic/update/payload" in told[-2]["figures"]
     assert timeless(results) == timeless(finished[1])
     assert not (folder / "work").exists()
 

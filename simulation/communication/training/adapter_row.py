@@ -11,8 +11,8 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.fitting import FittingSettings
 from fedperfit.protocol.messages.ledger import Entry
 from fedperfit.protocol.messages.settings import TrainingSettings
-from fedperfit.simulation.communication.averaging import Averaging, Parameters, Schedule, load_vector
 from fedperfit.simulation.communication.row import Asked, Row
+from fedperfit.simulation.communication.training.averaging import Averaging, Parameters, Schedule, load_vector
 from fedperfit.simulation.compare.building_blocks.adapters import targets, wrapped
 from fedperfit.simulation.compare.building_blocks.baseline_training import CLIP_NORM, WEIGHT_DECAY
 

@@ -31,7 +31,7 @@ from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.codecs import CODECS, decode, encode
 from fedperfit.protocol.system.seeds import seed_from
-from fedperfit.simulation.communication.tensor_grid import TensorGrid
+from fedperfit.simulation.communication.training.tensor_grid import TensorGrid
 from fedperfit.simulation.compare.building_blocks.baseline_training import train
 
 Parameters = Mapping[str, torch.nn.Parameter]
