@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from tests.simulation.small_run import prepare, small_settings
 
 from fedperfit.edge.agent.history import read_history
@@ -43,6 +44,30 @@ def test_a_federation_sums_over_its_clients_and_the_cloud_keeps_no_single_update
     assert all((folder / CLIENTS / str(number) / KEYS).stat().st_mode & 0o077 == 0 for number in range(6))
     again = run_federation(histories, settings=SUMS, folder=tmp_path / "run")
     assert again.rounds == result.rounds
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def _killed(*_: object) -> None:
+    raise Killed
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_with_all_answers_goes_on_to_the_same_shift(tmp_path, monkeypatch):
+    world = tmp_path / "world"
+    prepare(world, small_settings(others=6, targets=1, new=1, collective_sizes=[]))
+    histories = [read_history(world / CLIENTS / str(number)) for number in range(6)]
+    whole = run_federation(histories, settings=SUMS, folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr("fedperfit.cloud.rounds.sums.reconstruct", _killed)
+        with pytest.raises(Killed):
+            run_federation(histories, settings=SUMS, folder=tmp_path / "killed")
+    resumed = run_federation(histories, settings=SUMS, folder=tmp_path / "killed")
+    assert resumed.rounds == whole.rounds
+    assert torch.equal(resumed.shift.b, whole.shift.b)
+    assert len(list((tmp_path / "killed").glob(f"{CLIENTS}/*/{ANSWERED}/*"))) == 2 * 4
 
 
 @pytest.mark.parametrize(
