@@ -5,7 +5,13 @@ from collections.abc import Iterator
 
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.settings import CloudSettings
-from fedperfit.cloud.doctor.federation import model_and_policy, people, releases, signed_last
+from fedperfit.cloud.doctor.federation import (
+    model_and_policy,
+    named_for_sums,
+    people,
+    releases,
+    signed_last,
+)
 from fedperfit.cloud.doctor.folder import folder, keys
 from fedperfit.cloud.doctor.programs import programs
 from fedperfit.protocol.doctor.findings import Finding, Group, examine
@@ -40,6 +46,7 @@ def groups(home: CloudHome, settings: CloudSettings) -> dict[str, Group]:
         "base model": lambda: model_and_policy(home, settings),
         "releases": lambda: releases(home),
         "people": lambda: people(home),
+        "secure sums": lambda: named_for_sums(home, settings),
     }
 
 

@@ -9,7 +9,7 @@ from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.enrolment.invitations import invitations
 from fedperfit.cloud.enrolment.policy import POLICY, policy_of
-from fedperfit.cloud.enrolment.registration import enrolled, waiting
+from fedperfit.cloud.enrolment.registration import enrolled, keys_for_sums, waiting
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
@@ -101,6 +101,31 @@ def people(home: CloudHome) -> Iterator[Finding]:
         if invitation.key and invitation.name not in {*here.values(), *asking}:
             said = f"the registration of {invitation.name} did not end"
             yield warning("enrolment", said, "start `up`: the same `join` goes on, and ends it")
+
+
+def named_for_sums(home: CloudHome, settings: CloudSettings) -> Iterator[Finding]:
+    """Check that the release in force names the clients whose updates are summed up, where they are.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
+    if not settings.secure:
+        return
+    release, here = CloudReleases(home.folder).in_force(), keys_for_sums(home)
+    directory = release.directory if release is not None else None
+    named = directory.keys if directory is not None else {}
+    without = sorted(set(enrolled(home).values()) - set(here.keys))
+    said = f"{len(named)} clients are named in the release in force"
+    advice = f"fedperfit-cloud release members {quote(str(home.folder))}"
+    if len(named) < settings.committee_size:
+        yield wrong("secure sums", f"{said}, committee-size is {settings.committee_size}", advice)
+    elif dict(named) != dict(here.keys):
+        yield warning("secure sums", f"{said}; {len(here.keys)} have keys now, or other ones", advice)
+    else:
+        yield ok("secure sums", said)
+    if without:
+        yield warning("keys for sums", f"missing: {', '.join(without)}", "invite them again")
 
 
 def _in_force(release: Release | None, now: datetime) -> Finding:

@@ -7,16 +7,20 @@ import pytest
 from tests.cloud.deployment.clouds import make_cloud
 from tests.cloud.fake_grid import FakeGrid, honest
 
+from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.run import MEMBERS, START, prepare
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.doctor.examination import groups
 from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.server_app import contributing
+from fedperfit.protocol.doctor.findings import Verdict, examine
+from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.release import Release
 
 SUMS = {
@@ -76,7 +80,32 @@ def test_rounds_are_of_the_named_clients_under_the_release_in_force(cloud, caplo
         assert contributing(job, settings, ["anna", "ben", "cyd", "dan"]) == ["anna", "ben", "cyd"]
     assert "dan is in no round" in caplog.text
     assert (job.directory.keys, job.release) == (members.keys, release.digest)
+    sums = job._sums("train", Exchange(job.grid, Ledger(folder / "ledger.jsonl"), {}))
+    assert sums is not None
+    assert (sums.release, sums.directory.keys) == (release.digest, members.keys)
     assert job.start_from(folder / START) is not None, "the identity lies in the run's basis"
+
+
+def enrol(home: CloudHome, members: Directory, *without: str) -> None:
+    for number, (name, keys) in enumerate(members.keys.items()):
+        about = {"name": name, "node": str(number), "key": name}
+        write_json(home.node(name), about | ({} if name in without else {"sums": keys.hex}))
+
+
+def test_the_doctor_tells_who_is_not_named(cloud):
+    home, settings = cloud
+
+    def told() -> list[tuple[str, Verdict]]:
+        return [(one.check, one.verdict) for one in examine({"sums": groups(home, settings)["secure sums"]})]
+
+    members = directory("anna", "ben", "cyd", "dan")
+    enrol(home, members)
+    assert told() == [("secure sums", Verdict.WRONG)]
+    named(home, settings, members)
+    assert told() == [("secure sums", Verdict.OK)]
+    enrol(home, members, "dan")
+    assert told() == [("secure sums", Verdict.WARNING), ("keys for sums", Verdict.WARNING)]
+    assert examine({"sums": groups(home, settings.replace(secure_aggregation="off"))["secure sums"]}) == []
 
 
 def test_a_run_that_goes_on_is_under_the_release_in_force_by_then(cloud):
