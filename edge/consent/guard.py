@@ -90,9 +90,12 @@ class Guard:
         check_terms("contribute", sums, self._required())
 
     def sum(self, terms: SumSettings, wanted: CoordinateSettings, number: int, clients: int) -> None:
-        """Admit a sum over so many clients in a round, counted from 1, and count it; raises Refused."""
+        """Check a request for a sum over so many clients in a round, counted from 1. Raises Refused."""
         check_basis("sum", wanted, self._agreed("sum"))
         check_sum(terms, number, clients, self._required())
+
+    def count_sum(self) -> None:
+        """Count a sum that was not told before; raises Refused where as many as agreed were told today."""
         self._count("sum")
 
     def coordinates(self, coordinates: Coordinates, training: TrainingSettings, pairs: Sequence[Pair]) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.sums.party import KEYS, MemberAnswer, SumParty
-from fedperfit.edge.sums.requests import SumRequest, tell_sum
+from fedperfit.edge.sums.requests import SumRequest, tell_sum, told_before
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -43,7 +43,7 @@ class OwnSums:
         return party
 
     def tell(self, request: SumRequest) -> MemberAnswer:
-        """Answer as a member of the committee, one request in a round.
+        """Answer as a member of the committee, one request in a round; told again, it is not counted again.
 
         Args:
             request: Contributors, and what they sealed.
@@ -53,4 +53,7 @@ class OwnSums:
             InputError: If it is no member, has answered, or the list is not to be summed.
         """
         self._guard.sum(request.terms, request.wanted, request.round, len(request.clients))
-        return tell_sum(self.party(), request)
+        party = self.party()
+        if not told_before(party, request):
+            self._guard.count_sum()
+        return tell_sum(party, request)

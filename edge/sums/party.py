@@ -118,6 +118,17 @@ class SumParty:
         field = session.numbers.field
         return MemberAnswer(field.to_bytes(total % field.prime))
 
+    def told_before(self, session: Session, names: Sequence[str], envelopes: Sequence[bytes]) -> bool:
+        """Return whether it told its sum for the very same request.
+
+        Args:
+            session: The sum.
+            names: Names of the contributors.
+            envelopes: What each of them sealed.
+        """
+        marker = self._marker(session)
+        return marker.exists() and marker.read_bytes() == _digest(session, names, envelopes)
+
     def _marker(self, session: Session) -> Path:
         return self._answered / f"{session.run}-{session.round}"
 

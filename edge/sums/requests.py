@@ -7,6 +7,7 @@ import torch
 from fedperfit.edge.sums.party import MemberAnswer, SumParty
 from fedperfit.protocol.messages.settings import CoordinateSettings
 from fedperfit.protocol.messages.sums import SumSettings, session_of
+from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.shift.coordinate_packing import Agreement
 from fedperfit.protocol.system.errors import InputError
 
@@ -65,8 +66,21 @@ def tell_sum(party: SumParty | None, request: SumRequest) -> MemberAnswer:
         InputError: If it is no member, has answered, or the list is not to be summed.
     """
     member = _enrolled(party)
-    session = session_of(request.terms, request.wanted, request.round, member.release, member.directory)
-    return member.answer(session, request.clients, request.envelopes)
+    return member.answer(_session(member, request), request.clients, request.envelopes)
+
+
+def told_before(member: SumParty, request: SumRequest) -> bool:
+    """Return whether a member has told its sum for the very same request; raises InputError for bad terms.
+
+    Args:
+        member: The member.
+        request: Contributors and what they sealed.
+    """
+    return member.told_before(_session(member, request), request.clients, request.envelopes)
+
+
+def _session(member: SumParty, request: SumRequest) -> Session:
+    return session_of(request.terms, request.wanted, request.round, member.release, member.directory)
 
 
 def _enrolled(party: SumParty | None) -> SumParty:
