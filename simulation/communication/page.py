@@ -61,7 +61,7 @@ def _figures(about: Mapping[str, Any]) -> list[Figure]:
         Figure(
             f"Score against the {what}",
             by_bytes(about, measure, personal=False),
-            "Bars are 95 % bootstrap intervals over people; dashed: the base model alone.",
+            "Bars are 95 % bootstrap intervals over people.",
         )
         for measure, what in _MEASURES.items()
     ]

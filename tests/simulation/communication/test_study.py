@@ -1,11 +1,13 @@
 """A study in its folder: begun, killed, resumed, extended, concluded."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.simulation.communication.small_study import TASK, empty, small_settings
+from tests.simulation.data.lamp_folders import item, oppu, write
 from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError
@@ -133,3 +135,18 @@ def test_a_finding_tells_better_from_worse(finished: tuple[Path, dict[str, Any]]
         "model alone. Within chance: 0 of 2."
     )
     assert "better beyond chance: base model" in finding(about | {"lower-is-better": True})
+
+
+def test_lamp_files_make_public_bases_of_public_items(tmp_path: Path) -> None:
+    write(tmp_path / "data", oppu())
+    items = [item(number) for number in range(40)]
+    (tmp_path / "public.json").write_text(json.dumps(items))
+    files = {"tasks": ["LaMP_3"], "data": str(tmp_path / "data")}
+    public = {"public_items": str(tmp_path / "public.json"), "rows": ["sign"], "draws": 1}
+    folder = tmp_path / "study"
+    begin(folder, small_settings(**files, **public, others=3, users=4))
+    about = run_study(folder, ignored)["tasks"]["LaMP_3"]
+    assert about["users"] == 4
+    one_layer = 8 * 16 + 8  # where a model of four layers has the two that the preset shifts
+    assert about["rows"]["sign"]["traffic"]["update"]["payload"] == 4 + 2 + one_layer // 8
+    assert "bounds" not in about
