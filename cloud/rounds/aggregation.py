@@ -11,7 +11,7 @@ Exact when all R_i span the same rows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -34,28 +34,45 @@ def aggregate(updates: Sequence[tuple[Shift, float]]) -> Shift:
     Raises:
         ValueError: For no updates, a weight that is not positive and finite, or shifts of different shapes.
     """
-    if not updates:
+    return mean_shift(lambda: (shift for shift, _ in updates), [weight for _, weight in updates])
+
+
+@torch.no_grad()
+def mean_shift(shifts: Callable[[], Iterator[Shift]], weights: Sequence[float]) -> Shift:
+    """Average shifts as `aggregate` does, holding one of them at a time.
+
+    Args:
+        shifts: Begins to yield them; called twice, as the maps are averaged on the rows of the mean R.
+        weights: Their weights, in the same order.
+
+    Returns:
+        The mean in fp32.
+
+    Raises:
+        ValueError: As `aggregate` raises it.
+    """
+    if not weights:
         raise ValueError("no updates to aggregate")
-    if not all(math.isfinite(weight) and weight > 0 for _, weight in updates):
+    if not all(math.isfinite(weight) and weight > 0 for weight in weights):
         raise ValueError("a weight is not positive and finite")
-    if len({shift.shape for shift, _ in updates}) > 1:
-        raise ValueError("the updates have different shapes")
-    total = math.fsum(weight for _, weight in updates)
-    parts = [
-        (weight / total, shift.R.double(), shift.W.double(), shift.b.double()) for shift, weight in updates
-    ]
-    mean = torch.zeros_like(parts[0][1])
-    for weight, R, _, _ in parts:
-        mean += weight * R
+    total = math.fsum(weights)
+    shares = [weight / total for weight in weights]
+    first = next(shifts())
+    mean = torch.zeros_like(first.R, dtype=torch.double)
+    for shift, share in zip(shifts(), shares, strict=True):
+        if shift.shape != first.shape:
+            raise ValueError("the updates have different shapes")
+        mean += share * shift.R.double()
     basis = polar(mean).float()
     exact = basis.double()
     delta = torch.zeros_like(mean)
-    bias = torch.zeros_like(parts[0][3])
-    for weight, R, W, b in parts:
+    bias = torch.zeros_like(first.b, dtype=torch.double)
+    for shift, share in zip(shifts(), shares, strict=True):
+        R, W, b = shift.R.double(), shift.W.double(), shift.b.double()
         turn = exact @ R.mT  # (layers, r, r)
-        delta += weight * (turn @ (W - R))
-        bias += weight * (turn @ b.unsqueeze(-1)).squeeze(-1)
-    return Shift(updates[0][0].shape, R=basis, W=(exact + delta).float(), b=bias.float())
+        delta += share * (turn @ (W - R))
+        bias += share * (turn @ b.unsqueeze(-1)).squeeze(-1)
+    return Shift(first.shape, R=basis, W=(exact + delta).float(), b=bias.float())
 
 
 def polar(S: torch.Tensor) -> torch.Tensor:

@@ -8,12 +8,13 @@ so that a client's vote counts for one, whatever scale it claims (signSGD with v
 here their mean, which keeps how far the clients agree).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedperfit.cloud.clients.coordinate_gate import CoordinateGate, CoordinateUpdate
+from fedperfit.cloud.clients.update_file import FiledChange, UpdateFile
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
 from fedperfit.cloud.rounds.forms import Config, Sent, UpdateForm, shift_requests
@@ -26,6 +27,9 @@ from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_coordinates
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+
+_ROWS = 4096
+"""Changes that are in memory at once where they are averaged."""
 
 
 class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
@@ -79,7 +83,7 @@ class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
         return Agreement(self.basis.digest, self.settings.dtype, number - 1)
 
 
-class CoordinateForm(CoordinateBroadcasts[CoordinateUpdate]):
+class CoordinateForm(CoordinateBroadcasts[FiledChange]):
     """Updates that the cloud sees one by one."""
 
     def __init__(
@@ -110,9 +114,12 @@ class CoordinateForm(CoordinateBroadcasts[CoordinateUpdate]):
             max_items=self.settings.max_items,
         )
 
-    def combine(
-        self, admitted: Sequence[CoordinateUpdate], broadcast: Coordinates, number: int
-    ) -> Coordinates:
+    def keeper(self) -> Callable[[CoordinateUpdate], FiledChange]:
+        """Keep changes in a file."""
+        file = UpdateFile()
+        return lambda update: FiledChange.keep(update, file)
+
+    def combine(self, admitted: Sequence[FiledChange], broadcast: Coordinates, number: int) -> Coordinates:
         """Add the mean of the changes, noised under a promise, or what a robust rule makes of them."""
         if self.privacy is None:
             change = self._change(admitted)
@@ -124,18 +131,32 @@ class CoordinateForm(CoordinateBroadcasts[CoordinateUpdate]):
             change = self.privacy.change(number, torch.stack(updates) if updates else none)
         return Coordinates.of(self.basis, (broadcast.numbers.double() + change).float())
 
-    def _changes(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
+    def _changes(self, admitted: Sequence[FiledChange]) -> torch.Tensor:
         """Changes (clients, n), all of one scale where they are votes."""
-        changes = torch.stack([update.change for update in admitted]).double()
-        if self.settings.dtype == "sign":
-            scales = changes.abs().mean(dim=1)
-            changes = changes.sign() * scales.median()
-        return changes
+        return torch.cat(list(self._scaled(admitted)))
 
-    def _change(self, admitted: Sequence[CoordinateUpdate]) -> torch.Tensor:
-        changes = self._changes(admitted)
+    def _scaled(self, admitted: Sequence[FiledChange]) -> Iterator[torch.Tensor]:
+        """Yield the changes of `_changes` part by part: (at most _ROWS, n)."""
+        if self.settings.dtype != "sign":
+            yield from _parts(admitted)
+            return
+        step = torch.cat([part.abs().mean(dim=1) for part in _parts(admitted)]).median()
+        for part in _parts(admitted):
+            yield part.sign() * step
+
+    def _change(self, admitted: Sequence[FiledChange]) -> torch.Tensor:
         rule = self.settings.aggregation
-        if rule == "mean":
-            weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
-            return (weights / weights.sum()) @ changes
-        return robust_numbers(rule, changes, self.settings.assumed_malicious)
+        if rule != "mean":
+            return robust_numbers(rule, self._changes(admitted), self.settings.assumed_malicious)
+        weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
+        shares = (weights / weights.sum()).split(_ROWS)
+        change = torch.zeros(self.basis.numbers, dtype=torch.double)
+        for share, part in zip(shares, self._scaled(admitted), strict=True):
+            change += share @ part
+        return change
+
+
+def _parts(admitted: Sequence[FiledChange]) -> Iterator[torch.Tensor]:
+    """Yield the changes in fp64, so many at a time as fit in memory: (at most _ROWS, n)."""
+    for start in range(0, len(admitted), _ROWS):
+        yield torch.stack([update.change for update in admitted[start : start + _ROWS]]).double()

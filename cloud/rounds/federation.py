@@ -13,6 +13,8 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from typing import Any
 
+from flwr.app import Message
+
 from fedperfit.cloud.clients.admission import Counts, admit_counts
 from fedperfit.cloud.clients.coordinate_gate import BasisMissing
 from fedperfit.cloud.clients.exchange import Exchange, logger
@@ -24,7 +26,7 @@ from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
 from fedperfit.cloud.rounds.collection import Collection
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
-from fedperfit.cloud.rounds.forms import Config, Gate, ShiftForm, UpdateForm, mean_loss, shift_requests
+from fedperfit.cloud.rounds.forms import Config, ShiftForm, UpdateForm, mean_loss, shift_requests
 from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
@@ -271,11 +273,15 @@ class Federation:
             self.ledger.add(kept.sent)
             return kept
         collection: Collection[Any] = Collection(self._asked(number, clients))
-        gate = self.form.gate(state, number)
-        lacking = self._collect(number, state, collection.asked, gate, collection, len(clients))
+        gate, keep = self.form.gate(state, number), self.form.keeper()
+
+        def admit(client: str, reply: Message) -> Any:
+            return keep(gate.admit(client, reply))
+
+        lacking = self._collect(number, state, collection.asked, admit, collection, len(clients))
         if lacking:
             self._holders -= set(lacking)
-            again = self._collect(number, state, lacking, gate, collection, len(clients))
+            again = self._collect(number, state, lacking, admit, collection, len(clients))
             collection.dropped |= dict.fromkeys(again, "it was sent the basis twice and still lacks it")
         if self.sums is not None:
             self.sums.keep(number, collection)
@@ -294,7 +300,7 @@ class Federation:
         number: int,
         state: Any,
         asked: list[str],
-        gate: Gate[Any],
+        admit: Callable[[str, Message], Any],
         collection: Collection[Any],
         clients: int,
     ) -> list[str]:
@@ -313,7 +319,7 @@ class Federation:
         with closing(replies):
             for client, reply in replies:
                 try:
-                    updates[client] = gate.admit(client, reply)
+                    updates[client] = admit(client, reply)
                 except Rejected as reason:
                     dropped[client] = str(reason)
                 except BasisMissing:

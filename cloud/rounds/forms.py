@@ -4,7 +4,7 @@ Here whole shifts travel, R, W and b; `cloud.rounds.coordinate_form` has coordin
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -12,7 +12,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedperfit.cloud.clients.admission import AdmissionGate, Update
 from fedperfit.cloud.clients.metric_rules import Metric
-from fedperfit.cloud.rounds.aggregation import aggregate
+from fedperfit.cloud.clients.update_file import FiledShift, UpdateFile
+from fedperfit.cloud.rounds.aggregation import mean_shift
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
 from fedperfit.cloud.rounds.robust import robust
 from fedperfit.cloud.rounds.settings import FederationSettings
@@ -84,15 +85,19 @@ class UpdateForm(ABC, Generic[State, Sent]):
         """Make the requests of a round, counted from 1; `holders` are the clients that have the basis."""
 
     @abstractmethod
-    def gate(self, state: State, number: int) -> Gate[Sent]:
+    def gate(self, state: State, number: int) -> Gate[Admitted]:
         """Make the gate of a round, counted from 1."""
+
+    @abstractmethod
+    def keeper(self) -> Callable[[Any], Sent]:
+        """Make what keeps the updates that the gate of one round admits, until they are combined."""
 
     @abstractmethod
     def combine(self, admitted: Sequence[Sent], broadcast: State, number: int) -> State:
         """Make one state of a round's admitted updates; raises TooFew where the rule needs more."""
 
 
-class ShiftForm(UpdateForm[Shift, Update]):
+class ShiftForm(UpdateForm[Shift, FiledShift]):
     """Whole shifts, packed as they are released."""
 
     def __init__(self, header: ShiftHeader, settings: FederationSettings) -> None:
@@ -134,11 +139,17 @@ class ShiftForm(UpdateForm[Shift, Update]):
             max_items=self.settings.max_items,
         )
 
-    def combine(self, admitted: Sequence[Update], broadcast: Shift, number: int) -> Shift:
-        """Average the shifts as maps, or aggregate them under a robust rule."""
+    def keeper(self) -> Callable[[Update], FiledShift]:
+        """Keep shifts in a file."""
+        file = UpdateFile()
+        return lambda update: FiledShift.keep(update, file)
+
+    def combine(self, admitted: Sequence[FiledShift], broadcast: Shift, number: int) -> Shift:
+        """Average the shifts as maps, or aggregate them under a robust rule, which needs all at once."""
         rule = self.settings.aggregation
         if rule == "mean":
-            return aggregate([(update.shift, float(update.items)) for update in admitted])
+            weights = [float(update.items) for update in admitted]
+            return mean_shift(lambda: (update.shift for update in admitted), weights)
         shifts = [update.shift for update in admitted]
         return robust(rule, shifts, self.settings.assumed_malicious, broadcast)
 

@@ -7,7 +7,7 @@ m is the number of clients in the sum, each with the same weight; under a promis
 the sum and m is fixed, as in `cloud.privacy.mechanism`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flwr.app import RecordDict
 
@@ -50,6 +50,10 @@ class SealedForm(CoordinateBroadcasts[SealedUpdate]):
     def gate(self, state: Coordinates, number: int) -> SealedGate:
         """Make a gate for updates that are sealed for this round."""
         return SealedGate(self.sums.session(number), self._agreement(number))
+
+    def keeper(self) -> Callable[[SealedUpdate], SealedUpdate]:
+        """Keep updates as they are, for a round that was killed is not asked again."""
+        return lambda update: update
 
     def combine(self, admitted: Sequence[SealedUpdate], broadcast: Coordinates, number: int) -> Coordinates:
         """Add the mean of the sum, noised under a promise."""

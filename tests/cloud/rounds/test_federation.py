@@ -1,5 +1,6 @@
 import json
 import random
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tests.cloud.fake_grid import (
     reply_content,
 )
 
-from fedperfit.cloud.rounds.aggregation import aggregate
+from fedperfit.cloud.rounds.aggregation import aggregate, mean_shift
 from fedperfit.protocol.messages.keys import (
     COUNTS_RECORD,
     METRICS_RECORD,
@@ -63,11 +64,13 @@ def test_the_order_of_replies_does_not_matter(tmp_path: Path) -> None:
 def test_updates_are_summed_in_the_order_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights: list[list[float]] = []
 
-    def spy(updates: list[tuple[Shift, float]]) -> Shift:
-        weights.append([weight for _, weight in updates])
-        return aggregate(updates)
+    def spy(shifts: Callable[[], Iterator[Shift]], given: list[float]) -> Shift:
+        weights.append(given)
+        mean = mean_shift(shifts, given)
+        assert flat(mean) == flat(aggregate(list(zip(shifts(), given, strict=True))))
+        return mean
 
-    monkeypatch.setattr("fedperfit.cloud.rounds.forms.aggregate", spy)
+    monkeypatch.setattr("fedperfit.cloud.rounds.forms.mean_shift", spy)
     grid = FakeGrid(CLIENTS, honest, ["dora", "ben", "anna", "carl"])
     federation(tmp_path, grid, max_items=99).train(CLIENTS.values(), QUIET)
     by_name = [float(items_of(name)) for name in sorted(CLIENTS.values())]
