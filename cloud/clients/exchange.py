@@ -28,7 +28,7 @@ _UNDECODABLE = (
 """What Flower raises while it decodes a hostile reply, before there is a message to refuse."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Transfer:
     """Sizes of one message that was sent or received."""
 
@@ -141,7 +141,7 @@ def converse(
         deadline: Longest wait for replies, in seconds.
         transfers: List to which the size of every message is appended.
     """
-    waiting: dict[str, Message] = {}
+    waiting: dict[str, int] = {}
     answered: set[str] = set()
     for node, content in contents.items():
         message = Message(content, node, message_type, ttl=deadline + _GRACE_SECONDS, group_id=group)
@@ -149,14 +149,14 @@ def converse(
         if not ids:
             logger.warning("%s: the message could not be sent", names.get(node, f"node {node}"))
             continue
-        waiting[ids[0]] = message
+        waiting[ids[0]] = node
         transfers.append(Transfer(node, "down", *measure(message)))
     end = time.monotonic() + deadline
     pause = _SHORTEST_PAUSE
     while waiting:
         started, before = time.monotonic(), len(waiting)
-        for message_id, message in list(waiting.items()):
-            for reply in _pull(grid, message_id, message):
+        for message_id, node in list(waiting.items()):
+            for reply in _pull(grid, message_id, node, message_type):
                 sender = _sender(reply, waiting, answered, names)
                 if sender is not None:
                     answered.add(reply.metadata.reply_to_message_id)
@@ -172,18 +172,18 @@ def converse(
         pause = min(1.5 * pause, _LONGEST_PAUSE)
 
 
-def _pull(grid: Grid, message_id: str, message: Message) -> list[Message]:
+def _pull(grid: Grid, message_id: str, node: int, message_type: str) -> list[Message]:
     try:
         return list(grid.pull_messages([message_id]))
     except _UNDECODABLE as error:
         reason = f"the reply cannot be decoded ({type(error).__name__})"
-        reply = Message(Error(0, reason), reply_to=message)
+        reply = Message(Error(0, reason), reply_to=Message(RecordDict(), node, message_type))
         set_reply_to(reply, message_id)
         return [reply]
 
 
 def _sender(
-    reply: Message, waiting: Mapping[str, Message], answered: set[str], names: Mapping[int, str]
+    reply: Message, waiting: Mapping[str, int], answered: set[str], names: Mapping[int, str]
 ) -> int | None:
     """Return the node that owes this reply; None, with a warning, if the reply is to be ignored."""
     request = reply.metadata.reply_to_message_id
@@ -195,7 +195,7 @@ def _sender(
     if request not in waiting:
         logger.warning("%s: ignored a reply that nobody asked for", name)
         return None
-    node: int = waiting[request].metadata.dst_node_id
+    node = waiting[request]
     if source != node and not reply.has_error():  # errors may come from the SuperLink itself
         logger.warning("%s: ignored its reply to a message for %s", name, names.get(node, f"node {node}"))
         return None

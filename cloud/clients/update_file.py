@@ -16,7 +16,7 @@ from fedperfit.cloud.clients.metric_rules import Metric
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 
-MOST_IN_MEMORY = 64 << 20
+MOST_IN_MEMORY = 16 << 20
 """Bytes up to which the file is kept in memory."""
 
 
@@ -63,7 +63,7 @@ class FiledShift:
     file: UpdateFile
     """File that holds its tensors."""
     place: int
-    """Where they stand."""
+    """Where they stand in the file."""
 
     @classmethod
     def keep(cls, update: Update, file: UpdateFile) -> "FiledShift":
@@ -100,7 +100,7 @@ class FiledChange:
     file: UpdateFile
     """File that holds the change."""
     place: int
-    """Where it stands."""
+    """Where it stands in the file."""
 
     @classmethod
     def keep(cls, update: CoordinateUpdate, file: UpdateFile) -> "FiledChange":

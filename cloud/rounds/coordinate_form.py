@@ -75,8 +75,11 @@ class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
         wanted = CoordinateSettings(basis=self.basis.digest, codec=self.settings.dtype)
         packed = pack_coordinates(state, self._agreement(number))
         requests = shift_requests(clients, packed, config | wanted.to_config())
-        for client in set(clients) - holders:
-            requests[client][BASIS_RECORD] = ConfigRecord({BASIS_KEY: self.basis.to_bytes()})
+        lacking = set(clients) - holders
+        if lacking:
+            basis = ConfigRecord({BASIS_KEY: self.basis.to_bytes()})
+            whole = RecordDict({**requests[next(iter(lacking))], BASIS_RECORD: basis})
+            requests |= dict.fromkeys(lacking, whole)
         return requests
 
     def _agreement(self, number: int) -> Agreement:

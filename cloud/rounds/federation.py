@@ -228,7 +228,7 @@ class Federation:
             self.form.shift(state),
             replace(self.header, round=number, dtype="float32"),
             self.digest,
-            len(self.ledger.entries()),
+            self.ledger.count(),
             list(self.history),
             self.form.numbers(state),
         )

@@ -158,7 +158,7 @@ class ShiftForm(UpdateForm[Shift, FiledShift]):
 
 
 def shift_requests(clients: Sequence[str], payload: bytes, config: Config) -> dict[str, RecordDict]:
-    """Make one request for every client: packed bytes and the settings.
+    """Make one request for every client, the same object for all: packed bytes and the settings.
 
     Args:
         clients: Names of the clients.
@@ -167,12 +167,10 @@ def shift_requests(clients: Sequence[str], payload: bytes, config: Config) -> di
     """
     array = Array(dtype="uint8", shape=(len(payload),), stype=SHIFT_STYPE, data=payload)
     record: Any = {**config}
-    return {
-        client: RecordDict(
-            {SHIFT_RECORD: ArrayRecord({SHIFT_KEY: array}), SETTINGS_RECORD: ConfigRecord(record)}
-        )
-        for client in clients
-    }
+    content = RecordDict(
+        {SHIFT_RECORD: ArrayRecord({SHIFT_KEY: array}), SETTINGS_RECORD: ConfigRecord(record)}
+    )
+    return dict.fromkeys(clients, content)
 
 
 def mean_loss(updates: Sequence[Admitted]) -> float | None:

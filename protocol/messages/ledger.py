@@ -8,7 +8,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """The size of one message between cloud and edge."""
 
@@ -35,10 +35,17 @@ class Ledger:
         """File of the entries; missing until the first one."""
 
     def add(self, entries: list[Entry]) -> None:
-        """Append entries in one write, so that a killed process leaves at most one broken line."""
+        """Append entries; a killed process leaves at most one broken line, the last."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
+            file.writelines(json.dumps(asdict(entry)) + "\n" for entry in entries)
+
+    def count(self) -> int:
+        """Count the entries without reading them."""
+        if not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            return sum(1 for line in file if line.strip())
 
     def entries(self) -> list[Entry]:
         """Return all entries in order; none if nothing was sent yet.

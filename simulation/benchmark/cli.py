@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError
 
-PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums")
+PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums", "rounds")
 """Parts of the benchmark, in the order in which they run."""
 _DECODED = "LaMP_4"
 """Task whose prompt length the decoding part takes."""
@@ -81,6 +81,7 @@ def benchmark(
         agent,
         decoding,
         orthonormal,
+        rounds,
         scaling,
         secure_sums,
         training,
@@ -124,6 +125,7 @@ def benchmark(
         "orthonormal": 2,
         "agent": 1,
         "secure-sums": len(secure_sums.CLIENTS) * len(secure_sums.ENCODINGS),
+        "rounds": len(rounds.REPLIES) * len(rounds.FORMS),
     }
     total = sum(counts[part] for part in chosen)
     console = Console()
@@ -166,6 +168,10 @@ def benchmark(
         summed = secure_sums.run(record)
         record.put("secure-sums", summed)
         tables.append(secure_sums.table(summed))
+    if "rounds" in chosen:
+        taken = rounds.run(record)
+        record.put("rounds", taken)
+        tables.append(rounds.table(taken))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True)

@@ -144,7 +144,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(
         elif moment == "pulling":
             patch.setattr(grid, "pull_messages", kill_at(4 * number - 2, grid.pull_messages))
         elif moment == "aggregating":
-            patch.setattr("fedperfit.cloud.rounds.forms.aggregate", kill_at(number - 1, aggregate))
+            patch.setattr("fedperfit.cloud.rounds.forms.mean_shift", kill_at(number - 1, mean_shift))
         else:
             on_round = kill_at(number - 1, QUIET)  # type: ignore[assignment]
         with pytest.raises(Killed):

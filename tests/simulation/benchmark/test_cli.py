@@ -15,6 +15,7 @@ from fedperfit.simulation.benchmark.parts import (
     agent,
     decoding,
     orthonormal,
+    rounds,
     scaling,
     secure_sums,
     training,
@@ -41,6 +42,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(orthonormal, "HIDDEN_SIZE", 64)
     monkeypatch.setattr(decoding, "NEW_TOKENS", 2)
     monkeypatch.setattr(secure_sums, "CLIENTS", (10,))
+    monkeypatch.setattr(rounds, "REPLIES", (3,))
+    monkeypatch.setattr(rounds, "_apart", rounds.take)
     monkeypatch.setattr(agent, "ROUNDS", 1)
     monkeypatch.setattr(agent, "ASKED", 14)  # twice: more than an agent answers in a burst
     return seen
@@ -54,7 +57,14 @@ def test_every_part_prints_its_table_and_leaves_its_figures(tmp_path: Path, meas
     out = tmp_path / "benchmark.json"
     result = run(*SMALL, "--tasks", "LaMP_2M,LaMP_4", "--scaling-users", "10,100", "--out", str(out))
     assert result.exit_code == 0, result.output
-    for title in ("training a personal shift", "decoding", "scaling", "orthonormal rows", "secure sums"):
+    for title in (
+        "training a personal shift",
+        "decoding",
+        "scaling",
+        "orthonormal rows",
+        "secure sums",
+        "one round",
+    ):
         assert title in result.output
     content = json.loads(out.read_text())
     assert [(row["task"], row["positions"]) for row in content["training"]] == [
