@@ -1,8 +1,10 @@
 """Keys for secure sums: they come with the node's, are approved with it, and named in the chain."""
 
 import pytest
+from tests.cloud.cli.test_main import command
 from tests.cloud.enrolment.fake_superlink import superlink
 from tests.cloud.enrolment.test_registration import asking, home, invited
+from tests.cloud.fake_grid import perturbed
 
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
@@ -111,6 +113,27 @@ def test_the_chain_carries_the_list_until_another_is_named(home, superlink):
     assert named.directory is not None
     assert set(named.directory.keys) == {"ada", "bob", "cyd"}
     assert len({release.digest for release in store.verify()}) == 4
+
+
+def test_the_command_names_who_has_keys_and_who_has_none(home, superlink, monkeypatch, capsys):
+    assert command(monkeypatch, "release", "members", home.folder) == 2
+    assert "no enrolled client has keys for secure sums" in capsys.readouterr().err
+    joined(home, "ada", "bob")
+    redeem(home, asking(invited(home, "cyd")))
+    assert command(monkeypatch, "release", "members", home.folder) == 0
+    said = capsys.readouterr().out
+    assert "release 1 names ada, bob" in said
+    assert "without keys, and in no sum until they join by a new invitation: cyd" in said
+
+
+def test_a_revoked_release_takes_nobody_off_the_list(home, superlink):
+    joined(home, "ada", "bob")
+    first, _ = publish_members(home)
+    store = CloudReleases(home.folder)
+    trained = store.publish(perturbed(first.shift, "trained"), first.header)
+    after = store.revoke(trained.version)
+    assert after is not None
+    assert (after.packed, after.members) == (first.packed, first.members)
 
 
 def test_where_nothing_is_in_force_nobody_is_named(home, superlink):
