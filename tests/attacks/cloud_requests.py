@@ -11,11 +11,15 @@ from tests.edge.edge_clients import write_client
 from transformers import DynamicCache
 
 from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.basis_file import CoordinateRequest
+from fedperfit.edge.agent.coordinates import contribute_alone
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.engine.examples import Example, encode
-from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.messages.settings import CoordinateSettings, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.shift.basis import Basis, Coordinates
+from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_coordinates, unpack_update
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -52,6 +56,11 @@ def policy(base: BaseModel, **changes: object) -> Policy:
         "evaluate_per_day": 20,
     }
     return Policy(**values | changes)
+
+
+def in_basis(basis: Basis, codec: str = "sign") -> dict[str, object]:
+    """What a policy says whose updates are coordinates, by default of one bit each."""
+    return {"update_basis": basis.digest, "update_codec": codec, "update_numbers": basis.numbers}
 
 
 def training(**changes: object) -> TrainingSettings:
@@ -94,10 +103,18 @@ class Edge:
 
     @classmethod
     def make(
-        cls, folder: Path, base: BaseModel, *, guarded: bool, items: int = 32, seed: str = "client"
+        cls,
+        folder: Path,
+        base: BaseModel,
+        *,
+        guarded: bool,
+        items: int = 32,
+        seed: str = "client",
+        basis: Basis | None = None,
     ) -> "Edge":
         agent = Agent(write_client(folder, seed=seed, items=items), base)
-        return cls(agent, Guard(folder / "guard.json", policy(base)) if guarded else None)
+        agreed = {} if basis is None else in_basis(basis)
+        return cls(agent, Guard(folder / "guard.json", policy(base, **agreed)) if guarded else None)
 
     def contribute(self, shift: Shift, settings: TrainingSettings) -> bytes:
         """The update, as `Deployed.contribute` would send it."""
@@ -106,6 +123,21 @@ class Edge:
             pairs = self.agent.history.pairs(PromptForm.LAMP, 0)
             self.agent.shared_pairs = self.guard.contribution(data, settings, pairs)
         return self.agent.contribute(data, settings).update
+
+    def contribute_coordinates(
+        self, coordinates: Coordinates, settings: TrainingSettings, codec: str = "sign"
+    ) -> torch.Tensor:
+        """What the update changes in the coordinates, as `Deployed.contribute_coordinates` would send it."""
+        basis = coordinates.basis
+        agreement = Agreement(basis.digest, codec, 0)
+        wanted = CoordinateSettings(basis=basis.digest, codec=codec)  # type: ignore[arg-type]
+        request = CoordinateRequest(pack_coordinates(coordinates, agreement), wanted, basis.to_bytes())
+        if self.guard is not None:
+            self.guard.basis(wanted)
+            pairs = self.agent.history.pairs(PromptForm.LAMP, 0)
+            self.agent.shared_pairs = self.guard.coordinates(coordinates, settings, pairs)
+        update = contribute_alone(self.agent, request, settings).update
+        return unpack_update(update, agreement, basis.numbers)
 
     def examples(self, latest: int) -> list[Example]:
         """The pairs as token ids: what the cloud must not learn."""
@@ -138,6 +170,11 @@ def states(base: BaseModel, prefix: Sequence[int], tokens: Sequence[int], layer:
     return kept[-1][:, -1].double()
 
 
+def candidates(base: BaseModel, truth: int, rng: random.Random) -> list[int]:
+    """The true token, and `DECOYS` others."""
+    return [truth, *[t for t in rng.sample(range(len(base.tokenizer)), DECOYS + 1) if t != truth][:DECOYS]]
+
+
 def read_tokens(
     base: BaseModel, directions: torch.Tensor, example: Example, layer: int, places: Sequence[int]
 ) -> float:
@@ -158,9 +195,8 @@ def read_tokens(
     rng = random.Random(str(example.prompt))
     right = 0
     for place in places:
-        truth = example.prompt[place]
-        others = [t for t in rng.sample(range(len(base.tokenizer)), DECOYS + 1) if t != truth][:DECOYS]
-        hidden = states(base, example.prompt[:place], [truth, *others], layer)
+        tokens = candidates(base, example.prompt[place], rng)
+        hidden = states(base, example.prompt[:place], tokens, layer)
         energy = (hidden @ directions.T).square().sum(1) / hidden.square().sum(1)
         right += int((energy[0] > energy[1:]).all())
     return right / len(places)

@@ -69,7 +69,7 @@ def unguarded(base: BaseModel, edge: Edge) -> float:
     gradient = EPSILON * step / (1 - step.abs()).clamp(min=1e-12)
     examples = edge.examples(8)
     latest = examples[-1]
-    places = _own_words(latest, _instruction_tokens(examples))
+    places = own_words(latest, shared_tokens(examples))
     assert len(places) > 8
     return read_tokens(base, span(gradient), latest, 0, places)
 
@@ -97,12 +97,12 @@ def read(base: BaseModel, edge: Edge, steps: torch.Tensor) -> float:
         Share of the tokens that are told from decoys.
     """
     examples = edge.examples(24)
-    shared = _instruction_tokens(examples)
+    shared = shared_tokens(examples)
     found = []
     for most in WIDTHS:
         directions = span(steps, most=most)
         shares = [
-            read_tokens(base, directions, example, 3, list(_own_words(example, shared))[-6:])
+            read_tokens(base, directions, example, 3, list(own_words(example, shared))[-6:])
             for example in examples[:TEXTS]
         ]
         found.append(sum(shares) / len(shares))
@@ -130,12 +130,12 @@ def measure(base: BaseModel, folder: Path, people: int) -> Iterator[Reading]:
         before = steps
 
 
-def _own_words(example: Example, instruction: int) -> range:
+def own_words(example: Example, instruction: int) -> range:
     """Return the positions of the person's own words in a prompt."""
     return range(instruction, len(example.prompt) - 1)
 
 
-def _instruction_tokens(examples: list[Example]) -> int:
+def shared_tokens(examples: list[Example]) -> int:
     """Count the tokens that all prompts begin with."""
     first, *others = [example.prompt for example in examples]
     return next(n for n, token in enumerate(first) if any(other[n] != token for other in others))

@@ -1,15 +1,17 @@
-"""C1: a cloud reads a person's history out of `contribute`; `reading.py` says how."""
+"""C1: a cloud reads a history out of `contribute`; `reading.py` and `reading_coordinates.py` say how."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from tests.attacks import reading_coordinates as in_basis
 from tests.attacks.cloud_requests import Edge, policy, shape, training
-from tests.attacks.reading import CLIP, RATE, read, steps_within_policy, unguarded
+from tests.attacks.reading import CLIP, RATE, read, shared_tokens, steps_within_policy, unguarded
 
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.protocol.model.base_model import BaseModel, load
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import Pair
@@ -83,6 +85,27 @@ def test_within_the_policy_reading_is_at_chance(tmp_path: Path, base: BaseModel)
     one, other = (Edge.make(tmp_path / seed, base, guarded=True, seed=seed) for seed in ("one", "other"))
     own, anothers = steps_within_policy(base, one), steps_within_policy(base, other)
     assert read(base, one, own) < read(base, one, anothers) + 0.15
+
+
+def test_in_a_basis_one_item_is_read_without_a_guard_and_not_within_the_policy(
+    tmp_path: Path, base: BaseModel
+) -> None:
+    basis = in_basis.public(base, pairs=32)
+    one, other, free = (
+        Edge.make(tmp_path / name, base, guarded=name != "free", seed=seed, basis=basis)
+        for name, seed in (("one", "one"), ("other", "other"), ("free", "one"))
+    )
+    with pytest.raises(Refused, match="a whole shift; agreed is the basis"):
+        one.contribute(Shift.identity(shape(base), seed=0), training())
+    with pytest.raises(Refused, match="agreed is"):
+        one.contribute_coordinates(Coordinates.zero(basis), training(), "float32")
+    examples = one.examples(24)
+    start = shared_tokens(examples)
+    alone = in_basis.unguarded(free, basis)
+    assert in_basis.read(base, basis, examples[-1:], alone, start) > 0.95
+    own, anothers = (in_basis.updates_within_policy(edge, basis) for edge in (one, other))
+    by_own, by_anothers = (in_basis.read(base, basis, examples[:3], seen, start) for seen in (own, anothers))
+    assert by_own < by_anothers + 0.15
 
 
 def pairs(count: int, start: int = 0) -> list[Pair]:
