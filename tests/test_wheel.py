@@ -110,6 +110,7 @@ def test_the_only_import_name_is_fedperfit(bare: Path) -> None:
     assert "fedperfit/protocol/schema/bridge.proto" in files
     assert "fedperfit/configs/quickstart.toml" in files
     assert "fedperfit/configs/tasks/LaMP_7.toml" in files
+    assert "fedperfit/configs/bases/LaMP_2M.basis" in files
 
 
 def test_a_simulation_runs_nothing_of_the_current_folder(run: Path, hostile: Path) -> None:

@@ -47,6 +47,9 @@ def init(
     out = console()
     said = f"made {folder}: {settings.task_id} on {settings.base_model}, {settings.rounds} rounds"
     out.print(said, markup=False)
+    if settings.update_basis == "none":
+        told = "updates are whole shifts, of which more can be read than of votes in a basis of public items"
+        out.print(f"{told}: fedperfit basis --help", markup=False)
     next_one = f"next: fedperfit-cloud up {quote(str(folder))}"
     out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)
 

@@ -16,6 +16,7 @@ runs/            one folder per run
 """
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,10 @@ CONNECTION = "cloud"
 """Name of the SuperLink in Flower's configuration."""
 REGISTRAR_SOCKET = "registrar.sock"
 """Name of the registrar's socket in its folder."""
+_SMALL_UPDATES = {"update-basis": "public", "transport-dtype": "sign", "collective-learning-rate": 1e-2}
+"""Settings of updates of one bit a number: a whole shift tells far more of the texts behind it."""
+_FORM_OF_UPDATES = ("update-basis", "transport-dtype", "warm-start")
+"""Settings by which an operator decides on the form of updates."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,9 @@ class CloudHome:
 def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: bool = False) -> CloudSettings:
     """Make a cloud's folder: settings, certificates, signing key.
 
+    Updates are votes in the public basis that ships for the settings, where one does and neither the preset
+    nor the values say otherwise.
+
     Args:
         home: Folder to make.
         preset: Name or file of the preset that the settings start from.
@@ -120,7 +128,7 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
         raise InputError(f"{home.folder}: already holds a cloud")
     if not anywhere:
         check_place(home.folder)
-    settings = CloudSettings.from_flat(CloudSettings.own(read_preset(preset)) | values)
+    settings = _new_settings(CloudSettings.own(read_preset(preset)), values)
     home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = new_authority("fedperfit")
     for name, content in (("ca.crt", authority.certificate), ("ca.key", authority.key)):
@@ -129,6 +137,19 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
     SigningKey().write(home.folder / "signing.pem")
     write_atomic(path, _toml(settings).encode())
     return settings
+
+
+def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) -> CloudSettings:
+    """Return a preset's settings with these values, with small updates where there is a basis for them."""
+    from fedperfit.cloud.job.basis import shipped_basis
+    from fedperfit.protocol.model.base_model import EMBEDDED, read_card
+
+    settings = CloudSettings.from_flat({**preset, **values})
+    decided = any(name in given for given in (preset, values) for name in _FORM_OF_UPDATES)
+    if decided or settings.open or settings.base_model != EMBEDDED:
+        return settings
+    small = CloudSettings.from_flat({**preset, **_SMALL_UPDATES, **values})
+    return settings if shipped_basis(small, read_card(EMBEDDED)) is None else small
 
 
 def write_server_certificate(home: CloudHome, settings: CloudSettings, authority: Certificate) -> None:

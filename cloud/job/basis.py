@@ -1,5 +1,6 @@
-"""The basis that a run's updates are coordinates in: drawn from the seed, or read from a file."""
+"""The basis that a run's updates are coordinates in: drawn from the seed, from a file, or one that ships."""
 
+from importlib import resources
 from pathlib import Path
 
 from fedperfit.cloud.job.settings import JobSettings
@@ -48,13 +49,35 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
             seed=settings.seed,
         )
     if not settings.basis_file:
-        raise InputError(
-            "update-basis=public: expected basis-file, a file that `fedperfit basis` makes of public items"
-        )
+        shipped = shipped_basis(settings, card)
+        if shipped is None:
+            raise InputError(
+                "update-basis=public: expected basis-file, a file that `fedperfit basis` makes of public "
+                "items; none ships for this task, model and shape"
+            )
+        return shipped
     path = Path(settings.basis_file).expanduser()
     basis = read_basis(path)
     check_fits(basis, settings, card, path)
     return basis
+
+
+def shipped_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
+    """Return the public basis that ships for these settings; None where there is none.
+
+    There is one for the embedded model in the quickstart's shape and each task of the world, of its
+    population.
+
+    Args:
+        settings: Settings of the job, with layers and ranks chosen.
+        card: The base model.
+    """
+    path = Path(str(resources.files("fedperfit.configs") / "bases" / f"{settings.task_id}.basis"))
+    if not path.is_file():
+        return None
+    basis = read_basis(path)
+    fits = all(has == expected for _, has, expected in _compared(basis, settings, card))
+    return basis if fits else None
 
 
 def run_basis(settings: JobSettings, card: BaseModelCard, folder: Path) -> Basis | None:
@@ -82,11 +105,16 @@ def run_basis(settings: JobSettings, card: BaseModelCard, folder: Path) -> Basis
 
 def check_fits(basis: Basis, settings: JobSettings, card: BaseModelCard, path: Path) -> None:
     """Raise InputError, naming the file, unless a basis is for these settings and this model."""
-    for name, has, expected in (
+    for name, has, expected in _compared(basis, settings, card):
+        if has != expected:
+            raise InputError(f"{path}: the basis is for {name} {has}, expected {expected}")
+
+
+def _compared(basis: Basis, settings: JobSettings, card: BaseModelCard) -> list[tuple[str, object, object]]:
+    """List what must fit: its name, what the basis has, what is expected."""
+    return [
         ("task", basis.task, settings.task_id),
         ("base model", basis.fingerprint[:16], card.fingerprint[:16]),
         ("shape", basis.shape, settings.shape(card)),
         ("update-columns", basis.columns, settings.update_columns),
-    ):
-        if has != expected:
-            raise InputError(f"{path}: the basis is for {name} {has}, expected {expected}")
+    ]

@@ -82,7 +82,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     update_columns: Annotated[int, Field(ge=1), Unit("dimensions")] = 16
     """Rows of P, the directions in which states are read in an update basis, of each layer."""
     basis_file: Annotated[str, Unit("file")] = ""
-    """File of a public basis, from `fedperfit basis`; empty: a run on the world makes one itself."""
+    """File of a public basis, from `fedperfit basis`; empty: a run on the world makes one itself, others take
+    the one that ships for task, model and shape."""
     personal_basis: Literal["none", "update"] = "none"
     """Frozen basis in which a personal shift is coordinates: `none` fits R, W and b of its own; `update` is
     the update basis, which the release then carries."""

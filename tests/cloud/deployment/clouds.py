@@ -26,6 +26,7 @@ CONFINES = shutil.which("bwrap") is not None and subprocess.run(_TRIAL, check=Fa
 """Whether this machine lets runs be confined."""
 needs_bwrap = pytest.mark.skipif(not CONFINES, reason="bubblewrap is missing, or not allowed its namespaces")
 SMALL: dict[str, object] = {
+    "update-basis": "none",  # whole shifts, as the fake clients of these tests send
     "rounds": 3,
     "personal-epochs": 2,
     "collective-max-items": 8,

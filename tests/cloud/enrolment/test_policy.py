@@ -97,4 +97,4 @@ def test_a_basis_is_pinned_and_told():
     again = policy_of(settings(update_basis="random", transport_dtype="sign"), card)
     assert policy.update_basis == again.update_basis
     with pytest.raises(InputError, match="basis-file"):
-        policy_of(settings(update_basis="public"), card)
+        policy_of(settings(update_basis="public", update_columns=8), card)
