@@ -26,13 +26,15 @@ from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.basis import Basis, Coordinates
-from fedperfit.simulation.basis.public import PAIRS, make_basis, world_pairs
+from fedperfit.simulation.basis.public import make_basis, world_pairs
 
+PUBLIC_PAIRS = 64
+"""Public pairs that the basis is made of."""
 PLACES = 6
 """Tokens that are read at the end of each text, where the shift acts."""
 WIDTHS = (1, 2, 4, 8)
 """Leading directions of the updates that are tried."""
-VERSIONS = 20
+VERSIONS = 10
 """Candidates whose own updates are made for a place, the true one included."""
 _VERSION_PLACES = 3
 """Places of a text that are read by them."""
@@ -54,7 +56,7 @@ class Reading:
     """The same from another person's updates."""
 
 
-def public(base: BaseModel, pairs: int = PAIRS) -> Basis:
+def public(base: BaseModel, pairs: int = PUBLIC_PAIRS) -> Basis:
     """Make the basis of the shape that is attacked, of the world's population, which takes part in nothing.
 
     Args:
