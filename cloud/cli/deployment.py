@@ -65,9 +65,10 @@ def up(
     Edges reach the fleet interface alone, by TLS; runs are started from this machine, and executed where
     the signing key is not.
     """
-    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.deployment.up import Ready
     from fedperfit.cloud.deployment.up import up as run_until
+    from fedperfit.protocol.system.memory import limit_memory
     from fedperfit.protocol.system.processes import until_signal
 
     def announce(ready: Ready) -> None:
@@ -77,6 +78,7 @@ def up(
         out.print(f"enroll a person: fedperfit-cloud enroll {named} NAME", markup=False)
         out.print(f"start a run:     fedperfit-cloud run {named}", markup=False)
 
+    limit_memory(read_cloud(CloudHome(folder)).memory_gib)
     with until_signal() as stopping:
         run_until(CloudHome(folder), announce, stopping, unconfined=unconfined)
 

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.settings import Deadline
-from fedperfit.protocol.settings.fields import DeployedTask
+from fedperfit.protocol.settings.fields import DeployedTask, ProcessMemory
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.policy import LEAST_HONEST, LEAST_ITEMS
@@ -46,6 +46,8 @@ class CloudSettings(JobSettings):
     """Time that a release is valid."""
     max_body_mib: Annotated[int, Field(ge=1), Unit("MiB")] = 16
     """Largest request let through to the SuperLink."""
+
+    memory_gib: ProcessMemory = 0.0
 
     @property
     def address(self) -> str:

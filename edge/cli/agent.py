@@ -125,11 +125,13 @@ def agent(folder: Folder) -> None:
     from fedperfit.edge.deployment.server import serving, undumpable
     from fedperfit.edge.vault.keys import keeper
     from fedperfit.protocol.system.allocator import keep_freed_memory
+    from fedperfit.protocol.system.memory import limit_memory
     from fedperfit.protocol.system.processes import until_signal, wait_until
 
     home = Home(folder.absolute())
     settings = read_settings(home)
     undumpable()
+    limit_memory(settings.memory_gib)
     keep_freed_memory()
     with (
         until_signal() as stopping,

@@ -32,9 +32,10 @@ def serve(
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.web.app import LOOPBACK, build
     from fedperfit.protocol.system.flower import free
+    from fedperfit.protocol.system.memory import limit_memory
 
     home = Home(folder.absolute())
-    read_settings(home)
+    limit_memory(read_settings(home).memory_gib)
     remote = host not in ("127.0.0.1", "localhost", "::1")
     if remote and not allow_remote:
         raise InputError(f"--host {host} would serve beyond this machine; --allow-remote accepts that")

@@ -26,7 +26,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from fedperfit.protocol.settings.base import Settings
-from fedperfit.protocol.settings.fields import BaseModelName, CacheSize, Device, Encoder, ModelType
+from fedperfit.protocol.settings.fields import (
+    BaseModelName,
+    CacheSize,
+    Device,
+    Encoder,
+    ModelType,
+    ProcessMemory,
+)
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
@@ -144,6 +151,7 @@ class AgentSettings(Settings):
     device: Device = "auto"
     dtype: ModelType = "auto"
     cache_gib: CacheSize = -1.0
+    memory_gib: ProcessMemory = 0.0
     encoder: Encoder = ""
     fetch_seconds: Annotated[float, Field(ge=2, le=86_400), Unit("seconds")] = 30.0
     """Time between two looks for a new release, about."""

@@ -16,6 +16,7 @@ from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
 from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.memory import limit_memory
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 
 _START_SECONDS = 600.0
@@ -52,7 +53,9 @@ def keep_running(
     """
     stop_left_over(home, say)
     agent = [sys.executable, "-P", "-m", AGENT, "agent", str(home.folder)]
-    kind = read_settings(home).key
+    settings = read_settings(home)
+    limit_memory(settings.memory_gib)
+    kind = settings.key
     secret = passphrase_variable(kind, new=not home.vault_key.exists())
     for remark in read_history(home.folder).remarks:
         say(remark)

@@ -120,6 +120,11 @@ CacheSize = Annotated[
     ),
     Unit("GiB"),
 ]
+ProcessMemory = Annotated[
+    float,
+    Field(ge=0, description="Most memory of each process, on Linux; 0 is four fifths of the machine's."),
+    Unit("GiB"),
+]
 Encoder = Annotated[
     str,
     Unit("folder or hub name"),

@@ -28,7 +28,7 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.simulation.basis.public import make_basis, world_pairs
 
-PUBLIC_PAIRS = 64
+PUBLIC_PAIRS = 32
 """Public pairs that the basis is made of."""
 PLACES = 6
 """Tokens that are read at the end of each text, where the shift acts."""
@@ -170,28 +170,25 @@ def measure(base: BaseModel, folder: Path, people: int) -> Iterator[Reading]:
     Args:
         base: Frozen base model.
         folder: Folder for their files.
-        people: Number of people.
+        people: Number of people, at least two.
     """
     basis = public(base)
-    other = Edge.make(folder / "other", base, guarded=True, seed="reading", basis=basis)
-    before = updates_within_policy(other, basis)
-    for n in range(people):
-        edge, free = (
-            Edge.make(folder / f"{guarded}{n}", base, guarded=guarded, seed=f"reading-{n}", basis=basis)
-            for guarded in (True, False)
-        )
-        examples = edge.examples(24)
+
+    def edge(n: int, guarded: bool) -> Edge:
+        return Edge.make(folder / f"{guarded}{n}", base, guarded=guarded, seed=f"reading-{n}", basis=basis)
+
+    edges = [edge(n, True) for n in range(people)]
+    updates = [updates_within_policy(one, basis) for one in edges]
+    for n, one in enumerate(edges):
+        examples = one.examples(24)
         start = shared_tokens(examples)
         texts, latest = examples[:TEXTS], examples[-1:]
-        updates = updates_within_policy(edge, basis)
-        made = read_by_versions(edge, basis, texts, [updates, before], start)
         yield Reading(
-            read(base, basis, latest, unguarded(free, basis), start),
-            read(base, basis, texts, updates, start),
-            read(base, basis, texts, before, start),
-            *made,
+            read(base, basis, latest, unguarded(edge(n, False), basis), start),
+            read(base, basis, texts, updates[n], start),
+            read(base, basis, texts, updates[n - 1], start),
+            *read_by_versions(one, basis, texts, [updates[n], updates[n - 1]], start),
         )
-        before = updates
 
 
 def main() -> None:

@@ -45,6 +45,15 @@ def test_certificates_are_shown_and_changed(
         assert words in said.out + said.err
 
 
+def test_a_cloud_comes_up_within_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    init(CloudHome(tmp_path), "quickstart", {"memory-gib": 3})
+    did: list[object] = []
+    monkeypatch.setattr("fedperfit.protocol.system.memory.limit_memory", did.append)
+    monkeypatch.setattr("fedperfit.cloud.deployment.up.up", lambda *_, **__: did.append("up"))
+    assert command(monkeypatch, "up", tmp_path) == 0
+    assert did == [3.0, "up"]
+
+
 def test_who_waits_is_listed_and_approved_by_fingerprint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

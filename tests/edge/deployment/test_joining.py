@@ -55,7 +55,7 @@ class FakeProgram:
 @pytest.mark.parametrize("changed", [True, False])
 def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_path, monkeypatch, changed):
     home, children, asked = Home(tmp_path / "ada"), FakeChildren(), []
-    settings().write(home)
+    settings(memory_gib=3.0).write(home)
     write_json(
         home.folder / "client.json", {"name": "ada", "task": "LaMP_2M", "shares_metrics": False, SEALED: True}
     )
@@ -63,6 +63,7 @@ def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_pa
     monkeypatch.setattr(joining, "SuperNode", lambda *_: FakeProgram("supernode"))
     monkeypatch.setattr(joining, "FetcherProgram", lambda *_: FakeProgram("fetcher"))
     monkeypatch.setattr(joining, "_agent_up", lambda *_: True)
+    monkeypatch.setattr(joining, "limit_memory", lambda gib: children.did.append(f"at most {gib:g} GiB"))
     monkeypatch.setattr(joining.time, "sleep", lambda seconds: None)
     turns = iter(range(5))
     keep_running(
@@ -73,6 +74,6 @@ def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_pa
         changed=lambda: asked.append(1) or changed,
     )
     assert len(asked) == 1, "at the beginning, then every hour"
-    first = ["start agent", "start supernode", "start fetcher"]
+    first = ["at most 3 GiB", "start agent", "start supernode", "start fetcher"]
     anew = ["stop supernode", "start supernode", "stop fetcher", "start fetcher"]
     assert children.did == first + (anew if changed else [])
