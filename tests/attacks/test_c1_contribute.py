@@ -4,7 +4,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.attacks import reading_coordinates as in_basis
+from tests.attacks.by_hand import reading_coordinates as in_basis
 from tests.attacks.cloud_requests import Edge, policy, shape, training
 from tests.attacks.reading import CLIP, RATE, read, shared_tokens, steps_within_policy, unguarded
 

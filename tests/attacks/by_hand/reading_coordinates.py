@@ -6,7 +6,7 @@ what P shows of it, as it is or against the mean of all candidates. It also make
 would give with each of some candidates, and takes the cosine to what it got. The control is one item, asked
 for without a guard and in full precision; chance is what the same readers tell from another's updates.
 
-    python -m tests.attacks.reading_coordinates --base-model smollm2 --people 4
+    python -m tests.attacks.by_hand.reading_coordinates --base-model smollm2 --people 4
 """
 
 import argparse
