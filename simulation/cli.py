@@ -21,6 +21,7 @@ from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
+from fedperfit.simulation.plan.cli import plan
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
 from fedperfit.simulation.tuning_cli import tune
@@ -42,6 +43,7 @@ app.command()(analyze)
 app.command()(audit)
 app.command()(tune)
 app.command()(watch)
+app.command()(plan)
 app.command()(basis)
 app.command()(settings)
 app.command()(presets)

@@ -53,7 +53,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "basis data report client_app",
         "compare run",
         "analyze audit benchmark communication server_app watch",
-        "settings_cli tuning_cli",
+        "settings_cli tuning_cli plan",
         "cli",
     ),
 }

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ class NobodyFits(TooFewClients):
     """Enough nodes are connected, but none of their clients can take part."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClientStatus:
     """A client's description of itself."""
 
@@ -89,7 +90,7 @@ def roster(
     transfers: list[Transfer] = []
     statuses: dict[int, ClientStatus] = {}
     replied = set()
-    contents = {node: RecordDict() for node in nodes}
+    contents = dict.fromkeys(nodes, RecordDict())
     for node, reply in converse(
         grid,
         contents,
@@ -110,9 +111,9 @@ def roster(
     for node in nodes:
         if node not in replied:
             logger.warning("status: dropped node %d: no reply within %g s", node, timeout)
-    claims = [status.client for status in statuses.values()]
+    claims = Counter(status.client for status in statuses.values())
     for node, status in list(statuses.items()):
-        if claims.count(status.client) > 1:
+        if claims[status.client] > 1:
             logger.warning("status: dropped node %d: %s is claimed twice", node, status.client)
             del statuses[node]
     names = {node: status.client for node, status in statuses.items()}

@@ -1,0 +1,1 @@
+"""What a federation of many people costs its cloud, on paper, with measured constants."""
