@@ -14,6 +14,8 @@ from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate
 from fedperfit.simulation.report.svg import Picture
 
 REPORT = "report.html"
+_FEWEST = 10
+"""People without whom an interval over people says nothing."""
 _MEASURES = {"payload": "payload of an update", "message": "whole message with an update"}
 
 
@@ -86,6 +88,8 @@ def finding(about: Mapping[str, Any]) -> str:
     rows = [row for row in about["rows"].values() if row["reference"] == "perfit" and "difference" in row]
     if not rows:
         return "Only rows that nothing is compared with are finished."
+    if about["users"] < _FEWEST:
+        return f"{about['users']} people are too few to tell rows apart."
     gaps = [(row["title"], row["difference"][main]) for row in rows]
     better = [title for title, gap in gaps if gap["significant"] and sign * gap["value"] > 0]
     worse = [title for title, gap in gaps if gap["significant"] and sign * gap["value"] < 0]
