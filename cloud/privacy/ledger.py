@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fedperfit.cloud.privacy.accountant import Charge, epsilon_of
-from fedperfit.cloud.privacy.noise import SECRET_BYTES, new_secret
+from fedperfit.protocol.privacy.noise import SECRET_BYTES, new_secret
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import mend_lines, read_json_lines
 

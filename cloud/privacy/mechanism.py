@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedperfit.cloud.privacy.noise import normal
+from fedperfit.protocol.privacy.noise import normal
 
 _UNIT = 2.0**-20
 """What sums and noise are multiples of, in votes or in clipping norms."""

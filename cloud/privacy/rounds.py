@@ -8,8 +8,8 @@ import torch
 from fedperfit.cloud.privacy.accountant import least_multiplier
 from fedperfit.cloud.privacy.ledger import Line, PrivacyLedger, read_secret, write_secret
 from fedperfit.cloud.privacy.mechanism import Mechanism
-from fedperfit.cloud.privacy.noise import coins, new_secret
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.protocol.privacy.noise import coins, new_secret
 from fedperfit.protocol.system.errors import InputError
 
 SECRET = "noise.secret"

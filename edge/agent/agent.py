@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedperfit.edge.agent.basis_file import BASIS, BasisFile
+from fedperfit.edge.agent.consent import personal_epsilon
 from fedperfit.edge.agent.history import History, admit_part, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
@@ -130,6 +131,11 @@ class Agent:
         return answer
 
     @property
+    def personal_epsilon(self) -> float:
+        """What the next personal shift may tell of any one item; 0 without a limit."""
+        return personal_epsilon(self._folder)
+
+    @property
     def shared_history(self) -> History:
         """The part of the history that sums for the cloud may be made of."""
         if self.shared_pairs is None:
@@ -174,7 +180,8 @@ class Agent:
 
     def form(self, release: OpenedRelease, training: TrainingSettings) -> Form:
         """The form in which a personal shift is fitted on a release."""
-        return Form.of(release.people, len(self.history.pairs(training.prompt_form, training.max_items)))
+        items = len(self.history.pairs(training.prompt_form, training.max_items))
+        return Form.of(release.people, items, self.personal_epsilon)
 
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift that a stage needs, if it needs one.
@@ -257,19 +264,22 @@ def personalize(
     release = OpenedRelease.of(packed, items.base)
     by_form: dict[Form, list[Agent]] = {}
     for agent in agents:
-        by_form.setdefault(agent.form(release, training), []).append(agent)
+        try:
+            by_form.setdefault(agent.form(release, training), []).append(agent)
+        except InputError as error:
+            yield agent, error
 
     def conclude(agent: Agent, job: FitJob[Any], done: Fit) -> Outcome:
-        shift_key, record = release.shift_key(personal.additive), FitRecord(done.items)
-        shift = personal_shift(job.shift)
-        agent.vault.store(personal.slot, shift, shift_key, replace(record, training=training.to_config()))
+        shift_key, shift = release.shift_key(personal.additive), personal_shift(job.shift)
+        record = FitRecord(done.items, training=training.to_config(), epsilon=agent.personal_epsilon)
+        agent.vault.store(personal.slot, shift, shift_key, record)
         return Outcome(done.items, done.metrics)
 
     for form, alike in by_form.items():
 
         def job(agent: Agent, form: Form = form) -> FitJob[Any]:
             free = agent.personal_job(release, personal, training)
-            return form.job(free, release.people, training.batch_size)
+            return form.job(free, release.people, training, agent.personal_epsilon)
 
         yield from trained(
             alike,

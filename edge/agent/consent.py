@@ -9,6 +9,10 @@ from fedperfit.protocol.system.files import read_json, write_json
 KINDS = ("contribute", "personalize", "evaluate", "moments", "probe", "pull", "sum")
 """Kinds of request that the owner may allow or refuse one by one."""
 
+MOST_EPSILON = 100.0
+"""Largest epsilon that can be asked for; 20 already promises next to nothing."""
+_PERSONAL_EPSILON = "personal-epsilon"
+
 
 class Paused(InputError):
     """The owner has paused the agent; it answers nobody else."""
@@ -98,3 +102,32 @@ def share_metrics(folder: Path, share: bool) -> None:
     """Send sums of losses and scores with replies from now on, or no longer."""
     path = folder / "client.json"
     write_json(path, {**read_json(path), "shares_metrics": share})
+
+
+def personal_epsilon(folder: Path) -> float:
+    """Return what a personal shift may tell of any one item, as epsilon; 0 where the owner sets no limit.
+
+    Raises:
+        InputError: client.json is malformed, or the limit is not a number from 0 to 100.
+    """
+    path = folder / "client.json"
+    about = read_json(path)
+    epsilon = about.get(_PERSONAL_EPSILON, 0) if isinstance(about, dict) else None
+    if not isinstance(epsilon, int | float) or isinstance(epsilon, bool) or not 0 <= epsilon <= MOST_EPSILON:
+        raise InputError(f"{path}: {_PERSONAL_EPSILON}: expected a number from 0 to {MOST_EPSILON:g}")
+    return float(epsilon)
+
+
+def limit_epsilon(folder: Path, epsilon: float) -> None:
+    """Limit what the next personal shifts may tell of any one item; 0 ends the limit.
+
+    Raises:
+        InputError: the limit is not a number from 0 to 100.
+    """
+    if not 0 <= epsilon <= MOST_EPSILON:
+        raise InputError(
+            f"{_PERSONAL_EPSILON}: expected a number from 0 to {MOST_EPSILON:g}, not {epsilon:g}"
+        )
+    path = folder / "client.json"
+    kept = {key: value for key, value in read_json(path).items() if key != _PERSONAL_EPSILON}
+    write_json(path, {**kept, _PERSONAL_EPSILON: epsilon} if epsilon else kept)

@@ -4,7 +4,6 @@ What `Agent` does for a person's folder and vault, for programs that hold the hi
 here touches a disk.
 """
 
-import math
 import secrets
 from collections.abc import Sequence
 
@@ -83,7 +82,7 @@ def fit_personal_shift(
     (done,) = fit(
         [job], settings, cache or ItemCache(base), frozen=frozen, additive=additive, decay_rate=True
     )
-    if not math.isfinite(done.loss):
+    if done.failed:
         raise InputError("the loss is not finite: the learning rate may be too high")
     shift.requires_grad_(False)
     return shift, done

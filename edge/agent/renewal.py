@@ -48,7 +48,7 @@ class Lesson:
     steps: int
     """Number of training steps taken; 0 where the items wait for the next release."""
     loss: float
-    """Mean loss over the steps, in nats per target token; NaN without steps."""
+    """Mean loss over the steps, in nats per target token; NaN without steps, and where it may not be told."""
 
 
 def renew(
@@ -76,6 +76,8 @@ def renew(
         InputError: there is no history, the release does not fit, or the loss is not finite.
     """
     job = agent.personal_job(release, personal, training)
+    if agent.form(release, training) is Form.PRIVATE:
+        return _renewed_privately(agent, release, version, personal, training, job.examples, watch), FITTED
     held, rest = held_out(job.examples)
     parts = [job.examples] if few(job.examples) else [job.examples, rest]
     fits, shifts = _fit_anew(agent, release, personal, training, parts, watch)
@@ -99,6 +101,24 @@ def renew(
     fit_record = FitRecord(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
     _store(agent, release, personal, shifts, fit_record)
     return Outcome(fits[0].items, fits[0].metrics), origin
+
+
+def _renewed_privately(
+    agent: Agent,
+    release: OpenedRelease,
+    version: int,
+    personal: PersonalSettings,
+    training: TrainingSettings,
+    examples: Examples,
+    watch: Watch | None,
+) -> Outcome:
+    """Fit anew under noise; no choice by held-out items, which would tell of them, and no sibling."""
+    (done,), shifts = _fit_anew(agent, release, personal, training, [examples], watch)
+    epsilon = agent.personal_epsilon
+    record = FitRecord(done.items, FITTED, version, training.to_config(), epsilon=epsilon)
+    _store(agent, release, personal, shifts, record)
+    agent.vault.drop(_sibling(personal))
+    return Outcome(done.items, done.metrics)
 
 
 def learn(
@@ -145,10 +165,14 @@ def learn(
         return Lesson(count, 0, math.nan)
     fits, shifts, fit_record, examples = taught
     _store(agent, release, personal, shifts, fit_record)
+    if fit_record.epsilon:
+        agent.vault.drop(_sibling(personal))
+        return Lesson(count, fits[0].steps, math.nan)
     fitted = TrainingSettings.from_config(fit_record.training)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
     _store(agent, release, personal, shifts, replace(fit_record, stage=chosen.name, judged=chosen.losses))
-    return Lesson(count, fits[0].steps, fits[0].loss)
+    loss = fits[0].loss
+    return Lesson(count, fits[0].steps, math.nan if loss is None else loss)
 
 
 def _taught(
@@ -175,8 +199,11 @@ def _taught(
     held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)
     both = sibling is not None and not few(examples)
-    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED)
-    if agent.form(release, fitted) is not Form.FREE:  # a fit of few numbers is made anew, on all items
+    form, epsilon = agent.form(release, fitted), agent.personal_epsilon
+    fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED, epsilon=epsilon)
+    if form is Form.PRIVATE:
+        fit_record, both = replace(fit_record, stage=Stage.PERSONAL.value, judged={}), False
+    if form is not Form.FREE:  # a fit of few numbers is made anew, on all items
         parts = [examples, rest] if both else [examples]
         fits, shifts = _fit_anew(agent, release, personal, fitted, parts, watch)
         return _finite(fits), shifts, fit_record, examples
@@ -216,7 +243,7 @@ def _fit_anew(
     jobs = []
     for part in parts:
         free = replace(agent.personal_job(release, personal, training), examples=part)
-        jobs.append(form.job(free, release.people, training.batch_size))
+        jobs.append(form.job(free, release.people, training, agent.personal_epsilon))
     fits = _fit(agent, release, personal, form.training(training), jobs, watch)
     return fits, [personal_shift(job.shift) for job in jobs]
 
@@ -242,7 +269,7 @@ def _fit(
 
 
 def _finite(fits: list[Fit]) -> list[Fit]:
-    if not all(math.isfinite(done.loss) for done in fits):
+    if any(done.failed for done in fits):
         raise InputError("the loss is not finite: the learning rate may be too high")
     return fits
 

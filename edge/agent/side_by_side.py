@@ -1,6 +1,5 @@
 """Training for many agents side by side: groups that fill the device, one result for each agent."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +58,10 @@ def trained(
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
         fits = fit(cohort, settings, items, prefix=prefix, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
-            if math.isfinite(done.loss):
-                yield agent, conclude(agent, job, done)
-            else:
+            if done.failed:
                 yield agent, InputError("the loss is not finite: the learning rate may be too high")
+            else:
+                yield agent, conclude(agent, job, done)
     yield from refused
 
 

@@ -48,6 +48,9 @@ def join(
     fetch_seconds: Annotated[
         float, typer.Option(help="Look for a new release about so often, in seconds.")
     ] = 30.0,
+    personal_epsilon: Annotated[
+        float, typer.Option(help="What your personal shift may tell of any one item; 0 sets no limit.")
+    ] = 0.0,
     agree: Annotated[
         bool, typer.Option("--agree", help="Agree to what the cloud may ask without being asked.")
     ] = False,
@@ -59,6 +62,7 @@ def join(
     """
     import platformdirs
 
+    from fedperfit.edge.agent.consent import limit_epsilon
     from fedperfit.edge.cli.policy import ask_for_consent
     from fedperfit.edge.deployment.home import Home
     from fedperfit.edge.deployment.joining import keep_running
@@ -89,6 +93,7 @@ def join(
                 plain_history=plain_history,
                 fetch_seconds=fetch_seconds,
             )
+            limit_epsilon(home.folder, personal_epsilon)
             if not register(invitation, home, digest, say=say, stopping=stopping):
                 return
         keep_running(
@@ -182,7 +187,8 @@ def learn(
     lines = [line for line in text.splitlines() if line.strip()]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
-    taught = f"; {done.steps} steps, loss {done.loss:.3f}" if done.steps else "; for the next release"
+    loss = f", loss {done.loss:.3f}" if done.loss else ""
+    taught = f"; {done.steps} steps{loss}" if done.steps else "; for the next release"
     console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
 
 

@@ -1,4 +1,4 @@
-"""`fedperfit-edge pause`, `resume`, `share-metrics` and `consent`: at any time, with and without an agent."""
+"""What an owner allows: `fedperfit-edge pause`, `resume`, `share-metrics`, `personal-epsilon`, `consent`."""
 
 from dataclasses import replace
 from enum import StrEnum
@@ -37,6 +37,22 @@ def share_metrics(
 
     consent.share_metrics(_joined(folder), switch is Switch.ON)
     console().print(f"sums of losses and scores are {'' if switch is Switch.ON else 'not '}sent")
+
+
+def personal_epsilon(
+    folder: Folder,
+    epsilon: Annotated[float, typer.Argument(help="Epsilon, for instance 8; 0 ends the limit.")],
+) -> None:
+    """Limit what your personal shift tells of any one item, from the next fit on; see Privacy in the docs.
+
+    Whoever steals the shift then learns little of any one item of your history: differential privacy at delta
+    1e-3, by noise. It takes a release with a basis for personal shifts.
+    """
+    from fedperfit.edge.agent.consent import limit_epsilon
+
+    limit_epsilon(_joined(folder), epsilon)
+    limit = f"at most epsilon {epsilon:g} of any item" if epsilon else "what it tells, without a limit"
+    console().print(f"the next personal shift tells {limit}")
 
 
 def consent(

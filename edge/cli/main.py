@@ -36,6 +36,7 @@ for command in (
         agent_cli.learn,
     ),
     *(consent_cli.pause, consent_cli.resume, consent_cli.share_metrics, consent_cli.consent),
+    consent_cli.personal_epsilon,
     doctor_cli.doctor,
     serve_cli.serve,
     *(agent_cli.generate, agent_cli.ask, agent_cli.forget, agent_cli.rotate_key),
@@ -87,9 +88,16 @@ def personalize(
         str | None,
         typer.Option(help="`lamp`; `oppu`, for large models; `chat`, for instruct models; the preset's."),
     ] = None,
+    personal_epsilon: Annotated[
+        float | None,
+        typer.Option(
+            help="What the shift may tell of any one item, for this fit and later ones; 0: no limit."
+        ),
+    ] = None,
 ) -> None:
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
     from fedperfit.edge.agent.agent import Agent
+    from fedperfit.edge.agent.consent import limit_epsilon
     from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.settings.assignments import parse_options
@@ -102,11 +110,13 @@ def personalize(
     settings = FittingSettings.of_preset(preset, parse_options(FittingSettings, options))
     training, personal = settings.personal_training(), settings.personal()
     found = read_release(release)
+    if personal_epsilon is not None:
+        limit_epsilon(folder, personal_epsilon)
     agent = Agent(folder, load(base_model))
-    done = agent.personalize(found.packed, personal, training)
-    loss = done.metrics["loss"]
-    assert isinstance(loss, float)
-    Console().print(f"fitted on {done.items} items, last loss {loss / done.items:.3f}; kept in {folder}")
+    done = agent.personalize(found.to_bytes(), personal, training)
+    loss = done.metrics.get("loss")
+    told = f", last loss {loss / done.items:.3f}" if isinstance(loss, float) else ""
+    Console().print(f"fitted on {done.items} items{told}; kept in {folder}")
 
 
 @app.command()

@@ -5,6 +5,7 @@ from pathlib import Path
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.asking.stages import State
 from fedperfit.edge.deployment.deployed import Deployed
+from fedperfit.edge.fitting.form import DELTA
 from fedperfit.edge.vault.keys import UNPROTECTED
 from fedperfit.protocol.schema import owner_pb2
 from fedperfit.protocol.system.errors import InputError
@@ -71,6 +72,7 @@ def explanation(deployed: Deployed, state: State) -> owner_pb2.Explanation:
                 stored=fit_record.stored,
                 origin=fit_record.origin,
                 judged=[owner_pb2.Judged(stage=s, loss=loss) for s, loss in fit_record.judged.items()],
+                promise=f"epsilon {fit_record.epsilon:g} at delta {DELTA:g}" if fit_record.epsilon else "",
             )
         )
     return explanation

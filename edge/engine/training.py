@@ -1,5 +1,6 @@
 """Fits shifts to users' training pairs, for one user or many side by side; both stages of PerFit use this."""
 
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
 from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.people.private import Private, fit_privately
 from fedperfit.edge.engine.people.whitened import Whitened, WhitenedSlab
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
@@ -30,7 +32,7 @@ _TOKENS = (2048, 16384)
 """Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
 
 
-Trained = TypeVar("Trained", bound=Shift | Coordinates | Whitened)
+Trained = TypeVar("Trained", bound=Shift | Coordinates | Whitened | Private)
 """What is trained: a shift, its coordinates in a frozen basis, or these under a prior over people."""
 
 
@@ -56,14 +58,19 @@ class Fit:
     """Examples in an epoch."""
     steps: int
     """Number of optimizer steps taken."""
-    loss: float
+    loss: float | None
     """Mean loss per example over the last epoch (all steps of given batches), in nats per target token;
-    NaN when training failed."""
+    NaN when training failed, None where it may not be told."""
 
     @property
     def metrics(self) -> Sums:
         """The loss as a sum over the items, for pooling over users."""
-        return {"loss": self.loss * self.items}
+        return {} if self.loss is None else {"loss": self.loss * self.items}
+
+    @property
+    def failed(self) -> bool:
+        """Whether training ended in numbers that are not finite."""
+        return self.loss is not None and not math.isfinite(self.loss)
 
 
 @dataclass(frozen=True)
@@ -162,6 +169,8 @@ def fit(
     """
     if any(not job.examples for job in jobs):
         raise InputError("there is no history to train on")
+    if isinstance(jobs[0].shift, Private):
+        return [_fit_privately(job, cache, frozen, additive, prefix, watch) for job in jobs]
     base = cache.base
     jobs[0].shift.shape.check_effect(len(decoder_layers(base.model)))
     schedule = _Schedule(jobs, settings, base.device)
@@ -185,6 +194,21 @@ def fit(
         schedule.record(step, losses)
     write_back()
     return schedule.fits(optimizer.failed)
+
+
+def _fit_privately(
+    job: FitJob[Private],
+    cache: ItemCache,
+    frozen: Sequence[Shift],
+    additive: bool,
+    prefix: Sequence[int] | None,
+    watch: Watch | None,
+) -> Fit:
+    job.shift.shape.check_effect(len(decoder_layers(cache.base.model)))
+    fit_privately(
+        job.shift, job.examples, cache, frozen=frozen, additive=additive, prefix=prefix, watch=watch
+    )
+    return Fit(len(job.examples), job.shift.how.steps, None)
 
 
 def _slab(

@@ -65,6 +65,8 @@ class FitRecord:
     """Stage with the lowest held-out loss, as chosen by `edge.agent.choice`."""
     judged: dict[str, float] = field(default_factory=dict)
     """Mean loss on held-out items by stage, in nats per target token, for each stage that could answer."""
+    epsilon: float = 0.0
+    """Differential privacy of the shift for each item, at `edge.fitting.form.DELTA`; 0 without a promise."""
     stored: str = ""
     """Time of storing, ISO 8601 in UTC; set by the vault."""
 
@@ -196,6 +198,11 @@ class Vault:
             return stored, PersonalShift(stored.shape, **{name: tensors[name] for name in ("R", "W", "b")})
         except (SafetensorError, KeyError, TypeError, ValueError):
             raise InputError(f"{path}: not a personal shift of slot {slot!r}") from None
+
+    def drop(self, slot: str) -> None:
+        """Delete what a slot holds, if it holds anything."""
+        with self.held():
+            self._path(slot).unlink(missing_ok=True)
 
     def slots(self) -> list[str]:
         """Names of the slots that hold a shift."""
@@ -333,7 +340,12 @@ class Vault:
 
 def _stored_shift(header: dict[str, Any]) -> StoredShift:
     shift_key = ShiftKey(**{name: header[name] for name in ShiftKey.__dataclass_fields__})
-    header = {"stage": "personal", "judged": {}, **header}  # which shifts stored by earlier versions lack
+    header = {
+        "stage": "personal",
+        "judged": {},
+        "epsilon": 0.0,
+        **header,
+    }  # which shifts stored by earlier versions lack
     fit_record = FitRecord(**{name: header[name] for name in FitRecord.__dataclass_fields__})
     shape = ShiftShape(
         layers=tuple(header["layers"]),

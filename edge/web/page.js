@@ -67,6 +67,7 @@ function showState(state) {
   describe(at("shift"), personal ? [
     ["rank", personal.rank], ["parameters", number(personal.parameters)], ["fitted on", `${number(personal.items)} items`],
     ["on release", personal.release], ["came to be", personal.origin], ["kept since", day(personal.stored)],
+    ...(personal.promise ? [["tells of any one item", personal.promise]] : []),
     ...(personal.judged || []).map(({ stage, loss }) => [`loss, ${stage}`, Number(loss).toFixed(3)]),
   ] : [["none yet", "it is fitted on the first release"]]);
   describe(at("history"), [

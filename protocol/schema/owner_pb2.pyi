@@ -93,7 +93,7 @@ class ReleaseState(_message.Message):
     def __init__(self, version: _Optional[int] = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ..., expires: _Optional[str] = ..., rounds: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ..., positions: _Optional[str] = ..., rank: _Optional[int] = ..., edited: _Optional[_Iterable[int]] = ..., privacy: _Optional[str] = ...) -> None: ...
 
 class PersonalState(_message.Message):
-    __slots__ = ("rank", "parameters", "items", "release", "stored", "origin", "judged")
+    __slots__ = ("rank", "parameters", "items", "release", "stored", "origin", "judged", "promise")
     RANK_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ITEMS_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,7 @@ class PersonalState(_message.Message):
     STORED_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     JUDGED_FIELD_NUMBER: _ClassVar[int]
+    PROMISE_FIELD_NUMBER: _ClassVar[int]
     rank: int
     parameters: int
     items: int
@@ -108,7 +109,8 @@ class PersonalState(_message.Message):
     stored: str
     origin: str
     judged: _containers.RepeatedCompositeFieldContainer[Judged]
-    def __init__(self, rank: _Optional[int] = ..., parameters: _Optional[int] = ..., items: _Optional[int] = ..., release: _Optional[int] = ..., stored: _Optional[str] = ..., origin: _Optional[str] = ..., judged: _Optional[_Iterable[_Union[Judged, _Mapping]]] = ...) -> None: ...
+    promise: str
+    def __init__(self, rank: _Optional[int] = ..., parameters: _Optional[int] = ..., items: _Optional[int] = ..., release: _Optional[int] = ..., stored: _Optional[str] = ..., origin: _Optional[str] = ..., judged: _Optional[_Iterable[_Union[Judged, _Mapping]]] = ..., promise: _Optional[str] = ...) -> None: ...
 
 class Judged(_message.Message):
     __slots__ = ("stage", "loss")

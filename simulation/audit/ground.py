@@ -19,9 +19,12 @@ from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.edge.engine.training import FitJob, cohorts, fit
+from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.people.people import People
+from fedperfit.protocol.people.prior import part
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.codecs import decode
 from fedperfit.protocol.shift.codecs import encode as encoded
@@ -140,17 +143,30 @@ class Ground:
         Args:
             sets: Items of each shift.
             seed: Text that starts and orders are drawn from, together with the number of the set.
-            epochs: Passes over the items, by default those of the settings.
+            epochs: Passes over the items of a fit without basis and noise, which learns them by heart; by
+                default the fit is that of the settings.
         """
         training = self.settings.personal_training()
+        people = None if epochs else self._people
+        epsilon = self.settings.personal_epsilon if people else 0.0
         training = training.replace(epochs=epochs or training.epochs)
         shape = replace(self.bare.shape, rank=self.settings.personal("full").rank)
-        jobs = [
+        jobs: list[FitJob[Any]] = [
             FitJob(PersonalShift.start(shape, seed=seed_from(f"{seed}/{n}")), examples, f"{seed}/{n}")
             for n, examples in enumerate(sets)
         ]
-        self._fit(jobs, training, decay_rate=True)
-        return [job.shift for job in jobs]
+        form = Form.of(people, self.settings.items, epsilon)
+        jobs = [form.job(job, people, training, epsilon) for job in jobs]
+        self._fit(jobs, form.training(training), decay_rate=True)
+        return [personal_shift(job.shift) for job in jobs]
+
+    @cached_property
+    def _people(self) -> People | None:
+        """The basis of personal shifts; None where they are free."""
+        if self.settings.personal_basis == "none":
+            return None
+        assert self.basis is not None
+        return People(part(self.basis, self.settings.personal_columns)[0])
 
     def alone(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the update that each example would make by itself, unencoded: (examples, numbers)."""

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.edge.agent.consent import MOST_EPSILON
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.fields import Device, ModelType, TransportType, UpdateBasis
 from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.policy import LEAST_ITEMS
 from fedperfit.simulation.world.settings import DataPlace, Others, WorldHistory
 
@@ -31,6 +33,8 @@ class AuditSettings(JobSettings):
     """Items of a person that an update or a personal shift is made of; as many others are decoys."""
     sums: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), Unit("clients")] = [1, 5, 20]
     """Numbers of clients whose sum is all that the cloud sees."""
+    personal_epsilon: Annotated[float, Field(ge=0, le=MOST_EPSILON), Unit("epsilon")] = 0.0
+    """What a stolen personal shift may tell of any one item, by noise in its fit; 0 sets no limit."""
     shift_owners: Annotated[int, Field(ge=2), Unit("users")] = 12
     """People whose personal shifts are stolen and whose texts are read, which takes longest."""
     shadows: Annotated[int, Field(ge=4), Unit("fits")] = 8
@@ -52,6 +56,12 @@ class AuditSettings(JobSettings):
             InputError: The preset or a key is unknown, or a value is not allowed.
         """
         return cls.from_flat(cls.own_keys(read_preset(preset)) | dict(overrides or {}))
+
+    @model_validator(mode="after")
+    def _check_personal_epsilon(self) -> Self:
+        if self.personal_epsilon and self.personal_basis == "none":
+            raise InputError(f"personal-epsilon={self.personal_epsilon:g}: only with a personal-basis")
+        return self
 
     @classmethod
     def own_keys(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.sums.party import make_keys
@@ -65,7 +66,9 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         for number, name in enumerate(source.users(part)[:limit]):
             client = f"{group}-{number}"
             user = _user(source, part, name)
-            write_history(folder / CLIENTS / str(len(roster)), _history(client, task, user, group, settings))
+            place = folder / CLIENTS / str(len(roster))
+            write_history(place, _history(client, task, user, group, settings))
+            limit_epsilon(place, settings.personal_epsilon)
             roster[client] = {"group": group, "user": name}
             if name in known and group != OTHERS:
                 bounds[client] = known[name]

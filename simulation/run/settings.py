@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.edge.agent.consent import MOST_EPSILON
 from fedperfit.protocol.settings.fields import (
     CacheSize,
     Device,
@@ -40,6 +41,8 @@ class RunSettings(JobSettings):
     encoder: Encoder = ""
     share_metrics: bool = True
     """Whether the simulated owners send sums of losses and scores, without which nothing is reported."""
+    personal_epsilon: Annotated[float, Field(ge=0, le=MOST_EPSILON), Unit("epsilon")] = 0.0
+    """What a simulated person's shift may tell of any one item, by noise in its fit; 0 sets no limit."""
     others: Others = 40
     targets: Targets = 24
     new: NewUsers = 24
@@ -71,6 +74,12 @@ class RunSettings(JobSettings):
                 f"target-epsilon={self.target_epsilon:g}: collective-sizes train the same clients again, "
                 "which would be charged too; leave them empty"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_personal_epsilon(self) -> Self:
+        if self.personal_epsilon and self.personal_basis == "none":
+            raise InputError(f"personal-epsilon={self.personal_epsilon:g}: only with a personal-basis")
         return self
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ import pytest
 from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from fedperfit.cloud.privacy.accountant import Charge, delta_of, epsilon_of, least_multiplier
+from fedperfit.cloud.privacy.accountant import Charge, epsilon_of, least_multiplier
+from fedperfit.protocol.privacy.gaussian import delta_of
 from fedperfit.protocol.system.errors import InputError
 
 

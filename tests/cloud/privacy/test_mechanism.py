@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedperfit.cloud.privacy.mechanism import Mechanism
-from fedperfit.cloud.privacy.noise import new_secret
+from fedperfit.protocol.privacy.noise import new_secret
 
 VOTES = Mechanism(multiplier=2.0, votes=True, size=0.02)
 CLIPPED = Mechanism(multiplier=2.0, votes=False, size=0.5)

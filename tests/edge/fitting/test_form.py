@@ -1,5 +1,6 @@
 """The form of a personal fit on a release that carries a basis, and perhaps a prior over people."""
 
+import math
 import pickle
 
 import pytest
@@ -7,17 +8,20 @@ import torch
 from tests.edge.edge_clients import evaluation, write_client
 
 from fedperfit.edge.agent.agent import Agent, personalize
+from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.renewal import learn, renew
-from fedperfit.edge.fitting.form import Form
+from fedperfit.edge.fitting.form import DELTA, Form, noisy_steps
 from fedperfit.edge.vault.personal import PersonalCoordinates
 from fedperfit.protocol.messages.settings import PersonalSettings
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import Prior
+from fedperfit.protocol.privacy.gaussian import epsilon_of_mu
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -42,6 +46,62 @@ def test_the_form_follows_what_the_release_says_and_the_number_of_items(header):
     assert Form.of(people_of(header), 3) is Form.BASIS
     assert Form.of(people_of(header, items=3), 3) is Form.PRIOR
     assert Form.of(people_of(header, items=3), 4) is Form.FREE
+    assert Form.of(people_of(header, items=3), 3, 8.0) is Form.of(people_of(header), 99, 8.0) is Form.PRIVATE
+    with pytest.raises(InputError, match="personal-epsilon=8: the release has no basis"):
+        Form.of(None, 3, 8.0)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 8.0])
+def test_the_noise_is_the_least_that_keeps_the_promise(training, epsilon):
+    how = noisy_steps(epsilon, training)
+    assert epsilon_of_mu(how.mu, DELTA) <= epsilon < epsilon_of_mu(1.001 * how.mu, DELTA)
+
+
+def test_under_a_limit_the_shift_is_noised_and_nothing_else_tells_of_the_items(
+    tmp_path, base, header, training
+):
+    limited, other, wrong = (Agent(write_client(tmp_path / name), base) for name in ("a", "b", "c"))
+    limit_epsilon(tmp_path / "a", 2.0)
+    (tmp_path / "c" / "client.json").write_text(
+        (tmp_path / "c" / "client.json").read_text().replace("{", '{"personal-epsilon": true, ', 1)
+    )
+    data = release_of(header, people_of(header))
+    outcomes = dict(personalize([limited, wrong, other], data, PERSONAL, training, limited.items))
+    assert isinstance(outcomes[wrong], InputError)
+    assert outcomes[limited].items == 16
+    assert outcomes[limited].metrics == {}
+    assert "loss" in outcomes[other].metrics
+    stored, shift = limited.vault.open("full")
+    assert (stored.fit_record.epsilon, stored.fit_record.judged) == (2.0, {})
+    assert other.vault.open("full")[0].fit_record.epsilon == 0.0
+    limited.personalize(data, PERSONAL, training)
+    assert not torch.equal(limited.vault.open("full")[1].W, shift.W), "noise of its own for every fit"
+
+
+def test_renewing_and_learning_under_a_limit_judge_by_no_items(tmp_path, base, header, training):
+    agent = Agent(write_client(tmp_path, items=40), base)
+    release = OpenedRelease.of(release_of(header, people_of(header)), base)
+    renew(agent, release, 1, PERSONAL, training)
+    assert agent.vault.slots() == ["full", "full-held-out"]
+    assert agent.vault.open("full")[0].fit_record.judged
+    limit_epsilon(tmp_path, 8.0)
+    lesson = learn(agent, [dict(agent.history.items[0])], release, PERSONAL)
+    assert (lesson.steps, math.isnan(lesson.loss)) == (noisy_steps(8.0, training).steps, True)
+    for origin in ("learned", "fitted"):
+        record = agent.vault.open("full")[0].fit_record
+        assert agent.vault.slots() == ["full"]
+        assert (record.origin, record.epsilon, record.judged, record.stage) == (origin, 8.0, {}, "personal")
+        renew(agent, release, 2, PERSONAL, training)
+    limit_epsilon(tmp_path, 0.0)
+    renew(agent, release, 3, PERSONAL, training)
+    assert agent.vault.open("full")[0].fit_record.epsilon == 0.0
+
+
+@pytest.mark.parametrize("epsilon", [-1.0, 101.0, float("nan")])
+def test_a_limit_that_is_none_is_one_line(tmp_path, epsilon):
+    write_client(tmp_path)
+    with pytest.raises(InputError, match="personal-epsilon: expected a number from 0 to 100"):
+        limit_epsilon(tmp_path, epsilon)
 
 
 @pytest.mark.parametrize("items", [None, 16])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedperfit.cloud.privacy.noise import coins, new_secret, normal
+from fedperfit.protocol.privacy.noise import coins, new_secret, normal
 
 SECRET = bytes(range(32))
 
