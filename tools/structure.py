@@ -21,7 +21,7 @@ MOST_FILES = 14
 FLOORS: Mapping[str, Sequence[str]] = {
     "protocol": (
         "system",
-        "tasks model schema sandboxes",
+        "tasks model schema sandboxes privacy",
         "shift",
         "settings people secure_sums",
         "trust",
