@@ -10,6 +10,7 @@ from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import consent as consent_cli
 from fedperfit.edge.cli import doctor as doctor_cli
+from fedperfit.edge.cli import learned as learned_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.edge.cli import sharing as sharing_cli
@@ -20,8 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="One person's side of fedperfit. `join` takes part in a federation from this machine; `serve`, "
-    "`generate`, `learn`, `explain`, `sent`, `log` and `forget` ask the agent that it runs. Your history, "
-    "your personal shift and generated texts never leave this machine.",
+    "`generate`, `learn`, `unlearn`, `explain`, `sent`, `log` and `forget` ask the agent that it runs. Your "
+    "history, your personal shift and generated texts never leave this machine.",
 )
 
 for command in (
@@ -34,6 +35,8 @@ for command in (
         audit_cli.sent,
         audit_cli.log,
         agent_cli.learn,
+        learned_cli.learned,
+        learned_cli.unlearn,
     ),
     *(consent_cli.pause, consent_cli.resume, consent_cli.share_metrics, consent_cli.consent),
     consent_cli.personal_epsilon,

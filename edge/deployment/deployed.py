@@ -21,6 +21,7 @@ from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.sealed_history import seal_history
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
+from fedperfit.edge.agent.unlearning import unlearn
 from fedperfit.edge.asking.asking import Asked, Asking
 from fedperfit.edge.asking.stages import Stages, State
 from fedperfit.edge.audit.record import Record
@@ -241,6 +242,22 @@ class Deployed:
             release = self.releases.current()
             opened = self.stages.open(release) if release is not None else None
             return learn(self.agent, items, opened, self.stages.personal(), watch)
+
+    def unlearn(self, numbers: Sequence[int], alive: Alive) -> tuple[int, bool]:
+        """Remove learned items and fit the personal shift anew.
+
+        Args:
+            numbers: places of the items among those learned, from 1.
+            alive: whether the caller still waits.
+
+        Returns:
+            Number of learned items left, and whether there is a personal shift again.
+        """
+        with self._training("unlearn", alive) as watch:
+            release = self.releases.current()
+            opened, version = (None, 0) if release is None else (self.stages.open(release), release.version)
+            fitted = unlearn(self.agent, numbers, opened, version, watch)
+            return len(self.agent.vault.learned()), fitted
 
     def generate(
         self,

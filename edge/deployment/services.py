@@ -207,6 +207,18 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             yield owner_pb2.SentMessage(**(vars(message) | {"fields": fields}))
 
     @tells_errors
+    def Learned(self, request: owner_pb2.LearnedRequest, context: CallContext) -> owner_pb2.LearnedReply:
+        """List the items that were learned."""
+        items = self._deployed.agent.vault.learned()
+        return owner_pb2.LearnedReply(items=[json.dumps(item, ensure_ascii=False) for item in items])
+
+    @tells_errors
+    def Unlearn(self, request: owner_pb2.UnlearnRequest, context: CallContext) -> owner_pb2.UnlearnReply:
+        """Remove learned items and fit the personal shift anew."""
+        learned, fitted = self._deployed.unlearn(request.numbers, context.is_active)
+        return owner_pb2.UnlearnReply(learned=learned, fitted=fitted)
+
+    @tells_errors
     def Learn(self, request: owner_pb2.LearnRequest, context: CallContext) -> owner_pb2.LearnReply:
         """Add items to the history and take a few training steps on them."""
         lesson = self._deployed.learn(_items(request.items), context.is_active)

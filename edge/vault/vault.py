@@ -9,7 +9,7 @@ A file is replaced whole or not at all; one process at a time writes.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -241,6 +241,18 @@ class Vault:
             known = self.learned()
             content = json.dumps(known + items, ensure_ascii=False).encode()
             self._write(self._learned, "learned", {"items": len(known) + len(items)}, content)
+
+    def unlearn(self, numbers: Iterable[int]) -> None:
+        """Remove items from those learned.
+
+        Args:
+            numbers: their places, from 1; others are ignored.
+        """
+        with self.held():
+            gone = set(numbers)
+            kept = [item for number, item in enumerate(self.learned(), start=1) if number not in gone]
+            content = json.dumps(kept, ensure_ascii=False).encode()
+            self._write(self._learned, "learned", {"items": len(kept)}, content)
 
     def rotate(self, keeper: KeyKeeper) -> None:
         """Seal everything under a new key, kept by `keeper`; the next `held` finishes a killed rotation."""

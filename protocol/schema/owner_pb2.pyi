@@ -170,6 +170,30 @@ class LearnReply(_message.Message):
     loss: float
     def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
 
+class LearnedRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LearnedReply(_message.Message):
+    __slots__ = ("items",)
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, items: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UnlearnRequest(_message.Message):
+    __slots__ = ("numbers",)
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    numbers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, numbers: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class UnlearnReply(_message.Message):
+    __slots__ = ("learned", "fitted")
+    LEARNED_FIELD_NUMBER: _ClassVar[int]
+    FITTED_FIELD_NUMBER: _ClassVar[int]
+    learned: int
+    fitted: bool
+    def __init__(self, learned: _Optional[int] = ..., fitted: bool = ...) -> None: ...
+
 class GenerateRequest(_message.Message):
     __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form", "tokens", "likeliest", "echo")
     PROMPT_FIELD_NUMBER: _ClassVar[int]

@@ -50,6 +50,16 @@ class OwnerStub(object):
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnRequest.SerializeToString,
                 response_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnReply.FromString,
                 _registered_method=True)
+        self.Learned = channel.unary_unary(
+                '/fedperfit.Owner/Learned',
+                request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedRequest.SerializeToString,
+                response_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedReply.FromString,
+                _registered_method=True)
+        self.Unlearn = channel.unary_unary(
+                '/fedperfit.Owner/Unlearn',
+                request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnRequest.SerializeToString,
+                response_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnReply.FromString,
+                _registered_method=True)
         self.Generate = channel.unary_stream(
                 '/fedperfit.Owner/Generate',
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.GenerateRequest.SerializeToString,
@@ -87,6 +97,20 @@ class OwnerServicer(object):
 
     def Learn(self, request, context):
         """Add items to the history, encrypted, and update the personal shift.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Learned(self, request, context):
+        """Items that were learned, in their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unlearn(self, request, context):
+        """Remove learned items, and fit the personal shift anew without them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +154,16 @@ def add_OwnerServicer_to_server(servicer, server):
                     servicer.Learn,
                     request_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnRequest.FromString,
                     response_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnReply.SerializeToString,
+            ),
+            'Learned': grpc.unary_unary_rpc_method_handler(
+                    servicer.Learned,
+                    request_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedRequest.FromString,
+                    response_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedReply.SerializeToString,
+            ),
+            'Unlearn': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unlearn,
+                    request_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnRequest.FromString,
+                    response_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnReply.SerializeToString,
             ),
             'Generate': grpc.unary_stream_rpc_method_handler(
                     servicer.Generate,
@@ -229,6 +263,60 @@ class Owner(object):
             '/fedperfit.Owner/Learn',
             fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnRequest.SerializeToString,
             fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Learned(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Owner/Learned',
+            fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedRequest.SerializeToString,
+            fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unlearn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedperfit.Owner/Unlearn',
+            fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnRequest.SerializeToString,
+            fedperfit_dot_protocol_dot_schema_dot_owner__pb2.UnlearnReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -209,6 +209,21 @@ def test_a_bad_request_is_one_line(stubs, request_, reason):
     assert "\n" not in caught.value.details()
 
 
+def test_the_owner_sees_what_was_learned_and_removes_some_of_it(stubs, header):
+    bridge, owner = stubs
+    bridge.Personalize(personalize(releases(header, 2)[1]))
+    films = [f'{{"description": "a film {number}", "tag": "classic"}}' for number in range(2)]
+    owner.Learn(owner_pb2.LearnRequest(items=films))
+    assert list(owner.Learned(owner_pb2.LearnedRequest()).items) == films
+    left = owner.Unlearn(owner_pb2.UnlearnRequest(numbers=[1]))
+    assert (left.learned, left.fitted) == (1, True)
+    assert list(owner.Learned(owner_pb2.LearnedRequest()).items) == films[1:]
+    assert owner.Explain(owner_pb2.ExplainRequest()).personal.origin == "fitted"
+    with pytest.raises(grpc.RpcError) as caught:
+        owner.Unlearn(owner_pb2.UnlearnRequest(numbers=[2]))
+    assert caught.value.details() == "item 2: 1 items were learned"
+
+
 def test_forget_is_bit_for_bit_the_collective_shift(stubs, edge, header, release):
     bridge, owner = stubs
     other = releases(header, 2)
