@@ -42,7 +42,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "engine vault audit consent records sandbox releases",
         "writing fitting sums",
         "agent",
-        "chameleon asking",
+        "chameleon asking learning",
         "deployment",
         "web enrolment client_app fetcher_app",
         "doctor",

@@ -1,1 +1,1 @@
-"""One person's agent: history, training and answers, choice and renewal of the personal shift."""
+"""One person's agent: history, consent, training and answers."""

@@ -18,10 +18,8 @@ from fedperfit.edge.agent.basis_file import BasisLacking, CoordinateRequest
 from fedperfit.edge.agent.consent import read_consent, shares_metrics
 from fedperfit.edge.agent.coordinates import LACKING, contribute_alone
 from fedperfit.edge.agent.outcome import Contribution, Outcome
-from fedperfit.edge.agent.renewal import Lesson, learn, renew
 from fedperfit.edge.agent.sealed_history import seal_history
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
-from fedperfit.edge.agent.unlearning import unlearn
 from fedperfit.edge.asking.asking import Asked, Asking
 from fedperfit.edge.asking.stages import Stages, State
 from fedperfit.edge.audit.record import Record
@@ -32,6 +30,8 @@ from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Watch
+from fedperfit.edge.learning.renewal import Lesson, learn, renew
+from fedperfit.edge.learning.unlearning import unlearn
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.sums.own_sums import OwnSums

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from fedperfit.edge.agent.choice import Candidate, Examples, Intervention, choose, losses
 from fedperfit.edge.agent.history import History
+from fedperfit.edge.learning.choice import Candidate, Examples, Intervention, choose, losses
 from fedperfit.protocol.shift.directions import editing
 from fedperfit.simulation.compare.building_blocks.shifts import stack
 from fedperfit.simulation.compare.method import Family

@@ -2,9 +2,9 @@
 
 import torch
 
-from fedperfit.edge.agent.choice import Intervention, losses
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.layer_gradients import layer_gradient
+from fedperfit.edge.learning.choice import Intervention, losses
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift

@@ -10,8 +10,8 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.edge.agent.agent import Agent, personalize
 from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.opened_release import OpenedRelease
-from fedperfit.edge.agent.renewal import learn, renew
 from fedperfit.edge.fitting.form import DELTA, Form, noisy_steps
+from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.edge.vault.personal import PersonalCoordinates
 from fedperfit.protocol.messages.settings import PersonalSettings
 from fedperfit.protocol.people.people import People

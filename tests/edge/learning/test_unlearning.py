@@ -6,8 +6,8 @@ from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.opened_release import OpenedRelease
-from fedperfit.edge.agent.renewal import learn, renew
-from fedperfit.edge.agent.unlearning import unlearn
+from fedperfit.edge.learning.renewal import learn, renew
+from fedperfit.edge.learning.unlearning import unlearn
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.opened_release import OpenedRelease
-from fedperfit.edge.agent.renewal import renew
 from fedperfit.edge.engine.training import Watch
+from fedperfit.edge.learning.renewal import renew
 from fedperfit.protocol.messages.settings import FULL_SLOT, PersonalSettings, TrainingSettings
 from fedperfit.protocol.system.errors import InputError
 

@@ -10,10 +10,10 @@ from tests.edge.deployment.deployments import PERSONAL, TRAINING, group
 from tests.edge.edge_clients import evaluation, write_client
 
 from fedperfit.edge.agent.agent import Agent
-from fedperfit.edge.agent.choice import Intervention, few, held_out, losses
 from fedperfit.edge.agent.opened_release import OpenedRelease
-from fedperfit.edge.agent.renewal import learn, renew
 from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.learning.choice import Intervention, few, held_out, losses
+from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
@@ -204,7 +204,7 @@ def test_a_lesson_is_kept_whatever_comes_of_the_judgement(tmp_path, base, header
     def dying(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedperfit.edge.agent.renewal.choose", dying)
+    monkeypatch.setattr("fedperfit.edge.learning.renewal.choose", dying)
     with pytest.raises(KeyboardInterrupt):
         learn(agent, [new], release, PERSONAL)
     kept, shift = agent.vault.open("full")
@@ -246,7 +246,7 @@ def test_what_learning_refuses_is_not_kept(agent, base, header, monkeypatch):
             raise error
 
         with monkeypatch.context() as patched:
-            patched.setattr("fedperfit.edge.agent.renewal.fit", failing)
+            patched.setattr("fedperfit.edge.learning.renewal.fit", failing)
             with pytest.raises(type(error)):
                 learn(agent, [item(agent, 0)], release, PERSONAL)
         assert agent.vault.learned() == []
