@@ -1,1 +1,1 @@
-"""How a personal shift follows releases and lessons: fitted anew, carried over, taught, and made to forget an item."""
+"""How a personal shift follows releases and lessons: fitted anew, carried over, taught, made to forget."""
