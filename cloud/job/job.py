@@ -17,17 +17,15 @@ from fedperfit.cloud.clients.roster import roster
 from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.events import Progress
-from fedperfit.cloud.job.layer_gradients import FEWEST_CLIENTS, gather_layer_gradients
+from fedperfit.cloud.job.federation_builder import CHECKPOINTS, FederationBuilder
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
-from fedperfit.cloud.job.people import check_numbers, released_people
+from fedperfit.cloud.job.layer_gradients import KnownLayerGradients, gather_layer_gradients
+from fedperfit.cloud.job.people import released_people
 from fedperfit.cloud.job.settings import SELECTION, JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
-from fedperfit.cloud.privacy.rounds import PrivateRounds
-from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
-from fedperfit.cloud.rounds.sums import SecureSums
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import read_card
@@ -38,7 +36,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError, TooFewClients
+from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.trust.release_file import read_release
 
@@ -70,7 +68,7 @@ class Job:
         self.card = read_card(settings.base_model)
         settings.check(self.card)
         self._job = settings
-        self._known: dict[str, LayerGradient | None] = {}
+        self._known = KnownLayerGradients()
         self._holders: set[str] = set()
         self._privacy_ledger = PrivacyLedger(privacy or folder)
         self.directory: Directory | None = None
@@ -213,7 +211,7 @@ class Job:
             return None
         basis = run_basis(self._job, self.card, self.folder)
         assert basis is not None
-        return released_people(basis, self._job, self._scatter(phase))
+        return released_people(basis, self._job, UpdateScatter(self.folder / CHECKPOINTS / phase))
 
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
         """Find the group's directions over clients, once.
@@ -335,27 +333,18 @@ class Job:
         return warm_start(self._layer_gradients(clients), self.header.shape, STEP, self._job.seed)
 
     def _layer_gradients(self, clients: Sequence[str]) -> list[LayerGradient]:
-        """Return the layer gradients of clients by name; those that were asked before are not asked again."""
-        unknown = [client for client in clients if client not in self._known]
-        if unknown:
-            self.progress("phase", {"phase": LAYER_GRADIENTS, "clients": len(unknown)})
-            sent = gather_layer_gradients(
-                Exchange(self.grid, self._ledger(LAYER_GRADIENTS), self.names, self._on_reply),
-                self._job.layer_gradients(),
-                self.card,
-                unknown,
-                max_items=self._job.federation().max_items,
-                deadline=self._job.deadline_seconds,
-            )
-            self._known |= dict.fromkeys(unknown) | sent
-        known = [self._known[client] for client in sorted(set(clients))]
-        layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
-        if len(layer_gradients) < FEWEST_CLIENTS:
-            raise TooFewClients(
-                f"{LAYER_GRADIENTS}: {len(layer_gradients)} clients sent theirs, "
-                f"at least {FEWEST_CLIENTS} are needed"
-            )
-        return layer_gradients
+        return self._known.of(clients, self._ask_layer_gradients)
+
+    def _ask_layer_gradients(self, clients: Sequence[str]) -> dict[str, LayerGradient]:
+        self.progress("phase", {"phase": LAYER_GRADIENTS, "clients": len(clients)})
+        return gather_layer_gradients(
+            Exchange(self.grid, self._ledger(LAYER_GRADIENTS), self.names, self._on_reply),
+            self._job.layer_gradients(),
+            self.card,
+            clients,
+            max_items=self._job.federation().max_items,
+            deadline=self._job.deadline_seconds,
+        )
 
     def _once(self, phase: str, clients: Sequence[str], ask: Callable[[Federation], dict[str, Any]]) -> None:
         path = self.folder / "results" / f"{phase}.json"
@@ -370,45 +359,14 @@ class Job:
         self.progress("result", {"phase": phase, "clients": len(result)})
 
     def _federation(self, phase: str, ledger: Ledger) -> Federation:
-        basis = run_basis(self._job, self.card, self.folder)
-        if basis is not None and self._job.people_prior:
-            check_numbers(basis)
-        exchange = Exchange(self.grid, ledger, self.names, self._on_reply)
-        return Federation(
-            exchange=exchange,
-            checkpoints=Checkpoints(self.folder / "checkpoints" / phase),
-            ledger=ledger,
+        build = FederationBuilder(self._job, self.card, self.folder, self._privacy_ledger)
+        return build.federation(
+            phase,
+            Exchange(self.grid, ledger, self.names, self._on_reply),
+            ledger,
             header=self.header,
-            settings=self._job.federation(),
-            training=self._job.collective_training(),
-            basis=basis,
             holders=sorted(self._holders),
-            privacy=self._privacy(phase),
-            scatter=self._scatter(phase) if self._job.people_prior else None,
-            sums=self._sums(phase, exchange),
-        )
-
-    def _scatter(self, phase: str) -> UpdateScatter:
-        return UpdateScatter(self.folder / "checkpoints" / phase)
-
-    def _privacy(self, phase: str) -> PrivateRounds | None:
-        if not self._job.private:
-            return None
-        return PrivateRounds(self._job, self._privacy_ledger, self.folder / "checkpoints" / phase)
-
-    def _sums(self, phase: str, exchange: Exchange) -> SecureSums | None:
-        if not self._job.secure:
-            return None
-        if self.directory is None:
-            raise InputError("secure-aggregation=committee: nobody is enrolled for sums")
-        return SecureSums(
-            self._job,
-            self.directory,
-            exchange,
-            self.folder / "checkpoints" / phase,
-            votes=self._job.transport_dtype == "sign",
-            privacy=self._job,
-            deadline=self._job.deadline_seconds,
+            directory=self.directory,
             release=self.release,
         )
 

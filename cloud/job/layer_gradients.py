@@ -4,7 +4,7 @@ A client sends a mean over its pairs; the choice equals that from the same layer
 (`protocol.shift.selection`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
@@ -23,6 +23,7 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS, LayerGradientSett
 from fedperfit.protocol.messages.statistics import layer_gradient_from_bytes
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.shift.selection import LayerGradient
+from fedperfit.protocol.system.errors import TooFewClients
 
 PHASE = "pulls"
 """Name of the phase in ledgers and events."""
@@ -33,6 +34,37 @@ _GREATEST_LENGTH = 1e6
 _GREATEST_GRADIENT = 1e4
 """Largest length of a layer gradient, far above what models have, so that no client can make everyone's
 numbers overflow."""
+
+
+class KnownLayerGradients:
+    """Layer gradients of clients by name; nobody is asked twice."""
+
+    def __init__(self) -> None:
+        """Know none."""
+        self._known: dict[str, LayerGradient | None] = {}
+
+    def of(
+        self, clients: Sequence[str], ask: Callable[[Sequence[str]], Mapping[str, LayerGradient]]
+    ) -> list[LayerGradient]:
+        """Return the layer gradients of clients, sorted by name.
+
+        Args:
+            clients: Names of the clients.
+            ask: Gathers the layer gradients of clients that were not asked before.
+
+        Raises:
+            TooFewClients: If too few of them sent theirs.
+        """
+        unknown = [client for client in clients if client not in self._known]
+        if unknown:
+            self._known |= {**dict.fromkeys(unknown), **ask(unknown)}
+        known = [self._known[client] for client in sorted(set(clients))]
+        layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
+        if len(layer_gradients) < FEWEST_CLIENTS:
+            raise TooFewClients(
+                f"{PHASE}: {len(layer_gradients)} clients sent theirs, at least {FEWEST_CLIENTS} are needed"
+            )
+        return layer_gradients
 
 
 def gather_layer_gradients(
