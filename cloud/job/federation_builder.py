@@ -31,9 +31,9 @@ class FederationBuilder:
     settings: JobSettings
     """Settings of the run, with nothing left to be chosen."""
     card: BaseModelCard
-    """The base model."""
+    """Description of the frozen base model."""
     folder: Path
-    """The run folder."""
+    """Folder of the run, which checkpoints lie in."""
     privacy_ledger: PrivacyLedger
     """What all runs of the federation tell of any one client."""
 

@@ -40,7 +40,7 @@ class KnownLayerGradients:
     """Layer gradients of clients by name; nobody is asked twice."""
 
     def __init__(self) -> None:
-        """Know none."""
+        """Begin with nobody asked."""
         self._known: dict[str, LayerGradient | None] = {}
 
     def of(
