@@ -84,7 +84,7 @@ def reply(
     Args:
         message: request that is answered.
         items: number of training pairs used, or of questions answered.
-        metrics: metric sums, where the owner shares them.
+        metrics: metric sums, where the owner shares them and there are any.
         update: packed collective shift of a round.
         statistics: encoded statistics by key.
 
@@ -92,7 +92,7 @@ def reply(
         InputError: the request's round is not a number.
     """
     records = RecordDict({COUNTS_RECORD: MetricRecord({ITEMS_KEY: items, ROUND_KEY: round_of(message)})})
-    if metrics is not None:
+    if metrics:
         records[METRICS_RECORD] = MetricRecord({**metrics})
     if update is not None:
         array = Array(dtype="uint8", shape=(len(update),), stype=SHIFT_STYPE, data=update)
