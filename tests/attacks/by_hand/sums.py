@@ -258,9 +258,10 @@ def run(folder: Path) -> None:
         for name in PEOPLE:
             write_client(folder / f"{name}-history", seed=name, items=32)
             enroll(home, name, folder / f"{name}.bundle")
-            history = str(folder / f"{name}-history" / "history.jsonl")
+            own = folder / f"{name}-history"
             join = [*_command("edge"), "join", str(folder / f"{name}.bundle"), "--agree"]
-            join += ["--folder", str(folder / name), "--history", history, "--fetch-seconds", "2"]
+            join += ["--history", str(own / "history.jsonl"), "--questions", str(own / "questions.jsonl")]
+            join += ["--folder", str(folder / name), "--fetch-seconds", "2"]
             edges.append(Edge(Home(folder / name), kept.enter_context(Kept(join, folder / f"{name}.log"))))
         until(lambda: all(_answers(edge.home) for edge in edges), "not all edges came up")
         subprocess.run([*_command("cloud"), "release", "members", str(home.folder)], check=True)
