@@ -52,6 +52,8 @@ SUMS = {
 _SECONDS = 600.0
 _PAUSE = 0.02
 """Seconds between two looks at what an edge has sent."""
+_ON_ITS_WAY = 15.0
+"""Seconds that an answer may take from the log of its machine to the cloud."""
 
 
 @dataclass
@@ -124,6 +126,7 @@ def after_it_contributed(edges: Edges) -> None:
     victim, last, *_ = edges
     last.hold_after("status")
     until(lambda: victim.new("contribute") > 0, "it did not contribute")
+    time.sleep(_ON_ITS_WAY)
     victim.kill()
     last.release()
 
