@@ -8,6 +8,7 @@ in a process of its own, `python -m fedperfit.simulation.benchmark.parts.rounds 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -48,6 +49,7 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.flower_internals import InProcessGrid, identify_process, set_message_id
+from fedperfit.protocol.system.processes import SAFE_PATH
 from fedperfit.protocol.tasks.wording import PromptForm
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.memory import Peak
@@ -132,7 +134,7 @@ def run(record: Record) -> list[dict[str, Any]]:
 def _apart(form: str, replies: int) -> dict[str, Any]:
     """Take one measurement in a process of its own."""
     command = [sys.executable, "-P", "-m", "fedperfit.simulation.benchmark.parts.rounds", form, str(replies)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    child = subprocess.run(command, env=os.environ | SAFE_PATH, capture_output=True, text=True, check=False)
     if child.returncode:
         raise RunFailed(f"rounds of {form}: {child.stderr.strip().splitlines()[-1]}")
     figures: dict[str, Any] = json.loads(child.stdout)

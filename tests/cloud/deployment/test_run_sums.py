@@ -7,7 +7,6 @@ import pytest
 from tests.cloud.deployment.clouds import make_cloud
 from tests.cloud.fake_grid import FakeGrid, honest
 
-from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.run import MEMBERS, START, prepare
@@ -80,7 +79,8 @@ def test_rounds_are_of_the_named_clients_under_the_release_in_force(cloud, caplo
         assert contributing(job, settings, ["anna", "ben", "cyd", "dan"]) == ["anna", "ben", "cyd"]
     assert "dan is in no round" in caplog.text
     assert (job.directory.keys, job.release) == (members.keys, release.digest)
-    sums = job._sums("train", Exchange(job.grid, Ledger(folder / "ledger.jsonl"), {}))
+    job.names = {}
+    sums = job._federation("train", Ledger(folder / "ledger.jsonl")).sums
     assert sums is not None
     assert (sums.release, sums.directory.keys) == (release.digest, members.keys)
     assert job.start_from(folder / START) is not None, "the identity lies in the run's basis"

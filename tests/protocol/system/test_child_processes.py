@@ -28,6 +28,7 @@ PLACES = {
     "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`
     "simulation/benchmark/origin.py": [None],  # `git`, which imports nothing
+    "simulation/benchmark/parts/rounds.py": ["os.environ | SAFE_PATH"],
     "simulation/benchmark/measure.py": ["os.environ | _environment(threads) | SAFE_PATH"],
     "simulation/compare/workers.py": [None],  # its workers inherit os.environ, see below
 }

@@ -57,7 +57,7 @@ def test_a_merged_adapter_answers_as_a_wrapped_one(context, people):
     assert merged.answer(prompts) == wrapped
     assert wrapped != context.answer(prompts)
     ids = torch.arange(3, 40)[None]
-    with adapters._wrapped(context.base, 4, modules) as model:
+    with adapters.wrapped(context.base, 4, modules) as model:
         adapters.required("peft").set_peft_model_state_dict(model, adapter)
         model.eval()
         expected = context.base.model(ids).logits

@@ -11,7 +11,7 @@ from tests.protocol.tiny_models import CONFIGS, END, VOCABULARY, tiny_model
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.rows import batch_loss, collate
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.simulation.compare.building_blocks.adapters import _wrapped, targets
+from fedperfit.simulation.compare.building_blocks.adapters import targets, wrapped
 from fedperfit.simulation.compare.building_blocks.baseline_training import shared_prefix, step_loss, train
 
 
@@ -41,7 +41,7 @@ def test_a_shared_prefix_changes_neither_loss_nor_gradients(name, shared):
     known = shared_prefix(base, rows)
     assert known == shared or name == "gemma3"
     torch.manual_seed(0)
-    with _wrapped(base, 2, targets(base, collective=False)) as model:
+    with wrapped(base, 2, targets(base, collective=False)) as model:
         model.eval()  # without dropout
         parameters = [p for p in model.parameters() if p.requires_grad]
         for parameter in parameters:
@@ -57,7 +57,7 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_weights():
     base = base_of("llama")
     frozen = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     rows = examples(random.Random(3), 6, 8)
-    with _wrapped(base, 4, targets(base, collective=True)) as model:
+    with wrapped(base, 4, targets(base, collective=True)) as model:
         model.train()
         before = step_loss(base, rows, 0).item()
         parameters = [p for p in model.parameters() if p.requires_grad]
