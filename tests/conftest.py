@@ -22,11 +22,6 @@ def _safe_path_of_the_console_scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", os.environ.get("PYTHONSAFEPATH", ""))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Run two files of tests per core: federations spend much of their time waiting."""
-    return 2 * (os.cpu_count() or 1)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the slow tests, so that `-m "not slow"` leaves them out."""
     for item in items:
