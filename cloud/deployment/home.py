@@ -38,8 +38,6 @@ REGISTRAR_SOCKET = "registrar.sock"
 """Name of the registrar's socket in its folder."""
 _SMALL_UPDATES = {"update-basis": "public", "transport-dtype": "sign", "collective-learning-rate": 1e-2}
 """Settings of updates of one bit a number: a whole shift tells far more of the texts behind it."""
-_FORM_OF_UPDATES = ("update-basis", "transport-dtype", "warm-start")
-"""Settings by which an operator decides on the form of updates."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,8 @@ class CloudHome:
 def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: bool = False) -> CloudSettings:
     """Make a cloud's folder: settings, certificates, signing key.
 
-    Updates are votes in the public basis that ships for the settings, where one does and neither the preset
-    nor the values say otherwise.
+    Updates are votes in a public basis, unless the preset or the values name another `update-basis`: a whole
+    shift tells far more of the texts behind it, so nobody gets one without having asked for it.
 
     Args:
         home: Folder to make.
@@ -121,7 +119,8 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
         anywhere: Whether the folder may lie in a git work tree or in fedperfit's own folders.
 
     Raises:
-        InputError: If the folder holds a cloud already or is in a bad place, or a setting is wrong.
+        InputError: If the folder holds a cloud already or is in a bad place, a setting is wrong, or no basis
+            ships for the settings and no form of updates was chosen.
     """
     path = home.folder / "cloud.toml"
     if path.exists():
@@ -140,16 +139,28 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
 
 
 def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) -> CloudSettings:
-    """Return a preset's settings with these values, with small updates where there is a basis for them."""
+    """Return a preset's settings with these values; whole shifts only if asked for."""
+    given = {**preset, **values}
+    if "update-basis" in given:
+        return CloudSettings.from_flat(given)
+    whole = "or update-basis=none, for whole shifts, of which more can be read"
+    settings = CloudSettings.from_flat({key: value for key, value in given.items() if key != "basis-file"})
+    if settings.open or settings.warm_start:
+        raise InputError(f"warm-start=true and what is auto are for whole shifts: choose otherwise, {whole}")
+    small = CloudSettings.from_flat({**preset, **_SMALL_UPDATES, **values})
+    if not small.basis_file and not _basis_ships(small):
+        raise InputError(
+            f"no basis of public items ships for {small.task_id} on {small.base_model} in this shape: give "
+            f"basis-file=FILE, which `fedperfit basis` makes, {whole}"
+        )
+    return small
+
+
+def _basis_ships(settings: CloudSettings) -> bool:
     from fedperfit.cloud.job.basis import shipped_basis
     from fedperfit.protocol.model.base_model import EMBEDDED, read_card
 
-    settings = CloudSettings.from_flat({**preset, **values})
-    decided = any(name in given for given in (preset, values) for name in _FORM_OF_UPDATES)
-    if decided or settings.open or settings.base_model != EMBEDDED:
-        return settings
-    small = CloudSettings.from_flat({**preset, **_SMALL_UPDATES, **values})
-    return settings if shipped_basis(small, read_card(EMBEDDED)) is None else small
+    return settings.base_model == EMBEDDED and shipped_basis(settings, read_card(EMBEDDED)) is not None
 
 
 def write_server_certificate(home: CloudHome, settings: CloudSettings, authority: Certificate) -> None:

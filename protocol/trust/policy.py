@@ -194,6 +194,11 @@ class Policy(Settings):
                 f"It does so with at least {self.least_items} items only, and always with the same ones "
                 f"until {self.growth} have been added.",
             ]
+            if not self.update_basis:
+                lines.append(
+                    "Such a shift is told whole: the larger the model, the more words of those items can be "
+                    "read in it."
+                )
         if self.committee_size:
             lines += [
                 f"The cloud never sees it: it is sealed to a committee of {self.committee_size} machines "

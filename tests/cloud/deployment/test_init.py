@@ -8,6 +8,7 @@ from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.enrolment.policy import policy_of
 from fedperfit.cloud.job.basis import settings_basis
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.errors import InputError
 
 
 @pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
@@ -33,20 +34,31 @@ def test_a_rate_that_was_given_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("given", "told"),
     [
-        {"update-basis": "none"},
-        {"transport-dtype": "bfloat16"},
-        {"warm-start": True},
-        {"collective-rank": 4},
-        {"layers": "auto"},
-        {"base-model": "a-model-of-our-own"},
-        {"task": "LaMP_5"},
+        ({"warm-start": True}, "warm-start=true"),
+        ({"layers": "auto"}, "auto"),
+        ({"collective-rank": 4}, "no basis of public items ships for LaMP_2M on embedded in this shape"),
+        ({"base-model": "a-model-of-our-own"}, "LaMP_2M on a-model-of-our-own"),
+        ({"task": "LaMP_5"}, "LaMP_5 on embedded"),
     ],
-    ids=lambda given: next(iter(given)),
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else "",
 )
-def test_updates_are_whole_shifts_where_that_was_chosen_or_no_basis_ships(
-    tmp_path: Path, given: dict[str, object]
+def test_nobody_gets_whole_shifts_without_having_asked_for_them(
+    tmp_path: Path, given: dict[str, object], told: str
 ) -> None:
-    made = init(CloudHome(tmp_path / "cloud"), "quickstart", given)
+    home = CloudHome(tmp_path / "cloud")
+    with pytest.raises(InputError, match=told) as error:
+        init(home, "quickstart", given)
+    assert "update-basis=none" in str(error.value)
+    assert not home.folder.exists()
+    made = init(home, "quickstart", {**given, "update-basis": "none"})
     assert (made.update_basis, made.collective_learning_rate) == ("none", 5e-3)
+
+
+def test_a_basis_of_ones_own_and_another_codec_are_taken_as_they_are(tmp_path: Path) -> None:
+    given: dict[str, object] = {"base-model": "a-model-of-our-own", "basis-file": "our.basis"}
+    made = init(CloudHome(tmp_path / "cloud"), "quickstart", given)
+    assert (made.update_basis, made.transport_dtype, made.basis_file) == ("public", "sign", "our.basis")
+    other = init(CloudHome(tmp_path / "other"), "quickstart", {"transport-dtype": "bfloat16"})
+    assert (other.update_basis, other.transport_dtype) == ("public", "bfloat16")

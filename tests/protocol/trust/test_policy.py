@@ -22,3 +22,10 @@ def test_what_would_tell_the_texts_behind_an_update_is_in_no_policy(changes, wor
     assert policy(rank=48, positions="f32", batch_size=4)
     with pytest.raises(InputError, match=words):
         policy(**changes)
+
+
+def test_an_owner_is_told_that_updates_are_whole_shifts_and_only_then():
+    words = "more words of those items can be read"
+    assert words in " ".join(policy().sentences())
+    votes = policy(update_basis="0" * 64, update_numbers=272, update_codec="sign")
+    assert words not in " ".join(votes.sentences())
