@@ -33,7 +33,7 @@ class AgentFeed:
         """Hand over a pointer; raises NotFetched where the agent refuses it."""
         with self._agent("take the pointer") as stub:
             reply = stub.Point(feed_pb2.PointRequest(pointer=pointer), timeout=_AGENT_SECONDS)
-        return Told(reply.version, reply.size, reply.stale)
+        return Told(reply.version, reply.size, reply.stale, reply.digest, reply.issued)
 
     def offer(self, release: bytes) -> None:
         """Hand over the release that was wanted; raises NotFetched where the agent refuses it."""
@@ -67,7 +67,7 @@ def main() -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    fetcher = Fetcher(files.get, AgentFeed(arguments.feed), seconds=arguments.seconds, say=say)
+    fetcher = Fetcher([files], AgentFeed(arguments.feed), seconds=arguments.seconds, say=say)
     while True:
         time.sleep(fetcher.step())
 

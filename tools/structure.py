@@ -29,7 +29,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "fitting portable",
     ),
     "cloud": (
-        "clients privacy",
+        "clients privacy publishing",
         "rounds",
         "job",
         "deployment tracking",

@@ -115,6 +115,31 @@ def members(folder: _Folder) -> None:
 
 
 @app.command()
+def publish(
+    folder: _Folder,
+    out: Annotated[Path, typer.Argument(help="Folder of the static files, for a web server to hand out.")],
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Go on, and write anew what the cloud publishes, until stopped.")
+    ] = False,
+) -> None:
+    """Write the releases as static files, which any web server or cache may hand out to edges.
+
+    They are signed, and hold no secret. Edges fetch from the address that `mirror` in `cloud.toml` names,
+    once their owners agreed to it.
+    """
+    from fedperfit.cloud.publishing.static_files import StaticFiles, status
+
+    def say(line: str) -> None:
+        console().print(line, markup=False, soft_wrap=True)
+
+    with StaticFiles.open(folder / "releases", out) as files:
+        if keep:
+            files.keep(say)
+        else:
+            say(status(files.write()))
+
+
+@app.command()
 def rotate(folder: _Folder) -> None:
     """Make a new signing key and release the latest shift again, signed by both keys.
 

@@ -25,6 +25,7 @@ from fedperfit.protocol.trust.published import POINTER_FILE, release_file
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
+from fedperfit.protocol.trust.validity import parse_time
 
 KEY = "signing.pem"
 """File of the signing key in the cloud's folder."""
@@ -260,18 +261,25 @@ class CloudReleases:
             return read_signing_key(self.folder / KEY)
 
     def _point(self, key: SigningKey, revoked: tuple[int, ...] | None = None) -> Pointer:
-        """Write a new pointer; `revoked` by default as it was."""
+        """Write a new pointer; `revoked` by default as it was.
+
+        No two are issued within the same second: who asks for one that is newer than theirs gets it.
+        """
         revoked = self.revoked() if revoked is None else revoked
         latest = self.latest()
         release = latest if latest is not None and latest.version not in revoked else None
+        last, now = self._pointer(), datetime.now(UTC)
+        issued = now if last is None else max(now, parse_time(last.issued) + timedelta(seconds=1))
         pointer = Pointer.signed(
             release,
             key,
             size=self._path(release).stat().st_size if release is not None else 0,
             revoked=revoked,
             rotations=latest.rotations if latest is not None else (),
+            issued=issued,
         )
-        write_atomic(self._pointer_path, pointer.to_bytes())
+        modified = parse_time(pointer.issued).timestamp()
+        write_atomic(self._pointer_path, pointer.to_bytes(), modified=modified)
         return pointer
 
     def _pointer(self) -> Pointer | None:

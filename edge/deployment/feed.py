@@ -51,9 +51,13 @@ class FeedService(feed_pb2_grpc.FeedServicer):
             wanted = self._deployed.releases.point(request.pointer)
         finally:
             self._record_news()
+        kept = self._deployed.releases.pointer()
+        issued = kept.issued if kept is not None else ""
         if wanted is None:
-            return feed_pb2.PointReply(stale=self._deployed.stages.stale())
-        return feed_pb2.PointReply(version=wanted.version, size=wanted.size)
+            return feed_pb2.PointReply(stale=self._deployed.stages.stale(), issued=issued)
+        return feed_pb2.PointReply(
+            version=wanted.version, size=wanted.size, digest=wanted.digest, issued=issued
+        )
 
     @_told_by_type
     def Offer(self, request: feed_pb2.OfferRequest, context: CallContext) -> feed_pb2.OfferReply:

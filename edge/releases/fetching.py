@@ -1,23 +1,26 @@
 """Fetching over and over: the pointer, and the release that it names where the agent does not have it.
 
-What fetches decides nothing. The agent verifies every byte, and says which release it wants.
+What fetches decides nothing. The agent verifies every byte, and says which release it wants. Where a mirror
+is asked, the cloud itself is too, once the mirror has failed a few times: what it gives has expired, does not
+verify, or does not come.
 """
 
 import math
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from fedperfit.protocol.system.errors import FedperfitError
-from fedperfit.protocol.trust.published import MAX_POINTER_BYTES, POINTER_FILE, release_file
 
 _JITTER = 0.25
 """Share by which a pause is shorter or longer, at random, so that edges do not come all at once."""
 _LONGEST_PAUSE = 300.0
 """Seconds between two tries while nothing comes."""
+_PATIENCE = 3
+"""Failures in a row after which the last source is asked in place of the first."""
 _RENEWAL_PAUSE = 3600.0
 """Seconds after a renewal that the agent refused, before it is asked again."""
 
@@ -32,6 +35,32 @@ class Told:
     """Largest size that its file may have, in bytes."""
     stale: bool = False
     """Whether its personal shift is of another release than the one in force."""
+    digest: str = ""
+    """Digest of the release to be fetched; empty for none."""
+    issued: str = ""
+    """When the pointer was issued, once the agent has verified and kept it; empty where it has not."""
+
+
+class Source(Protocol):
+    """Who has the files; each call raises NotFetched where they do not come."""
+
+    def pointer(self) -> bytes:
+        """Return the pointer that is in place now."""
+
+    def release(self, told: Told) -> bytes:
+        """Download a release.
+
+        Args:
+            told: which one, as the agent said.
+        """
+
+    def kept(self, pointer: bytes, told: Told) -> None:
+        """Note what the agent said to a pointer: one that it has kept need not come again.
+
+        Args:
+            pointer: bytes of the pointer's file.
+            told: the agent's answer.
+        """
 
 
 class Feed(Protocol):
@@ -60,7 +89,7 @@ class Fetcher:
 
     def __init__(
         self,
-        get: Callable[[str, int], bytes],
+        sources: Sequence[Source],
         feed: Feed,
         *,
         seconds: float,
@@ -70,13 +99,13 @@ class Fetcher:
         """Fetch nothing yet.
 
         Args:
-            get: downloads a file by its name, within a number of bytes.
+            sources: who has the files: the one that is asked, and the one that is asked where it fails.
             feed: the agent.
             seconds: time between two passes, about.
             say: takes a line for the log; what keeps failing is said once.
             draw: random number between two others.
         """
-        self._get, self._feed, self._seconds, self._say, self._draw = get, feed, seconds, say, draw
+        self._sources, self._feed, self._seconds, self._say, self._draw = sources, feed, seconds, say, draw
         self._failures, self._said = 0, ""
         self._renewing: threading.Thread | None = None
         self._renewal_after = -math.inf
@@ -87,10 +116,13 @@ class Fetcher:
         Returns:
             Seconds until the next time: they double with every failure after the first.
         """
+        source = self._sources[0 if self._failures < _PATIENCE else -1]
         try:
-            told = self._feed.point(self._get(POINTER_FILE, MAX_POINTER_BYTES))
+            pointer = source.pointer()
+            told = self._feed.point(pointer)
+            source.kept(pointer, told)
             if told.version:
-                self._feed.offer(self._get(release_file(told.version), told.size))
+                self._feed.offer(source.release(told))
                 self._say(f"fetched release {told.version}")
             elif told.stale:
                 self._renew()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fedperfit/protocol/schema/feed.proto\x12\tfedperfit\"\x1f\n\x0cPointRequest\x12\x0f\n\x07pointer\x18\x01 \x01(\x0c\":\n\nPointReply\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\r\n\x05stale\x18\x03 \x01(\x08\"\x1f\n\x0cOfferRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\"\x0c\n\nOfferReply\"\x0e\n\x0cRenewRequest\"\x0c\n\nRenewReply2\xb1\x01\n\x04\x46\x65\x65\x64\x12\x37\n\x05Point\x12\x17.fedperfit.PointRequest\x1a\x15.fedperfit.PointReply\x12\x37\n\x05Offer\x12\x17.fedperfit.OfferRequest\x1a\x15.fedperfit.OfferReply\x12\x37\n\x05Renew\x12\x17.fedperfit.RenewRequest\x1a\x15.fedperfit.RenewReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$fedperfit/protocol/schema/feed.proto\x12\tfedperfit\"\x1f\n\x0cPointRequest\x12\x0f\n\x07pointer\x18\x01 \x01(\x0c\"Z\n\nPointReply\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\r\n\x05stale\x18\x03 \x01(\x08\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x0e\n\x06issued\x18\x05 \x01(\t\"\x1f\n\x0cOfferRequest\x12\x0f\n\x07release\x18\x01 \x01(\x0c\"\x0c\n\nOfferReply\"\x0e\n\x0cRenewRequest\"\x0c\n\nRenewReply2\xb1\x01\n\x04\x46\x65\x65\x64\x12\x37\n\x05Point\x12\x17.fedperfit.PointRequest\x1a\x15.fedperfit.PointReply\x12\x37\n\x05Offer\x12\x17.fedperfit.OfferRequest\x1a\x15.fedperfit.OfferReply\x12\x37\n\x05Renew\x12\x17.fedperfit.RenewRequest\x1a\x15.fedperfit.RenewReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POINTREQUEST']._serialized_start=51
   _globals['_POINTREQUEST']._serialized_end=82
   _globals['_POINTREPLY']._serialized_start=84
-  _globals['_POINTREPLY']._serialized_end=142
-  _globals['_OFFERREQUEST']._serialized_start=144
-  _globals['_OFFERREQUEST']._serialized_end=175
-  _globals['_OFFERREPLY']._serialized_start=177
-  _globals['_OFFERREPLY']._serialized_end=189
-  _globals['_RENEWREQUEST']._serialized_start=191
-  _globals['_RENEWREQUEST']._serialized_end=205
-  _globals['_RENEWREPLY']._serialized_start=207
-  _globals['_RENEWREPLY']._serialized_end=219
-  _globals['_FEED']._serialized_start=222
-  _globals['_FEED']._serialized_end=399
+  _globals['_POINTREPLY']._serialized_end=174
+  _globals['_OFFERREQUEST']._serialized_start=176
+  _globals['_OFFERREQUEST']._serialized_end=207
+  _globals['_OFFERREPLY']._serialized_start=209
+  _globals['_OFFERREPLY']._serialized_end=221
+  _globals['_RENEWREQUEST']._serialized_start=223
+  _globals['_RENEWREQUEST']._serialized_end=237
+  _globals['_RENEWREPLY']._serialized_start=239
+  _globals['_RENEWREPLY']._serialized_end=251
+  _globals['_FEED']._serialized_start=254
+  _globals['_FEED']._serialized_end=431
 # @@protoc_insertion_point(module_scope)

@@ -11,14 +11,18 @@ class PointRequest(_message.Message):
     def __init__(self, pointer: _Optional[bytes] = ...) -> None: ...
 
 class PointReply(_message.Message):
-    __slots__ = ("version", "size", "stale")
+    __slots__ = ("version", "size", "stale", "digest", "issued")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     STALE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_FIELD_NUMBER: _ClassVar[int]
     version: int
     size: int
     stale: bool
-    def __init__(self, version: _Optional[int] = ..., size: _Optional[int] = ..., stale: bool = ...) -> None: ...
+    digest: str
+    issued: str
+    def __init__(self, version: _Optional[int] = ..., size: _Optional[int] = ..., stale: bool = ..., digest: _Optional[str] = ..., issued: _Optional[str] = ...) -> None: ...
 
 class OfferRequest(_message.Message):
     __slots__ = ("release",)

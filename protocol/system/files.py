@@ -14,16 +14,20 @@ from fedperfit.protocol.system.errors import InputError, MalformedFileError, Mis
 _GZIP = b"\x1f\x8b"
 _PART = ".part"
 """Suffix of a file that is still being written."""
+_OWNERS_OWN = 0o600
+"""Permissions of a file that its owner alone may read and write."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file, whole or not at all, readable by its owner only; on disk when this returns.
+def write_atomic(path: Path, data: bytes, *, mode: int = _OWNERS_OWN, modified: float | None = None) -> None:
+    """Replace a file, whole or not at all; on disk when this returns.
 
     A kill at any moment, or a full disk, leaves the old or the new content.
 
     Args:
         path: File to write or replace; missing folders are made.
         data: Its new content.
+        mode: Its permissions; by default it is its owner's only.
+        modified: Time that it is said to be modified at, in seconds since 1970; by default now.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
@@ -32,6 +36,10 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if mode != _OWNERS_OWN:
+            Path(temporary).chmod(mode)
+        if modified is not None:
+            os.utime(temporary, (modified, modified))
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

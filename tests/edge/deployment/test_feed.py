@@ -38,7 +38,7 @@ class Fed:
         self.edge, self.said = edge, list[str]()
         self._owner = owner_pb2_grpc.OwnerStub(owner)
         files, feed = CloudFiles(cloud.address, cloud.authority), AgentFeed(edge.home.feed)
-        self.fetcher = Fetcher(files.get, feed, seconds=1.0, say=self.said.append)
+        self.fetcher = Fetcher([files], feed, seconds=1.0, say=self.said.append)
 
     def explained(self) -> owner_pb2.Explanation:
         return self._owner.Explain(owner_pb2.ExplainRequest())

@@ -9,7 +9,7 @@ import pytest
 from tests.edge.releases.published import Cloud
 from tests.protocol.trust.chains import DAY, HEADER, START, chain, shift
 
-from fedperfit.edge.releases.download import CloudFiles, NotFetched
+from fedperfit.edge.releases.download import CloudFiles, NotFetched, WebFolder
 from fedperfit.edge.releases.fetching import Fetcher, Told
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.system.errors import InputError
@@ -23,7 +23,9 @@ KEY, NEW = SigningKey(), SigningKey()
 class Edge:
     """A store that is fed from a cloud, without an agent around it."""
 
-    def __init__(self, folder: Path, cloud: Cloud, pinned: SigningKey = KEY) -> None:
+    def __init__(
+        self, folder: Path, cloud: Cloud, pinned: SigningKey = KEY, mirror: WebFolder | None = None
+    ) -> None:
         self.now: datetime = START + 3 * DAY
         self.said: list[str] = []
         self.stale, self.unwilling, self.renewals, self.renewing = False, False, 0, Event()
@@ -36,11 +38,16 @@ class Edge:
             clock=lambda: self.now,
         )
         files = CloudFiles(cloud.address, cloud.authority)
-        self.fetcher = Fetcher(files.get, self, seconds=30.0, say=self.said.append, draw=max)
+        sources = [files] if mirror is None else [mirror, files]
+        self.fetcher = Fetcher(sources, self, seconds=30.0, say=self.said.append, draw=max)
 
     def point(self, pointer: bytes) -> Told:
         wanted = self.store.point(pointer)
-        return Told(wanted.version, wanted.size) if wanted is not None else Told(stale=self.stale)
+        kept = self.store.pointer()
+        issued = kept.issued if kept is not None else ""
+        if wanted is None:
+            return Told(stale=self.stale, issued=issued)
+        return Told(wanted.version, wanted.size, digest=wanted.digest, issued=issued)
 
     def offer(self, release: bytes) -> None:
         self.store.fetched(release, self.check)
@@ -144,7 +151,7 @@ def test_what_fails_is_said_once_and_tried_less_and_less_often(edge: Edge, cloud
 def test_pauses_are_apart_at_random(cloud: Cloud, edge: Edge):
     files = CloudFiles(cloud.address, cloud.authority)
     publish(cloud, None)
-    random = Fetcher(files.get, edge, seconds=30.0, say=edge.said.append)
+    random = Fetcher([files], edge, seconds=30.0, say=edge.said.append)
     pauses = [random.step() for _ in range(20)]
     assert 22.5 <= min(pauses) < max(pauses) <= 37.5
 
@@ -200,16 +207,17 @@ def test_silence_shows_once_the_pointer_has_expired(edge: Edge, cloud: Cloud):
 
 
 def test_an_error_of_another_kind_is_not_swallowed(cloud: Cloud, edge: Edge):
-    def broken(name: str, most: int) -> bytes:
-        raise ZeroDivisionError
+    class Broken(CloudFiles):
+        error: Exception = ZeroDivisionError()
 
+        def get(self, name: str, most: int) -> bytes:
+            raise self.error
+
+    files = Broken(cloud.address, cloud.authority)
     with pytest.raises(ZeroDivisionError):
-        Fetcher(broken, edge, seconds=1.0, say=edge.said.append).step()
-
-    def failing(name: str, most: int) -> bytes:
-        raise NotFetched("no")
-
-    Fetcher(failing, edge, seconds=1.0, say=edge.said.append).step()
+        Fetcher([files], edge, seconds=1.0, say=edge.said.append).step()
+    files.error = NotFetched("no")
+    Fetcher([files], edge, seconds=1.0, say=edge.said.append).step()
     assert edge.said == ["no"]
 
 
