@@ -52,7 +52,7 @@ def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
         return _refused(_UNKNOWN)  # nobody without a token waits for the lock, or holds it
     with changing(home) as now:
         invitation = read_invitation(home, request.name)
-        reason = _reason_against(invitation, request, now)
+        reason = _reason_against(invitation, request, now) or _reason_against_key(home, request)
         if invitation is None or reason:
             return _refused(reason)
         if not invitation.key:
@@ -183,6 +183,17 @@ def _reason_against(invitation: Invitation | None, request: EnrolmentRequest, no
     except InputError as error:
         return str(error)
     return ""
+
+
+def _reason_against_key(home: CloudHome, request: EnrolmentRequest) -> str:
+    """Tell that a key is another client's; empty if it is not.
+
+    Such a key is known to the SuperLink, and `repair` would take it for one that was approved.
+    """
+    records = [read_json(path) for path in home.nodes.glob("*.json")]
+    names = {record["name"] for record in records if record["key"] == request.key}
+    names |= {invitation.name for invitation in invitations(home) if invitation.key == request.key}
+    return "this key is another client's: every client has its own" if names - {request.name} else ""
 
 
 def _refused(reason: str) -> EnrolmentReply:

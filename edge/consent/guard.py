@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedperfit.edge.consent.item_sets import digested, settled, told_next
+from fedperfit.edge.consent.item_sets import digested, linked, settled, told_next
 from fedperfit.edge.consent.memory import GuardState
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.consent.shift_rule import check_shift
+from fedperfit.edge.consent.training_rule import check_form, check_steps, check_training
 from fedperfit.edge.consent.update_rule import check_basis, check_sum, check_terms
 from fedperfit.protocol.messages.settings import (
     CoordinateSettings,
@@ -103,16 +104,20 @@ class Guard:
         policy, basis = self._agreed("contribute"), coordinates.basis
         if (basis.task, basis.fingerprint) != (policy.task_id, policy.fingerprint):
             raise Refused("contribute: the basis is for another task or base model")
+        if basis.numbers != policy.update_numbers:
+            raise Refused(
+                f"contribute: a basis of {basis.numbers} coordinates; agreed are {policy.update_numbers}"
+            )
         return self._contribution(coordinates.shift(), training, pairs)
 
     def _contribution(self, shift: Shift, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
         policy = self._required()
         self.shift("contribute", shift)
-        self._training("contribute", training)
+        check_training("contribute", training, policy)
         if training.max_items != policy.max_items:
             raise Refused(f"contribute: max-items={training.max_items}, agreed is {policy.max_items}")
         shared = self.items(pairs)
-        self._steps("contribute", min(shared, policy.max_items or shared), training)
+        check_steps("contribute", min(shared, policy.max_items or shared), training, policy)
         self._count("contribute")
         return shared
 
@@ -123,8 +128,8 @@ class Guard:
         policy = self._agreed("personalize")
         if personal.rank > policy.personal_rank:
             raise Refused(f"personalize: rank={personal.rank}, agreed is at most {policy.personal_rank}")
-        self._training("personalize", training)
-        self._steps("personalize", len(pairs), training)
+        check_training("personalize", training, policy)
+        check_steps("personalize", len(pairs), training, policy)
         self._count("personalize")
 
     def evaluation(self, settings: EvaluationSettings) -> None:
@@ -197,10 +202,12 @@ class Guard:
         with self._lock:
             digests = [self._digest(pair.prompt, pair.target) for pair in pairs]
             told = told_next(self._required(), self._state.told.get(kind), digests, most)
-            if told is not None and told != self._state.told.get(kind):
+            if told is None or not self._link(f"told/{kind}", told["digests"]):
+                return False
+            if told != self._state.told.get(kind):
                 self._state.told[kind] = told
                 self._keep()
-            return told is not None
+            return True
 
     def selection(self, chosen: Sequence[_Item], every: Sequence[_Item]) -> list[_Item]:
         """Decide which items preference pairs are made of: the same until enough others are chosen.
@@ -216,7 +223,7 @@ class Guard:
             known = {self._digest(*digested(item)): item for item in every}
             new = [self._digest(*digested(item)) for item in chosen]
             digests = settled(self._required(), self._state.selected, new, list(known))
-            if digests is None:
+            if digests is None or not self._link("pairs", digests):
                 raise Refused(
                     "a few items that pairs were made of were changed: their difference would tell them"
                 )
@@ -254,22 +261,33 @@ class Guard:
             added, removed = len(set(digests) - set(pinned)), len(set(pinned) - set(digests))
             unchanged = digests[: len(pinned)] == pinned
             if not (unchanged and added < policy.growth and pinned):
-                latest = -policy.max_items  # a contribution is made of these alone; -0 is all
-                sent = len(set(pinned[latest:]) ^ set(digests[latest:]))
-                differ = min(added + removed, sent or policy.growth)
-                if pinned and differ < policy.growth:
+                if pinned and added + removed < policy.growth:
                     raise Refused(
-                        f"{differ} items differ from those used before; their difference would tell "
+                        f"{added + removed} items differ from those used before; their difference would tell "
                         f"them: at least {policy.growth} must"
                     )
                 pinned = digests
-            distinct = len(set(pinned[-policy.max_items :]))
+            sent = pinned[-policy.max_items :]  # a contribution is made of these alone; -0 is all
+            distinct = len(set(sent))
             if distinct < policy.least_items:
                 raise Refused(f"{distinct} different items, at least {policy.least_items} are needed")
+            if not self._link("items", sent):
+                raise Refused(
+                    f"fewer than {policy.growth} items differ from those of some earlier contribution; their "
+                    "difference would tell them"
+                )
             if pinned != self._state.pinned:
                 self._state.pinned = pinned
                 self._keep()
             return len(pinned)
+
+    def _link(self, kind: str, digests: list[str]) -> bool:
+        """Remember a set of items that is told of; False where it differs from an earlier one in a few."""
+        chain = linked(self._state.chains.get(kind), digests, self._required().growth)
+        if chain is not None and chain != self._state.chains.get(kind):
+            self._state.chains[kind] = chain
+            self._keep()
+        return chain is not None
 
     def _required(self) -> Policy:
         if self.policy is None:
@@ -283,29 +301,7 @@ class Guard:
         return policy
 
     def _form(self, kind: RequestKind, form: str) -> None:
-        policy = self._agreed(kind)
-        if form != policy.prompt_form:
-            raise Refused(f"{kind}: prompt-form={form}, agreed is {policy.prompt_form}")
-
-    def _training(self, kind: RequestKind, training: TrainingSettings) -> None:
-        policy = self._agreed(kind)
-        self._form(kind, training.prompt_form)
-        within = {
-            "learning-rate": policy.least_rate <= training.learning_rate <= policy.most_rate,
-            "clip-norm": policy.least_clip <= training.clip_norm <= policy.most_clip,
-            "weight-decay": training.weight_decay <= policy.most_decay,
-            "epochs": training.epochs <= policy.most_epochs,
-            "batch-size": training.batch_size == policy.batch_size,
-        }
-        for name, holds in within.items():
-            if not holds:
-                value = getattr(training, name.replace("-", "_"))
-                raise Refused(f"{kind}: {name}={value:g} is outside of what was agreed")
-
-    def _steps(self, kind: RequestKind, items: int, training: TrainingSettings) -> None:
-        steps = training.epochs * -(-items // training.batch_size)
-        if steps > self._required().most_steps:
-            raise Refused(f"{kind}: {steps} steps, agreed are at most {self._required().most_steps}")
+        check_form(kind, form, self._agreed(kind))
 
     def _pairs(self, kind: RequestKind, settings: PairSettings) -> None:
         policy = self._agreed(kind)

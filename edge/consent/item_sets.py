@@ -39,6 +39,38 @@ def told_next(policy: Policy, known: Told | None, digests: Sequence[str], most: 
     return {"version": policy.version, "most": most, "digests": latest}
 
 
+class Chain(TypedDict):
+    """All sets of items that sums of one kind were told of: the last, and what led to it."""
+
+    last: list[str]
+    """Digests of the items of the last set."""
+    changes: list[list[str]]
+    """Digests of the items in which each set and the one before it differ, in the order of the sets."""
+
+
+def linked(chain: Chain | None, after: Sequence[str], growth: int) -> Chain | None:
+    """Decide whether sums over a set of items may be told after all that were told before.
+
+    Args:
+        chain: Sets that were told of; None at first.
+        after: Digests of the set.
+        growth: Items in which two sets must differ, unless they are the same.
+
+    Returns:
+        The sets that are told of then; None where the set differs from one of them in fewer items.
+    """
+    if chain is None:
+        return {"last": list(after), "changes": []}
+    first = difference = set(chain["last"]) ^ set(after)
+    for change in [*reversed(chain["changes"]), []]:
+        if not difference:
+            return chain
+        if len(difference) < growth:
+            return None
+        difference = difference ^ set(change)
+    return {"last": list(after), "changes": [*chain["changes"], sorted(first)]}
+
+
 def few(policy: Policy, before: Sequence[str], after: Sequence[str]) -> bool:
     """Return whether two sets of items differ, but in fewer than the policy's growth.
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from fedperfit.edge.consent.item_sets import Told
+from fedperfit.edge.consent.item_sets import Chain, Told
 
 
 @dataclass
@@ -23,3 +23,5 @@ class GuardState:
     """Pairs that losses and scores were told of last, by kind of request."""
     selected: list[str] = field(default_factory=list)
     """Digests of the items that preference pairs were made of last."""
+    chains: dict[str, Chain] = field(default_factory=dict)
+    """All sets of items that sums were told of, by kind of set."""

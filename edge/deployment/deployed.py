@@ -256,6 +256,8 @@ class Deployed:
         with self._training("unlearn", alive) as watch:
             release = self.releases.current()
             opened, version = (None, 0) if release is None else (self.stages.open(release), release.version)
+            self.agent.items.clear()
+            self._memory.forget(self.agent.history.name)  # else probes would go on to sum over the items
             fitted = unlearn(self.agent, numbers, opened, version, watch)
             return len(self.agent.vault.learned()), fitted
 

@@ -35,12 +35,12 @@ def check_pointed(known: Pointer, release: Release) -> None:
     """
     if release.version in known.revoked:
         raise InputError(f"version {release.version} was revoked")
+    if release.version < known.version and len(release.rotations) <= len(known.rotations):
+        raise InputError(f"version {release.version} is older than {known.version}, which is in force")
+    if release.rotations[: len(known.rotations)] != known.rotations:
+        raise InputError("its rotations of keys are not those known here")
     if len(release.rotations) > len(known.rotations):
         return  # whoever had the old key may have said anything by it
-    if release.version < known.version:
-        raise InputError(f"version {release.version} is older than {known.version}, which is in force")
-    if release.rotations != known.rotations:
-        raise InputError("its rotations of keys are not those known here")
     if known.version != NONE and (*release.chain, release.digest)[known.version - 1] != known.digest:
         raise InputError(f"it is not of the chain of version {known.version}, which is in force")
 

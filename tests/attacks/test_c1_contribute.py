@@ -138,6 +138,30 @@ def test_items_that_were_taken_out_or_changed_are_not_told_by_a_difference(
     assert again.items([*whole[8:], *pairs(4, start=100)]) == 36
 
 
+def test_no_contribution_differs_from_an_earlier_one_in_a_few_items(tmp_path: Path, base: BaseModel) -> None:
+    """There and back: each set differs from the last one in enough, and from the first in a single item."""
+    path = tmp_path / "guard.json"
+    whole, learned = pairs(40), pairs(8, start=100)
+
+    def items(held: list[Pair], **changes: object) -> int:
+        return Guard(path, policy(base, **{"max_items": 0} | changes)).items(held)
+
+    assert items(whole) == 40
+    assert items([*whole, *learned]) == 48
+    with pytest.raises(Refused, match="some earlier contribution"):
+        items(whole[1:])
+    assert items(whole) == 40, "the same set tells nothing new"
+    assert items([*whole[1:], *pairs(8, start=200)]) == 47
+
+
+def test_a_new_agreement_on_the_number_of_items_tells_no_single_one(tmp_path: Path, base: BaseModel) -> None:
+    path, whole = tmp_path / "guard.json", pairs(40)
+    assert Guard(path, policy(base, max_items=24)).items(whole) == 40
+    with pytest.raises(Refused, match="some earlier contribution"):
+        Guard(path, policy(base, max_items=25, version=2)).items(whole)
+    assert Guard(path, policy(base, max_items=32, version=3)).items(whole) == 40
+
+
 @pytest.mark.parametrize("count", [0, 1, 4, 23])
 def test_of_few_items_nothing_is_told(tmp_path: Path, base: BaseModel, count: int) -> None:
     with pytest.raises(Refused, match="at least 24"):

@@ -287,3 +287,17 @@ def test_a_kill_at_any_step_leaves_nothing_half_registered(
         check_whole(home, superlink)
         assert len(superlink.nodes) == nodes
     assert at == steps + 1, "every step was tried"
+
+
+@pytest.mark.parametrize("both_wait", [True, False])
+def test_nobody_takes_anothers_invitation_by_a_key_that_is_known(home, superlink, both_wait):
+    own, other = invited(home, "mallory", approve=both_wait), invited(home, "ada", approve=True)
+    key = NodeKey()
+    assert redeem(home, asking(own, key)).state == ("waiting" if both_wait else "enrolled")
+    refused = redeem(home, asking(other, key))
+    assert (refused.state, "another client's" in refused.reason) == ("refused", True)
+    if both_wait:
+        approve(home, "mallory", fingerprint(key.public))
+    repair(home)
+    assert list(enrolled(home).values()) == ["mallory"], "approved by nobody, a restart would enrol ada"
+    assert redeem(home, asking(other)).state == "waiting"

@@ -119,7 +119,9 @@ def test_losses_are_told_of_enough_items_and_of_no_two_sets_that_differ_by_few(t
     assert tells(whole[:40])
     assert not tells(whole)
     assert tells(PAIRS[:24], kind="evaluate"), "questions are counted apart"
-    assert tells(PAIRS, agreed=policy(base, version=2)), "a new agreement begins anew"
+    assert tells(PAIRS, agreed=policy(base, version=2)), "the same set tells nothing new"
+    assert not tells(PAIRS[:31], agreed=policy(base, version=3)), "a new agreement forgets no set"
+    assert not tells(PAIRS[1:], agreed=policy(base, version=2)), "also where it was not the last"
 
 
 def test_pairs_are_made_of_the_same_items_until_enough_others_represent_the_person(tmp_path, base):
@@ -136,6 +138,9 @@ def test_pairs_are_made_of_the_same_items_until_enough_others_represent_the_pers
     assert selection(swapped) == swapped, "eight differ"
     with pytest.raises(Refused, match="were changed"):
         selection([*items[5:24], *items[30:35]], [*items[:4], *items[5:]])
+    with pytest.raises(Refused, match="were changed"):
+        selection([*items[1:24], items[40]])  # far from the last, near the first
+    assert selection(items[:24]) == items[:24]
 
 
 @pytest.mark.parametrize("kind", ["evaluate", "moments", "probe", "pull"])

@@ -90,6 +90,10 @@ def test_what_the_owner_did_not_agree_to_is_refused(folder, header):
         for wrong in (request(other), request(basis, codec="float32")):
             with pytest.raises(Refused, match="agreed is"):
                 edge.contribute_coordinates(wrong, TRAINING, alive)
+        edge.guard.policy = agreed(basis, update_numbers=9)
+        with pytest.raises(Refused, match=f"of {basis.numbers} coordinates; agreed are 9"):
+            edge.contribute_coordinates(request(basis), TRAINING, alive)
+        edge.guard.policy = agreed(basis, largest_change=8.0)
         with pytest.raises(Refused, match="changes"):
             edge.contribute_coordinates(request(basis, start=9.0), TRAINING, alive)
         with pytest.raises(Refused, match="a whole shift"):

@@ -111,6 +111,22 @@ def test_few_pairs_are_not_told_of(stubs, edge):
     assert caught.value.details() == "Refused"
 
 
+def test_probes_sum_over_no_item_that_was_unlearned(stubs, edge):
+    bridge, _ = stubs
+    base, items = edge.agent.base, edge.agent.history.items
+    edge.learn([item | {"text": f"{item['text']} again"} for item in items[:4]], lambda: True)
+    bridge.Moments(bridge_pb2.MomentsRequest(pairs=PAIRS))
+    states = torch.randn(2, base.card.layers, 6, base.card.hidden_size, generator=torch.Generator())
+    singly = [Moments.of(*(side[:, n : n + 1] for side in states)) for n in range(6)]
+    data = View.of(Frame.of(singly)).to_bytes()
+    probes = torch.randn(base.card.layers, View.from_bytes(data, *states.shape[1::2]).axes.shape[1] + 1, 2)
+    ask = {"pairs": PAIRS, "probes": to_bytes(probes), "view_digest": hashlib.sha256(data).hexdigest()}
+    bridge.Probe(bridge_pb2.ProbeRequest(**ask, view=data))
+    assert bridge.Probe(bridge_pb2.ProbeRequest(**ask)).pairs == 6, "the control"
+    edge.unlearn([1, 2, 3, 4], lambda: True)
+    assert bridge.Probe(bridge_pb2.ProbeRequest(**ask)).pairs == 0
+
+
 def felt(base):
     """Directions that many MLP outputs lie along, so that removing them is felt."""
     outputs = []

@@ -8,6 +8,7 @@ import pytest
 from tests.edge.releases.test_store import KEY, NEW, Edge
 from tests.protocol.trust.chains import DAY, HEADER, START, chain, first, shift
 
+from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.pointer import Pointer
 from fedperfit.protocol.trust.release import Release
@@ -142,6 +143,21 @@ def test_a_key_that_was_rotated_out_says_nothing_more(edge: Edge, by_release: bo
         return
     refused(edge, pointing(three, hours=1), "its rotations of keys")
     edge.refuses(three, "foreign key" if by_release else "rotations of keys are not those known here")
+
+
+@pytest.mark.parametrize("by_pointer", [True, False])
+def test_a_key_that_was_rotated_out_makes_no_longer_chain_of_keys(edge: Edge, by_pointer: bool):
+    one, thief = first(KEY), (SigningKey(), SigningKey())
+    two = one.rotated(KEY, NEW, issued=START, lifetime=10 * DAY)
+    stolen = one.rotated(KEY, thief[0], issued=START, lifetime=10 * DAY)
+    stolen = stolen.rotated(*thief, issued=START, lifetime=10 * DAY)
+    edge.take(one)
+    if by_pointer:  # the new key is known, but not a release of it: it was revoked from the beginning
+        edge.store.point(pointing(None, NEW, rotations=two.rotations, revoked=(1, 2)).to_bytes())
+        edge.refuses(stolen, "its rotations of keys are not those known here")
+        assert trusted_keys(edge.store.folder, KEY.public) == [KEY.public, NEW.public]
+    else:
+        edge.take(stolen)  # the control
 
 
 def test_after_a_rotation_what_a_thief_said_by_the_old_key_no_longer_binds(edge: Edge):
