@@ -64,7 +64,7 @@ class History:
 
 
 def admit_part(
-    task: Task, part: str, values: Iterable[tuple[int, Any]], place: str, tell: Tell
+    task: Task, part: str, values: Iterable[tuple[int | str, Any]], place: str, tell: Tell
 ) -> Iterator[dict[str, Any]]:
     """Let the entries of one part of a history through the task's door; a bad one costs itself alone.
 

@@ -91,8 +91,8 @@ def learned(turns: Conversation, role: str) -> Iterator[tuple[Conversation, str]
 
 
 def unfolded(
-    values: Iterable[tuple[int, Any]], role: str, field: str, target: str
-) -> Iterator[tuple[int, Any]]:
+    values: Iterable[tuple[int | str, Any]], role: str, field: str, target: str
+) -> Iterator[tuple[int | str, Any]]:
     """Unfold whole conversations into one value for each turn that is learned; all else passes.
 
     Args:

@@ -90,7 +90,7 @@ def admitted_question(task: Task, question: Any) -> dict[str, Any]:
 
 
 def admitted(
-    values: Iterable[tuple[int, Any]],
+    values: Iterable[tuple[int | str, Any]],
     admit: Callable[[Any], dict[str, Any]],
     place: str,
     tell: Tell,
@@ -100,7 +100,7 @@ def admitted(
     """Let values through the door one by one; a bad one costs itself alone.
 
     Args:
-        values: Numbers and JSON values; an InputError stands for what could not be read.
+        values: Numbers or places, and JSON values; an InputError stands for what could not be read.
         admit: Returns a value as it is let in, or raises InputError.
         place: Name of a value before its number, for what is told.
         tell: Told of each value that is left out or whose answer is taken as another word.

@@ -138,9 +138,10 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
 
         cache = user_cache_path("fedperfit") / "lamp"
     folder = folder_of(folder, task)
-    own = Mapping.read(folder, task) if folder.suffix == SUFFIX else None
+    own = Mapping.read(folder, task) if folder.suffix == SUFFIX else Mapping.shipped(folder, task)
     files = detect(folder) if own is None else ()
-    sources = [stored(folder, name) for name in file_names(files)] if own is None else [folder, own.path]
+    sources = [stored(folder, name) for name in file_names(files)] if own is None else own.sources
+    sources += [folder] * (folder.suffix == SUFFIX)
     place = f"{task.id}-{_digest(str(folder.resolve()))}"
     try:
         state = _state(sources)
@@ -195,8 +196,7 @@ def _convert_own(own: Mapping, part: Path) -> None:
     remarks: list[str] = []
     for group, entries in own.rows(remarks.append).items():
         _write_table(part / group, group, partial(iter, entries))
-    layout = Layout.OWN_TIME if own.table.split.by == "time" else Layout.OWN_USERS
-    write_json(part / ABOUT, {"format": FORMAT, "layout": layout, "remarks": remarks})
+    write_json(part / ABOUT, {"format": FORMAT, "layout": own.layout, "remarks": remarks})
 
 
 def _write_table(target: Path, group: str, entries: Callable[[], Iterator[LampRow]]) -> None:

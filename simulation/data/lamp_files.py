@@ -37,6 +37,7 @@ class Layout(StrEnum):
     TIME_SPLIT = "official, time split"
     OWN_USERS = "own data, user split"
     OWN_TIME = "own data, time split"
+    PUBLISHED = "as published"
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """Data of one's own: a TOML file says which columns of which file are user, time, fields and target.
 
-Everything is read into memory. Users are split into others and targets by user, or each user's items by
-time; a target's latest items become the questions that are held out.
+Layouts of other benchmarks are such files that ship, for a folder with files as published. Everything is read
+into memory. Users are split into others and targets by file, by user, or each user's items by time; a
+target's latest items become the questions that are held out, or those that the data ask.
 """
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,14 +17,17 @@ from pydantic import Field
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.tasks import Task
-from fedperfit.protocol.tasks.conversations import unfolded
-from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item
+from fedperfit.protocol.tasks.door import Tell
 from fedperfit.protocol.tasks.task_file import Table, read_toml
-from fedperfit.simulation.data.lamp_files import LampRow, sortable_date
-from fedperfit.simulation.data.table_files import records
+from fedperfit.simulation.data.columns import Columns, ColumnsTable
+from fedperfit.simulation.data.lamp_files import LampRow, Layout
+from fedperfit.simulation.data.own_people import Part, People, people_of
+from fedperfit.simulation.data.table_files import FORMS
 
 SUFFIX = ".toml"
 """Ending of the files that say where data of one's own are."""
+_PARTS = {"others": ("train",), "targets": ("test", "val", "validation", "dev")}
+"""Words in the names of a published folder's files, by the group of users in them; the first found counts."""
 
 
 class SplitTable(Table):
@@ -36,29 +41,24 @@ class SplitTable(Table):
     """Share of a target's items, the latest, that become questions."""
 
 
-class MappingTable(Table):
+class MappingTable(ColumnsTable):
     """The keys of a file that says where data of one's own are."""
 
     file: str
     """File with one record per item; a relative path starts at this file's folder."""
-    user: str
-    """Column that names the person."""
-    time: str = ""
-    """Column with dates or times; without it, items are in the order of the file."""
-    target: str = ""
-    """Column of the task's target; by default of the same name."""
-    fields: Annotated[dict[str, str], Field(default_factory=dict)]
-    """Columns of the task's fields, where these have other names."""
     split: SplitTable = SplitTable()
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """A mapping for one task, and the file that it reads."""
+    """A mapping for one task, and the files that it reads."""
 
-    table: MappingTable
-    path: Path
+    columns: Columns
+    split: SplitTable
+    files: dict[str, list[Path]]
+    """Files by group of users; a single group is split further."""
     task: Task
+    layout: Layout
 
     @classmethod
     def read(cls, source: Path, task: Task) -> "Mapping":
@@ -70,12 +70,34 @@ class Mapping:
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{source}: {error}") from None
         table = read_toml(MappingTable, text, str(source))
-        for name in table.fields:
-            if name not in task.fields:
-                raise InputError(
-                    f"{source}: fields.{name}: {task.name} has the fields {', '.join(task.fields)}"
-                )
-        return cls(table, source.parent / table.file, task)
+        columns = Columns(table, task, str(source))
+        layout = Layout.OWN_TIME if table.split.by == "time" else Layout.OWN_USERS
+        return cls(columns, table.split, {"people": [source.parent / table.file]}, task, layout)
+
+    @classmethod
+    def shipped(cls, folder: Path, task: Task) -> "Mapping | None":
+        """Return the mapping that ships for the layout in which a task's data are published.
+
+        Args:
+            folder: Folder with the files, which have `train`, `val` or `test` in their names.
+            task: Task of the data.
+
+        Returns:
+            The mapping; None where none ships for the task.
+
+        Raises:
+            InputError: The folder has no such files.
+        """
+        file = resources.files("fedperfit.configs") / "data" / f"{task.id}{SUFFIX}"
+        if not file.is_file():
+            return None
+        table = read_toml(ColumnsTable, file.read_text(encoding="utf-8"), file.name)
+        return cls(Columns(table, task, file.name), SplitTable(), _published(folder), task, Layout.PUBLISHED)
+
+    @property
+    def sources(self) -> list[Path]:
+        """All files that are read."""
+        return [path for paths in self.files.values() for path in paths]
 
     def rows(self, tell: Tell) -> dict[str, list[LampRow]]:
         """Read all users, in the form of LaMP's.
@@ -87,101 +109,97 @@ class Mapping:
             Rows of the others and of the targets.
 
         Raises:
-            InputError: The file cannot be read, or has too few users.
+            InputError: A file cannot be read, or there are too few users.
         """
-        users = self._users(tell)
+        groups = {
+            group: people_of(paths, self.columns, self.task, tell) for group, paths in self.files.items()
+        }
+        if len(groups) == 1:
+            return self._divided(next(iter(groups.values())), tell)
+        for group, people in groups.items():
+            if not people:
+                raise InputError(f"{self.files[group][0]}: no users with usable items")
+        prefix = {group: f"{group}-" * bool(set.intersection(*map(set, groups.values()))) for group in groups}
+        targets = groups["targets"]
+        return {
+            "others": _rows(groups["others"], prefix["others"]),
+            "targets": self._asked(targets, list(targets), prefix["targets"], tell),
+        }
+
+    def _divided(self, users: People, tell: Tell) -> dict[str, list[LampRow]]:
+        """Divide the users of one split."""
         if len(users) < 2:
-            raise InputError(f"{self.path}: {len(users)} users with usable items; at least two are needed")
-        if self.table.split.by == "time":
+            raise InputError(
+                f"{self.sources[0]}: {len(users)} users with usable items; at least two are needed"
+            )
+        if self.split.by == "time":
             names = list(users)
-            others = {f"others-{name}": self._earlier(users[name]) for name in names}
-            return {"others": _rows(others), "targets": self._asked(users, names, "targets-", tell)}
+            others = [
+                _row(f"others-{name}", self._learned(part), []) for name in names for part in users[name]
+            ]
+            return {"others": others, "targets": self._asked(users, names, "targets-", tell)}
         hashed = sorted(users, key=lambda name: hashlib.sha256(name.encode()).digest())
-        count = min(len(users) - 1, max(1, round(len(users) * self.table.split.targets)))
+        count = min(len(users) - 1, max(1, round(len(users) * self.split.targets)))
         chosen = set(hashed[:count])
-        others = {name: items for name, items in users.items() if name not in chosen}
+        unseen = {name: parts for name, parts in users.items() if name not in chosen}
         targets = [name for name in users if name in chosen]
-        return {"others": _rows(others), "targets": self._asked(users, targets, "", tell)}
-
-    def _users(self, tell: Tell) -> dict[str, list[dict[str, Any]]]:
-        """Items by user, oldest first."""
-        table, task = self.table, self.task
-        columns = {name: table.fields.get(name, name) for name in task.fields}
-        columns[task.answer] = table.target or task.answer
-        told = [column for name, column in columns.items() if name != task.answer or not task.conversation]
-        wanted = list(dict.fromkeys([table.user, *told, *([table.time] if table.time else [])]))
-        keys = (columns[task.field], columns[task.answer])
-        users: dict[str, list[tuple[tuple[int, ...], dict[str, Any]]]] = {}
-
-        def admit(record: Any) -> dict[str, Any]:
-            if not isinstance(record, dict):
-                raise InputError("expected an object")
-            for column in wanted:
-                if column not in record:
-                    raise InputError(f"no {column!r}")
-            name = _name(record[table.user])
-            moment = _moment(record[table.time]) if table.time else ()
-            item = admitted_item(task, {field: record.get(column) for field, column in columns.items()})
-            if not item[task.answer].strip():
-                raise InputError(f"{task.answer} is empty")
-            users.setdefault(name, []).append((moment, item))
-            return {columns[field]: value for field, value in item.items()}
-
-        lines = unfolded(records(self.path, wanted), task.conversation, *keys)
-        for _ in admitted(lines, admit, f"{self.path}, line", tell):
-            pass
-        return {name: [item for _, item in sorted(users[name], key=lambda one: one[0])] for name in users}
+        return {"others": _rows(unseen, ""), "targets": self._asked(users, targets, "", tell)}
 
     def _held(self, items: list[dict[str, Any]]) -> int:
-        return min(len(items) - 1, max(1, round(len(items) * self.table.split.questions)))
+        return min(len(items) - 1, max(1, round(len(items) * self.split.questions)))
 
-    def _earlier(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return items[: len(items) - self._held(items)]
+    def _learned(self, part: Part) -> list[dict[str, Any]]:
+        """Items of a target that stay its history."""
+        items = part.items
+        return items if self.columns.table.question else items[: len(items) - self._held(items)]
 
-    def _asked(
-        self, users: dict[str, list[dict[str, Any]]], names: list[str], prefix: str, tell: Tell
-    ) -> list[LampRow]:
+    def _asked(self, users: People, names: list[str], prefix: str, tell: Tell) -> list[LampRow]:
         rows = []
         for name in names:
-            items = users[name]
-            held = items[len(items) - self._held(items) :]
-            if not held:
-                tell(f"{self.path}: user {name} has one item: no question is left for them")
-            questions = [
-                {"id": f"{name}-{number}", "input": self.task.question(item), "gold": item[self.task.answer]}
-                for number, item in enumerate(held)
-            ]
-            rows.append(_row(f"{prefix}{name}", self._earlier(items), questions))
+            for part in users[name]:
+                questions = part.questions if self.columns.table.question else self._latest(name, part)
+                if not questions:
+                    tell(f"{self.sources[-1]}: no question is left for user {name}")
+                rows.append(_row(f"{prefix}{name}", self._learned(part), questions))
         return rows
 
+    def _latest(self, name: str, part: Part) -> list[dict[str, str]]:
+        """Questions about the items that are held out."""
+        items = part.items
+        held = items[len(items) - self._held(items) :]
+        return [
+            {"id": f"{name}-{number}", "input": self.task.question(item), "gold": item[self.task.answer]}
+            for number, item in enumerate(held)
+        ]
 
-def _rows(users: dict[str, list[dict[str, Any]]]) -> list[LampRow]:
-    return [_row(name, items, []) for name, items in users.items()]
+
+def _published(folder: Path) -> dict[str, list[Path]]:
+    """Return a published folder's files by the group of users in them.
+
+    Raises:
+        InputError: It has none.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+    paths = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(FORMS)]
+    words = {path: set(re.split(r"[^a-z]+", path.name.lower())) for path in paths}
+    found: dict[str, list[Path]] = {}
+    for group, parts in _PARTS.items():
+        named = [[path for path in paths if part in words[path]] for part in parts]
+        if chosen := next((some for some in named if some), []):
+            found[group] = chosen
+    if not found:
+        raise InputError(
+            f"{folder}: no file with train, val or test in its name that ends in {', '.join(FORMS)}"
+        )
+    return found
+
+
+def _rows(users: People, prefix: str) -> list[LampRow]:
+    return [
+        _row(f"{prefix}{name}", part.items, part.questions) for name, parts in users.items() for part in parts
+    ]
 
 
 def _row(name: str, items: list[dict[str, Any]], questions: list[dict[str, str]]) -> LampRow:
     return LampRow(name=name, history=json.dumps(items), questions=json.dumps(questions))
-
-
-def _name(value: Any) -> str:
-    name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not name or not name.isprintable():
-        raise InputError(f"no user in {value!r:.60}")
-    return name
-
-
-def _moment(value: Any) -> tuple[int, ...]:
-    """Turn a date, a time or a number of seconds into numbers that sort."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = repr(value)
-    elif isinstance(value, datetime | date):
-        value = value.isoformat()
-    if not isinstance(value, str):
-        raise InputError(f"no time in {value!r:.60}")
-    try:
-        moment = datetime.fromisoformat(value.strip())
-    except ValueError:
-        return sortable_date(value.strip())
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
-    return (*moment.timetuple()[:6], moment.microsecond)

@@ -22,12 +22,13 @@ Record = tuple[int, Any]
 """Number of a line or entry, and its value: an InputError where it cannot be read."""
 
 
-def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
+def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Iterator[Record]:
     """Read the records of a file one by one.
 
     Args:
         path: File whose ending tells its form.
         columns: Columns that will be looked for; a table without one of them is refused.
+        whole: Whether other columns are wanted too, where leaving them out would save reading them.
 
     Raises:
         InputError: The file is missing, broken as a whole, of another form, or lacks a column.
@@ -40,7 +41,7 @@ def records(path: Path, columns: Collection[str]) -> Iterator[Record]:
     if form in (".csv", ".tsv"):
         return _csv(path, "\t" if form == ".tsv" else ",", columns)
     if form == ".parquet":
-        return _parquet(path, columns)
+        return _parquet(path, columns, whole=whole)
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
 
 
@@ -90,7 +91,7 @@ def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Recor
             yield reader.line_num, row
 
 
-def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
+def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[Record]:
     import pyarrow
     import pyarrow.parquet
 
@@ -98,7 +99,7 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[Record]:
         file = pyarrow.parquet.ParquetFile(path)
         _check_columns(path, file.schema_arrow.names, columns)
         number = 0
-        for batch in file.iter_batches(columns=list(columns)):
+        for batch in file.iter_batches(columns=None if whole else list(columns)):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

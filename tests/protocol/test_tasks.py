@@ -39,6 +39,9 @@ REVIEW = (
     "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 "
     "without further explanation. review: "
 )
+REVIEWED = "Generate the review text written by a reviewer who has a given an overall rating of "
+POSTED = "Write the whole post of somebody who asks this question: "
+PREFERRED = "Which answer to the prompt does the person prefer, a or b? "
 TWEET = "Paraphrase the following tweet without any explanation before or after it: "
 
 # task: history item, then prompt and target of its pair in each form
@@ -69,6 +72,27 @@ ITEMS = {
         ("Generate a title for the following abstract of a paper. abstract: We show. title:", " On it"),
     ),
     "LaMP_7": ({"id": "1", "text": "so tired"}, ("tweet:\n", "so tired"), ("tweet:", " so tired")),
+    "LongLaMP_2": (
+        {"title": '"On it"', "abstract": "We show."},
+        ('Generate an abstract for the title "On it"\n', "We show."),
+        ('Generate an abstract for the title "On it" abstract:', " We show."),
+    ),
+    "LongLaMP_3": (
+        {"summary": "mornings", "content": "I rose."},
+        ("Generate the content for a reddit post mornings\n", "I rose."),
+        ("Generate the content for a reddit post mornings post:", " I rose."),
+    ),
+    "LongLaMP_4": (
+        {"product": '"4.0" for a lamp', "review": "It glows."},
+        (REVIEWED + '"4.0" for a lamp\n', "It glows."),
+        (REVIEWED + '"4.0" for a lamp review:', " It glows."),
+    ),
+    "LaMP-QA": ({"text": "Who wrote it?"}, ("post:\n", "Who wrote it?"), ("post:", " Who wrote it?")),
+    "PersonalLLM": (
+        {"prompt": "Why?", "a": "So.", "b": "No.", "chosen": "b"},
+        (PREFERRED + "prompt: Why? a: So. b: No.\n", "b"),
+        (PREFERRED + "prompt: Why? a: So. b: No. chosen:", " b"),
+    ),
 }
 
 # task: benchmark question, gold, then prompt of its pair in each form
@@ -83,6 +107,15 @@ QUESTIONS = {
     "LaMP_4": ("Generate a headline for the following article: A body.", "Its head", None),
     "LaMP_5": ("Generate a title for the following abstract of a paper: We show.", "On it", None),
     "LaMP_7": (TWEET + "so tired", "I am tired", (TWEET + "so tired\n", TWEET + "so tired tweet:")),
+    "LongLaMP_2": ('Generate an abstract for the title "On it"', "We show.", None),
+    "LongLaMP_3": ("Generate the content for a reddit post mornings", "I rose.", None),
+    "LongLaMP_4": (REVIEWED + '"4.0" for a lamp', "It glows.", None),
+    "LaMP-QA": (
+        POSTED + "Who wrote it?",
+        "Who?",
+        (POSTED + "Who wrote it?\n", POSTED + "Who wrote it? post:"),
+    ),
+    "PersonalLLM": ('{"prompt": "Why?", "a": "So.", "b": "No."}', "b", None),
 }
 ASKING = {name: task for name, task in TASKS.items() if not task.conversation}
 EVERY_TASK = pytest.mark.parametrize("name", ASKING)
@@ -161,7 +194,7 @@ def test_question_for_another_task_is_one_line(name):
 def test_a_long_field_is_cut_but_not_the_words_after_it(name, form):
     task = TASKS[name]
     words = [f"w{number}" for number in range(2_000)]
-    question = QUESTIONS[name][0].rpartition(": ")[0] + ": " + " ".join(words)
+    question = QUESTIONS[name][0].partition(task.marker)[0] + task.marker + " ".join(words)
     prompt = task.query_pair(question, "gold", form).prompt
     text = asked_text(prompt)
     assert [word for word in text.split() if word in set(words)] == words[:768]
@@ -227,7 +260,7 @@ def test_an_answer_that_is_no_label_parses_to_none(name, answer):
 def test_unknown_task_lists_the_known_ones():
     assert task_by_name("LaMP_2M") is TASKS["LaMP_2M"]
     with pytest.raises(
-        InputError, match=r"unknown task 'LaMP_6': expected a .toml file or one of LaMP_2M"
+        InputError, match=r"unknown task 'LaMP_6': expected a .toml file or one of LaMP-QA, LaMP_2M"
     ) as caught:
         task_by_name("LaMP_6")
     assert "\n" not in str(caught.value)

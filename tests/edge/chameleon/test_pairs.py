@@ -102,7 +102,7 @@ def test_no_history_no_pairs(base):
 @pytest.mark.parametrize("task", [name for name in TASKS if not TASKS[name].conversation])
 def test_prompts_hold_history_query_and_insight(task):
     about = TASKS[task]
-    item = {about.field: "a lighthouse keeper", about.answer: "true story"}
+    item = {**dict.fromkeys(about.fields, "a lighthouse keeper"), about.answer: "true story"}
     if about.free_history:
         item = {about.field: "a lighthouse keeper"}
     for agent in Persona:

@@ -1,0 +1,133 @@
+"""People in files of one's own: their items, dated, and the questions that their records ask."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import Task
+from fedperfit.protocol.tasks.conversations import unfolded
+from fedperfit.protocol.tasks.door import Tell, admitted, admitted_answer, admitted_item
+from fedperfit.simulation.data.columns import Columns
+from fedperfit.simulation.data.lamp_files import sortable_date
+from fedperfit.simulation.data.table_files import records
+
+
+@dataclass
+class Part:
+    """Items of a person, and the questions that their record asks."""
+
+    dated: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
+    """Items with their times, as they came."""
+    questions: list[dict[str, str]] = field(default_factory=list)
+    """Questions as `LampRow` has them."""
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Items of the part by themselves, oldest first."""
+        return [item for _, item in sorted(self.dated, key=lambda one: one[0])]
+
+
+People = dict[str, list[Part]]
+"""People by name: one part each, or one for each record that asks a question."""
+
+
+def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> People:
+    """Read the people of some files.
+
+    Args:
+        paths: Files with records.
+        columns: Where in a record the items are.
+        task: Task of the items.
+        tell: Told of each item or question that is left out or changed.
+
+    Raises:
+        InputError: A file cannot be read.
+    """
+    people: People = {}
+    for path in paths:
+        place = f"{path}, line"
+        read = records(path, columns.wanted(), whole=columns.numbered)
+        if columns.table.question is None:
+            _admit(columns.entries(read), people, columns, task, place, tell)
+            continue
+        for number, record in read:
+            own: People = {}
+            _admit(columns.entries(iter([(number, record)])), own, columns, task, place, tell)
+            for name, (part,) in own.items():
+                parts = people.setdefault(name, [])
+                try:
+                    part.questions.append(_question(record, f"{name}-{len(parts)}", columns, task))
+                except InputError as error:
+                    tell(f"{place} {number}: {error}; the question is left out")
+                parts.append(part)
+    return people
+
+
+def _admit(
+    entries: Iterator[tuple[int | str, Any]],
+    people: People,
+    columns: Columns,
+    task: Task,
+    place: str,
+    tell: Tell,
+) -> None:
+    """Let items through the door, each to its person."""
+    keys = (columns.of[task.field], columns.of[task.answer])
+    user, time, needed = columns.table.user, columns.table.time, columns.needed()
+
+    def admit(record: Any) -> dict[str, Any]:
+        if not isinstance(record, dict):
+            raise InputError("expected an object")
+        for column in needed:
+            if column not in record:
+                raise InputError(f"no {column!r}")
+        name = _name(record[user])
+        moment = _moment(record[time]) if time else ()
+        item = admitted_item(task, {key: record.get(column) for key, column in columns.of.items()})
+        if not item[task.answer].strip():
+            raise InputError(f"{task.answer} is empty")
+        people.setdefault(name, [Part()])[0].dated.append((moment, item))
+        return {columns.of[key]: value for key, value in item.items()}
+
+    for _ in admitted(unfolded(entries, task.conversation, *keys), admit, place, tell):
+        pass
+
+
+def _question(record: dict[str, Any], identity: str, columns: Columns, task: Task) -> dict[str, str]:
+    """Make the question that a record asks."""
+    asked = columns.table.question
+    assert asked is not None
+    for column in (asked.text, asked.target):
+        if not isinstance(record.get(column), str) or not record[column].strip():
+            raise InputError(f"no text under {column!r}")
+    text = record[asked.text]
+    worded = text if task.marker and task.marker in text else task.question({task.field: text})
+    task.query_fields(worded)
+    return {"id": identity, "input": worded, "gold": admitted_answer(task, record[asked.target])}
+
+
+def _name(value: Any) -> str:
+    name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not name or not name.isprintable():
+        raise InputError(f"no user in {value!r:.60}")
+    return name
+
+
+def _moment(value: Any) -> tuple[int, ...]:
+    """Turn a date, a time or a number of seconds into numbers that sort."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = repr(value)
+    elif isinstance(value, datetime | date):
+        value = value.isoformat()
+    if not isinstance(value, str):
+        raise InputError(f"no time in {value!r:.60}")
+    try:
+        moment = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return sortable_date(value.strip())
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC)
+    return (*moment.timetuple()[:6], moment.microsecond)
