@@ -25,7 +25,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import toml_value, write_atomic
+from fedperfit.protocol.system.files import private_folder, toml_value, write_atomic
 from fedperfit.protocol.system.flower import environment
 from fedperfit.protocol.trust.certificates import Certificate, issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
@@ -128,7 +128,7 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
     if not anywhere:
         check_place(home.folder)
     settings = _new_settings(CloudSettings.own(read_preset(preset)), values)
-    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home.folder)
     authority = new_authority("fedperfit")
     for name, content in (("ca.crt", authority.certificate), ("ca.key", authority.key)):
         write_atomic(home.tls / name, content)

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,6 +97,9 @@ def join(
             limit_epsilon(home.folder, personal_epsilon)
             if not register(invitation, home, digest, say=say, stopping=stopping):
                 return
+        else:
+            for line in _unheeded(home.folder, share_metrics, personal_epsilon):
+                say(line)
         keep_running(
             home,
             unconfined=unconfined,
@@ -103,6 +107,16 @@ def join(
             stopping=stopping,
             changed=lambda: learn_authorities(home, say),
         )
+
+
+def _unheeded(folder: Path, shares: bool, epsilon: float) -> Iterator[str]:
+    """Tell which options of a later `join` ask for something else than is in force, and change nothing."""
+    from fedperfit.edge.agent import consent
+
+    if shares and not consent.shares_metrics(folder):
+        yield "you have joined already: --share-metrics changes nothing, `share-metrics FOLDER on` does"
+    if epsilon and epsilon != consent.personal_epsilon(folder):
+        yield "you have joined already: --personal-epsilon changes nothing, `personal-epsilon FOLDER` does"
 
 
 def trust(

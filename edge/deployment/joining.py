@@ -15,7 +15,7 @@ from fedperfit.edge.deployment.left_over import AGENT, stop_left_over
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
 from fedperfit.protocol.system.errors import RunFailed
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.files import private_folder, read_json
 from fedperfit.protocol.system.memory import limit_memory
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 
@@ -51,6 +51,7 @@ def keep_running(
         RunFailed: the agent did not come up at first.
         InputError: the system cannot confine the SuperNode, or the folder's agent runs already.
     """
+    private_folder(home.folder)
     stop_left_over(home, say)
     agent = [sys.executable, "-P", "-m", AGENT, "agent", str(home.folder)]
     settings = read_settings(home)

@@ -1,5 +1,6 @@
 """What a `join` that was killed has left running: found, told to the owner, and stopped by the next one."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import PurePath
@@ -81,9 +82,11 @@ def _stop(agent: psutil.Process) -> None:
 
 
 def _command_lines() -> Iterator[tuple[psutil.Process, list[str]]]:
+    """Yield this account's processes and their command lines: of others', anybody can make any."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            yield process, process.cmdline()
+            if not hasattr(os, "getuid") or process.uids().real == os.getuid():
+                yield process, process.cmdline()
 
 
 def _is_sandbox(line: list[str]) -> bool:

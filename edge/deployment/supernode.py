@@ -58,7 +58,7 @@ class SuperNode:
             raise InputError(
                 f"{self.home.folder / 'agent.json'}: tcp: the sandbox has no network to reach the agent by"
             )
-        confined([], shown={})  # fails here, before the agent has loaded the base model
+        confined([], shown=self._shown)  # fails here, before the agent has loaded the base model
         with Uplink(self.home.uplink, self._address()):
             yield
 
@@ -77,8 +77,7 @@ class SuperNode:
             variables = environment(self.home.node / "flower")
             variables.pop(PASSPHRASE_VARIABLE, None)
         else:
-            shown = {"node": self.home.node, "bridge": self.home.bridge}
-            command = confined(command, shown=shown, uplink=self.home.uplink / SOCKET)
+            command = confined(command, shown=self._shown, uplink=self.home.uplink / SOCKET)
             variables = {}
         return children.start(
             *("supernode", command),
@@ -120,6 +119,10 @@ class SuperNode:
         ]
         ours = f"export PATH={shlex.quote(str(node / _PROGRAMS))}"  # where they cannot be run, nothing is
         return ["sh", "-c", f"{ours}; {shlex.join(superexec)} --parent-pid $$ & exec {shlex.join(supernode)}"]
+
+    @property
+    def _shown(self) -> dict[str, Path]:
+        return {"node": self.home.node, "bridge": self.home.bridge}
 
     def _address(self) -> str:
         address: str = read_json(self.home.node / "address.json")["address"]

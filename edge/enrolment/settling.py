@@ -7,7 +7,7 @@ from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.protocol.model.base_model import load, read_card
 from fedperfit.protocol.model.functional import FunctionalFingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.system.files import private_folder, write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.policy import write_policy
 
@@ -63,7 +63,7 @@ def settle(
             client[field] = str(path.absolute())
     if history is None and not (home.folder / "history.jsonl").is_file():
         raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")
-    home.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home.folder)
     write_json(home.folder / "client.json", client)
     settings = AgentSettings(
         base_model=name,

@@ -14,6 +14,7 @@ from pathlib import Path
 import fedperfit
 from fedperfit.edge import sandbox
 from fedperfit.protocol.sandboxes.bubblewrap import POWERLESS, check, program
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
 
@@ -32,7 +33,8 @@ _NAMESPACES = (
     *("--unshare-cgroup-try", "--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "edge"),
     "--clearenv",
 )
-_RISK = "the program that talks to the cloud could read what you can"
+_PROGRAM = "the program that talks to the cloud"
+_RISK = f"{_PROGRAM} could read what you can"
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Numpy, which Flower imports, otherwise takes threads and memory by the number of cores, past the limits."""
 _SCRATCH_BYTES = 32 << 20
@@ -49,8 +51,12 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
         uplink: Socket that leads to the cloud; None: no network at all.
 
     Raises:
-        InputError: If bubblewrap is missing, or the system does not allow it its namespaces.
+        InputError: If bubblewrap is missing, the system does not allow it its namespaces, or what is shown
+            lies in a folder of programs that the sandbox sees whole.
     """
+    places = list(_python())
+    for path in shown.values():
+        _check_apart(path, places)
     shell = [
         program(_RISK),
         *_NAMESPACES,
@@ -70,7 +76,7 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
         shell += ["--ro-bind", str(Path(sandbox.__file__).parent / "etc" / name), f"/etc/{name}"]
     for name in _SYSTEM_ETC:
         shell += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    for folder in _python():
+    for folder in places:
         shell += ["--ro-bind", str(folder), str(folder)]
     for name, value in _environment().items():
         shell += ["--setenv", name, value]
@@ -82,6 +88,15 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
         shell += ["--ro-bind", str(uplink.parent.absolute()), str(SHOWN / "uplink")]
         inside += ["--uplink", str(SHOWN / "uplink" / uplink.name)]
     return [*shell, "--remount-ro", "/", "--chdir", sandbox.HOME, "--", *inside, "--", *command]
+
+
+def _check_apart(path: Path, places: Sequence[Path]) -> None:
+    """Refuse a path in a folder that the sandbox sees whole, with all that is beside the path."""
+    for place in (*map(Path, _SYSTEM), *places):
+        if path.resolve().is_relative_to(place.resolve()):
+            raise InputError(
+                f"{path}: lies in {place}, all of which {_PROGRAM} sees; choose a folder elsewhere"
+            )
 
 
 def _environment() -> dict[str, str]:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def write_atomic(path: Path, data: bytes, *, mode: int = _OWNERS_OWN, modified: 
         Path(temporary).unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that only its owner may enter, or close one that is there to everybody else.
+
+    Args:
+        path: The folder; where it is another account's, as a mounted volume can be, its mode stays.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(PermissionError):
+        path.chmod(0o700)
 
 
 def mend_lines(path: Path) -> None:

@@ -28,6 +28,13 @@ def test_updates_of_a_new_cloud_are_votes_in_the_basis_that_ships(tmp_path: Path
     assert read_cloud(CloudHome(tmp_path / "cloud")) == made
 
 
+def test_a_folder_that_others_could_enter_is_closed_to_them(tmp_path: Path) -> None:
+    home = CloudHome(tmp_path / "cloud")
+    home.folder.mkdir(mode=0o755)
+    init(home, "quickstart", {})
+    assert home.folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_rate_that_was_given_is_kept(tmp_path: Path) -> None:
     made = init(CloudHome(tmp_path / "cloud"), "quickstart", {"collective-learning-rate": 2e-3})
     assert (made.update_basis, made.collective_learning_rate) == ("public", 2e-3)

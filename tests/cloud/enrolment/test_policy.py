@@ -87,6 +87,21 @@ def test_a_policy_that_names_a_file_of_the_edge_is_refused(tmp_path: Path):
         verify_policy({"policy": values, "signature": key.sign("policy", values)}, key.public)
 
 
+def test_a_policy_that_names_a_function_is_refused():
+    """The edge would import it, and hand it answers."""
+    card, key = read_card("embedded"), SigningKey()
+    lines = [
+        'name = "Mood"',
+        'kind = "text"',
+        'fields = ["note"]',
+        'target = "mood"',
+        'metrics = ["os:system"]',
+    ]
+    values = policy_of(settings(), card).to_flat() | {"task": "\n".join(lines)}
+    with pytest.raises(InputError, match="os:system is a function"):
+        verify_policy({"policy": values, "signature": key.sign("policy", values)}, key.public)
+
+
 def test_a_basis_is_pinned_and_told():
     card = read_card("embedded")
     plain = policy_of(settings(), card)

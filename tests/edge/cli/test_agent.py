@@ -28,7 +28,7 @@ from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.schema import bridge_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.trust.bundle import Bundle
+from fedperfit.protocol.trust.bundle import Bundle, identify_bundle
 from fedperfit.protocol.trust.policy import sign_policy
 
 
@@ -202,7 +202,9 @@ def test_settling_makes_a_folder(tmp_path):
     with pytest.raises(InputError, match="not the base model"):
         settle(bundle(fingerprint="0"), home, history=history, **JOINING)
     assert not home.folder.exists()
+    home.folder.mkdir(mode=0o755)
     assert settle(bundle(), home, history=history, **JOINING) == read_settings(home)
+    assert home.folder.stat().st_mode & 0o777 == 0o700, "whoever made the folder, and however open"
     assert files_to_seal(home.folder) == [history]
     with deployed(home.folder) as edge:
         assert len(edge.agent.history.items) == 1
@@ -227,6 +229,19 @@ def test_a_folder_of_the_old_way_goes_on_with_the_same_command(run, tmp_path, mo
     home.enrolment.write_text(hashlib.sha256(repr(sorted(old.items())).encode()).hexdigest())
     assert run("join", path, "--folder", home.folder)[0] == 0
     assert kept == [home]
+
+
+def test_a_later_join_says_which_options_change_nothing(run, tmp_path, monkeypatch):
+    path, home = tmp_path / "ada.bundle", Home(tmp_path / "ada")
+    bundle().write(path)
+    write_json(home.folder / "client.json", {"shares_metrics": False, "personal-epsilon": 4.0})
+    home.node.mkdir()
+    home.enrolment.write_text(identify_bundle(path)[1])
+    monkeypatch.setattr("fedperfit.edge.deployment.joining.keep_running", lambda home, **_: None)
+    join = ("join", path, "--folder", home.folder)
+    assert run(*join, "--personal-epsilon", 4) == (0, "")
+    code, said = run(*join, "--personal-epsilon", 2, "--share-metrics")
+    assert (code, said.count("changes nothing")) == (0, 2)
 
 
 def test_a_plain_history_stays_where_it_is(tmp_path):

@@ -1,5 +1,6 @@
 """What a killed `join` left is found and stopped, and what a living one runs is not."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,10 @@ class FakeAgent:
     def __init__(self, home: Home, *parent: str, stubborn: bool = False) -> None:
         self.home, self.above, self.stubborn = home, SimpleNamespace(cmdline=lambda: list(parent)), stubborn
         self.did: list[str] = []
+        self.account = os.getuid()
+
+    def uids(self) -> SimpleNamespace:
+        return SimpleNamespace(real=self.account)
 
     def cmdline(self) -> list[str]:
         return ["python", "-P", "-m", "fedperfit.edge.cli.main", "agent", str(self.home.folder)]
@@ -60,6 +65,17 @@ def test_an_agent_that_a_killed_join_left_is_stopped_and_a_living_ones_is_not(
         assert "4711" in said[0]
     assert agent.did == did
     assert other.did == []
+
+
+@pytest.mark.parametrize("parent", ["join", "/sbin/init"])
+def test_a_process_of_another_account_is_no_agent_of_ours(tmp_path, monkeypatch, parent):
+    """Anybody may start a program under the command line of an agent, to keep a person from joining."""
+    home, said = Home(tmp_path / "ada"), []
+    agent = FakeAgent(home, parent)
+    agent.account += 1
+    monkeypatch.setattr(left_over.psutil, "process_iter", lambda: [agent])
+    stop_left_over(home, said.append)
+    assert (agent.did, said) == ([], [])
 
 
 @needs_bwrap

@@ -46,6 +46,21 @@ print(os.listdir("/tmp") if not sys.argv[1].startswith("/tmp") else [], os.listd
     ]
 
 
+@pytest.mark.parametrize("where", ["package", "python"])
+def test_a_folder_among_what_is_shown_is_refused(tmp_path, monkeypatch, where):
+    """A person's folder in the package's own, or in Python's, would be there whole, the vault with it."""
+    place = tmp_path / where
+    person = place / "ada" / "node"
+    person.mkdir(parents=True)
+    if where == "package":
+        (place / "__init__.py").touch()
+        monkeypatch.setattr(confinement.fedperfit, "__file__", str(place / "__init__.py"))
+    else:
+        monkeypatch.setattr(confinement.sys, "base_prefix", str(place))
+    with pytest.raises(InputError, match="choose a folder elsewhere"):
+        confined(["true"], shown={"node": person})
+
+
 WRITE = """
 import os, sys, sysconfig
 places = [*sys.argv[2:], "/", "/etc", "/dev", "/dev/shm", "/edge", "/edge/node", "/edge/bridge", "/usr/local",
