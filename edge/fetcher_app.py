@@ -1,8 +1,8 @@
-"""Fetches releases from the cloud for the agent, over and over: a program of its own, in a sandbox.
+"""Fetches releases for the agent, over and over, from the cloud or a mirror: its own program, in a sandbox.
 
 It imports neither torch nor transformers, and knows no key and nothing of the person's.
 
-    python -P -m fedperfit.edge.fetcher_app ADDRESS CA-FILE FEED-FOLDER SECONDS
+    python -P -m fedperfit.edge.fetcher_app ADDRESS CA-FILE FEED-FOLDER SECONDS [--mirror WEB-ADDRESS …]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 
 from fedperfit.edge.deployment.endpoint import connect
-from fedperfit.edge.releases.download import CloudFiles, NotFetched
+from fedperfit.edge.releases.download import CloudFiles, NotFetched, WebFolder, mirror_files
 from fedperfit.edge.releases.fetching import Fetcher, Told
 from fedperfit.protocol.schema import feed_pb2, feed_pb2_grpc
 
@@ -61,13 +61,18 @@ def main() -> None:
     parser.add_argument("authority", type=Path, help="certificate of the cloud's authority")
     parser.add_argument("feed", type=Path, help="folder of the agent's socket that takes releases")
     parser.add_argument("seconds", type=float, help="time between two looks, about")
+    parser.add_argument("--mirror", default="", help="web address that is asked before the cloud")
+    parser.add_argument("--way", default="", help="where the mirror is reached, host:port; by default there")
+    parser.add_argument("--authorities", type=Path, help="those that may vouch for the mirror")
     arguments = parser.parse_args()
-    files = CloudFiles(arguments.address, arguments.authority)
+    sources: list[WebFolder] = [CloudFiles(arguments.address, arguments.authority)]
+    if arguments.mirror:
+        sources.insert(0, mirror_files(arguments.mirror, arguments.way, arguments.authorities))
 
     def say(line: str) -> None:
         print(line, flush=True)
 
-    fetcher = Fetcher([files], AgentFeed(arguments.feed), seconds=arguments.seconds, say=say)
+    fetcher = Fetcher(sources, AgentFeed(arguments.feed), seconds=arguments.seconds, say=say)
     while True:
         time.sleep(fetcher.step())
 

@@ -22,7 +22,16 @@ START = "start.safetensors"
 MEMBERS = "members.json"
 """File in a run's folder: the release in force, and the clients that it names for secure sums."""
 
-CORRECTABLE = ("clients", "connect-seconds", "host", "port", "superlink-port", "metrics-port", "max-body-mib")
+CORRECTABLE = (
+    "clients",
+    "connect-seconds",
+    "host",
+    "port",
+    "superlink-port",
+    "metrics-port",
+    "max-body-mib",
+    "mirror",
+)
 """Settings that decide no result: a run may be resumed after they were changed."""
 ROUNDS = ("deadline-seconds", "clients-per-round", "over-selection", "aggregation", "assumed-malicious")
 """Settings of the rounds that may be changed too where all rounds begin again, or for the first time."""

@@ -12,6 +12,7 @@ from fedperfit.protocol.settings.fields import DeployedTask, ProcessMemory
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.policy import LEAST_HONEST, LEAST_ITEMS
+from fedperfit.protocol.trust.published import parse_mirror
 
 _NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 Port = Annotated[int, Field(ge=1, le=65535), Unit("port")]
@@ -47,6 +48,10 @@ class CloudSettings(JobSettings):
     max_body_mib: Annotated[int, Field(ge=1), Unit("MiB")] = 16
     """Largest request let through to the SuperLink."""
 
+    mirror: Annotated[str, Unit("web address, or nothing")] = ""
+    """Web address of the static files that `release publish` writes, for edges to fetch releases from; empty:
+    from the cloud. Their owners are asked to agree to it."""
+
     memory_gib: ProcessMemory = 0.0
 
     @property
@@ -68,6 +73,12 @@ class CloudSettings(JobSettings):
     def _check_host(self) -> Self:
         if _ip(self.host) is None and not _NAME.fullmatch(self.host):
             raise InputError(f"host={self.host!r}: expected a name, or an address without port and brackets")
+        return self
+
+    @model_validator(mode="after")
+    def _check_mirror(self) -> Self:
+        if self.mirror:
+            parse_mirror(self.mirror)
         return self
 
     @model_validator(mode="after")

@@ -85,6 +85,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         moments_per_day=_RUNS if settings.directions else 0,
         probe_per_day=_RUNS * SEARCHES * EVALUATIONS if settings.directions else 0,
         pull_per_day=_RUNS if settings.warm_start else 0,
+        mirror=settings.mirror,
     )
 
 

@@ -7,6 +7,7 @@ node/            what the SuperNode needs: enrolment, certificates, its key, the
 bridge/          the socket for the SuperNode's ClientApp
 feed/            the socket on which the agent takes fetched releases
 uplink/          the socket that leads SuperNode and fetcher to the cloud
+mirror/          the socket that leads the fetcher to the mirror of releases, where there is one
 owner/           the socket and the token for the owner
 vault/           sealed: personal shifts, learned items, imported history
 releases/        verified releases, and the cloud's latest word on which is in force
@@ -73,6 +74,11 @@ class Home:
     def uplink(self) -> Path:
         """The socket that leads SuperNode and fetcher to the cloud."""
         return self.folder / "uplink"
+
+    @property
+    def mirror(self) -> Path:
+        """Folder of the socket that leads the fetcher to the mirror of releases."""
+        return self.folder / "mirror"
 
     @property
     def supernode_log(self) -> Path:

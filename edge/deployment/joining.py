@@ -68,14 +68,15 @@ def keep_running(
     node = SuperNode(home, unconfined)
     pauses = dict.fromkeys(("agent", "supernode", "fetcher"), _SHORTEST_PAUSE)
     born: dict[str, float] = {}
-    with node.connected(), Children() as children:
+    fetcher = FetcherProgram(home, unconfined)
+    with node.connected(), fetcher.connected(), Children() as children:
 
         def launch(name: str) -> Child:
             born[name] = time.monotonic()
             if name == "supernode":
                 return node.start(children)
             if name == "fetcher":
-                return FetcherProgram(home, unconfined).start(children)
+                return fetcher.start(children)
             return children.start(name, agent, log=log, environment=variables)
 
         first = launch("agent")

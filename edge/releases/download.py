@@ -22,6 +22,7 @@ from fedperfit.protocol.trust.published import (
     POINTER_FILE,
     MirrorAddress,
     mirrored_file,
+    parse_mirror,
     release_file,
 )
 from fedperfit.protocol.trust.validity import parse_time
@@ -166,6 +167,26 @@ class CloudFiles(WebFolder):
     def file(self, told: Told) -> str:
         """Return the name of a release's file."""
         return release_file(told.version)
+
+
+def mirror_files(address: str, way: str = "", authorities: Path | None = None) -> WebFolder:
+    """Return the files at a mirror; nothing is connected yet.
+
+    Args:
+        address: its web address.
+        way: host:port that leads there; empty for its own.
+        authorities: file or folder of those that may vouch for it; None for those that Python finds.
+
+    Raises:
+        InputError: the address is none.
+    """
+    place, context = parse_mirror(address), None
+    if place.secure:
+        file = str(authorities) if authorities is not None and authorities.is_file() else None
+        folder = str(authorities) if authorities is not None and authorities.is_dir() else None
+        context = ssl.create_default_context(cafile=file, capath=folder)
+    host, _, port = way.rpartition(":")
+    return WebFolder(place, context, way=(host, int(port)) if way else None)
 
 
 def _read(response: http.client.HTTPResponse, name: str, most: int) -> bytes | None:

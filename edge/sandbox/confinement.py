@@ -41,14 +41,21 @@ _SCRATCH_BYTES = 32 << 20
 """Size of either folder that can be written; they are in memory."""
 
 
-def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path | None = None) -> list[str]:
+def confined(
+    command: Sequence[str],
+    *,
+    shown: Mapping[str, Path],
+    uplink: Path | None = None,
+    mirror: Path | None = None,
+) -> list[str]:
     """Return the command that runs `command` in the sandbox.
 
     Args:
         command: Program and arguments; paths among them are those in the sandbox.
         shown: Folders that are shown, read-only, by the name they have below `SHOWN`. A socket in them can
             be connected to.
-        uplink: Socket that leads to the cloud; None: no network at all.
+        uplink: Socket that leads to the cloud; None: no way there.
+        mirror: Socket that leads to the mirror of releases; None: no way there.
 
     Raises:
         InputError: If bubblewrap is missing, the system does not allow it its namespaces, or what is shown
@@ -84,9 +91,10 @@ def confined(command: Sequence[str], *, shown: Mapping[str, Path], uplink: Path 
     for name, folder in shown.items():
         shell += ["--ro-bind", str(folder.absolute()), str(SHOWN / name)]
     inside = [sys.executable, "-m", "fedperfit.edge.sandbox.inside"]
-    if uplink is not None:
-        shell += ["--ro-bind", str(uplink.parent.absolute()), str(SHOWN / "uplink")]
-        inside += ["--uplink", str(SHOWN / "uplink" / uplink.name)]
+    for name, way in (("uplink", uplink), ("mirror", mirror)):
+        if way is not None:
+            shell += ["--ro-bind", str(way.parent.absolute()), str(SHOWN / name)]
+            inside += [f"--{name}", str(SHOWN / name / way.name)]
     return [*shell, "--remount-ro", "/", "--chdir", sandbox.HOME, "--", *inside, "--", *command]
 
 

@@ -12,9 +12,10 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-from fedperfit.edge.sandbox import CLOUD_PORT, SCRATCH
+from fedperfit.edge.sandbox import CLOUD_PORT, MIRROR_PORT, SCRATCH
 from fedperfit.edge.sandbox.execution import refuse_execution
 from fedperfit.edge.sandbox.relay import Relay, Streams
 from fedperfit.edge.sandbox.system_calls import refuse_system_calls
@@ -40,6 +41,7 @@ def main() -> int:
     """Run the command given on the command line; return its exit code."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--uplink", type=Path, help="socket that leads to the cloud")
+    parser.add_argument("--mirror", type=Path, help="socket that leads to the mirror of releases")
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
     _limit()
@@ -48,7 +50,8 @@ def main() -> int:
     if not refuse_system_calls():
         print("no system calls are refused: those of this processor are not known", file=sys.stderr)
     follow_starter()
-    return asyncio.run(_run(arguments.command, arguments.uplink))
+    ways = {CLOUD_PORT: arguments.uplink, MIRROR_PORT: arguments.mirror}
+    return asyncio.run(_run(arguments.command, ways))
 
 
 def _limit() -> None:
@@ -61,19 +64,25 @@ def _limit() -> None:
         resource.setrlimit(kind, (allowed, allowed))
 
 
-async def _run(command: list[str], uplink: Path | None) -> int:
-    if uplink is not None:
-
-        async def connect() -> Streams:
-            return await asyncio.open_unix_connection(uplink)
-
-        await asyncio.start_server(Relay(connect, most=_CONNECTIONS), "127.0.0.1", CLOUD_PORT)
+async def _run(command: list[str], ways: Mapping[int, Path | None]) -> int:
+    for port, way in ways.items():
+        if way is not None:
+            await _lead(port, way)
     child = await asyncio.create_subprocess_exec(
         *command, env=os.environ | SAFE_PATH, stdin=subprocess.DEVNULL
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, child.terminate)
     code = await child.wait()
     return code if code >= 0 else 128 - code
+
+
+async def _lead(port: int, way: Path) -> None:
+    """Pass what connects to a port on to a socket of the edge's outside."""
+
+    async def connect() -> Streams:
+        return await asyncio.open_unix_connection(way)
+
+    await asyncio.start_server(Relay(connect, most=_CONNECTIONS), "127.0.0.1", port)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The only way out of the SuperNode's sandbox: a socket that leads to the enrolled address alone."""
+"""The only way out of a sandbox: a socket that leads to one address alone, the cloud's or a mirror's."""
 
 import asyncio
 import socket
@@ -17,9 +17,9 @@ _CONNECT_SECONDS = 20.0
 
 
 class Uplink:
-    """A context in which what connects to the socket in a folder is passed on to the cloud.
+    """A context in which what connects to the socket in a folder is passed on to an address.
 
-    The bytes are passed on as they are: TLS is between the SuperNode and the cloud.
+    The bytes are passed on as they are: TLS is between what is in the sandbox and who is there.
     """
 
     def __init__(self, folder: Path, address: str) -> None:
@@ -27,7 +27,7 @@ class Uplink:
 
         Args:
             folder: Folder of the socket; made for its owner only.
-            address: Address of the cloud, host:port.
+            address: Address of the cloud or of the mirror, host:port.
         """
         self._folder = folder
         host, _, port = address.rpartition(":")

@@ -21,6 +21,7 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import task_id
+from fedperfit.protocol.trust.published import parse_mirror
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
 
 RequestKind = Literal["contribute", "personalize", "evaluate", "moments", "probe", "pull", "sum"]
@@ -121,6 +122,8 @@ class Policy(Settings):
     """Layer gradients; 0 refuses them."""
     sum_per_day: Budget = 0
     """Sums of sealed contributions that the machine tells as member of a committee; 0 refuses them."""
+    mirror: Annotated[str, Unit("web address, or nothing")] = ""
+    """Web address that releases are fetched from; empty: the cloud's own."""
 
     def model_post_init(self, context: Any, /) -> None:
         """Check what concerns several fields. Raises InputError."""
@@ -141,6 +144,8 @@ class Policy(Settings):
             raise InputError(f"max-items={self.max_items}: fewer than least-items={self.least_items}")
         if self.committee_size:
             self._check_committee()
+        if self.mirror:
+            parse_mirror(self.mirror)
 
     def _check_committee(self) -> None:
         CommitteeShape(self.committee_size, self.committee_corrupt, self.committee_threshold)
@@ -233,6 +238,11 @@ class Policy(Settings):
             f"{self.least_clip:g} to {self.most_clip:g}, and have batches of {self.batch_size} and at most "
             f"{self.most_epochs} epochs and {self.most_steps} steps."
         )
+        if self.mirror:
+            lines.append(
+                f"Your machine fetches releases from {self.mirror}: whoever serves them sees its network "
+                "address and when it asks, and nothing else, and can change nothing."
+            )
         refused = [kind for kind in KINDS if not self.per_day(kind)]
         if refused:
             lines.append(f"It may never ask for: {', '.join(refused)}.")

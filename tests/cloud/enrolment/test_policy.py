@@ -113,3 +113,13 @@ def test_a_basis_is_pinned_and_told():
     assert policy.update_basis == again.update_basis
     with pytest.raises(InputError, match="basis-file"):
         policy_of(settings(update_basis="public", update_columns=8), card)
+
+
+def test_the_mirror_is_part_of_what_owners_agree_to():
+    card = read_card("embedded")
+    policy = policy_of(settings(mirror="https://cdn.example.org/ours"), card)
+    assert policy.mirror == "https://cdn.example.org/ours"
+    assert any("https://cdn.example.org/ours" in sentence for sentence in policy.sentences())
+    assert not any("fetches" in sentence for sentence in policy_of(settings(), card).sentences())
+    with pytest.raises(InputError, match="mirror='cdn': expected"):
+        settings(mirror="cdn")

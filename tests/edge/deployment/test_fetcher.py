@@ -5,15 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.edge.deployment.deployments import CLOUD, deployed, releases, served, settings
+from tests.edge.deployment.deployments import CLOUD, agree, deployed, policy, releases, served, settings
 from tests.edge.deployment.sandboxes import inside, outside
 from tests.edge.edge_clients import write_client
-from tests.edge.releases.published import Cloud
+from tests.edge.releases.published import Cloud, Mirror
 
 from fedperfit.edge.deployment.fetcher import FetcherProgram
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.system.processes import Children, wait_until
 
@@ -71,3 +72,39 @@ def test_it_brings_the_release_in_force_to_the_agent(
         assert time.monotonic() - published < 10
         told = "fetched release 1\nfetched release 2\n"
         assert wait_until(lambda: child.log.read_text() == told, 10), "it says so once the agent has it"
+
+
+def test_it_fetches_from_the_mirror_that_the_owner_agreed_to(
+    home: Home, cloud: Cloud, tmp_path_factory: pytest.TempPathFactory, header: ShiftHeader
+) -> None:
+    inside("", shown={})  # skips where there is no sandbox
+    (one,) = releases(header, 1)
+    with Mirror(tmp_path_factory.mktemp("mirror")).up() as mirror:
+        agree(home.folder, policy(mirror=f"http://{mirror.address}/our/mirror"))
+        mirror.publish(one, CLOUD)
+        program = FetcherProgram(home, unconfined=False)
+        with (
+            deployed(home.folder) as edge,
+            served(edge),
+            SuperNode(home, unconfined=False).connected(),
+            program.connected(),
+            Children() as children,
+        ):
+            child = program.start(children)
+            assert wait_until(lambda: edge.releases.current() == one, 60), child.log.read_text()
+        assert cloud.asked == []
+
+
+def test_the_mirror_is_told_of_by_what_the_owner_agreed_to(home: Home) -> None:
+    program = FetcherProgram(home, unconfined=True)
+    assert (program.mirror, "--mirror" in program.command()) == ("", False)
+    agree(home.folder, policy(mirror="https://cdn.example.org/ours"))
+    assert program.mirror == "https://cdn.example.org/ours"
+    outside_of_it = program.command()
+    assert outside_of_it[outside_of_it.index("--mirror") + 1] == program.mirror
+    assert "--way" not in outside_of_it
+    confined_in_it = FetcherProgram(home, unconfined=False).command()
+    assert confined_in_it[confined_in_it.index("--way") + 1] == "127.0.0.1:8444"
+    write_json(home.policy, {"policy": []})
+    with pytest.raises(InputError, match=r"policy\.json: not a signed policy"):
+        program.command()
