@@ -96,6 +96,7 @@ def _sums(settings: CloudSettings) -> dict[str, Any]:
         "committee_corrupt": shape.corrupt,
         "committee_threshold": shape.threshold,
         "fewest_contributors": settings.fewest_contributors,
+        "fewest_apart": settings.fewest_apart,
         "clipping_norm": settings.clipping_norm,
         "sum_per_day": _RUNS * settings.rounds,
     }

@@ -95,4 +95,5 @@ class FederationBuilder:
             privacy=self.settings,
             deadline=self.settings.deadline_seconds,
             release=release,
+            lists=self.privacy_ledger.path.parent,
         )

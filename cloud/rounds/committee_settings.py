@@ -8,6 +8,7 @@ from fedperfit.protocol.messages.sums import (
     CommitteeCorrupt,
     CommitteeSize,
     CommitteeThreshold,
+    FewestApart,
     FewestContributors,
 )
 from fedperfit.protocol.secure_sums.parameters import CommitteeShape
@@ -28,6 +29,8 @@ class CommitteeSettings(Settings):
     """Members whose answers make a sum, above half of size and corrupt together; the others may be lost."""
     fewest_contributors: FewestContributors = 10
     """Clients without which no sum is told."""
+    fewest_apart: FewestApart = 2
+    """Clients that sums under one release, taken from each other, tell of at least; 1 bounds nothing."""
 
     @property
     def secure(self) -> bool:

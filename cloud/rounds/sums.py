@@ -21,6 +21,7 @@ from fedperfit.cloud.clients.exchange import Exchange, logger
 from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.clients.sealed_gate import BadShares, SealedUpdate, admit_sum
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.cloud.privacy.told_lists import ToldLists
 from fedperfit.cloud.rounds.collection import Collection, sealed_from_json, sealed_to_json
 from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
 from fedperfit.cloud.rounds.robust import TooFew
@@ -43,6 +44,9 @@ from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 
+_APART = "fewest-apart"
+_TIMES = 2
+"""Times that members are asked for a sum while too few have told it."""
 RUN = "sums.json"
 """File beside a training's checkpoints: the random name of its sums, and the release that they are under."""
 
@@ -61,6 +65,7 @@ class SecureSums:
         privacy: PrivacySettings,
         deadline: float,
         release: str = "",
+        lists: Path | None = None,
     ) -> None:
         """Set up the sums.
 
@@ -73,7 +78,10 @@ class SecureSums:
             privacy: Settings that say what a vote is worth, and to what norm other updates are clipped.
             deadline: Longest wait for the members, in seconds.
             release: Digest of the release in force; empty before the first.
+            lists: Folder in which all runs of the federation keep over whom sums were told; None for that of
+                the checkpoints.
         """
+        self._told_lists = ToldLists(lists or folder, release, settings.fewest_apart)
         self.settings, self.directory, self.release = settings, directory, release
         self._exchange, self._folder = exchange, folder
         self._norm, self._deadline = privacy.clipping_norm, deadline
@@ -122,21 +130,29 @@ class SecureSums:
 
     @property
     def described(self) -> list[Any]:
-        """What of the sums decides the result of the rounds, as JSON values."""
-        return [CommitteeSettings.own(self.settings.to_flat()), self.size]
+        """What of the sums decides the result of the rounds, as JSON values.
+
+        Who is left out of a sum is none of it, no more than who is lost.
+        """
+        own = CommitteeSettings.own(self.settings.to_flat())
+        return [{key: value for key, value in own.items() if key != _APART}, self.size]
 
     def session(self, number: int) -> Session:
         """Return the session of a round, counted from 1."""
         return session_of(self.terms, self.wanted, number, self.release, self.directory)
 
     def keep(self, number: int, collection: Collection[SealedUpdate]) -> None:
-        """Keep what a round's contributors sealed, before members are asked.
+        """Keep what a round's contributors sealed, before members are asked, without those who must wait.
 
         Args:
             number: Round, counted from 1.
             collection: What they sent; too few of them are not kept, and asked again after a kill.
         """
         session = self.session(number)
+        chosen = self._told_lists.claim(collection.updates, session.least)
+        for client in set(collection.updates) - set(chosen):
+            del collection.updates[client]
+            collection.dropped[client] = f"{_APART}={self.settings.fewest_apart}: the sum would tell it apart"
         if len(collection.updates) >= session.least:
             kept = sealed_to_json(collection) | {"session": session.digest.hex()}
             write_json(self._folder / f"sealed-{number:04d}.json", kept)
@@ -202,30 +218,34 @@ class SecureSums:
         return total
 
     def _answers(self, session: Session, updates: Sequence[SealedUpdate]) -> dict[int, Elements]:
-        """Ask the members that are connected; those that do not answer are logged."""
-        connected = set(self._exchange.names.values())
-        requests = {
-            member: self._request(session, place, updates)
-            for place, member in enumerate(session.members)
-            if member in connected
-        }
-        clients = {update.client for update in updates}
+        """Ask the members that are connected; those that do not answer are logged.
+
+        While too few have answered, the others are asked again: one that was killed after it told its sum, or
+        was slow, tells the very same one.
+        """
         answers: dict[int, Elements] = {}
         why = dict.fromkeys(session.members, "not connected")
-        why |= dict.fromkeys(requests, f"no reply within {self._deadline:g} s")
-        replies = self._exchange.ask(
-            requests, SUM_TYPE, phase="train", round=session.round, deadline=self._deadline
-        )
-        with closing(replies):
-            for member, reply in replies:
-                try:
-                    answers[session.place(member)] = admit_sum(reply, session, clients)
-                    del why[member]
-                except (Rejected, BadShares) as reason:
-                    why[member] = str(reason)
-        self.sent = self._exchange.last
-        for member in sorted(why):
-            logger.warning("round %d: no sum of member %s: %s", session.round, member, why[member])
+        places = {client: session.place(client) for client in self._exchange.names.values() if client in why}
+        requests = {member: self._request(session, place, updates) for member, place in places.items()}
+        clients = {update.client for update in updates}
+        for _ in range(_TIMES):
+            missing = {member: requests[member] for member in requests if places[member] not in answers}
+            why |= dict.fromkeys(missing, f"no reply within {self._deadline:g} s")
+            replies = self._exchange.ask(
+                missing, SUM_TYPE, phase="train", round=session.round, deadline=self._deadline
+            )
+            with closing(replies):
+                for member, reply in replies:
+                    try:
+                        answers[places[member]] = admit_sum(reply, session, clients)
+                        del why[member]
+                    except (Rejected, BadShares) as reason:
+                        why[member] = str(reason)
+            self.sent = self.sent + self._exchange.last
+            for member in sorted(why):
+                logger.warning("round %d: no sum of member %s: %s", session.round, member, why[member])
+            if len(answers) >= session.shape.threshold:
+                break
         return answers
 
     def _request(self, session: Session, place: int, updates: Sequence[SealedUpdate]) -> RecordDict:

@@ -16,6 +16,7 @@ authorities.json the cloud's last word on its authorities (fedperfit.edge.enrolm
 guard.json       requests admitted today, and the items that contributions are made of
 sums.key         the private keys for secure sums (fedperfit.edge.sums.party)
 sums-answered/   a file for each round in which the machine told a sum as member of a committee
+sums-lists/      a file for each release under which it did, with who was in the sums
 update.basis     the basis that the cloud's rounds are in, where they have one, as it was sent
 audit/           every request, and every message that left this machine (fedperfit.edge.audit)
 """

@@ -1,5 +1,6 @@
 """A deployed machine's part in secure sums, drawn from the release in force here."""
 
+import threading
 from pathlib import Path
 
 from fedperfit.edge.consent.guard import Guard
@@ -22,6 +23,7 @@ class OwnSums:
             guard: Checks what is asked of a member.
         """
         self._folder, self._name, self._releases, self._guard = folder, name, releases, guard
+        self._telling = threading.Lock()
 
     def party(self) -> SumParty:
         """Return the person's part in sums under the release in force.
@@ -38,7 +40,9 @@ class OwnSums:
         directory = release.directory if release is not None else None
         if release is None or directory is None:
             raise InputError("no release in force names who is enrolled for secure sums")
-        party = SumParty(self._folder, self._name, directory, release.digest)
+        policy = self._guard.policy
+        apart = policy.fewest_apart if policy is not None else 1
+        party = SumParty(self._folder, self._name, directory, release.digest, fewest_apart=apart)
         party.check_enrolled()
         return party
 
@@ -54,6 +58,7 @@ class OwnSums:
         """
         self._guard.sum(request.terms, request.wanted, request.round, len(request.clients))
         party = self.party()
-        if not told_before(party, request):
-            self._guard.count_sum()
-        return tell_sum(party, request)
+        with self._telling:  # two at once would each be held against earlier lists alone
+            if not told_before(party, request):
+                self._guard.count_sum()
+            return tell_sum(party, request)

@@ -3,7 +3,8 @@
 A member tells its sum over one list of clients in a round. What it answers is on disk before the answer goes
 out, so that neither another request nor a restart makes it tell a second one: two sums over lists that differ
 by one client would tell that client's share. The very same request, of a cloud that was killed, gets the very
-same answer, from which nothing new can be learned.
+same answer, from which nothing new can be learned. The lists are kept: no sum of another round or run is told
+that, taken from earlier ones, would tell of too few people (`protocol.secure_sums.cohorts`).
 """
 
 import hashlib
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedperfit.protocol.secure_sums.cohorts import keeps_together
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
 from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch  # keys are made without it
@@ -29,10 +31,16 @@ KEYS = "sums.key"
 """File in a person's folder: its private keys for sums."""
 ANSWERED = "sums-answered"
 """Folder there: a file for every round in which it told a sum as a member."""
+LISTS = "sums-lists"
+"""Folder there: a file for every release under which it told sums, with the names in each of them."""
 
 
 class AlreadyAnswered(InputError):
     """The member has told its sum of this round, over other shares."""
+
+
+class TooFewApart(InputError):
+    """The sum, taken from earlier ones, would tell of too few people."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,9 @@ class MemberAnswer:
 class SumParty:
     """A client with its keys, as contributor and member."""
 
-    def __init__(self, folder: Path, name: str, directory: Directory, release: str = "") -> None:
+    def __init__(
+        self, folder: Path, name: str, directory: Directory, release: str = "", *, fewest_apart: int = 1
+    ) -> None:
         """Read the keys of a person's folder.
 
         Args:
@@ -56,12 +66,14 @@ class SumParty:
             name: Name under which the person is enrolled.
             directory: All that are enrolled.
             release: Digest of the release in force here; empty before the first.
+            fewest_apart: Fewest people that sums under one release, taken from each other, may tell of.
 
         Raises:
             InputError: If there are no keys, or they are broken.
         """
         self.name, self.directory, self.release = name, directory, release
-        self._answered = folder / ANSWERED
+        self._answered, self._fewest_apart = folder / ANSWERED, fewest_apart
+        self._lists = folder / LISTS / f"{release or 'first'}.json"
         try:
             self._keys = SumKeys.from_bytes((folder / KEYS).read_bytes())
         except OSError as error:
@@ -96,6 +108,7 @@ class SumParty:
 
         Raises:
             AlreadyAnswered: If it told its sum of this round before, over anything but these envelopes.
+            TooFewApart: If this sum, taken from earlier ones, would tell of too few people.
             InputError: If it is no member, or the list is too short or names a client twice.
         """
         session.place(self.name)
@@ -105,6 +118,8 @@ class SumParty:
             raise InputError(f"a sum of {len(names)} clients is not told, of {session.least} at least")
         request = _digest(session, names, envelopes)
         self._check_unanswered(session, request)
+        if not self.told_before(session, names, envelopes):
+            self._check_apart(names)
         bad = []
         total = np.zeros(session.columns, np.int64)
         for name, envelope in zip(names, envelopes, strict=True):
@@ -114,6 +129,7 @@ class SumParty:
                 bad.append(name)
         if bad:
             return MemberAnswer(b"", tuple(bad))
+        self._keep_list(names)
         self._mark(session, request)
         field = session.numbers.field
         return MemberAnswer(field.to_bytes(total % field.prime))
@@ -140,6 +156,23 @@ class SumParty:
             return
         if answered != request:
             raise AlreadyAnswered(f"round {session.round} is answered already, over other shares")
+
+    def _told_lists(self) -> list[list[str]]:
+        lists: list[list[str]] = read_json(self._lists) if self._lists.exists() else []
+        return lists
+
+    def _check_apart(self, names: Sequence[str]) -> None:
+        """Raise TooFewApart where a sum over these people, taken from earlier ones, tells of too few."""
+        if not keeps_together(self._told_lists(), names, self._fewest_apart):
+            raise TooFewApart(
+                f"this sum, taken from earlier ones, would tell of fewer than {self._fewest_apart} people"
+            )
+
+    def _keep_list(self, names: Sequence[str]) -> None:
+        """Keep on disk over whom a sum is told, before it is."""
+        told, new = self._told_lists(), sorted(names)
+        if new not in told:
+            write_json(self._lists, [*told, new])
 
     def _mark(self, session: Session, request: bytes) -> None:
         """Keep on disk which request of the round is answered; only one can be."""

@@ -17,6 +17,7 @@ CommitteeSize = Annotated[int, Field(ge=2, le=100), Unit("members")]
 CommitteeCorrupt = Annotated[int, Field(ge=1), Unit("members")]
 CommitteeThreshold = Annotated[int, Field(ge=2), Unit("members")]
 FewestContributors = Annotated[int, Field(ge=2), Unit("clients")]
+FewestApart = Annotated[int, Field(ge=1), Unit("clients")]
 
 
 class SumSettings(MessageSettings):

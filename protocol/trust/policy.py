@@ -102,6 +102,8 @@ class Policy(Settings):
     """Members whose answers make a sum, exactly."""
     fewest_contributors: Annotated[int, Field(ge=0), Unit("people")] = 0
     """Fewest people whose sum is told."""
+    fewest_apart: Annotated[int, Field(ge=1), Unit("people")] = 1
+    """Fewest people that sums under one release, taken from each other, may tell of; 1 bounds nothing."""
     clipping_norm: Annotated[float, Field(ge=0), Unit("Euclidean norm")] = 0.0
     """Norm to which a sealed contribution is clipped, unless it is a vote; exactly."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
@@ -213,6 +215,11 @@ class Policy(Settings):
                 f"Up to {self.sum_per_day} times a day your machine may be one of them, and adds up what "
                 "others sealed to it, one sum in a round.",
             ]
+            if self.fewest_apart > 1:
+                lines.append(
+                    "It tells no sum that, taken from earlier ones under the same release, would tell of "
+                    f"fewer than {self.fewest_apart} people."
+                )
         if self.personalize_per_day:
             lines.append(
                 f"Up to {self.personalize_per_day} times a day it may have your personal shift (rank "

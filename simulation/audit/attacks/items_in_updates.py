@@ -16,6 +16,7 @@ from fedperfit.simulation.audit.ground import EXACT, groups
 
 OWN, OTHERS = "own decoys", "others' decoys"
 """Kinds of decoys: unused items of the same person, and of people who take no part."""
+_NO_PART = "people who took no part"
 _CONTROLS = 8
 """People of the positive control."""
 
@@ -36,10 +37,8 @@ class ItemsInUpdates(Attack):
         seen = [_sum(size) for size in self._sizes]
         seen += [_noised(size, epsilon) for size in self._sizes for epsilon in settings.noise_epsilons]
         named = {f"{each}, {decoys}": Role.ATTACK for each in seen for decoys in (OWN, OTHERS)}
-        return named | {
-            "one item, no codec": Role.POSITIVE,
-            f"people who took no part, {OWN}": Role.NULL,
-        }
+        nulls = {f"{_NO_PART}, {decoys}": Role.NULL for decoys in (OWN, OTHERS)}
+        return named | {"one item, no codec": Role.POSITIVE} | nulls
 
     @property
     def _sizes(self) -> list[int]:
@@ -72,8 +71,7 @@ class ItemsInUpdates(Attack):
         outside = [name for name in ground.names if name not in group]
         rng = random.Random(subject)
         for name in group:
-            strangers = [rng.choice(self._used(rng.choice(outside))) for _ in range(settings.items)]
-            candidates = {OWN: self._unused(name), OTHERS: strangers}
+            candidates = {OWN: self._unused(name), OTHERS: self._strangers(outside, rng)}
             used = ground.alone(self._used(name))
             for decoys, examples in candidates.items():
                 alone = torch.cat([used, ground.alone(examples)])
@@ -81,11 +79,23 @@ class ItemsInUpdates(Attack):
                 for what, update in seen.items():
                     yield Trials(f"{what}, {decoys}", name, cosines(alone, update), truths)
         if len(group) == 1:
-            name = rng.choice(outside)
-            alone = ground.alone([*self._used(name), *self._unused(name)])
-            truths = [n < settings.items for n in range(len(alone))]
-            scores = cosines(alone, seen[_sum(1)])
-            yield Trials(f"people who took no part, {OWN}", name, scores, truths)
+            yield from self._no_part(seen[_sum(1)], outside, rng)
+
+    def _no_part(self, update: torch.Tensor, outside: Sequence[str], rng: random.Random) -> Iterator[Trials]:
+        """Hold somebody else's items against an update, beside decoys of both kinds."""
+        name = rng.choice(outside)
+        candidates = {OWN: self._unused(name)}
+        others = [other for other in outside if other != name]
+        if others:
+            candidates[OTHERS] = self._strangers(others, rng)
+        for decoys, examples in candidates.items():
+            alone = self.ground.alone([*self._used(name), *examples])
+            truths = [n < self.ground.settings.items for n in range(len(alone))]
+            yield Trials(f"{_NO_PART}, {decoys}", name, cosines(alone, update), truths)
+
+    def _strangers(self, people: Sequence[str], rng: random.Random) -> list[Example]:
+        items = self.ground.settings.items
+        return [rng.choice(self._used(rng.choice(people))) for _ in range(items)]
 
     def _one_item(self, name: str) -> Trials:
         examples = [*self._used(name)[:1], *self._unused(name)]

@@ -40,6 +40,7 @@ def test_with_secure_sums_the_committee_is_agreed_on_exactly():
     assert committee == (15, 3, 12)
     assert (policy.fewest_contributors, policy.clipping_norm) == (10, settings().clipping_norm)
     assert policy.sum_per_day == policy.contribute_per_day
+    assert "would tell of fewer than 2 people" in " ".join(policy.sentences())
     assert policy_of(settings(), card).committee_size == 0
     with pytest.raises(InputError, match="fewest-contributors=4: edges tell sums of at least 5"):
         settings(**secure, fewest_contributors=4)

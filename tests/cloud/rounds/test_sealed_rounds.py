@@ -93,9 +93,17 @@ class SealedEdges:
         return sum_reply(message, answer.total, answer.bad)
 
 
-def sealed(folder: Path, edges: SealedEdges, codec: str = "sign", private: bool = False, **changes: object):
+def sealed(
+    folder: Path,
+    edges: SealedEdges,
+    codec: str = "sign",
+    private: bool = False,
+    lists: Path | None = None,
+    at: str = "checkpoints",
+    **changes: object,
+):
     grid, ledger = FakeGrid(CLIENTS, edges), Ledger(folder / "ledger.jsonl")
-    exchange, place = Exchange(grid, ledger, CLIENTS), folder / "checkpoints"
+    exchange, place = Exchange(grid, ledger, CLIENTS), folder / at
     promise = PrivacySettings(target_epsilon=8.0 if private else 0.0)
     sums = SecureSums(
         SETTINGS,
@@ -106,6 +114,7 @@ def sealed(folder: Path, edges: SealedEdges, codec: str = "sign", private: bool 
         privacy=promise,
         deadline=5.0,
         release=edges.release,
+        lists=lists,
     )
     return Federation(
         exchange=exchange,
@@ -176,6 +185,25 @@ def test_lost_contributors_and_members_change_nothing_but_who_is_in_the_sum(tmp_
     assert torch.equal(numbers(job), (0.02 * votes(left).sum(dim=0) / 6).float())
 
 
+def test_who_alone_was_lost_takes_another_along_so_that_no_two_sums_tell_of_one(tmp_path):
+    whole, less = SealedEdges(tmp_path), SealedEdges(tmp_path, lost=["c2"])
+    whole.release = less.release = "ab" * 32
+    train(sealed(tmp_path, whole))
+    (again,) = train(sealed(tmp_path, less, lists=tmp_path / "checkpoints", at="again"))
+    assert again.admitted == ["c1", *NAMES[2:-1]]
+    assert "fewest-apart=2" in again.dropped["c9"]
+    assert "no reply" not in again.dropped["c9"]
+    assert again.skipped is False
+
+
+def test_under_another_release_people_are_told_apart_anew(tmp_path):
+    whole, less = SealedEdges(tmp_path), SealedEdges(tmp_path, lost=["c2"])
+    whole.release, less.release = "ab" * 32, "cd" * 32
+    train(sealed(tmp_path, whole))
+    (again,) = train(sealed(tmp_path, less, lists=tmp_path / "checkpoints", at="again"))
+    assert again.admitted == ["c1", *NAMES[2:]]
+
+
 @pytest.mark.parametrize("stage", ["contributors", "members"])
 def test_a_round_with_too_few_is_skipped(tmp_path, stage, caplog):
     gone = NAMES[:7] if stage == "contributors" else [f"{name}/sum" for name in NAMES[:5]]
@@ -187,6 +215,32 @@ def test_a_round_with_too_few_is_skipped(tmp_path, stage, caplog):
     assert (
         "a sum needs 3 clients" if stage == "contributors" else "members answered, 5 are needed"
     ) in caplog.text
+
+
+def test_members_that_told_nothing_in_time_are_asked_again_while_too_few_have(tmp_path):
+    edges = SealedEdges(tmp_path)
+    job = sealed(tmp_path, edges)
+    assert job.sums is not None
+    job.sums.begin(BASIS, "sign", 9)
+    killed, *slow = members(edges, job)[:3]
+
+    def once(client: str, message: Message, reply: Message) -> Message:
+        """Lose the first sum of the slow, and that of a member which is killed once it has told it."""
+        if message.metadata.message_type == SUM_TYPE and client in (killed, *slow) and client not in lost:
+            lost.append(client)
+            return Message(Error(0, "gone"), reply_to=message)
+        return reply
+
+    lost: list[str] = []
+    edges.change = once
+    (report,) = train(job)
+    assert report.skipped is False
+    assert sorted(lost) == sorted([killed, *slow])
+    assert torch.equal(numbers(job), (0.02 * votes(NAMES).sum(dim=0) / 9).float())
+    assert {edges.asked.count(name) for name in lost} == {2}
+    assert len(edges.asked) == 7 + 3, "who has told is not asked again"
+    entries = [entry for entry in job.ledger.entries() if entry.round == 1]
+    assert report.bytes_up == sum(entry.message for entry in entries if entry.direction == "up")
 
 
 def test_a_lying_member_is_named_and_left_out(tmp_path, caplog):

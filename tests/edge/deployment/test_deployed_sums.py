@@ -21,7 +21,7 @@ from fedperfit.edge.audit.files import events
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
-from fedperfit.edge.sums.party import KEYS, AlreadyAnswered, make_keys
+from fedperfit.edge.sums.party import KEYS, AlreadyAnswered, TooFewApart, make_keys
 from fedperfit.edge.sums.requests import SumRequest
 from fedperfit.protocol.messages.keys import (
     BAD_KEY,
@@ -236,6 +236,25 @@ def test_a_round_has_one_answer_also_after_a_restart(cloud):
         with pytest.raises(Refused, match="4 a day are agreed"):
             edge.sums.tell(cloud.sum())
         assert edge.sums.tell(asked) == told
+
+
+def test_a_member_tells_no_sum_that_differs_from_an_earlier_one_by_one_person(cloud):
+    agree(cloud.folder, cloud.policy(fewest_apart=2, sum_per_day=4))
+    everybody, one_less = ("bob", "cyd", "dan", "eve"), ("bob", "cyd", "dan")
+
+    def again(names: tuple[str, ...]) -> Any:
+        terms = cloud.terms.replace(sum_run="cd" * 16)
+        return cloud.sum(names, session=cloud.session(terms), sum_run="cd" * 16)
+
+    with deployed(cloud.folder) as edge:
+        assert enrolled(edge, cloud).sums.tell(cloud.sum(everybody)).total
+    with deployed(cloud.folder) as edge:
+        with pytest.raises(TooFewApart, match="would tell of fewer than 2 people"):
+            edge.sums.tell(again(one_less))
+        edge.forget()
+        with pytest.raises(TooFewApart):
+            edge.sums.tell(again(one_less))
+        assert edge.sums.tell(again(everybody)).total
 
 
 def test_a_member_opens_nothing_of_contributors_who_were_shown_another_list(cloud):

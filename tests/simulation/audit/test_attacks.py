@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedperfit.edge.consent.guard import Guard
-from fedperfit.simulation.audit.attack import attacks_by_name
+from fedperfit.simulation.audit.attack import Role, attacks_by_name
 from fedperfit.simulation.audit.attacks.stolen_items import likelihoods
 from fedperfit.simulation.audit.figures import area
 from fedperfit.simulation.audit.gate import Regression, check, read_result, stored_gate
@@ -74,6 +74,15 @@ def test_an_update_of_one_item_names_it(ground: Ground) -> None:
     attack = attacks_by_name()["items-in-updates"](ground)
     (one,) = attack.trials(next(subject for subject in attack.subjects() if subject.startswith("one/")))
     assert area(one.scores, one.truths) == 1.0
+
+
+def test_who_took_no_part_is_held_against_an_update_beside_decoys_of_both_kinds(ground: Ground) -> None:
+    attack = attacks_by_name()["items-in-updates"](ground)
+    trials = attack.trials(next(subject for subject in attack.subjects() if subject.startswith("1/")))
+    nulls = [each for each in trials if attack.conditions()[each.condition] is Role.NULL]
+    assert [each.condition.rpartition(", ")[2] for each in nulls] == ["own decoys", "others' decoys"]
+    assert ground.names[0] in {each.user for each in trials} - {each.user for each in nulls}
+    assert all(2 * sum(each.truths) == len(each.scores) for each in nulls)
 
 
 def test_losses_are_those_of_a_fit_to_the_items(ground: Ground) -> None:
