@@ -76,7 +76,10 @@ def join(
 
     name, digest = identify_bundle(bundle)
     home = Home((folder or Path(platformdirs.user_data_dir("fedperfit")) / name).absolute())
-    say = console().print
+
+    def say(line: str) -> None:  # it may quote the cloud, whose brackets are no markup
+        console().print(printable(line), markup=False)
+
     with until_signal() as stopping:
         if not settled(home, digest):
             invitation = read_bundle(bundle)
@@ -163,6 +166,7 @@ def agent(folder: Folder) -> None:
 
 def explain(folder: Folder) -> None:
     """What the agent is, holds and does: release, personal shift, history, which stage answers and why."""
+    from rich.markup import escape
     from rich.table import Table
 
     from fedperfit.protocol.schema import owner_pb2
@@ -181,9 +185,9 @@ def explain(folder: Folder) -> None:
             continue
         if field.message_type is not None and not field.is_repeated:
             for inner, part in value.ListFields():
-                table.add_row(f"{field.name} {inner.name}", _text(part))
+                table.add_row(f"{field.name} {inner.name}", escape(_text(part)))
         else:
-            table.add_row(field.name.replace("_", " "), _text(value))
+            table.add_row(field.name.replace("_", " "), escape(_text(value)))
     console().print(table)
 
 

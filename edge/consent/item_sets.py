@@ -21,8 +21,8 @@ def told_next(policy: Policy, known: Told | None, digests: Sequence[str], most: 
     """Decide whether sums over items may be told after what was told before.
 
     Args:
-        policy: What the owner agreed to; under a new version what was told before does not count.
-        known: What was told last; None at first.
+        policy: What the owner agreed to; under a new version another number of latest ones may be asked for.
+        known: What was told last; None at first. `linked` compares with what was told before it.
         digests: Digests of all items of the kind, oldest first.
         most: Number of the latest ones that the sums are over; 0 for all.
 

@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,7 +27,7 @@ from fedperfit.edge.vault.keys import PassphraseKey, keeper
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import _read_card, load, read_card
 from fedperfit.protocol.model.functional import functional_fingerprint
-from fedperfit.protocol.schema import bridge_pb2
+from fedperfit.protocol.schema import bridge_pb2, owner_pb2
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.trust.bundle import Bundle, identify_bundle
@@ -242,6 +244,22 @@ def test_a_later_join_says_which_options_change_nothing(run, tmp_path, monkeypat
     assert run(*join, "--personal-epsilon", 4) == (0, "")
     code, said = run(*join, "--personal-epsilon", 2, "--share-metrics")
     assert (code, said.count("changes nothing")) == (0, 2)
+
+
+def test_words_of_a_cloud_are_no_markup_that_ends_a_command(run, home, tmp_path, monkeypatch):
+    """A malformed reply of the cloud's, quoted in a line, would end `join`, and with it the agent."""
+    path, words, inner = tmp_path / "ada.bundle", "illegal status line: '[/x]'", "positions='[/x]\x1b'"
+    bundle().write(path)
+    home.node.mkdir()
+    home.enrolment.write_text(identify_bundle(path)[1])
+    keeping = "fedperfit.edge.deployment.joining.keep_running"
+    monkeypatch.setattr(keeping, lambda home, say, **_: say(f"no contact: {words}"))
+    assert run("join", path, "--folder", home.folder) == (0, f"no contact: {words}\n")
+    told = owner_pb2.Explanation(client="ada", refusal=inner)
+    agent = SimpleNamespace(Explain=lambda request: told)
+    monkeypatch.setattr("fedperfit.edge.cli.agent.owner", lambda folder: nullcontext(agent))
+    code, said = run("explain", home.folder)
+    assert (code, "positions='[/x]?'" in said) == (0, True)
 
 
 def test_a_plain_history_stays_where_it_is(tmp_path):
