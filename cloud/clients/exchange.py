@@ -64,7 +64,8 @@ class Exchange:
         self.on_reply = on_reply
         self.last: list[Entry] = []
         """Ledger entries of the last `ask`."""
-        self._nodes = {name: node for node, name in self.names.items()}
+        self.nodes = {name: node for node, name in self.names.items()}
+        """Node ids by client name."""
 
     def ask(
         self,
@@ -92,10 +93,10 @@ class Exchange:
             InputError: If a client is not connected.
         """
         for client in contents:
-            if client not in self._nodes:
+            if client not in self.nodes:
                 raise InputError(f"client {client!r} is not connected")
         transfers: list[Transfer] = []
-        by_node = {self._nodes[client]: content for client, content in contents.items()}
+        by_node = {self.nodes[client]: content for client, content in contents.items()}
         replies = converse(
             self.grid,
             by_node,
@@ -114,6 +115,80 @@ class Exchange:
             replies.close()
             self.last = entries(transfers, self.names, phase=phase, round=round)
             self.ledger.add(self.last)
+
+
+class Outstanding:
+    """Messages of one type that nodes have not answered yet."""
+
+    def __init__(
+        self, grid: Grid, message_type: str, names: Mapping[int, str], transfers: list[Transfer]
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            grid: Flower's grid.
+            message_type: Flower's type of the messages.
+            names: Client names by node id, for the log.
+            transfers: List to which the size of every message is appended.
+        """
+        self._grid, self._type, self._names, self._transfers = grid, message_type, names, transfers
+        self.waiting: dict[str, int] = {}
+        """Nodes by the id of the message that they owe a reply to."""
+        self._answered: set[str] = set()
+
+    def send(self, node: int, content: RecordDict, *, group: str, deadline: float) -> bool:
+        """Send a node its content; returns whether that was possible.
+
+        Args:
+            node: Flower's id of the node.
+            content: Records to send.
+            group: Flower's group id of the message.
+            deadline: Longest wait for the reply, in seconds.
+        """
+        message = Message(content, node, self._type, ttl=deadline + _GRACE_SECONDS, group_id=group)
+        ids = [message_id for message_id in self._grid.push_messages([message]) if message_id]
+        if not ids:
+            logger.warning("%s: the message could not be sent", self._names.get(node, f"node {node}"))
+            return False
+        self.waiting[ids[0]] = node
+        self._transfers.append(Transfer(node, "down", *measure(message)))
+        return True
+
+    def arrived(self) -> Generator[tuple[int, Message], None, None]:
+        """Yield the replies that are there now, with the nodes that sent them, at most one per message."""
+        for message_id, node in list(self.waiting.items()):
+            for reply in _pull(self._grid, message_id, node, self._type):
+                sender = _sender(reply, self.waiting, self._answered, self._names)
+                if sender is not None:
+                    self._answered.add(reply.metadata.reply_to_message_id)
+                    del self.waiting[reply.metadata.reply_to_message_id]
+                    self._transfers.append(Transfer(sender, "up", *measure(reply)))
+                    yield sender, reply
+
+    def give_up(self, node: int) -> None:
+        """Wait for a node no longer."""
+        self.waiting = {name: other for name, other in self.waiting.items() if other != node}
+
+
+class Pause:
+    """Sleep between two looks: longer and longer while nothing comes, and by what a look takes."""
+
+    def __init__(self) -> None:
+        self._seconds = _SHORTEST_PAUSE
+
+    def sleep(self, began: float, end: float, *, came: bool) -> None:
+        """Sleep, but not past the end.
+
+        Args:
+            began: When the look began, by the monotonic clock.
+            end: When there is nothing to wait for any longer.
+            came: Whether something came.
+        """
+        if came:
+            self._seconds = _SHORTEST_PAUSE
+        now = time.monotonic()
+        time.sleep(max(0.0, min(max(self._seconds, _DUTY * (now - began)), end - now)))
+        self._seconds = min(1.5 * self._seconds, _LONGEST_PAUSE)
 
 
 def converse(
@@ -141,35 +216,17 @@ def converse(
         deadline: Longest wait for replies, in seconds.
         transfers: List to which the size of every message is appended.
     """
-    waiting: dict[str, int] = {}
-    answered: set[str] = set()
+    messages = Outstanding(grid, message_type, names, transfers)
     for node, content in contents.items():
-        message = Message(content, node, message_type, ttl=deadline + _GRACE_SECONDS, group_id=group)
-        ids = [message_id for message_id in grid.push_messages([message]) if message_id]
-        if not ids:
-            logger.warning("%s: the message could not be sent", names.get(node, f"node {node}"))
-            continue
-        waiting[ids[0]] = node
-        transfers.append(Transfer(node, "down", *measure(message)))
+        messages.send(node, content, group=group, deadline=deadline)
     end = time.monotonic() + deadline
-    pause = _SHORTEST_PAUSE
-    while waiting:
-        started, before = time.monotonic(), len(waiting)
-        for message_id, node in list(waiting.items()):
-            for reply in _pull(grid, message_id, node, message_type):
-                sender = _sender(reply, waiting, answered, names)
-                if sender is not None:
-                    answered.add(reply.metadata.reply_to_message_id)
-                    del waiting[reply.metadata.reply_to_message_id]
-                    transfers.append(Transfer(sender, "up", *measure(reply)))
-                    yield sender, reply
-        now = time.monotonic()
-        if now >= end or not waiting:
+    pause = Pause()
+    while messages.waiting:
+        began, before = time.monotonic(), len(messages.waiting)
+        yield from messages.arrived()
+        if time.monotonic() >= end or not messages.waiting:
             break
-        if len(waiting) < before:
-            pause = _SHORTEST_PAUSE
-        time.sleep(min(max(pause, _DUTY * (now - started)), end - now))
-        pause = min(1.5 * pause, _LONGEST_PAUSE)
+        pause.sleep(began, end, came=len(messages.waiting) < before)
 
 
 def _pull(grid: Grid, message_id: str, node: int, message_type: str) -> list[Message]:

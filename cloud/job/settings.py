@@ -148,6 +148,22 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         return self
 
     @model_validator(mode="after")
+    def _check_buffered(self) -> Self:
+        waiting = {
+            "update-basis=none": self.update_basis == "none",
+            f"aggregation={self.aggregation}": self.aggregation != "mean",
+            f"over-selection={self.over_selection:g}": self.over_selection != 1,
+            f"secure-aggregation={self.secure_aggregation}": self.secure,
+            f"target-epsilon={self.target_epsilon:g}": self.private,
+            "people-prior": self.people_prior,
+        }
+        for name in [name for name, is_set in waiting.items() if is_set and self.buffer_size]:
+            raise InputError(
+                f"buffer-size={self.buffer_size}: {name} needs rounds that wait for their clients"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_secure(self) -> Self:
         if self.secure:
             on = f"secure-aggregation={self.secure_aggregation}"

@@ -122,10 +122,23 @@ class CoordinateForm(CoordinateBroadcasts[FiledChange]):
         file = UpdateFile()
         return lambda update: FiledChange.keep(update, file)
 
-    def combine(self, admitted: Sequence[FiledChange], broadcast: Coordinates, number: int) -> Coordinates:
-        """Add the mean of the changes, noised under a promise, or what a robust rule makes of them."""
+    def combine(
+        self,
+        admitted: Sequence[FiledChange],
+        broadcast: Coordinates,
+        number: int,
+        discounts: Sequence[float] | None = None,
+    ) -> Coordinates:
+        """Add the mean of the changes, noised under a promise, or what a robust rule makes of them.
+
+        Args:
+            admitted: The changes.
+            broadcast: Coordinates to which the mean is added.
+            number: Number of the round, counted from 1.
+            discounts: Factors by which each change counts for less, not the others for more; None for 1.
+        """
         if self.privacy is None:
-            change = self._change(admitted)
+            change = self._change(admitted, discounts)
             if self.scatter is not None:
                 self.scatter.record(number, self._changes(admitted))
         else:
@@ -147,12 +160,17 @@ class CoordinateForm(CoordinateBroadcasts[FiledChange]):
         for part in _parts(admitted):
             yield part.sign() * step
 
-    def _change(self, admitted: Sequence[FiledChange]) -> torch.Tensor:
+    def _change(
+        self, admitted: Sequence[FiledChange], discounts: Sequence[float] | None = None
+    ) -> torch.Tensor:
         rule = self.settings.aggregation
         if rule != "mean":
             return robust_numbers(rule, self._changes(admitted), self.settings.assumed_malicious)
         weights = torch.tensor([float(update.items) for update in admitted], dtype=torch.double)
-        shares = (weights / weights.sum()).split(_ROWS)
+        counted = weights / weights.sum()
+        if discounts is not None:
+            counted *= torch.tensor(discounts, dtype=torch.double)
+        shares = counted.split(_ROWS)
         change = torch.zeros(self.basis.numbers, dtype=torch.double)
         for share, part in zip(shares, self._scaled(admitted), strict=True):
             change += share @ part

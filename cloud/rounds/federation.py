@@ -23,6 +23,7 @@ from fedperfit.cloud.clients.metric_rules import TRAINING_METRICS, MetricRule, e
 from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.cloud.rounds.asynchronous.buffered import BufferedRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
 from fedperfit.cloud.rounds.collection import Collection
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
@@ -104,7 +105,7 @@ class Federation:
     @property
     def digest(self) -> str:
         """SHA-256 of everything that decides the result, beside the clients and the start."""
-        described: list[Any] = [vars(self.settings), vars(self.training), asdict(self.header)]
+        described: list[Any] = [self.settings.deciding, vars(self.training), asdict(self.header)]
         if self.basis is not None:
             described.append(self.basis.digest)
         if self.privacy is not None:
@@ -149,8 +150,11 @@ class Federation:
         if self.privacy is not None:
             wanted, rounds = self.settings.wanted(len(clients)), self.settings.rounds
             self.privacy.begin(self.settings.dtype, len(clients), wanted, rounds, checkpoint.round)
+        run: Callable[[int, Any, list[str]], tuple[Any, RoundReport]] = self._round
+        if self.settings.buffer_size:
+            run = BufferedRounds(self.exchange, self.form, self.settings, self.training, self._holders).run
         for number in range(checkpoint.round + 1, self.settings.rounds + 1):
-            state, report = self._round(number, state, clients)
+            state, report = run(number, state, clients)
             self.history.append(report)
             self._checkpoint(number, state)
             if self.sums is not None:

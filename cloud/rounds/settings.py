@@ -1,7 +1,7 @@
 """How a federation is run: who is asked, how long it waits, what it lets in."""
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,6 +26,9 @@ class RoundSettings(Settings):
     """Clients whose updates a round wants; 0 is all."""
     over_selection: Annotated[float, Field(ge=1), Unit("times as many")] = 1.0
     """Clients asked for each update wanted, so that a round need not wait for the slow."""
+    buffer_size: Annotated[int, Field(ge=0), Unit("updates")] = 0
+    """Updates with which a round ends while the other clients go on with their work (FedBuff), of which
+    `clients-per-round` are at work at a time; 0: a round waits for those that it asked."""
     deadline_seconds: Deadline = 86_400.0
     aggregation: AggregationRule = "mean"
     """How updates become one: `mean`, or one of the rules that a minority of liars cannot lead far."""
@@ -53,7 +56,16 @@ class FederationSettings(RoundSettings):
             raise InputError(
                 f"min-updates={self.min_updates} exceeds clients-per-round={self.clients_per_round}"
             )
+        if self.clients_per_round and self.buffer_size > self.clients_per_round:
+            raise InputError(
+                f"buffer-size={self.buffer_size} exceeds clients-per-round={self.clients_per_round}"
+            )
         return self
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """Values that decide the result by name, as they were before there were asynchronous rounds."""
+        return {name: value for name, value in vars(self).items() if name != "buffer_size" or value}
 
     def wanted(self, clients: int) -> int:
         """Updates a round wants when `clients` are there to be asked."""

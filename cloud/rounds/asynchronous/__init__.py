@@ -1,0 +1,1 @@
+"""Rounds that wait for nobody: the shift moves on with every so many updates."""
