@@ -50,6 +50,9 @@ def init(
     if settings.update_basis == "none":
         told = "updates are whole shifts, of which more can be read than of votes in a basis of public items"
         out.print(f"{told}: fedperfit basis --help", markup=False)
+    if not settings.secure:
+        enough = f"with {settings.committee_size} machines or more, --set secure-aggregation=committee"
+        out.print(f"this cloud sees each update; {enough} shows it their sum alone", markup=False)
     next_one = f"next: fedperfit-cloud up {quote(str(folder))}"
     out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)
 

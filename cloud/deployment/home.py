@@ -38,6 +38,11 @@ REGISTRAR_SOCKET = "registrar.sock"
 """Name of the registrar's socket in its folder."""
 _SMALL_UPDATES = {"update-basis": "public", "transport-dtype": "sign", "collective-learning-rate": 1e-2}
 """Settings of updates of one bit a number: a whole shift tells far more of the texts behind it."""
+_IN_A_BASIS = (
+    *("basis-file", "transport-dtype", "secure-aggregation", "target-epsilon", "noise-multiplier"),
+    *("personal-basis", "people-prior", "personal-numbers"),
+)
+"""Settings that whole shifts refuse."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) ->
     if "update-basis" in given:
         return CloudSettings.from_flat(given)
     whole = "or update-basis=none, for whole shifts, of which more can be read"
-    settings = CloudSettings.from_flat({key: value for key, value in given.items() if key != "basis-file"})
+    settings = CloudSettings.from_flat({key: value for key, value in given.items() if key not in _IN_A_BASIS})
     if settings.open or settings.warm_start:
         raise InputError(f"warm-start=true and what is auto are for whole shifts: choose otherwise, {whole}")
     small = CloudSettings.from_flat({**preset, **_SMALL_UPDATES, **values})

@@ -206,6 +206,8 @@ class Policy(Settings):
                     "Such a shift is told whole: the larger the model, the more words of those items can be "
                     "read in it."
                 )
+            if not self.committee_size:
+                lines.append("The cloud sees it, yours beside everybody else's, not their sum alone.")
         if self.committee_size:
             lines += [
                 f"The cloud never sees it: it is sealed to a committee of {self.committee_size} machines "

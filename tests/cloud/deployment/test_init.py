@@ -28,6 +28,31 @@ def test_updates_of_a_new_cloud_are_votes_in_the_basis_that_ships(tmp_path: Path
     assert read_cloud(CloudHome(tmp_path / "cloud")) == made
 
 
+def test_what_owners_agree_to_in_a_cloud_that_sets_nothing(tmp_path: Path) -> None:
+    made = init(CloudHome(tmp_path / "cloud"), "quickstart", {})
+    policy = policy_of(made, read_card("embedded"))
+    assert policy.allowed == ["contribute", "personalize", "evaluate"]
+    assert (policy.max_items, policy.least_items, policy.growth) == (24, 24, 8)
+    assert (policy.update_codec, policy.update_numbers, policy.batch_size) == ("sign", 272, 8)
+    assert (policy.contribute_per_day, policy.rank, policy.positions) == (5 * made.rounds, 8, "l7")
+    assert (made.secure, made.private, policy.committee_size) == (False, False, 0)
+    assert "The cloud sees it" in " ".join(policy.sentences())
+
+
+def test_noise_and_a_basis_of_persons_need_no_other_setting(tmp_path: Path) -> None:
+    given = {"target-epsilon": 2.0, "personal-basis": "update", "transport-dtype": "int8"}
+    made = init(CloudHome(tmp_path / "cloud"), "quickstart", given)
+    assert (made.update_basis, made.transport_dtype, made.private) == ("public", "int8", True)
+
+
+def test_a_cloud_that_is_to_see_sums_alone_says_so_from_the_start(tmp_path: Path) -> None:
+    made = init(CloudHome(tmp_path / "cloud"), "quickstart", {"secure-aggregation": "committee"})
+    policy = policy_of(made, read_card("embedded"))
+    assert (policy.update_codec, policy.committee_size, policy.fewest_apart) == ("sign", 15, 2)
+    assert "The cloud never sees it" in " ".join(policy.sentences())
+    assert "The cloud sees it" not in " ".join(policy.sentences())
+
+
 def test_a_folder_that_others_could_enter_is_closed_to_them(tmp_path: Path) -> None:
     home = CloudHome(tmp_path / "cloud")
     home.folder.mkdir(mode=0o755)
