@@ -48,7 +48,7 @@ SUMS = {
     "fewest-contributors": 3,
     "clients": 5,
     "rounds": 2,
-    "deadline-seconds": 120.0,
+    "deadline-seconds": 150.0,
 }
 _SECONDS = 600.0
 _PAUSE = 0.02
