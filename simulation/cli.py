@@ -18,6 +18,7 @@ from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -53,6 +54,7 @@ class Backend(StrEnum):
     """How the clients of a simulation are run."""
 
     COHORTS = "cohorts"
+    RAY = "ray"
     FLOWER = "flower"
 
 
@@ -75,9 +77,14 @@ def simulate(
     backend: Annotated[
         Backend,
         typer.Option(
-            help="`cohorts`: all clients in this process, side by side; `flower`: SuperLink, Ray, one by one."
+            help="`cohorts`: all clients in this process, side by side; `ray`: so in several processes, on "
+            "one machine or many; `flower`: SuperLink, Ray, one by one."
         ),
     ] = Backend.COHORTS,
+    ray_address: RayAddress = "",
+    ray_actors: RayActors = 0,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     client_gpus: Annotated[
         float, typer.Option(help="With `--backend flower`: share of a GPU per client, where there is one.")
     ] = 0.25,
@@ -95,8 +102,9 @@ def simulate(
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
     from fedperfit.protocol.system.files import read_json, write_json
+    from fedperfit.simulation.cluster.cluster import ClusterRequest
     from fedperfit.simulation.run.clients import prepare_clients
-    from fedperfit.simulation.run.job import run_in_process
+    from fedperfit.simulation.run.job import run_cohorts
     from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
@@ -138,7 +146,9 @@ def simulate(
                     console.print(f"{elapsed}  {line}", highlight=False)
 
             if backend is Backend.COHORTS:
-                run_in_process(folder, show)
+                run_cohorts(folder, show)
+            elif backend is Backend.RAY:
+                run_cohorts(folder, show, ClusterRequest(ray_address, ray_actors, actor_cpus, actor_gpus))
             else:
                 run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Optional libraries that comparisons need; nothing else imports them."""
+"""Libraries that only some commands need, imported where they are needed."""
 
 from importlib import import_module
 from typing import Any
@@ -9,6 +9,7 @@ _EXTRA = "pip install -c constraints.txt -e '.[benchmark]'"
 COMMANDS = {
     "peft": _EXTRA,
     "accelerate": _EXTRA,
+    "ray": "pip install -c constraints.txt 'flwr[simulation]'",
     "pyreft": "pip install --no-deps pyreft==0.1.0 pyvene==0.1.8",
 }
 """Command that installs each library.

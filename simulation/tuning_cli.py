@@ -10,6 +10,7 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
 
 
@@ -24,6 +25,10 @@ def tune(
     run_dir: Annotated[
         Path | None, typer.Option(help="Folder of settings and events; new by default: runs/tune-TIME.")
     ] = None,
+    workers: Workers = 1,
+    ray_address: RayAddress = "",
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     track: Track = None,
 ) -> None:
     """Choose the personal learning rate and epochs on validation data.
@@ -49,4 +54,4 @@ def tune(
                     highlight=False,
                 )
 
-        run_tuning(folder, settings, heard)
+        run_tuning(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))

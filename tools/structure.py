@@ -50,7 +50,8 @@ FLOORS: Mapping[str, Sequence[str]] = {
     ),
     "simulation": (
         "optional memory plugins world",
-        "basis data report client_app",
+        "basis data report client_app cluster",
+        "cohorts",
         "compare run",
         "analyze audit benchmark communication server_app watch",
         "settings_cli tuning_cli plan",

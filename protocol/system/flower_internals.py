@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.control_pb2 import ListNodesResponse
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 from flwr.serverapp.strategy.multikrum import select_multikrum
@@ -58,6 +59,17 @@ def set_reply_to(reply: Message, message_id: str) -> None:
 def transmitted(message: Message) -> Message:
     """A copy of the message as it arrives at the other side, through Flower's serialisation."""
     return message_from_proto(message_to_proto(message))
+
+
+def message_to_bytes(message: Message) -> bytes:
+    """Serialise a message as Flower does, for another process."""
+    data: bytes = message_to_proto(message).SerializeToString()
+    return data
+
+
+def message_from_bytes(data: bytes) -> Message:
+    """Return the message that `message_to_bytes` serialised."""
+    return message_from_proto(MessageProto.FromString(data))
 
 
 def message_bytes(message: Message) -> int:

@@ -11,6 +11,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 
 
 def analyze(
@@ -28,6 +29,10 @@ def analyze(
     setting: Annotated[
         list[str] | None, typer.Option("--set", help=SET_HELP.format(example="world-history=32"))
     ] = None,
+    workers: Workers = 1,
+    ray_address: RayAddress = "",
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     track: Track = None,
 ) -> None:
     """See what users' histories do inside the model, layer by layer: delta-vectors.
@@ -70,7 +75,7 @@ def analyze(
                 shown = time.monotonic()
                 console.print(line)
 
-        summary = run_study(folder, settings, heard)
+        summary = run_study(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
         for line in conclusions(about):

@@ -3,19 +3,25 @@
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.protocol.model.base_model import load, read_card
+from fedperfit.protocol.model.base_model import BaseModel, load, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.analyze.findings import describe, final_figures
 from fedperfit.simulation.analyze.page import METRICS, REPORT, write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
-from fedperfit.simulation.analyze.vectors import delta_vectors, user_texts
+from fedperfit.simulation.analyze.vectors import UserTexts, delta_vectors, user_texts
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
 
@@ -25,13 +31,46 @@ _SEED = 0
 """Seed of the random texts."""
 
 
-def run_study(folder: Path, settings: AnalyzeSettings, on_event: OnEvent) -> dict[str, Any]:
+class VectorWorker:
+    """Worker of a study, with the base model."""
+
+    def __init__(self, base: BaseModel) -> None:
+        """Take up the model.
+
+        Args:
+            base: The frozen base model.
+        """
+        self._base = base
+
+    @classmethod
+    def loaded(cls, settings: AnalyzeSettings, folder: Path) -> "VectorWorker":
+        """Make a worker in another process.
+
+        Args:
+            settings: Settings of the study.
+            folder: Folder of the worker, which needs none.
+        """
+        return cls(load(settings.base_model, device=settings.device, dtype=settings.dtype))
+
+    def do(self, payload: UserTexts) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield the delta-vectors of a user by kind of text.
+
+        Args:
+            payload: The user's questions and texts.
+        """
+        yield delta_vectors(self._base, payload)
+
+
+def run_study(
+    folder: Path, settings: AnalyzeSettings, on_event: OnEvent, request: ClusterRequest | None = None
+) -> dict[str, Any]:
     """Run a new study; what is written after each task stays when a later one fails.
 
     Args:
         folder: Folder of the study, empty or not there.
         settings: Settings of the study.
         on_event: Called with every event after it is appended to the folder's events.
+        request: Workers on a cluster that do the work; None is this process.
 
     Returns:
         The metrics, as in metrics.json.
@@ -51,33 +90,36 @@ def run_study(folder: Path, settings: AnalyzeSettings, on_event: OnEvent) -> dic
     record = recorder(folder, on_event)
     record("start", {"run": str(folder)})
     summary: dict[str, Any] = {"tasks": {}}
-    for name, everyone in people.items():
-        context = MethodContext(
-            base=base,
-            task=everyone.task,
-            form=settings.prompt_form,
-            seed=_SEED,
-            items=ItemCache(base, 0),
-            folder=folder,
-        )
-        users = user_texts(context, everyone.targets, settings.queries, settings.template)
-        if len(users) < LEAST_USERS:
-            raise InputError(
-                f"{name}: {len(users)} of {len(everyone.targets)} users have a question and an item that fit "
-                f"the context of {base.context} tokens, {LEAST_USERS} are needed"
+    here = VectorWorker(base)
+    make = (lambda place: here) if request is None else partial(VectorWorker.loaded, everywhere(settings))
+    with workers(request, make, folder) as hands:
+        for name, everyone in people.items():
+            context = MethodContext(
+                base=base,
+                task=everyone.task,
+                form=settings.prompt_form,
+                seed=_SEED,
+                items=ItemCache(base, 0),
+                folder=folder,
             )
-        done = 0
-
-        def one_more(name: str = name, users: int = len(users)) -> None:
-            nonlocal done
-            done += 1
-            record("work", {"done": done, "total": users, "last": name})
-
-        summary["tasks"][name] = describe(everyone.task, users, delta_vectors(base, users, one_more))
-        summary["tasks"][name]["left-out"] = len(everyone.targets) - len(users)
-        write_json(folder / METRICS, summary)
-        write_atomic(folder / TABLE, _csv(summary).encode())
-        write_page(folder, summary, settings)
+            users = user_texts(context, everyone.targets, settings.queries, settings.template)
+            if len(users) < LEAST_USERS:
+                raise InputError(
+                    f"{name}: {len(users)} of {len(everyone.targets)} users have a question and an item that "
+                    f"fit the context of {base.context} tokens, {LEAST_USERS} are needed"
+                )
+            vectors: dict[int, dict[str, torch.Tensor]] = {}
+            for user, vector in hands.work(range(len(users)), users.__getitem__):
+                vectors[user] = vector
+                record("work", {"done": len(vectors), "total": len(users), "last": name})
+            of_kinds = {
+                kind: torch.stack([vectors[user][kind] for user in range(len(users))]) for kind in vectors[0]
+            }
+            summary["tasks"][name] = describe(everyone.task, users, of_kinds)
+            summary["tasks"][name]["left-out"] = len(everyone.targets) - len(users)
+            write_json(folder / METRICS, summary)
+            write_atomic(folder / TABLE, _csv(summary).encode())
+            write_page(folder, summary, settings)
     record("figures", {"figures": final_figures(summary)})
     record("done", {"report": str(folder / REPORT)})
     return summary

@@ -1,7 +1,7 @@
 """Delta-vectors (PerFit, ICLR 2026): how text before a question moves the state of its last token."""
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle
 
@@ -38,35 +38,29 @@ class UserTexts:
     """Text between the start and each of the queries, by kind of text."""
 
 
-def delta_vectors(
-    base: BaseModel, users: Sequence[UserTexts], on_user: Callable[[], None] = lambda: None
-) -> dict[str, torch.Tensor]:
-    """Compute v_i = mean_q h_l(last | text + q) - mean_q h_l(last | q) by kind of text; 0 without text.
+def delta_vectors(base: BaseModel, user: UserTexts) -> dict[str, torch.Tensor]:
+    """Compute v = mean_q h_l(last | text + q) - mean_q h_l(last | q) by kind of text; 0 without text.
 
     Args:
         base: The frozen base model.
-        users: Users with their questions and texts.
-        on_user: Called after each user.
+        user: A user's questions and texts.
 
     Returns:
-        Vectors by kind of text: (users, layers, d) in fp32.
+        The user's vector by kind of text: (layers, d) in fp32.
     """
-    vectors: dict[str, list[torch.Tensor]] = {kind: [] for kind in users[0].contexts}
-    for user in users:
-        alone = [(*user.start, *query) for query in user.queries]
-        after = {
-            kind: [(*user.start, *text, *query) for text, query in zip(texts, user.queries, strict=True)]
-            for kind, texts in user.contexts.items()
-        }
-        states: dict[Ids, torch.Tensor] = {}  # each (layers, d)
-        for rows in (alone, chain(*after.values())):  # apart, for short rows are not padded to long ones
-            new = [row for row in dict.fromkeys(rows) if row not in states]
-            states |= zip(new, last_states(base, new).unbind(1), strict=True)
-        origin = torch.stack([states[row] for row in alone]).mean(0)
-        for kind, longer in after.items():
-            vectors[kind].append(torch.stack([states[row] for row in longer]).mean(0) - origin)
-        on_user()
-    return {kind: torch.stack(of_users) for kind, of_users in vectors.items()}
+    alone = [(*user.start, *query) for query in user.queries]
+    after = {
+        kind: [(*user.start, *text, *query) for text, query in zip(texts, user.queries, strict=True)]
+        for kind, texts in user.contexts.items()
+    }
+    states: dict[Ids, torch.Tensor] = {}  # each (layers, d)
+    for rows in (alone, chain(*after.values())):  # apart, for short rows are not padded to long ones
+        new = [row for row in dict.fromkeys(rows) if row not in states]
+        states |= zip(new, last_states(base, new).unbind(1), strict=True)
+    origin = torch.stack([states[row] for row in alone]).mean(0)
+    return {
+        kind: torch.stack([states[row] for row in longer]).mean(0) - origin for kind, longer in after.items()
+    }
 
 
 def user_texts(

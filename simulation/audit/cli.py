@@ -13,6 +13,7 @@ from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 
 
 def audit(
@@ -44,6 +45,10 @@ def audit(
         ),
     ] = None,
     list_attacks: Annotated[bool, typer.Option(help="List the attacks and end.")] = False,
+    workers: Workers = 1,
+    ray_address: RayAddress = "",
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     track: Track = None,
 ) -> None:
     """Attack a federation's own updates and shifts, and report what they tell about people.
@@ -80,6 +85,7 @@ def audit(
         extend(folder, given.get("attacks", []))
     else:
         begin(folder, stored_gate(gate) if gate is not None else AuditSettings.read(preset, given))
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -101,7 +107,7 @@ def audit(
                     shown = time.monotonic()
                     console.print(line, markup=False)
 
-            result = run_audit(folder, heard)
+            result = run_audit(folder, heard, request)
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit audit {folder} --resume", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -11,6 +11,8 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from fedperfit.simulation.audit.ground import Ground
 from fedperfit.simulation.audit.page import REPORT, write_page
 from fedperfit.simulation.audit.result import RESULT, final_figures, result_of
 from fedperfit.simulation.audit.settings import AuditSettings
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pool import workers
 
 SETTINGS = "settings.json"
 """File in the folder with the settings."""
@@ -76,12 +81,50 @@ def stored_settings(folder: Path) -> AuditSettings:
     return AuditSettings.from_flat(read_json(folder / SETTINGS))
 
 
-def run_audit(folder: Path, on_event: OnEvent) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Subject:
+    """Part of the work of one attack, which is done in one go."""
+
+    attack: str
+    """Name of the attack."""
+    name: str
+    """One of the attack's subjects."""
+
+    def __str__(self) -> str:
+        return f"{self.attack}: {self.name}"
+
+
+class AuditWorker:
+    """Worker of an audit, with its attacks, people and base model."""
+
+    def __init__(self, settings: AuditSettings, folder: Path) -> None:
+        """Find the attacks; everything else is loaded for the first subject.
+
+        Args:
+            settings: Settings of the audit.
+            folder: Folder for what the worker works with.
+        """
+        ground = Ground(settings, folder)
+        self.attacks = {name: attack(ground) for name, attack in _attacks(settings).items()}
+
+    def do(self, payload: Subject) -> Iterator[dict[str, Any]]:
+        """Attack a subject, and yield its line.
+
+        Args:
+            payload: The subject.
+        """
+        started = time.perf_counter()
+        trials = [each.to_json() for each in self.attacks[payload.attack].trials(payload.name)]
+        yield {"subject": payload.name, "seconds": time.perf_counter() - started, "trials": trials}
+
+
+def run_audit(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> dict[str, Any]:
     """Run or resume the audit of a folder.
 
     Args:
         folder: Folder of the audit, with its settings.
         on_event: Called with every event after it is appended to the folder's events.
+        request: Workers on a cluster that do the work; None is this process.
 
     Returns:
         The figures, as in result.json.
@@ -92,15 +135,17 @@ def run_audit(folder: Path, on_event: OnEvent) -> dict[str, Any]:
     settings = stored_settings(folder)
     try:
         with FileLock(folder / LOCK, timeout=0.2):
-            ground = Ground(settings, folder)
-            attacks = [attack(ground) for attack in _attacks(settings).values()]
-            left = [(attack, subject) for attack in attacks for subject in _left(folder, attack)]
+            ours = AuditWorker(settings, folder)
+            attacks = [*ours.attacks.values()]
+            left = [Subject(each.name, subject) for each in attacks for subject in _left(folder, each)]
             record = recorder(folder, on_event)
             record("start", {"run": str(folder), "total": len(left)})
-            for number, (attack, subject) in enumerate(left, start=1):
-                seconds = _do(folder, attack, subject)
-                done = {"done": number, "total": len(left), "last": f"{attack.name}: {subject}"}
-                record("work", {**done, "seconds": seconds})
+            make = (lambda place: ours) if request is None else partial(AuditWorker, everywhere(settings))
+            with workers(request, make, folder) as hands:
+                for number, (subject, line) in enumerate(hands.work(left, lambda each: each), start=1):
+                    _keep(folder, ours.attacks[subject.attack], line)
+                    done = {"done": number, "total": len(left), "last": str(subject)}
+                    record("work", {**done, "seconds": line["seconds"]})
             result = conclude(folder, attacks)
             record("figures", {"figures": final_figures(result)})
             record("done", {"report": str(folder / REPORT)})
@@ -139,16 +184,11 @@ def _trials(folder: Path, attack: Attack) -> Iterator[Trials]:
         yield from (Trials(**fields) for fields in line["trials"])
 
 
-def _do(folder: Path, attack: Attack, subject: str) -> float:
-    """Attack a subject, put its trials on file, and return the seconds that it took."""
-    started = time.perf_counter()
-    trials = [each.to_json() for each in attack.trials(subject)]
-    seconds = time.perf_counter() - started
-    line = {"subject": subject, "seconds": seconds, "trials": trials}
+def _keep(folder: Path, attack: Attack, line: dict[str, Any]) -> None:
+    """Put the trials of a subject on file."""
     path = _file(folder, attack)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    return seconds

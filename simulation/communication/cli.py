@@ -12,6 +12,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
 
 
@@ -38,6 +39,10 @@ def communication(
         bool, typer.Option(help="Go on with the one in --run-dir, with more --rows or --seeds if named.")
     ] = False,
     list_rows: Annotated[bool, typer.Option(help="List the rows and end.")] = False,
+    workers: Workers = 1,
+    ray_address: RayAddress = "",
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     track: Track = None,
 ) -> None:
     """Compare ways to send a federation's updates: score against bytes.
@@ -73,6 +78,7 @@ def communication(
     else:
         folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         begin(folder, CommunicationSettings.from_flat(given))
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -92,7 +98,7 @@ def communication(
                     shown = time.monotonic()
                     console.print(line, markup=False)
 
-            results = run_study(folder, heard)
+            results = run_study(folder, heard, request)
     except KeyboardInterrupt:
         console.print(
             f"stopped; go on with: fedperfit communication --resume --run-dir {folder}", soft_wrap=True

@@ -9,6 +9,7 @@ report.html                         the same for people
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,16 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import task_id
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.communication.ground import Ground
 from fedperfit.simulation.communication.page import REPORT, write_page
 from fedperfit.simulation.communication.result import RESULTS, final_figures, results_of
 from fedperfit.simulation.communication.row import Row, chosen, rows_by_name
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.communication.training.adapter_row import AdapterRow
-from fedperfit.simulation.communication.units import SEED, do, plan
+from fedperfit.simulation.communication.units import SEED, UnitWorker, given, needs, plan
 from fedperfit.simulation.optional import required
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.world.build import WORLD
@@ -91,12 +95,13 @@ def stored_settings(folder: Path) -> CommunicationSettings:
     return CommunicationSettings.from_flat(read_json(folder / SETTINGS))
 
 
-def run_study(folder: Path, on_event: OnEvent) -> dict[str, Any]:
+def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> dict[str, Any]:
     """Run or resume the study of a folder; its results are written anew after every row and seed.
 
     Args:
         folder: Folder of the study, with its settings.
         on_event: Called with every event after it is appended to the folder's events.
+        request: Workers on a cluster that do the work; None is this process.
 
     Returns:
         The figures, as in results.json.
@@ -112,12 +117,18 @@ def run_study(folder: Path, on_event: OnEvent) -> dict[str, Any]:
             left = [unit for unit in plan(ground, rows) if not (folder / unit.file).exists()]
             record = recorder(folder, on_event)
             record("start", {"run": str(folder), "total": len(left)})
-            for number, unit in enumerate(left, start=1):
-                seconds = do(folder, ground, rows[unit.row], unit)
-                if unit.kind == SEED:
-                    conclude(folder, ground)
-                done = {"done": number, "total": len(left), "last": str(unit)}
-                record("work", {**done, "seconds": seconds})
+            with workers(request, partial(UnitWorker, everywhere(settings)), folder) as hands:
+                results_of_units = hands.work(
+                    left,
+                    lambda unit: given(folder, settings, unit),
+                    needs=lambda unit: needs(settings, unit),
+                )
+                for number, (unit, result) in enumerate(results_of_units, start=1):
+                    write_json(folder / unit.file, result)
+                    if unit.kind == SEED:
+                        conclude(folder, ground)
+                    done = {"done": number, "total": len(left), "last": str(unit)}
+                    record("work", {**done, "seconds": result["seconds"]})
             results = conclude(folder, ground)
             record("figures", {"figures": final_figures(results)})
             record("done", {"report": str(folder / REPORT)})

@@ -12,11 +12,12 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.ledger import Entry
 from fedperfit.protocol.system.errors import TooFewClients
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.communication.ground import Ground, asked_of
 from fedperfit.simulation.communication.rates import Rates, drawn_rates
-from fedperfit.simulation.communication.row import Row
+from fedperfit.simulation.communication.row import Row, rows_by_name
+from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.compare.search import goodness
 from fedperfit.simulation.data.participants import Target
 
@@ -62,26 +63,72 @@ def plan(ground: Ground, rows: dict[str, type[Row]]) -> Iterator[Unit]:
             yield from (Unit(task, name, SEED, seed) for seed in settings.seeds)
 
 
-def do(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> float:
-    """Do a unit, keep its result, and return the seconds that it took.
+@dataclass(frozen=True)
+class Given:
+    """What a unit is done from."""
+
+    unit: Unit
+    rates: Rates
+    """Rates of its training."""
+
+
+class UnitWorker:
+    """Worker of a study, with its rows, people and base model."""
+
+    def __init__(self, settings: CommunicationSettings, folder: Path) -> None:
+        """Find the rows; everything else is loaded for the first unit.
+
+        Args:
+            settings: Settings of the study.
+            folder: Folder for what the worker works with.
+        """
+        self._rows, self._ground = rows_by_name(), Ground(folder, settings)
+        self._work = folder / _WORK
+
+    def do(self, payload: Given) -> Iterator[dict[str, Any]]:
+        """Do a unit, and yield its result.
+
+        Args:
+            payload: The unit and its rates.
+
+        Raises:
+            TooFewClients: No round of a training on all clients had an update.
+        """
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True)
+        started = time.perf_counter()
+        unit = payload.unit
+        done = (_draw if unit.kind == DRAW else _training)(
+            self._work, self._ground, self._rows[unit.row], unit, payload.rates
+        )
+        yield done | {"seconds": time.perf_counter() - started}
+        shutil.rmtree(self._work, ignore_errors=True)
+
+
+def given(folder: Path, settings: CommunicationSettings, unit: Unit) -> Given:
+    """Return what a unit is done from.
 
     Args:
-        folder: Folder of the study.
-        ground: Model and people.
-        row: Row of the unit.
-        unit: The unit; its draws are on file if it is no draw.
-
-    Raises:
-        TooFewClients: No round of a training on all clients had an update.
+        folder: Folder of the study; the unit's draws are on file if it is no draw.
+        settings: Settings of the study.
+        unit: The unit.
     """
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
-    (folder / _WORK).mkdir(parents=True)
-    started = time.perf_counter()
-    result = _draw(folder, ground, row, unit) if unit.kind == DRAW else _training(folder, ground, row, unit)
-    seconds = time.perf_counter() - started
-    write_json(folder / unit.file, result | {"seconds": seconds})
-    shutil.rmtree(folder / _WORK, ignore_errors=True)
-    return seconds
+    rates = drawn_rates(settings)
+    if unit.kind == DRAW:
+        return Given(unit, rates[unit.number])
+    searched = rows_by_name()[unit.row].searched
+    return Given(unit, best_rates(folder, unit, settings.draws) if searched else rates[0])
+
+
+def needs(settings: CommunicationSettings, unit: Unit) -> list[Unit]:
+    """List the draws that a training waits for.
+
+    Args:
+        settings: Settings of the study.
+        unit: Any unit.
+    """
+    draws = settings.draws if unit.kind == SEED and rows_by_name()[unit.row].searched else 0
+    return [Unit(unit.task, unit.row, DRAW, number) for number in range(draws)]
 
 
 def best_rates(folder: Path, unit: Unit, draws: int) -> Rates:
@@ -97,8 +144,7 @@ def best_rates(folder: Path, unit: Unit, draws: int) -> Rates:
     return Rates(**top["rates"])
 
 
-def _draw(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> dict[str, Any]:
-    rates = drawn_rates(ground.settings)[unit.number]
+def _draw(folder: Path, ground: Ground, row: type[Row], unit: Unit, rates: Rates) -> dict[str, Any]:
     clients, targets = ground.search(unit.task)
     asked = sum(len(target.questions) for target in targets)
     result = {"rates": asdict(rates), "questions": asked, "score": None}
@@ -113,9 +159,8 @@ def _draw(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> dict[str,
     return result | {"score": total / asked}
 
 
-def _training(folder: Path, ground: Ground, row: type[Row], unit: Unit) -> dict[str, Any]:
-    settings, task = ground.settings, task_by_name(unit.task)
-    rates = best_rates(folder, unit, settings.draws) if row.searched else drawn_rates(settings)[0]
+def _training(folder: Path, ground: Ground, row: type[Row], unit: Unit, rates: Rates) -> dict[str, Any]:
+    task = task_by_name(unit.task)
     clients, targets = ground.training(unit.task)
     entries, answers = _trained(folder, ground, row, unit, unit.number, rates, clients, targets)
     people = {
@@ -136,7 +181,7 @@ def _trained(
     targets: Sequence[Target],
 ) -> tuple[list[Entry], list[list[str]]]:
     trained = row(ground.context(unit.task, seed), ground.settings, rates)
-    entries = trained.learn(clients, folder / _WORK)
+    entries = trained.learn(clients, folder)
     return entries, trained.answer(asked_of(targets))
 
 

@@ -1,15 +1,11 @@
-"""Work of a comparison, cut into units that processes do side by side; each line they write is final."""
+"""Work of a comparison, cut into units that workers do side by side; each line they make is final."""
 
-import json
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
@@ -25,6 +21,9 @@ from fedperfit.simulation.memory import Peak
 
 SEARCH, MAIN, HISTORY, COLLECTIVE = "search", "main", "history", "collective"
 """Results of a unit: hyper-parameters, scores, cold start by history, cold start by number of other users."""
+
+MADE = "made"
+"""Folder in the run folder of what is made once and used often: collective parts, profiles."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,15 @@ class Cell:
 class WorkerState:
     """Model, participants and methods of one process, each loaded once."""
 
-    def __init__(self, folder: Path, settings: CompareSettings) -> None:
+    def __init__(
+        self, folder: Path, settings: CompareSettings, people: Mapping[str, Participants] | None = None
+    ) -> None:
         """Find the methods; everything else is loaded on first use.
 
         Args:
-            folder: Folder of the comparison.
+            folder: Folder of the comparison, or of a worker's own files.
             settings: Settings of the comparison.
+            people: Participants by task; by default they are read where the settings say.
 
         Raises:
             InputError: A method file cannot be used.
@@ -75,7 +77,7 @@ class WorkerState:
         for task in settings.tasks:
             task_by_name(task)  # units name it by its id from now on
         self.methods = registry([Path(file) for file in settings.method_files])
-        self.participants = cache(self._read_participants)
+        self.participants = cache(self._read_participants) if people is None else people.__getitem__
         self._items: ItemCache | None = None
 
     def _read_participants(self, task: str) -> Participants:
@@ -98,7 +100,7 @@ class WorkerState:
             form=settings.prompt_form,
             seed=seed,
             items=self._items,
-            folder=self.folder / "made",
+            folder=self.folder / MADE,
             batch_size=settings.batch_size,
             answer_batch=settings.answer_batch,
             collective_items=settings.collective_items,
@@ -143,25 +145,36 @@ class WorkerState:
             sizes = [size for size in settings.collective_sizes if size < len(people.others)] + [-1]
         return [Cell(target.history.name, size) for size in sizes for target in targets]
 
-    def do(self, unit: WorkUnit, left: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    def given(self, unit: WorkUnit) -> dict[str, Any]:
+        """Return the values that the unit is done with, which the searches it waits for have chosen."""
+        if unit.kind != SEARCH:
+            return self.chosen(unit.task, unit.method)
+        parent = self.methods[unit.method].builds_on
+        return self.chosen(unit.task, parent) if parent else {}
+
+    def do(
+        self, unit: WorkUnit, left: Sequence[Any], given: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Yield a line for each draw or cell.
 
         Args:
             unit: The unit.
             left: Its draws or cells that are not on file.
+            given: Values of hyper-parameters; by default those that the searches on file have chosen.
         """
-        return self._search(unit, left) if unit.kind == SEARCH else self._answers(unit, left)
+        values = self.given(unit) if given is None else given
+        return (self._search if unit.kind == SEARCH else self._answers)(unit, left, values)
 
-    def _search(self, unit: WorkUnit, left: Sequence[tuple[int, dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    def _search(
+        self, unit: WorkUnit, left: Sequence[tuple[int, dict[str, Any]]], inherited: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         settings, people = self.settings, self.participants(unit.task)
         others, targets = people.validation(settings.validation_users, settings.validation_questions)
         context = replace(self.context(unit.task, unit.seed), most_pairs=settings.search_pairs)
-        parent = self.methods[unit.method].builds_on
-        inherited = self.chosen(unit.task, parent) if parent else {}
         for draw, values in left:
             context.items.clear()  # so that no bit depends on what was done before
             started = time.perf_counter()
-            method = self.methods[unit.method](context, inherited | values)
+            method = self.methods[unit.method](context, {**inherited, **values})
             method.learn(others)
             total, count = 0.0, 0
             for target in targets:
@@ -177,10 +190,11 @@ class WorkerState:
                 "seconds": time.perf_counter() - started,
             }
 
-    def _answers(self, unit: WorkUnit, left: Sequence[Cell]) -> Iterator[dict[str, Any]]:
+    def _answers(
+        self, unit: WorkUnit, left: Sequence[Cell], values: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         people, settings = self.participants(unit.task), self.settings
         context = self.context(unit.task, unit.seed)
-        values = self.chosen(unit.task, unit.method)
         places = {target.history.name: n for n, target in enumerate(people.targets)}
         learned: tuple[int, Method] | None = None
         for cell in left:
@@ -228,24 +242,3 @@ def _one(method: Method, seen: History, target: Target, before: Sequence[History
 
 def _latest(history: History, items: int) -> History:
     return replace(history, items=history.items[-items:] if items else [])
-
-
-def work(state: WorkerState, unit: WorkUnit, done: Callable[[float], None]) -> None:
-    """Do what is left of `unit`, line by line.
-
-    Args:
-        state: State of this process.
-        unit: The unit.
-        done: Called with the seconds of each line after it is written.
-    """
-    path = state.folder / unit.file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        started = time.perf_counter()
-        for line in state.do(unit, state.left(unit)):
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            done(time.perf_counter() - started)
-            started = time.perf_counter()

@@ -12,6 +12,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress
 from fedperfit.simulation.compare.settings import CompareSettings
 
 
@@ -47,8 +48,14 @@ def compare(
         bool, typer.Option(help="Go on with the one in --run-dir, with more --methods or --seeds if named.")
     ] = False,
     workers: Annotated[
-        int, typer.Option(help="Processes side by side; 0 is one per core that has room.")
+        int,
+        typer.Option(
+            min=0, help="Processes side by side, on Ray if more than one; 0 is one per core that has room."
+        ),
     ] = 0,
+    ray_address: RayAddress = "",
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     device: Annotated[str | None, setting_option(CompareSettings, "device")] = None,
     list_methods: Annotated[bool, typer.Option(help="List the methods and end.")] = False,
     track: Track = None,
@@ -63,11 +70,13 @@ def compare(
     """
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.tasks import task_by_name
+    from fedperfit.simulation.cluster.cluster import ClusterRequest
     from fedperfit.simulation.compare.method import registry
     from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
     from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
+    where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
     files = [path.resolve() for path in method_file or []]
     if list_methods:
         for name, method in registry(files).items():
@@ -119,7 +128,7 @@ def compare(
                         shown = time.monotonic()
                         console.print(line)
 
-            summary = run_comparison(folder, workers, heard)
+            summary = run_comparison(folder, workers, heard, where)
     except KeyboardInterrupt:
         console.print(f"stopped; go on with: fedperfit compare --resume --run-dir {folder}", soft_wrap=True)
         raise typer.Exit(130) from None

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name, task_id
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.pool import workers as workers_on
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.page import REPORT, write_page
 from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.compare.workers import default_workers, do_units
+from fedperfit.simulation.compare.workers import default_workers, do_units, maker
 from fedperfit.simulation.world.build import WORLD
 
 SETTINGS = "settings.json"
@@ -117,20 +120,25 @@ def needs(state: WorkerState, unit: WorkUnit) -> list[WorkUnit]:
     return [WorkUnit(unit.task, link, SEARCH, 0) for link in links if state.methods[link].space]
 
 
-def run_comparison(folder: Path, workers: int, on_event: OnEvent) -> dict[str, Any]:
+def run_comparison(
+    folder: Path, workers: int, on_event: OnEvent, where: ClusterRequest | None = None
+) -> dict[str, Any]:
     """Run or resume the comparison of `folder`.
 
     Args:
         folder: Folder of the comparison, with its settings.
-        workers: Processes side by side; 0 takes `default_workers`.
+        workers: Processes side by side, at most as many as there are units; 0 takes `default_workers`. A
+            single one is this process.
         on_event: Called with every event after it is appended to the folder's events.
+        where: Cluster that the workers are placed on, as many as it has room for if `workers` is 0; by
+            default one is started here for several.
 
     Returns:
         The metrics, as in metrics.json.
 
     Raises:
         InputError: Another process works on this comparison.
-        RunFailed: A worker process died.
+        RunFailed: Worker processes died over a unit again and again.
     """
     settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
     try:
@@ -140,23 +148,34 @@ def run_comparison(folder: Path, workers: int, on_event: OnEvent) -> dict[str, A
                 sweep(made)
             left = {unit: len(state.left(unit)) for unit in plan(state)}
             units = [unit for unit, count in left.items() if count]
-            workers = workers or default_workers(settings)
-            progress = Progress(left, max(1, min(workers, len(units))))
+            request = _request(workers, len(units), settings, where)
             record = recorder(folder, on_event)
-            record("start", {"run": str(folder), "total": progress.total, "workers": progress.workers})
+            with workers_on(request, maker(state), folder) as hands:
+                progress = Progress(left, len(hands))
+                record("start", {"run": str(folder), "total": progress.total, "workers": progress.workers})
 
-            def line(unit: WorkUnit, seconds: float) -> None:
-                progress.line(unit, seconds)
-                done = {"done": progress.done, "total": progress.total, "left": progress.seconds_left}
-                record("work", {"last": str(unit), "seconds": seconds, **done})
+                def line(unit: WorkUnit, seconds: float) -> None:
+                    progress.line(unit, seconds)
+                    done = {"done": progress.done, "total": progress.total, "left": progress.seconds_left}
+                    record("work", {"last": str(unit), "seconds": seconds, **done})
 
-            do_units(folder, settings, units, lambda unit: needs(state, unit), progress.workers, line)
+                do_units(state, units, lambda unit: needs(state, unit), hands, line)
             summary = conclude(folder)
             record("figures", {"figures": final_figures(summary)})
             record("done", {"report": str(folder / REPORT)})
             return summary
     except Timeout:
         raise InputError(f"{folder}: another process is running this comparison") from None
+
+
+def _request(
+    workers: int, units: int, settings: CompareSettings, where: ClusterRequest | None
+) -> ClusterRequest | None:
+    """Return the workers to ask a cluster for; None where this process does the work."""
+    if where is not None and where.address:
+        return replace(where, workers=workers)
+    wanted = min(workers or default_workers(settings), units)
+    return replace(where or ClusterRequest(), workers=wanted) if wanted > 1 else None
 
 
 def conclude(folder: Path) -> dict[str, Any]:

@@ -1,40 +1,33 @@
-"""Worker processes that do units side by side and report every line; the death of one ends the others."""
+"""Units of a comparison on workers: what each is given and brings back, and how many there are by default."""
 
-import multiprocessing
+import json
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.model.base_model import read_card
-from fedperfit.protocol.system.allocator import ALLOCATOR
-from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.processes import SAFE_PATH
-from fedperfit.simulation.compare.cells import WorkerState, WorkUnit, work
+from fedperfit.protocol.tasks import task_id
+from fedperfit.simulation.cluster.cluster import cores
+from fedperfit.simulation.cluster.folders import Files, everywhere, paths_in, write_folder
+from fedperfit.simulation.cluster.pool import Here, Make, Needs, Pool
+from fedperfit.simulation.cluster.store import Store
+from fedperfit.simulation.compare.cells import MADE, WorkerState, WorkUnit
 from fedperfit.simulation.compare.settings import CompareSettings
-
-_LEAVE = 10.0
-"""Seconds that a worker gets to end on its own."""
+from fedperfit.simulation.data.participants import Participants
+from fedperfit.simulation.optional import required
 
 _COPIES = 4
 """Copies of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
 
-Needs = Callable[[WorkUnit], list[WorkUnit]]
-"""Function that lists the units a unit waits for."""
 OnLine = Callable[[WorkUnit, float], None]
-"""Callback with a unit and the seconds of the line it has just written."""
-
-
-def cores() -> int:
-    """Count the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Callback with a unit and the seconds of the line that is now on file."""
 
 
 def default_workers(settings: CompareSettings) -> int:
@@ -50,131 +43,110 @@ def default_workers(settings: CompareSettings) -> int:
     return max(1, min(cores(), int(room)))
 
 
-def do_units(
-    folder: Path,
-    settings: CompareSettings,
-    units: Sequence[WorkUnit],
-    needs: Needs,
-    processes: int,
-    on_line: OnLine,
-) -> None:
-    """Do all `units`, each after those it needs; a single process is this one.
+@dataclass(frozen=True)
+class Given:
+    """What a unit is done from."""
+
+    unit: WorkUnit
+    left: Sequence[Any]
+    """Draws or cells that are not on file."""
+    values: Mapping[str, Any]
+    """Values of hyper-parameters that were chosen before."""
+    made: Mapping[str, Any]
+    """References to what was made once and for all, by its path among such files; none for this process."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Result of one draw or cell."""
+
+    content: Mapping[str, Any]
+    seconds: float
+    """Time that the draw or cell took."""
+    made: Files
+    """What was made on the way, and is used again."""
+
+
+class ComparisonWorker:
+    """Worker of a comparison, with its methods, participants and base model."""
+
+    def __init__(self, settings: CompareSettings, people: Mapping[str, Participants], folder: Path) -> None:
+        """Find the methods; the model is loaded for the first unit.
+
+        Args:
+            settings: Settings of the comparison.
+            people: Participants by task.
+            folder: Folder of this worker's files.
+        """
+        self._state, self._made = WorkerState(folder, settings, people), folder / MADE
+
+    def do(self, payload: Given) -> Iterator[Line]:
+        """Do what is left of a unit.
+
+        Args:
+            payload: The unit and what it builds on.
+
+        Yields:
+            A line for each draw or cell as it is done.
+        """
+        lacking = {name: ref for name, ref in payload.made.items() if not (self._made / name).exists()}
+        if lacking:
+            contents = required("ray").get([*lacking.values()])
+            write_folder(self._made, dict(zip(lacking, contents, strict=True)))
+        known = set(paths_in(self._made))
+        started = time.perf_counter()
+        for content in self._state.do(payload.unit, payload.left, payload.values):
+            seconds = time.perf_counter() - started
+            new = [path for path in paths_in(self._made) if path not in known]
+            known.update(new)
+            yield Line(content, seconds, {str(p.relative_to(self._made)): p.read_bytes() for p in new})
+            started = time.perf_counter()
+
+
+def maker(state: WorkerState) -> Make:
+    """Return what makes the workers of a comparison, wherever they are.
 
     Args:
-        folder: Folder of the comparison.
-        settings: Settings of the comparison.
+        state: State of the process that gives out the work.
+    """
+    people = {task: state.participants(task) for task in map(task_id, state.settings.tasks)}
+    return partial(ComparisonWorker, everywhere(state.settings), people)
+
+
+def do_units(
+    state: WorkerState,
+    units: Sequence[WorkUnit],
+    needs: Needs[WorkUnit],
+    workers: Here[WorkUnit] | Pool[WorkUnit],
+    on_line: OnLine,
+) -> None:
+    """Do all units, each after those it needs, and put every line on file as it comes.
+
+    Args:
+        state: State of this process, which alone writes into the folder of the comparison.
         units: Units with anything left to do.
         needs: Returns the units that a unit waits for.
-        processes: Number of processes.
+        workers: Who does them.
         on_line: Called after every line.
 
     Raises:
         InputError: A unit fails for wrong input; lines of other units stay.
-        RunFailed: A unit fails otherwise, or its process dies.
+        RunFailed: A unit fails otherwise, or processes die over it again and again.
     """
-    if processes == 1:
-        _do_in_turn(WorkerState(folder, settings), units, needs, on_line)
-        return
-    with _started(folder, settings, processes) as workers:
-        _do_side_by_side(workers, units, needs, on_line)
+    made = state.folder / MADE
+    store = None if isinstance(workers, Here) else Store()
 
+    def given(unit: WorkUnit) -> Given:
+        paths = paths_in(made) if store else []
+        files = {str(path.relative_to(made)): store.reference(path) for path in paths if store}
+        return Given(unit, state.left(unit), state.given(unit), files)
 
-def _do_in_turn(state: WorkerState, units: Sequence[WorkUnit], needs: Needs, on_line: OnLine) -> None:
-    left = list(units)
-    while left:
-        unit = left.pop(next(n for n, unit in enumerate(left) if not set(needs(unit)) & set(left)))
-        work(state, unit, lambda seconds, unit=unit: on_line(unit, seconds))  # type: ignore[misc]
-
-
-def _do_side_by_side(
-    workers: Mapping[Connection, SpawnProcess], units: Sequence[WorkUnit], needs: Needs, on_line: OnLine
-) -> None:
-    left = list(units)
-    busy: dict[Connection, WorkUnit] = {}
-    while left or busy:
-        for worker in workers:
-            unfinished = {*left, *busy.values()}
-            ready = next((unit for unit in left if not set(needs(unit)) & unfinished), None)
-            if ready is not None and worker not in busy:
-                left.remove(ready)
-                busy[worker] = ready
-                worker.send(ready)
-        for worker in [each for each in wait([*busy]) if isinstance(each, Connection)]:
-            unit = busy[worker]
-            try:
-                report, content = worker.recv()
-            except EOFError:
-                workers[worker].join(_LEAVE)
-                code = workers[worker].exitcode
-                raise RunFailed(f"{unit}: its process ended with {code}; --resume continues") from None
-            if report == "line":
-                on_line(unit, content)
-            elif report == "done":
-                del busy[worker]
-            else:
-                raise (InputError if report == "input" else RunFailed)(f"{unit}: {content}")
-
-
-@contextmanager
-def _started(folder: Path, settings: CompareSettings, count: int) -> Iterator[dict[Connection, SpawnProcess]]:
-    """Start the worker processes and yield them by their connections; they end with the block."""
-    spawn = multiprocessing.get_context("spawn")
-    before = dict(os.environ)
-    os.environ |= (
-        ALLOCATOR
-        | SAFE_PATH
-        | {
-            PROCESSES_VARIABLE: str(count),
-            "OMP_NUM_THREADS": str(max(1, cores() // count)),
-            "GOMP_SPINCOUNT": "1000",
-        }
-    )
-    workers: dict[Connection, SpawnProcess] = {}
-    try:
-        for _ in range(count):
-            worker, its_end = spawn.Pipe()
-            process = spawn.Process(target=_serve, args=(its_end, folder, settings), daemon=True)
-            process.start()
-            its_end.close()
-            workers[worker] = process
-        yield workers
-        for worker, process in workers.items():
-            worker.close()  # the worker ends when it sees that
-            process.join(_LEAVE)
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ |= before
-        for worker, process in workers.items():
-            worker.close()
-            process.terminate()
-        for process in workers.values():
-            process.join()
-
-
-def _serve(parent: Connection, folder: Path, settings: CompareSettings) -> None:
-    """Do the units that arrive until the connection is closed."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
-    state = WorkerState(folder, settings)
-
-    def tell(*report: Any) -> None:
-        try:
-            parent.send(report)
-        except OSError:
-            os._exit(1)  # the parent is gone: nothing more is to be written
-
-    while True:
-        try:
-            unit = parent.recv()
-        except EOFError:
-            return
-        try:
-            work(state, unit, lambda seconds: tell("line", seconds))
-        except InputError as error:
-            tell("input", str(error))
-        except Exception as error:  # one line for the parent, which ends us
-            tell("error", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        else:
-            tell("done", None)
+    for unit, line in workers.work(units, given, needs=needs):
+        write_folder(made, {name: data for name, data in line.made.items() if not (made / name).exists()})
+        path = state.folder / unit.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line.content, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        on_line(unit, line.seconds)

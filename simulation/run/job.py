@@ -3,6 +3,7 @@
 import logging
 import resource
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -16,8 +17,10 @@ from fedperfit.protocol.system.allocator import keep_freed_memory
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.client_app import CLIENTS, items_of
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cohorts.grid import CohortGrid, Respond
+from fedperfit.simulation.cohorts.remote import remote_cohorts
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
-from fedperfit.simulation.run.cohort_grid import CohortGrid
 from fedperfit.simulation.run.faults import FaultyGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
@@ -56,8 +59,10 @@ def _memory(items: ItemCache) -> dict[str, int]:
     return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
 
 
-def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]) -> Grid:
-    grid = CohortGrid(folder, len(roster))
+def _grid(
+    settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]], respond: Respond | None
+) -> Grid:
+    grid = CohortGrid(folder, len(roster), respond)
     if not (settings.dropout or settings.malicious):
         return grid
     groups = [about["group"] for about in roster.values()]
@@ -72,22 +77,26 @@ def _grid(settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]]
     )
 
 
-def run_in_process(folder: Path, on_event: OnEvent) -> None:
-    """Run or resume the study of `folder` in this process, its clients side by side.
+def run_cohorts(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> None:
+    """Run or resume the study of `folder`, its clients side by side in cohorts.
 
     Args:
         folder: Folder of the run, with its settings.
         on_event: Called with every event.
+        request: Workers on a cluster, one for each cohort; None is one cohort in this process.
 
     Raises:
-        InputError: Another process is running this folder.
+        InputError: Another process is running this folder, or the cluster cannot be used.
     """
     keep_freed_memory()
     settings = RunSettings.from_flat(read_json(folder / SETTINGS))
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             roster = prepare_clients(settings, folder)
-            do_job(_grid(settings, folder, roster), settings, folder, on_event)
-            on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
+            cohorts = nullcontext() if request is None else remote_cohorts(folder, len(roster), request)
+            with cohorts as respond:
+                do_job(_grid(settings, folder, roster, respond), settings, folder, on_event)
+            if request is None:
+                on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
     except Timeout:
         raise InputError(f"{folder}: another process is running this run") from None

@@ -6,6 +6,7 @@ rest; collective training plays no part, so a personal rate is chosen on the bas
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,6 +25,9 @@ from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.simulation.client_app import CLIENTS
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
 
@@ -43,47 +47,89 @@ class Trial:
     """Score without a personal shift."""
 
 
-def tune(settings: TuneSettings) -> Iterator[Trial]:
+@dataclass(frozen=True)
+class Tried:
+    """What is tried: a learning rate and a number of epochs; without epochs, no personal shift."""
+
+    learning_rate: float = 0.0
+    epochs: int = 0
+
+
+class TuningWorker:
+    """Worker of a tuning, with the clients and the base model."""
+
+    def __init__(self, settings: TuneSettings, folder: Path) -> None:
+        """Prepare the clients, and load the model.
+
+        Args:
+            settings: Settings of the run to tune for.
+            folder: Folder for the clients' folders.
+        """
+        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        shape = settings.shape(base.card)
+        header = ShiftHeader(shape, settings.task_id, base.card.fingerprint, 0)
+        self._settings, self._items = settings, ItemCache(base)
+        self._packed = pack(Shift.identity(shape, seed=settings.seed), header)
+        roster = prepare_clients(settings, folder)
+        others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS]
+        self._agents = []
+        for index in others[: settings.users]:
+            _hold_out(folder / CLIENTS / str(index))
+            self._agents.append(Agent(folder / CLIENTS / str(index), base, self._items))
+
+    def do(self, payload: Tried) -> Iterator[float]:
+        """Fit the clients' personal shifts, and yield the score that they reach.
+
+        Args:
+            payload: Rate and epochs of the fits.
+        """
+        settings, stage = self._settings, Stage.COLLECTIVE
+        if payload.epochs:
+            stage, training = Stage.PERSONAL, settings.personal_training()
+            training = training.replace(learning_rate=payload.learning_rate, epochs=payload.epochs)
+            personal = settings.personal("tuning")
+            _succeeded(personalize(self._agents, self._packed, personal, training, self._items))
+        yield _score(self._agents, self._packed, settings, stage)
+
+
+def tune(settings: TuneSettings, request: ClusterRequest | None = None) -> Iterator[Trial]:
     """Try every rate with every number of epochs, on the first others of the run's data.
 
     Args:
         settings: Settings of the run to tune for, and what to try.
+        request: Workers on a cluster that do the work; None is this process.
+
+    Yields:
+        Trials, as they are made.
 
     Raises:
         InputError: Data is missing or broken, or a history cannot be fitted.
     """
-    base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
-    shape = settings.shape(base.card)
-    header = ShiftHeader(shape, settings.task_id, base.card.fingerprint, 0)
-    packed = pack(Shift.identity(shape, seed=settings.seed), header)
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        roster = prepare_clients(settings, folder)
-        others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS]
-        items = ItemCache(base)
-        agents = []
-        for index in others[: settings.users]:
-            _hold_out(folder / CLIENTS / str(index))
-            agents.append(Agent(folder / CLIENTS / str(index), base, items))
-        without = _score(agents, packed, settings, Stage.COLLECTIVE)
-        for count in settings.epochs:
-            for rate in settings.rates:
-                training = settings.personal_training().replace(learning_rate=rate, epochs=count)
-                fits = personalize(agents, packed, settings.personal("tuning"), training, items)
-                _succeeded(fits)
-                yield Trial(rate, count, _score(agents, packed, settings, Stage.PERSONAL), without)
+    nothing, without = Tried(), 0.0
+    units = [nothing, *(Tried(rate, count) for count in settings.epochs for rate in settings.rates)]
+    make = partial(TuningWorker, everywhere(settings))
+    with TemporaryDirectory() as name, workers(request, make, Path(name)) as hands:
+        scores = hands.work(units, lambda tried: tried, needs=lambda tried: [nothing] if tried.epochs else [])
+        for tried, score in scores:
+            if tried == nothing:
+                without = score
+            else:
+                yield Trial(tried.learning_rate, tried.epochs, score, without)
 
 
-def run_tuning(folder: Path, settings: TuneSettings, on_event: OnEvent) -> list[Trial]:
+def run_tuning(
+    folder: Path, settings: TuneSettings, on_event: OnEvent, request: ClusterRequest | None = None
+) -> list[Trial]:
     """Try everything (see `tune`), with settings and events on file.
 
     Args:
         folder: Folder of both, empty or not there.
         settings: Settings of the run to tune for, and what to try.
         on_event: Called with every event after it is appended to the folder's events.
+        request: Workers on a cluster that do the work; None is this process.
 
     Returns:
-        The trials, in the order in which they were made.
+        The trials, in the order of the settings.
 
     Raises:
         InputError: The folder is not empty, data is missing or broken, or a history cannot be fitted.
@@ -96,11 +142,14 @@ def run_tuning(folder: Path, settings: TuneSettings, on_event: OnEvent) -> list[
     total = len(settings.rates) * len(settings.epochs)
     record("start", {"run": str(folder), "total": total})
     trials = []
-    for trial in tune(settings):
+    for trial in tune(settings, request):
         trials.append(trial)
         figures = {"score": trial.score, "without": trial.without}
         tried = {"learning-rate": trial.learning_rate, "epochs": trial.epochs}
         record("trial", {"done": len(trials), "total": total, **tried, **figures})
+    trials.sort(
+        key=lambda trial: (settings.epochs.index(trial.epochs), settings.rates.index(trial.learning_rate))
+    )
     best = max(trials, key=lambda trial: trial.score)
     figures = {"score": best.score, "without": best.without, "epochs": float(best.epochs)}
     record("figures", {"figures": {"learning-rate": best.learning_rate, **figures}})

@@ -23,8 +23,8 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
+from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.clients import OTHERS, ROSTER
-from fedperfit.simulation.run.cohort_grid import CohortGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.study import Study
 from fedperfit.simulation.run.summary import write_metrics

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from fedperfit.simulation.run.cohort_grid import CohortGrid
+from fedperfit.simulation.cohorts.grid import CohortGrid
 
 
 class Watched(CohortGrid):

@@ -30,7 +30,7 @@ PLACES = {
     "simulation/benchmark/origin.py": [None],  # `git`, which imports nothing
     "simulation/benchmark/parts/rounds.py": ["os.environ | SAFE_PATH"],
     "simulation/benchmark/measure.py": ["os.environ | _environment(threads) | SAFE_PATH"],
-    "simulation/compare/workers.py": [None],  # its workers inherit os.environ, see below
+    "simulation/cluster/cluster.py": [None],  # Ray's processes inherit os.environ, see below
 }
 """What the environment of each started process is, by file; None: none is given."""
 
@@ -55,9 +55,9 @@ def test_every_process_is_started_at_a_known_place_with_a_known_environment() ->
 
 
 def test_workers_inherit_a_safe_environment() -> None:
-    tree = ast.parse((ROOT / "simulation/compare/workers.py").read_text())
+    tree = ast.parse((ROOT / "simulation/cluster/cluster.py").read_text())
     changed = [ast.unparse(node.value) for node in ast.walk(tree) if isinstance(node, ast.AugAssign)]
-    assert any(value.startswith("ALLOCATOR | SAFE_PATH |") for value in changed)
+    assert "QUIET | ALLOCATOR | SAFE_PATH | EQUAL" in changed
 
 
 @pytest.mark.parametrize(

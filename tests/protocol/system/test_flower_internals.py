@@ -31,6 +31,8 @@ from fedperfit.protocol.system.flower_internals import (
     MalformedContent,
     identify_process,
     message_bytes,
+    message_from_bytes,
+    message_to_bytes,
     multi_krum,
     node_keys,
     run_client_app,
@@ -95,6 +97,14 @@ def test_a_transmitted_message_is_an_equal_copy() -> None:
     assert (arrived.content, arrived.metadata) == (asked.content, asked.metadata)
     arrived.content["config"]["key"] = "changed"
     assert asked.content["config"]["key"] == "value"
+
+
+def test_a_message_travels_as_bytes() -> None:
+    asked = message()
+    set_message_id(asked, "an-id")
+    arrived = message_from_bytes(message_to_bytes(asked))
+    assert (arrived.content, arrived.metadata) == (asked.content, asked.metadata)
+    assert len(message_to_bytes(asked)) == message_bytes(asked)
 
 
 def test_an_error_is_transmitted() -> None:

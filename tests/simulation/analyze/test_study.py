@@ -26,7 +26,7 @@ def studied(tmp_path_factory):
 def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
     context, targets = studied
     users = user_texts(context, targets, 2, SENTENCES)
-    found = delta_vectors(context.base, users)
+    found = [delta_vectors(context.base, user) for user in users]
     start = [context.base.tokenizer.bos_token_id]
 
     def last(ids):
@@ -34,8 +34,9 @@ def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
         return torch.stack([hidden[0, -1] for hidden in out.hidden_states[1:-1]])  # the last is normed
 
     for kind in (HISTORY, RANDOM, OTHER):
-        assert found[kind].shape == (3, 4, 32)
-        for user, v in zip(users, found[kind], strict=True):
+        for user, vectors in zip(users, found, strict=True):
+            v = vectors[kind]
+            assert v.shape == (4, 32)
             with torch.no_grad():
                 each = [
                     last((*text, *query)) - last(query)
@@ -47,7 +48,8 @@ def test_delta_vectors_are_those_of_one_plain_forward_per_text(studied):
 def test_no_text_moves_nothing(studied):
     context, targets = studied
     users = [replace(user, contexts={HISTORY: ((), ())}) for user in user_texts(context, targets, 2, PAIRS)]
-    assert torch.equal(delta_vectors(context.base, users)[HISTORY], torch.zeros(3, 4, 32))
+    for user in users:
+        assert torch.equal(delta_vectors(context.base, user)[HISTORY], torch.zeros(4, 32))
 
 
 @pytest.mark.parametrize("template", [PAIRS, SENTENCES])

@@ -12,11 +12,12 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from fedperfit.protocol.model.base_model import embedded_folder
 from fedperfit.protocol.system.files import read_json_lines
+from fedperfit.simulation.cluster.pool import Here
 from fedperfit.simulation.compare.cells import WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import begin, needs, plan
-from fedperfit.simulation.compare.workers import do_units
+from fedperfit.simulation.compare.workers import do_units, maker
 
 ALL = list(registry())
 
@@ -83,7 +84,8 @@ def started(folder: Path, **changes: Any) -> WorkerState:
 def run_all(state: WorkerState, on_line: Any = lambda unit, seconds: None) -> None:
     """Everything that is left, in this process."""
     units = [unit for unit in plan(state) if state.left(unit)]
-    do_units(state.folder, state.settings, units, lambda unit: needs(state, unit), 1, on_line)
+    here = Here[WorkUnit](maker(state), state.folder)
+    do_units(state, units, lambda unit: needs(state, unit), here, on_line)
 
 
 def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int], list[str]]:

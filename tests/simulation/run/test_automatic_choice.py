@@ -34,8 +34,8 @@ from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.client_app import CLIENTS
-from fedperfit.simulation.run.cohort_grid import CohortGrid
-from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.cohorts.grid import CohortGrid
+from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
 
@@ -185,7 +185,7 @@ def test_the_report_says_what_was_chosen(tmp_path):
     made = settings(layers=[3, 4], warm_start=False)
     prepare(tmp_path, made)
     events: list[dict[str, object]] = []
-    run_in_process(tmp_path, events.append)
+    run_cohorts(tmp_path, events.append)
     (told,) = [event for event in events if event["event"] == "chosen"]
     found = read_json(tmp_path / SELECTION)
     assert told["settings"] == found["settings"]

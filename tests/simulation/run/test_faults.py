@@ -22,7 +22,7 @@ from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.faults import ATTACKS, attacked, attacked_update
-from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.runner import run_simulation
 
 SHAPE = ShiftShape(layers=(1,), rank=2, hidden_size=4, positions=Positions.parse("l7"))
@@ -89,7 +89,7 @@ def reports(folder, **changes) -> tuple[list[RoundReport], bytes]:
     )
     prepare(folder, settings)
     client_app._loaded.cache_clear()
-    run_in_process(folder, lambda event: None)
+    run_cohorts(folder, lambda event: None)
     rounds = [RoundReport.from_json(report) for report in read_json(folder / "rounds.json")]
     return rounds, read_release(folder / FILE_NAME).packed
 

@@ -16,7 +16,7 @@ from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.in_process import run_federation
-from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.run.job import run_cohorts
 
 pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
 
@@ -32,7 +32,7 @@ def study(tmp_path_factory):
     """A whole small study: its folder, and the histories of its others."""
     folder = tmp_path_factory.mktemp("study") / "run"
     prepare(folder, small_settings(history_lengths=[], collective_sizes=[]))
-    run_in_process(folder, lambda event: None)
+    run_cohorts(folder, lambda event: None)
     return folder, [read_history(folder / CLIENTS / str(number)) for number in range(3)]
 
 

@@ -19,7 +19,7 @@ from fedperfit.protocol.system.files import read_json, read_json_lines
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
-from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.report import pictures
 from fedperfit.simulation.run.summary import final_figures, write_metrics
 
@@ -52,7 +52,7 @@ def test_a_run_is_followed_and_nobody_is_told_of(tmp_path: Path, monkeypatch: py
     folder = tmp_path / "run"
     clients = prepare(folder, small_settings(history_lengths=[], collective_sizes=[]))
     with tracked([TrackerName.TENSORBOARD], "simulate", pictures) as follow:
-        run_in_process(folder, follow)
+        run_cohorts(folder, follow)
     events = read_json_lines(folder / EVENTS)
     losses = [[one["phase"], one["round"], one["loss"]] for one in events if one["event"] == "round"]
     told = [one for one in Kept.got if isinstance(one, list)]

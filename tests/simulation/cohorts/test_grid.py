@@ -14,8 +14,8 @@ from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.client_app import REFUSALS
-from fedperfit.simulation.run.cohort_grid import CohortGrid
-from fedperfit.simulation.run.job import run_in_process
+from fedperfit.simulation.cohorts.grid import CohortGrid
+from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.study import Study
 
 pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
@@ -169,7 +169,7 @@ def test_the_job_in_this_process_leaves_the_whole_folder(tmp_path):
     folder = tmp_path / "run"
     prepare(folder, settings)
     seen: list[str] = []
-    run_in_process(folder, lambda event: seen.append(event["event"]))
+    run_cohorts(folder, lambda event: seen.append(event["event"]))
     assert seen[0] == "start"
     assert seen[-2:] == ["done", "memory"]
     assert {"metrics.json", "report.html", "events.jsonl", FILE_NAME} <= {p.name for p in folder.iterdir()}

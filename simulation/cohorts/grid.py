@@ -6,7 +6,7 @@ to rounding, so the two backends agree to about 1e-5, not to the bit.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
@@ -21,7 +21,13 @@ from fedperfit.protocol.system.flower_internals import (
 from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.simulation.client_app import app, respond
 
-_Request = tuple[Message, Context]
+Request = tuple[Message, Context]
+"""Message to a client, and Flower's context of its node."""
+Respond = Callable[[Sequence[Request]], Iterator[Message]]
+"""Function that yields a reply to each of these requests, as they are ready."""
+
+RUN_ID = seed_from("run")
+"""Flower's number of the run, of which there is one in a process."""
 
 
 class CohortGrid(InProcessGrid):
@@ -30,20 +36,21 @@ class CohortGrid(InProcessGrid):
     They answer when a reply is pulled.
     """
 
-    def __init__(self, folder: Path, clients: int) -> None:
+    def __init__(self, folder: Path, clients: int, respond: Respond | None = None) -> None:
         """Make a node for each client.
 
         Args:
             folder: Folder of the run, whose client folders are partitions 0 to `clients` - 1.
             clients: Number of clients.
+            respond: Has the clients answer; by default `respond_here`.
         """
-        self._run_id = seed_from("run")
-        identify_process(self._run_id)
+        identify_process(RUN_ID)
+        self._folder = folder
+        self._respond = respond or respond_here
         self._nodes = {seed_from(f"node {n}"): n for n in range(clients)}
-        self._run_config: dict[str, bool | int | float | str] = {"run-dir": str(folder)}
-        self._waiting: dict[str, _Request] = {}
-        self._answers: dict[str, Message] = {}
+        self._waiting: dict[str, Request] = {}
         self._replies: dict[str, Iterator[Message]] = {}
+        self._answers: dict[str, Message] = {}
         self._sent = 0
 
     def get_node_ids(self) -> Iterable[int]:
@@ -57,49 +64,67 @@ class CohortGrid(InProcessGrid):
             self._sent += 1
             name = hashlib.sha256(f"message {self._sent}".encode()).hexdigest()
             set_message_id(message, name)
-            context = Context(
-                run_id=self._run_id,
-                node_id=message.metadata.dst_node_id,
-                node_config={
-                    "partition-id": self._nodes[message.metadata.dst_node_id],
-                    "num-partitions": len(self._nodes),
-                },
-                state=RecordDict(),
-                run_config={**self._run_config},
-            )
+            node = message.metadata.dst_node_id
+            context = node_context(self._folder, node, self._nodes[node], len(self._nodes))
             self._waiting[name] = (transmitted(message), context)
             ids.append(name)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return the replies to these messages; a missing one sets all requests like it to work."""
+        """Return the replies to these messages; a missing one sets all requests that wait to work."""
         pulled = []
         for name in message_ids:
-            if name not in self._answers and name in self._waiting:
-                self._answer(name)
+            self._await(name)
             if name in self._answers:
                 pulled.append(self._answers.pop(name))
         return pulled
 
-    def _answer(self, name: str) -> None:
-        message, context = self._waiting[name]
-        if message.metadata.message_type == STATUS_TYPE:
-            del self._waiting[name]
-            self._answers[name] = transmitted(app(message, context))
-            return
-        digest = _request_digest(message)
-        while name not in self._answers:
-            if digest not in self._replies:
-                requests = self._waiting.values()
-                alike = [each for each in requests if _request_digest(each[0]) == digest]
-                self._replies[digest] = respond(alike)
-            reply = next(self._replies[digest], None)
+    def _await(self, name: str) -> None:
+        if name in self._waiting:
+            replies = self._respond(list(self._waiting.values()))
+            self._replies |= dict.fromkeys(self._waiting, replies)
+            self._waiting.clear()
+        while name in self._replies and name not in self._answers:
+            reply = next(self._replies[name], None)
             if reply is None:
-                del self._replies[digest]
-                continue
+                del self._replies[name]
+                return
             request = reply.metadata.reply_to_message_id
-            del self._waiting[request]
-            self._answers[request] = transmitted(reply)
+            del self._replies[request]
+            self._answers[request] = reply
+
+
+def node_context(folder: Path, node: int, partition: int, partitions: int) -> Context:
+    """Make Flower's context of one client's node.
+
+    Args:
+        folder: Folder of the run.
+        node: Flower's number of the node.
+        partition: Number of the client's folder.
+        partitions: Number of clients in the run.
+    """
+    return Context(
+        run_id=RUN_ID,
+        node_id=node,
+        node_config={"partition-id": partition, "num-partitions": partitions},
+        state=RecordDict(),
+        run_config={"run-dir": str(folder)},
+    )
+
+
+def respond_here(requests: Sequence[Request]) -> Iterator[Message]:
+    """Yield a reply to each request; the clients with the same request act side by side, in this process.
+
+    Args:
+        requests: Messages to clients, each with the context of its node.
+    """
+    groups: dict[str, list[Request]] = {}
+    for request in requests:
+        groups.setdefault(_request_digest(request[0]), []).append(request)
+    for alike in groups.values():
+        asked_for_status = alike[0][0].metadata.message_type == STATUS_TYPE
+        replies = (app(*request) for request in alike) if asked_for_status else respond(alike)
+        yield from map(transmitted, replies)
 
 
 def _request_digest(message: Message) -> str:

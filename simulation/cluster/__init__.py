@@ -1,0 +1,1 @@
+"""Workers on a Ray cluster, which units of work are handed to."""

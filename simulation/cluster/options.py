@@ -1,0 +1,51 @@
+"""Options of the commands that have work done on a Ray cluster."""
+
+from typing import Annotated
+
+import typer
+
+from fedperfit.simulation.cluster.cluster import ClusterRequest
+
+RayAddress = Annotated[
+    str,
+    typer.Option(
+        help="With Ray: `HOST:PORT` of a running cluster, or `auto` for this machine's; by default one is "
+        "started here, and stopped."
+    ),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Processes that work side by side, on Ray if more than one; 0 is as many as there is room for.",
+    ),
+]
+RayActors = Annotated[
+    int, typer.Option(min=0, help="With Ray: number of processes; 0 is as many as there is room for.")
+]
+ActorCpus = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="With Ray: cores of each process; by default one, or an equal share where a cluster is started "
+        "here for a given number of processes.",
+    ),
+]
+ActorGpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="With Ray: GPUs of each process; by default one, or an equal share of fewer."),
+]
+
+
+def asked(workers: int, address: str, cpus: float | None, gpus: float | None) -> ClusterRequest | None:
+    """Return the workers that the options of a study ask for; None where this process is the only one.
+
+    Args:
+        workers: Value of `--workers`; at a given address, 1 is as many as there is room for.
+        address: Value of `--ray-address`.
+        cpus: Value of `--actor-cpus`.
+        gpus: Value of `--actor-gpus`.
+    """
+    if workers == 1 and not address:
+        return None
+    return ClusterRequest(address, 0 if workers == 1 else workers, cpus, gpus)

@@ -1,0 +1,1 @@
+"""Cohorts of simulated clients that act side by side, in one process or on a cluster."""

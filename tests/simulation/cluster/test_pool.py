@@ -1,0 +1,145 @@
+"""Units of work on workers of a cluster: order, deaths, and what is wrong."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from tests.simulation.cluster.ray_cluster import two_nodes
+
+from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, placement
+from fedperfit.simulation.cluster.pool import Pool
+
+pytestmark = pytest.mark.slow  # for the cluster that its tests share
+
+
+class Words:
+    """Yields the letters of a word; some words end the worker, or are wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def do(self, payload: Any) -> Iterator[Any]:
+        if payload == "wrong":
+            raise InputError("wrong word")
+        if payload == "odd":
+            raise ValueError("two\nlines")
+        for letter in payload:
+            if letter == "!":
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield letter, os.getpid()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Cluster]:
+    with two_nodes() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pool(nodes: Cluster) -> Iterator[Pool[str]]:
+    with cluster(ClusterRequest(nodes.address)) as placed:
+        assert placed == Placement(2, 1.0, 0.0)
+        yield Pool[str](placed, Words)
+
+
+def letters(parts: Iterator[tuple[str, Any]]) -> dict[str, str]:
+    told: dict[str, str] = {}
+    for unit, (letter, _) in parts:
+        told[unit] = told.get(unit, "") + letter
+    return told
+
+
+def test_every_unit_is_done_by_the_worker_it_is_meant_for(pool: Pool[str]) -> None:
+    units = ["one", "two", "three", "four"]
+    homes = dict(zip(units, (0, 1, 1, 0), strict=True))
+    ray.wait([*pool._starting], num_returns=len(pool._starting), timeout=200)  # both are there
+    done_by: dict[int, set[int]] = {0: set(), 1: set()}
+    for unit, (_, process) in pool.work(units, str, home=homes.get):
+        done_by[homes[unit]].add(process)
+    assert [len(processes) for processes in done_by.values()] == [1, 1]
+    assert done_by[0] != done_by[1]
+
+
+def test_units_wait_for_those_they_need(pool: Pool[str]) -> None:
+    order = []
+    for unit, _ in pool.work(["c", "b", "a"], str, needs=lambda unit: {"c": ["b"], "b": ["a"]}.get(unit, [])):
+        order.append(unit)
+    assert order == ["a", "b", "c"]
+
+
+def test_a_unit_whose_worker_dies_is_done_by_another(pool: Pool[str]) -> None:
+    tries = iter(["tw!", "two"])
+    told = letters(pool.work(["one", "two"], lambda unit: next(tries) if unit == "two" else unit))
+    assert told == {"one": "one", "two": "tw" + "two"}, "what came before comes again"
+
+
+def test_a_unit_that_ends_every_worker_ends_the_run_in_one_line(pool: Pool[str]) -> None:
+    with pytest.raises(RunFailed, match="3 processes died over it"):
+        letters(pool.work(["!"], str))
+    assert letters(pool.work(["next"], str)) == {"next": "next"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind", "said"),
+    [("wrong", InputError, "wrong: wrong word"), ("odd", RunFailed, "odd: ValueError: two lines")],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    pool: Pool[str], unit: str, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=f"^{said}$"):
+        letters(pool.work([unit], str))
+
+
+def test_work_that_is_dropped_does_not_come_back(pool: Pool[str]) -> None:
+    dropped = pool.work(["one", "two", "three"], str)
+    next(dropped)
+    assert letters(pool.work(["four"], str)) == {"four": "four"}
+    assert list(dropped) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "nodes", "placed"),
+    [
+        (ClusterRequest(), [{"CPU": 4.0}, {"CPU": 3.0}], Placement(7, 1.0, 0.0)),
+        (ClusterRequest(cpus=2.0), [{"CPU": 4.0}, {"CPU": 3.0}], Placement(3, 2.0, 0.0)),
+        (ClusterRequest(), [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0}], Placement(2, 1.0, 1.0)),
+        (ClusterRequest(gpus=0.5), [{"CPU": 8.0, "GPU": 2.0}], Placement(4, 1.0, 0.5)),
+        (ClusterRequest(gpus=0.0), [{"CPU": 8.0, "GPU": 2.0}], Placement(8, 1.0, 0.0)),
+        (ClusterRequest(workers=5), [{"CPU": 2.0}], Placement(5, 0.4, 0.0)),
+        (ClusterRequest("auto", workers=5), [{"CPU": 2.0}], Placement(5, 1.0, 0.0)),
+        (ClusterRequest(workers=3), [{"CPU": 3.0, "GPU": 1.0}], Placement(3, 1.0, 1 / 3)),
+    ],
+)
+def test_as_many_workers_as_there_is_room_for(
+    asked: ClusterRequest, nodes: list[dict[str, float]], placed: Placement
+) -> None:
+    assert placement(asked, nodes) == placed
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        (ClusterRequest(workers=2, gpus=1.0), "2 workers of 1 GPUs each: the cluster has 4 CPUs and 1 GPUs"),
+        (ClusterRequest(gpus=2.0), "none with room for a worker of 1 CPUs and 2 GPUs"),
+        (ClusterRequest(cpus=8.0), "none with room for a worker of 8 CPUs and 1 GPUs"),
+    ],
+)
+def test_what_has_no_room_is_told(asked: ClusterRequest, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        placement(asked, [{"CPU": 4.0, "GPU": 1.0}])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_that_nobody_answers_at_is_told_in_one_line(address: str) -> None:
+    with (
+        pytest.raises(InputError, match=f"ray-address={address}") as caught,
+        cluster(ClusterRequest(address)),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
