@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import run
+from fedperfit.protocol.system.commands import root, run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
@@ -36,6 +36,7 @@ app = typer.Typer(
     "Start with `fedperfit simulate`, then open the report it names.",
 )
 
+app.callback()(root)
 app.add_typer(data_app, name="data")
 app.command()(benchmark)
 app.command()(compare)

@@ -12,7 +12,7 @@ from fedperfit.cloud.cli import enrolment as enrol_cli
 from fedperfit.cloud.cli import portable as portable_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
-from fedperfit.protocol.system.commands import console, run
+from fedperfit.protocol.system.commands import console, root, run
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 app = typer.Typer(
@@ -44,11 +44,7 @@ release_cli.app.command("import-pyreft")(portable_cli.import_pyreft)
 app.add_typer(release_cli.app, name="release")
 app.add_typer(tls_cli.app, name="tls")
 app.add_typer(checkpoint_app, name="checkpoint")
-
-
-@app.callback()
-def _root() -> None:
-    """Give the command line its help text."""
+app.callback()(root)
 
 
 @checkpoint_app.command("show")

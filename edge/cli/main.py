@@ -14,7 +14,7 @@ from fedperfit.edge.cli import learned as learned_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.edge.cli import sharing as sharing_cli
-from fedperfit.protocol.system.commands import run
+from fedperfit.protocol.system.commands import root, run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +46,7 @@ for command in (
     sharing_cli.export_shift,
 ):
     app.command()(command)
+app.callback()(root)
 
 Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
 Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]

@@ -2,12 +2,29 @@
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 from fedperfit.protocol.system.processes import SAFE_PATH
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedperfit {version('fedperfit')}")
+        raise typer.Exit
+
+
+def root(
+    shown: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options of a command line that stand before its command."""
 
 
 def run(app: typer.Typer, name: str) -> None:

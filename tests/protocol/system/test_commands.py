@@ -1,7 +1,11 @@
 """Command lines explain mistakes in one line."""
 
+from importlib import import_module
+from importlib.metadata import version
+
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from fedperfit.protocol.system.commands import run
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
@@ -37,3 +41,9 @@ def test_an_error_is_one_line_that_a_terminal_only_shows(capsys, error, code, sa
 
 def test_letters_of_all_scripts_are_kept():
     assert printable("Grüße 世界 🙂") == "Grüße 世界 🙂"
+
+
+@pytest.mark.parametrize("module", ["simulation.cli", "cloud.cli.main", "edge.cli.main"])
+def test_every_command_line_tells_the_version(module):
+    told = CliRunner().invoke(import_module(f"fedperfit.{module}").app, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"fedperfit {version('fedperfit')}\n")
