@@ -19,7 +19,6 @@ from fedperfit.edge.agent.coordinates import contribute_coordinates
 from fedperfit.edge.agent.outcome import Contribution, Outcome, ToldSum
 from fedperfit.edge.agent.statistics import Statistics, report_layer_gradient
 from fedperfit.edge.chameleon.contribution import Memory, Probing, moments, probe
-from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.records import (
     coordinate_reply,
     envelopes_of,
@@ -56,11 +55,11 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.messages.sums import SumSettings
-from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
+from fedperfit.simulation.stored_models import AGENT, Storage, items_of, storage_of
 
 app = ClientApp()
 _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}
@@ -68,8 +67,6 @@ _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_T
 
 CLIENTS = "clients"
 """Folder of a run with one folder per client, named by partition, and `agent.json` for all of them."""
-AGENT = "agent.json"
-"""File in `CLIENTS` that says which model the agents load, and how."""
 ENROLLED = "enrolled.json"
 """File in `CLIENTS` with the keys of all clients for secure sums, where a run has them."""
 
@@ -180,13 +177,24 @@ def on_evaluate(message: Message, context: Context) -> Message:
 
 
 def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
+    """Yield a reply to each request, clients that store the base model alike after one another.
+
+    Args:
+        requests: Messages that differ in their client only, each with the context of its node.
+    """
+    alike: dict[Storage, list[tuple[Message, Context]]] = {}
+    for message, context in requests:
+        storage = storage_of(_clients(context), _partition(context))
+        alike.setdefault(storage, []).append((message, context))
+    for group in alike.values():
+        yield from _respond(group)
+
+
+def _respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
     """Yield a reply to each request; the clients act side by side, and replies come as they are ready.
 
     An error is its own client's: where acting side by side fails, each of those left acts alone. A reply
     tells an error's type alone, as a deployed edge's does; here the whole of it is in `refusals.jsonl`.
-
-    Args:
-        requests: Messages that differ in their client only, each with the context of its node.
     """
     unanswered = {id(message): (message, context) for message, context in requests}
     errors: dict[int, Exception] = {}
@@ -220,7 +228,7 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
             _keep_refusal(message, context, errors[key])
             yield refusal(message, type(errors[key]).__name__)
         else:
-            yield from respond([(message, context)])
+            yield from _respond([(message, context)])
 
 
 def _keep_refusal(message: Message, context: Context, error: Exception) -> None:
@@ -236,7 +244,7 @@ def _keep_refusal(message: Message, context: Context, error: Exception) -> None:
 
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:
-    items = items_of(_clients(context))
+    items = items_of(_clients(context), _partition(context))
     config = {**message.content.config_records[SETTINGS_RECORD]}
     kind = message.metadata.message_type
     if kind in (MOMENTS_TYPE, PROBE_TYPE):
@@ -298,7 +306,7 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
 
 def _agent(context: Context) -> Agent:
     """Make the agent of this node from the folder that its partition names in the run folder."""
-    items = items_of(_clients(context))
+    items = items_of(_clients(context), _partition(context))
     encoder = read_json(_clients(context) / AGENT).get("encoder", "")
     agent = Agent(_folder(context), items.base, items, encoder=encoder)
     directory = read_enrolled(_clients(context))
@@ -308,19 +316,11 @@ def _agent(context: Context) -> Agent:
 
 
 def _folder(context: Context) -> Path:
-    return _clients(context) / str(context.node_config["partition-id"])
+    return _clients(context) / str(_partition(context))
 
 
-def items_of(clients: Path) -> ItemCache:
-    """Return the model that `agent.json` in `clients` names, with the items prepared for it.
-
-    The model is loaded once per process; Flower's simulation keeps its processes between messages.
-
-    Args:
-        clients: Folder of the clients of a run.
-    """
-    about = read_json(clients / AGENT)
-    return _loaded(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
+def _partition(context: Context) -> int:
+    return int(context.node_config["partition-id"])
 
 
 def _clients(context: Context) -> Path:
@@ -342,9 +342,3 @@ def read_enrolled(clients: Path) -> Directory | None:
 def _memory(clients: Path) -> Memory:
     """Return what the agents of one run remember between messages, as agents are made anew for each."""
     return Memory()
-
-
-@lru_cache(maxsize=1)
-def _loaded(name: str, device: str, dtype: str, gib: float) -> ItemCache:
-    budget = None if gib < 0 else int(gib * 2**30)
-    return ItemCache(load(name, device=device, dtype=dtype), budget)

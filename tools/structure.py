@@ -49,7 +49,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "cli installed_app",
     ),
     "simulation": (
-        "optional memory plugins world",
+        "optional memory plugins world stored_models",
         "basis data report client_app cluster",
         "cohorts",
         "compare run",

@@ -40,6 +40,7 @@ for command in (
 ):
     app.command()(command)
 release_cli.app.command()(portable_cli.export)
+release_cli.app.command()(portable_cli.push)
 release_cli.app.command("import-pyreft")(portable_cli.import_pyreft)
 app.add_typer(release_cli.app, name="release")
 app.add_typer(tls_cli.app, name="tls")

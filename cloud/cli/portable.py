@@ -1,13 +1,16 @@
-"""`fedperfit-cloud release export | import-pyreft`: releases as folders that other programs read."""
+"""`fedperfit-cloud release export | push | import-pyreft`: releases as folders that other programs read."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError
+
+if TYPE_CHECKING:
+    from fedperfit.protocol.trust.release import Release
 
 
 class Form(StrEnum):
@@ -27,19 +30,43 @@ def export(
     base_model: Annotated[str, typer.Option(help="Name of the base model on the hub, for the card.")] = "",
 ) -> None:
     """Write a release as a folder for a hub, or for pyreft."""
-    from fedperfit.cloud.deployment.release_store import CloudReleases
     from fedperfit.protocol.portable.pyreft_folder import write_pyreft
     from fedperfit.protocol.portable.release_folder import save_pretrained
-    from fedperfit.protocol.trust.release_file import read_release
 
-    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
-    if release is None:
-        raise InputError(f"{place}: no release yet")
+    release = _release(place)
     if form is Form.PYREFT:
         write_pyreft(out, release.shift, release.header)
     else:
         save_pretrained(release, out, base_model or "its base model")
     console().print(f"wrote release {release.version} to {out}", markup=False)
+
+
+def push(
+    place: Annotated[Path, typer.Argument(help="A release file, or the cloud's folder for its latest.")],
+    name: Annotated[str, typer.Argument(help="Repository on the hub, OWNER/NAME; made where it is not.")],
+    base_model: Annotated[str, typer.Option(help="Name of the base model on the hub, for the card.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository a private one.")] = False,
+) -> None:
+    """Put a release and its model card on the Hugging Face hub, signed in as `hf auth login` did.
+
+    Whoever can read the repository has the collective shift then. HF_ENDPOINT names another hub.
+    """
+    from fedperfit.protocol.portable.hub import push_release
+
+    release = _release(place)
+    address = push_release(release, name, base_model or "its base model", private=private)
+    console().print(f"release {release.version} is at {address}", markup=False, soft_wrap=True)
+
+
+def _release(place: Path) -> "Release":
+    """Read a release file, or the latest of a cloud's folder."""
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+    from fedperfit.protocol.trust.release_file import read_release
+
+    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
+    if release is None:
+        raise InputError(f"{place}: no release yet")
+    return release
 
 
 def import_pyreft(

@@ -1,7 +1,5 @@
 """The part of OpenAI's interface that a text generator has: models, completions of both kinds, responses."""
 
-import time
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -11,8 +9,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fedperfit.edge.web.failures import error_fields, failure
 from fedperfit.edge.web.owner import AgentError, Owner
-from fedperfit.edge.web.replies import Answered, Form, event, metadata, usage_of
+from fedperfit.edge.web.replies import Answered, Form, event, usage_of
 from fedperfit.edge.web.requests import Asking, Chat, Completion, Generating, Respond, Turn
+from fedperfit.edge.web.responses import ResponseForm
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.schema import owner_pb2
 
@@ -70,14 +69,7 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
         if not _known(body.model):
             return _unknown(body.model)
         asked = _in_turns(_sampling(body, body.max_output_tokens), body.turns, task_form)
-        answer, model = Answered(0), ""
-        async with aclosing(owner.generate(asked)) as pieces:
-            async for piece in pieces:
-                answer.text += piece.text
-                answer.last, model = piece, PREFIX + piece.stage
-                if await request.is_disconnected():
-                    return Response(status_code=_GONE)
-        return JSONResponse(_response(body, answer, model))
+        return await _respond(owner.generate(asked), body, request)
 
     return routes
 
@@ -190,28 +182,44 @@ async def _parts(
                     yield answer, piece
 
 
-def _response(body: Respond, answer: Answered, model: str) -> dict[str, Any]:
-    cut = answer.last.finish == "length"
-    status = "incomplete" if cut else "completed"
-    content = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
-    message = {"type": "message", "id": f"msg_{uuid.uuid4().hex}", "status": status, "role": "assistant"}
-    counted = answer.last
-    return {
-        **{"id": f"resp_{uuid.uuid4().hex}", "object": "response", "created_at": int(time.time())},
-        **{"model": model, "status": status, "error": None, "instructions": body.instructions},
-        "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-        "output": [{**message, "content": [content]}],
-        **{"temperature": body.temperature, "top_p": body.top_p, "max_output_tokens": body.max_output_tokens},
-        **{"tools": [], "tool_choice": "none", "parallel_tool_calls": False},
-        "metadata": metadata(counted, body.ignored),
-        "usage": {
-            "input_tokens": counted.prompt_tokens,
-            "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": counted.completion_tokens,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": counted.prompt_tokens + counted.completion_tokens,
-        },
-    }
+async def _respond(
+    pieces: AsyncGenerator[owner_pb2.Piece, None], body: Respond, request: Request
+) -> Response:
+    """Reply in the form of the responses interface."""
+    first = await anext(pieces)  # an error of the agent is still an HTTP status
+    model, form, answer = PREFIX + first.stage, ResponseForm(body), Answered(0)
+
+    async def texts() -> AsyncGenerator[str, None]:
+        piece: owner_pb2.Piece | None = first
+        async with aclosing(pieces):
+            while piece is not None:
+                answer.text += piece.text
+                answer.last = piece
+                yield piece.text
+                piece = await anext(pieces, None)
+
+    if not body.stream:
+        async with aclosing(texts()) as parts:
+            async for _ in parts:
+                if await request.is_disconnected():
+                    return Response(status_code=_GONE)
+        return JSONResponse(form.whole(answer, model))
+
+    async def events() -> AsyncIterator[str]:
+        for opening in form.opening(model):
+            yield opening
+        async with aclosing(texts()) as parts:
+            try:
+                async for text in parts:
+                    if text:
+                        yield form.delta(text)
+            except AgentError as error:
+                yield form.failed(error)
+                return
+        for closing in form.closing(answer, model):
+            yield closing
+
+    return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def _until_stop(

@@ -151,9 +151,3 @@ class Respond(Asking):
         """The conversation, the instructions first."""
         said = [Turn(role="user", content=self.input)] if isinstance(self.input, str) else self.input
         return [*([Turn(role="system", content=self.instructions)] if self.instructions else []), *said]
-
-    @model_validator(mode="after")
-    def _check_stream(self) -> Self:
-        if self.stream:
-            raise Refusal("stream: responses come whole; chat completions stream")
-        return self

@@ -12,13 +12,14 @@ from flwr.app import Message
 from fedperfit.protocol.messages.keys import EVALUATE_TYPE
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.flower_internals import message_from_bytes, message_to_bytes
-from fedperfit.simulation.client_app import AGENT, CLIENTS, ENROLLED, REFUSALS
+from fedperfit.simulation.client_app import CLIENTS, ENROLLED, REFUSALS
 from fedperfit.simulation.cluster.cluster import ClusterRequest, cluster
 from fedperfit.simulation.cluster.folders import whole_path, write_folder
 from fedperfit.simulation.cluster.pool import Pool
 from fedperfit.simulation.cluster.store import Store
 from fedperfit.simulation.cohorts.cohort import Call, Cohort
 from fedperfit.simulation.cohorts.grid import Request, Respond
+from fedperfit.simulation.stored_models import AGENT
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from pathlib import Path
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.simulation.client_app import AGENT, CLIENTS, items_of
+from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.communication.row import Asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import Participants, Target, participants
+from fedperfit.simulation.stored_models import AGENT, items_of
 
 
 class Ground:

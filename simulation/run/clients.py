@@ -14,9 +14,10 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
-from fedperfit.simulation.client_app import AGENT, CLIENTS, ENROLLED
+from fedperfit.simulation.client_app import CLIENTS, ENROLLED
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.stored_models import AGENT
 from fedperfit.simulation.world.build import BOUNDS, LIMIT, NEW_USERS, WORLD, write_world
 from fedperfit.simulation.world.settings import WorldSize
 
@@ -120,6 +121,7 @@ def _write_agent(folder: Path, settings: RunSettings) -> None:
         "dtype": settings.dtype,
         "cache-gib": settings.cache_gib,
         "encoder": settings.encoder,
+        "storages": settings.storages,
     }
     write_json(folder / CLIENTS / AGENT, agent)
 

@@ -17,10 +17,11 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.basis.public import prepare_basis
-from fedperfit.simulation.client_app import CLIENTS, items_of, read_enrolled
+from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.clients import read_clients, write_clients
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.stored_models import items_of
 
 _CONNECT_SECONDS = 120.0
 

@@ -16,7 +16,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.system.allocator import keep_freed_memory
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
-from fedperfit.simulation.client_app import CLIENTS, items_of
+from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Respond
 from fedperfit.simulation.cohorts.remote import remote_cohorts
@@ -26,6 +26,7 @@ from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
 from fedperfit.simulation.run.summary import METRICS, final_figures, write_metrics
+from fedperfit.simulation.stored_models import items_of
 
 logger = logging.getLogger("fedperfit.simulation")
 

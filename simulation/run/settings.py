@@ -17,6 +17,7 @@ from fedperfit.protocol.settings.fields import (
 )
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.stored_models import Storage
 from fedperfit.simulation.world.settings import (
     DataPlace,
     HistoryLengths,
@@ -39,6 +40,9 @@ class RunSettings(JobSettings):
     dtype: ModelType = "auto"
     cache_gib: CacheSize = -1.0
     encoder: Encoder = ""
+    storages: Annotated[list[Storage], Unit("names")] = []
+    """How the clients store the base model, dealt out in turn: `fp32` as it is loaded, or with weights
+    rounded as in `bf16`, `fp16`, `8-bit` or `4-bit` storage. An empty list is `fp32` for all."""
     share_metrics: bool = True
     """Whether the simulated owners send sums of losses and scores, without which nothing is reported."""
     personal_epsilon: Annotated[float, Field(ge=0, le=MOST_EPSILON), Unit("epsilon")] = 0.0

@@ -16,9 +16,10 @@ from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 from fedperfit.simulation.basis.public import prepare_basis
-from fedperfit.simulation.client_app import CLIENTS, items_of, read_enrolled
+from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.stored_models import items_of
 
 CONNECT_SECONDS = 120.0
 """Seconds within which all clients have to be there."""

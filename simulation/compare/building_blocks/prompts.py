@@ -1,19 +1,20 @@
 """History in the prompt: how items are shown, which are chosen, and how many fit."""
 
-import logging
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import bm25s
+import numpy as np
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
 from fedperfit.protocol.tasks import Pair, Prompt, Task, asked_text, preceded
 from fedperfit.simulation.compare.context import MethodContext, Values
 
-logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG, and has nothing to say
-
+_K1, _B = 1.5, 0.75
+"""BM25's weight of repeated words, and of an item's length."""
 PAIRS, SENTENCES = "pairs", "sentences"
 TEMPLATES = (PAIRS, SENTENCES)
 """Forms in which items are shown: solved questions in the prompt's own form, or the task's sentences."""
@@ -67,16 +68,54 @@ def _tokens(context: MethodContext, prompt: Prompt) -> int:
 
 
 class Index:
-    """BM25 index over one user's items, oldest first; words are separated by blanks, as in LaMP's code."""
+    """BM25 index over one user's items, oldest first; words are separated by blanks, as in LaMP's code.
+
+    It is made once and ranks any number of first items as an index over these alone would: scores are, to the
+    digit, those of the library bm25s, whose index would have to be made anew for each number.
+    """
 
     def __init__(self, task: Task, items: Sequence[dict[str, Any]]) -> None:
-        """Split the items into words.
+        """Count the words of the items.
 
         Args:
             task: Task, which names the fields of an item.
             items: Items, oldest first.
         """
-        self._texts = [f"{task.text(item)} {item[task.answer]}".split() for item in items]
+        texts = [f"{task.text(item)} {item[task.answer]}".split() for item in items]
+        self._lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        places: dict[str, tuple[list[int], list[int]]] = {}
+        for number, text in enumerate(texts):
+            for word, count in Counter(text).items():
+                numbers, counts = places.setdefault(word, ([], []))
+                numbers.append(number)
+                counts.append(count)
+        self._places = {
+            word: (np.array(numbers), np.array(counts, dtype=np.float32))
+            for word, (numbers, counts) in places.items()
+        }
+
+    def scores(self, words: Sequence[str], earlier: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """Score items by their words.
+
+        Args:
+            words: Words of a prompt.
+            earlier: Number of first items to score.
+
+        Returns:
+            (earlier,) scores.
+        """
+        scores = np.zeros(earlier, dtype=np.float32)
+        average = self._lengths[:earlier].mean()
+        for word in words:
+            if word not in self._places:
+                continue
+            numbers, counts = self._places[word]
+            here = int(np.searchsorted(numbers, earlier))
+            numbers, counts = numbers[:here], counts[:here]
+            rarity = np.float32(math.log(1 + (earlier - here + 0.5) / (here + 0.5)))
+            length = _K1 * ((1 - _B) + _B * self._lengths[numbers] / average)
+            scores[numbers] += (rarity * (counts / (length + counts))).astype(np.float32)
+        return scores
 
     def best(self, prompt: Prompt, earlier: int, k: int) -> list[int]:
         """Find the items that match `prompt` best.
@@ -89,13 +128,10 @@ class Index:
         Returns:
             Numbers of the items, best first; of equals the later one first.
         """
-        texts = self._texts[:earlier]
-        if not texts or not k:
+        if not earlier or not k:
             return []
-        ranking = bm25s.BM25()
-        ranking.index(texts, show_progress=False)
-        scores = ranking.get_scores(asked_text(prompt).split())
-        return sorted(range(len(texts)), key=lambda n: (-scores[n], -n))[:k]
+        scores = self.scores(asked_text(prompt).split(), earlier)
+        return sorted(range(earlier), key=lambda n: (-scores[n], -n))[:k]
 
 
 def retrieving_prompt(

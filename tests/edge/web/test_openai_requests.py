@@ -193,8 +193,26 @@ def test_the_simple_form_of_responses(client, edge):
     ):
         with pytest.raises(openai.BadRequestError, match=words):
             client("responses.create", model=MODEL, input=PROMPT, **wrong)
-    with pytest.raises(openai.BadRequestError, match="come whole"):
-        client("responses.create", model=MODEL, input=PROMPT, stream=True)
+
+
+@pytest.mark.parametrize("most", [1, 64])
+def test_responses_stream_what_they_would_be_as_a_whole(client, most):
+    asked = {"model": MODEL, "input": PROMPT, "max_output_tokens": most}
+    whole = client("responses.create", **asked)
+    events = client("responses.create", **asked, stream=True)
+    kinds = [event.type for event in events]
+    texts = [event.delta for event in events if event.type == "response.output_text.delta"]
+    assert "".join(texts) == whole.output_text
+    assert all(texts)
+    assert kinds[:2] == ["response.created", "response.in_progress"]
+    assert kinds[2:4] == ["response.output_item.added", "response.content_part.added"]
+    done = ["response.output_text.done", "response.content_part.done", "response.output_item.done"]
+    assert kinds[-4:] == [*done, f"response.{whole.status}"]
+    assert whole.status == ("incomplete" if most == 1 else "completed")
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    last = events[-1].response
+    assert (last.output_text, last.status, last.usage) == (whole.output_text, whole.status, whole.usage)
+    assert {event.item_id for event in events if hasattr(event, "item_id")} == {last.output[0].id}
 
 
 ODD = [

@@ -45,7 +45,8 @@ def test_retrieval_is_bm25s_own_over_earlier_items(seed, earlier, k):
     rng = random.Random(seed)
     items = [item("LaMP_2M", rng) for _ in range(12)]
     prompt = " ".join(rng.choices(WORDS, k=5))
-    found = Index(TASKS["LaMP_2M"], items).best(prompt, earlier, k)
+    index = Index(TASKS["LaMP_2M"], items)
+    found = index.best(prompt, earlier, k)
     assert len(found) == min(k, earlier)
     assert all(n < earlier for n in found)
     if earlier:
@@ -54,6 +55,7 @@ def test_retrieval_is_bm25s_own_over_earlier_items(seed, earlier, k):
             [f"{i['description']} {i['tag']}".split() for i in items[:earlier]], show_progress=False
         )
         scores = library.get_scores(prompt.split())
+        assert index.scores(prompt.split(), earlier).tolist() == scores.tolist()
         worst = min(scores[n] for n in found)
         assert all(scores[n] <= worst for n in range(earlier) if n not in found)
         assert [scores[n] for n in found] == sorted((scores[n] for n in found), reverse=True)
