@@ -140,7 +140,8 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
     folder = folder_of(folder, task)
     own = Mapping.read(folder, task) if folder.suffix == SUFFIX else Mapping.shipped(folder, task)
     files = detect(folder) if own is None else ()
-    sources = [stored(folder, name) for name in file_names(files)] if own is None else own.sources
+    names = dict.fromkeys(file_names(files))
+    sources = [stored(folder, name) for name in names] if own is None else own.sources
     sources += [folder] * (folder.suffix == SUFFIX)
     place = f"{task.id}-{_digest(str(folder.resolve()))}"
     try:
@@ -183,7 +184,8 @@ def _convert(folder: Path, files: tuple[GroupFiles, ...], task: Task, part: Path
     remarks: list[str] = []
     for group in files:
         _write_table(part / group.group, group.group, partial(_told, folder, group, layout, task, remarks))
-    write_json(part / ABOUT, {"format": FORMAT, "layout": layout, "remarks": remarks})
+    told = list(dict.fromkeys(remarks))  # both groups may be of one file
+    write_json(part / ABOUT, {"format": FORMAT, "layout": layout, "remarks": told})
 
 
 def _told(

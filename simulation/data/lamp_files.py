@@ -4,6 +4,7 @@ official  {train,dev}_questions.json and {train,dev}_outputs.json, user split or
 OPPU      user_others.json, user_top_100_history.json and user_top_100_history_label.json
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ class GroupFiles:
     """File with the list of profiles and questions."""
     golds: str | None
     """File with the answers, or None where they are among the entries."""
+    shared: bool = False
+    """Whether both groups are in one file, which is then divided by user."""
 
 
 OPPU_FILES = (
@@ -61,6 +64,15 @@ OFFICIAL_FILES = (
 )
 
 
+ONE_SPLIT = {
+    part: tuple(
+        GroupFiles(group, f"{part}_questions.json", f"{part}_outputs.json", shared=True) for group in GROUPS
+    )
+    for part in ("dev", "train")
+}
+"""Files of people who have an official split alone, by its name."""
+_TARGETS = 0.25
+"""Share of the users of a split that is there alone who are targets."""
 OPPU_FOLDERS = {
     "LaMP_2N": "news_categorize",
     "LaMP_2M": "movie_tagging",
@@ -112,6 +124,10 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
         raise InputError(f"{folder}: holds both official and OPPU files; keep one layout per folder")
     if whole:
         return whole[0]
+    there = {name for name in file_names(OFFICIAL_FILES) if stored(folder, name).is_file()}
+    for files in ONE_SPLIT.values():
+        if there == set(file_names(files)):
+            return files
     for files, names in missing.items():
         if len(names) < len(file_names(files)):
             raise InputError(f"{folder}: {', '.join(names)} missing")
@@ -155,6 +171,7 @@ def rows(
     """
     path = stored(folder, files.entries)
     golds = None if files.golds is None else _golds(stored(folder, files.golds), task, tell)
+    targets = _targets(path) if files.shared else set()
     users: set[str] = set()
     usable = 0
     question_ids: set[str] = set()  # unique among all users whose golds are in one file
@@ -167,6 +184,9 @@ def rows(
         if name in users and layout is not Layout.TIME_SPLIT:
             raise InputError(f"{place}: the second with this id")
         users.add(name)
+        if files.shared and (_own_name(entry) in targets) is not (files.group == "targets"):
+            question_ids.add(str(entry.get("id")))
+            continue
         questions = _list(entry, "query", place) if layout is Layout.OPPU else [entry]
         history = _history(_list(entry, "profile", place), task, place, tell)
         if not history:
@@ -188,6 +208,17 @@ def rows(
     unknown = next((name for name in golds or () if name not in question_ids), None)
     if unknown is not None:
         raise InputError(f"{folder / str(files.golds)}: gold of {unknown}, a question not in {files.entries}")
+
+
+def _targets(path: Path) -> set[str]:
+    """Choose the targets among the users of a split that is there alone, by the digests of their names."""
+    names = {_own_name(entry) for entry in elements(path) if isinstance(entry, dict)}
+    ordered = sorted(names, key=lambda name: hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+    return set(ordered[: max(1, round(len(ordered) * _TARGETS))])
+
+
+def _own_name(entry: dict[str, Any]) -> str:
+    return str(entry.get("user_id", entry.get("id")))
 
 
 def _user_name(entry: dict[str, Any], group: str, layout: Layout, place: str) -> str:

@@ -15,6 +15,7 @@ from tests.simulation.data.lamp_folders import (
     HISTORY,
     LABELS,
     RATING,
+    golds,
     item,
     opened,
     oppu,
@@ -68,6 +69,28 @@ def test_official_time_split_groups_users_without_giving_answers_away(tmp_path: 
     assert [question["gold"] for question in user.questions] == ["1 ", "3 "]
     # Oldest first, and without the item of 2015 that only the later question's profile holds.
     assert [one["date"] for one in user.history] == ["2010-2-3", "2010-11-01"]
+
+
+@pytest.mark.parametrize("part", ["train", "dev"])
+def test_a_split_that_is_there_alone_is_divided_by_user(tmp_path: Path, part: str) -> None:
+    names = [str(number) for number in range(8)]
+    asked = [query(name) | {"profile": [item(n), item(n + 1)]} for n, name in enumerate(names)]
+    asked[2]["profile"][0]["score"] = "9"
+    answers = golds(names)
+    answers["golds"][3]["output"] = "x"
+    files = {f"{part}_questions.json": asked, f"{part}_outputs.json": answers}
+    data = opened(tmp_path, files)
+    groups = [set(data.users(group)) for group in GROUPS]
+    assert [len(group) for group in groups] == [6, 2]
+    assert groups[0] | groups[1] == set(names)
+    people = {name: data.user(group, name) for group in GROUPS for name in data.users(group)}
+    assert [len(people[name].history) for name in names] == [2, 2, 1, 2, 2, 2, 2, 2]
+    assert [len(people[name].questions) for name in names] == [1, 1, 1, 0, 1, 1, 1, 1]
+    assert len(data.remarks) == 2
+    other = "dev" if part == "train" else "train"
+    (tmp_path / "data" / f"{other}_questions.json").write_text("[]")
+    with pytest.raises(InputError, match=f"{other}_outputs.json missing"):
+        open_lamp(tmp_path / "data", RATING, tmp_path / "cache")
 
 
 def test_items_are_kept_exactly_but_for_the_answers_type(tmp_path: Path) -> None:
