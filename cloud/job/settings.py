@@ -92,10 +92,11 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     people_prior: bool = False
     """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
     items is fitted under it."""
-    prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.01
+    prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.15
     """Weight of the prior over people beside the sum of the losses of a person's answers."""
-    prior_floor: Annotated[float, Field(gt=0, le=10), Unit("share")] = 0.1
-    """Variance of the prior in all directions, as a share of the mean variance between people."""
+    prior_floor: Annotated[float, Field(gt=0, le=1000), Unit("share")] = 100.0
+    """Variance of the prior in all directions, as a share of the mean variance between updates, which are
+    short and noisy: a large one makes people vary alike in all directions."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
     personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0

@@ -285,7 +285,7 @@ def personalize(
             alike,
             job,
             conclude,
-            form.training(training),
+            training,
             items,
             frozen=[release.frozen(items.base)],
             additive=personal.additive,

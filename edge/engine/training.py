@@ -13,7 +13,7 @@ from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.people.private import Private, fit_privately
-from fedperfit.edge.engine.people.whitened import Whitened, WhitenedSlab
+from fedperfit.edge.engine.people.whitened import PASSES, Whitened, fit_under_prior
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
 from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, OwnShifts, Slab, Stack
@@ -173,6 +173,8 @@ def fit(
         return [_fit_privately(job, cache, frozen, additive, prefix, watch) for job in jobs]
     base = cache.base
     jobs[0].shift.shape.check_effect(len(decoder_layers(base.model)))
+    if isinstance(jobs[0].shift, Whitened):
+        return _fit_under_prior(jobs, cache, frozen, additive, prefix, watch)
     schedule = _Schedule(jobs, settings, base.device)
     shifts = [user.job.shift for user in schedule.users]
     slab, write_back = _slab(shifts, base.device)
@@ -211,8 +213,26 @@ def _fit_privately(
     return Fit(len(job.examples), job.shift.how.steps, None)
 
 
+def _fit_under_prior(
+    jobs: Sequence[FitJob[Any]],
+    cache: ItemCache,
+    frozen: Sequence[Shift],
+    additive: bool,
+    prefix: Sequence[int] | None,
+    watch: Watch | None,
+) -> list[Fit]:
+    users = [job.shift for job in jobs if isinstance(job.shift, Whitened)]
+    if len(users) < len(jobs) or any(user.people is not users[0].people for user in users):
+        raise InputError("users trained together need coordinates in one basis")
+    examples = [job.examples for job in jobs]
+    losses = fit_under_prior(
+        users, examples, cache, frozen=frozen, additive=additive, prefix=prefix, watch=watch
+    )
+    return [Fit(len(job.examples), PASSES, loss) for job, loss in zip(jobs, losses, strict=True)]
+
+
 def _slab(
-    shifts: Sequence[Shift | Coordinates | Whitened], device: torch.device
+    shifts: Sequence[Shift | Coordinates], device: torch.device
 ) -> tuple[OwnShifts, Callable[[], None]]:
     """A slab that trains copies of these shifts, and what writes them back when they are trained.
 
@@ -223,13 +243,9 @@ def _slab(
         raise InputError("users trained together need shifts of one shape")
     plain = [shift for shift in shifts if isinstance(shift, Shift)]
     coordinates = [shift for shift in shifts if isinstance(shift, Coordinates)]
-    whitened = [shift for shift in shifts if isinstance(shift, Whitened)]
     bases = {each.basis.digest for each in coordinates}
-    if len(bases) + bool(plain) + len({each.people for each in whitened}) > 1:
+    if len(plain) + len(coordinates) < len(shifts) or len(bases) + bool(plain) > 1:
         raise InputError("users trained together need coordinates in one basis")
-    if whitened:
-        under_prior = WhitenedSlab.of(whitened, device)
-        return under_prior, partial(under_prior.copy_to, whitened)
     if plain:
         slab = Slab.of(plain, device, train=True)
         return slab, partial(slab.copy_to, plain)
@@ -304,7 +320,8 @@ def cohorts(
         kind = _kind(job)
         needed = sum(cache.size(example, kind) for example in set(job.examples))
         run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
-        run *= min(settings.batch_size, len(job.examples))
+        whole = isinstance(job.shift, Whitened)
+        run *= len(job.examples) if whole else min(settings.batch_size, len(job.examples))
         if kind.positions.first:  # the shared prefix runs once per user and step
             run += len(kind.prefix)
         if cohort and (tokens + run > room or bytes + needed > cache.budget):

@@ -1,14 +1,12 @@
 """The form in which a personal shift is fitted: free, in a basis, under a prior, or under noise.
 
 A release may carry a frozen basis, in which a person is a few hundred numbers, and a prior over people in it.
-Under a prior the likeliest numbers are found, which takes few steps; with more items than the prior is for, a
-person is better told by R, W and b of their own. Somebody who fears for single items has the numbers in the
-basis fitted under noise, with a promise of differential privacy for each item.
+Under a prior the likeliest numbers are found, which takes few passes; with more items than the prior is for,
+a person is better told by R, W and b of their own. Somebody who fears for single items has the numbers in
+the basis fitted under noise, with a promise of differential privacy for each item.
 """
 
 import math
-import random
-from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -20,12 +18,6 @@ from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.privacy.gaussian import epsilon_of_mu, least
 from fedperfit.protocol.system.errors import InputError
-
-_STEPS = 50
-"""Steps of a fit under a prior, whatever the number of items."""
-_RATE = 0.1
-"""Peak learning rate of z, whose unit is the deviation between people."""
-
 
 _PRIVATE_STEPS = 10
 _PRIVATE_RATE = 100.0
@@ -68,10 +60,6 @@ class Form(Enum):
             return cls.BASIS
         return cls.PRIOR if items <= people.prior.items else cls.FREE
 
-    def training(self, training: TrainingSettings) -> TrainingSettings:
-        """Settings of the fit, given those of a free one."""
-        return training.replace(learning_rate=_RATE) if self is Form.PRIOR else training
-
     def job(
         self,
         free: FitJob[PersonalShift],
@@ -94,9 +82,7 @@ class Form(Enum):
             return FitJob(Private(start, noisy_steps(epsilon, training)), free.examples, free.order)
         if self is Form.BASIS:
             return FitJob(PersonalCoordinates.zero(people.basis), free.examples, free.order)
-        tokens = sum(len(example.target) for example in free.examples)
-        batches = list(_batches(len(free.examples), training.batch_size, free.order))
-        return FitJob(Whitened.start(people, tokens), free.examples, free.order, batches)
+        return FitJob(Whitened.start(people), free.examples, free.order)
 
 
 def noisy_steps(epsilon: float, training: TrainingSettings) -> NoisySteps:
@@ -120,14 +106,3 @@ def personal_shift(trained: PersonalShift | PersonalCoordinates | Whitened | Pri
     if isinstance(trained, PersonalCoordinates):
         return PersonalShift.of_coordinates(trained)
     return trained
-
-
-def _batches(examples: int, batch_size: int, order: str) -> Iterator[list[int]]:
-    """Draw the examples of each step: all of them, or one shuffle after another cut into batches."""
-    rng = random.Random(order)
-    waiting: list[int] = []
-    for _ in range(_STEPS):
-        if len(waiting) < min(batch_size, examples):
-            waiting += rng.sample(range(examples), examples)
-        yield waiting[:batch_size]
-        waiting = waiting[batch_size:]

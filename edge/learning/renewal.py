@@ -244,7 +244,7 @@ def _fit_anew(
     for part in parts:
         free = replace(agent.personal_job(release, personal, training), examples=part)
         jobs.append(form.job(free, release.people, training, agent.personal_epsilon))
-    fits = _fit(agent, release, personal, form.training(training), jobs, watch)
+    fits = _fit(agent, release, personal, training, jobs, watch)
     return fits, [personal_shift(job.shift) for job in jobs]
 
 

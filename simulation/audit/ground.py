@@ -157,7 +157,7 @@ class Ground:
         ]
         form = Form.of(people, self.settings.items, epsilon)
         jobs = [form.job(job, people, training, epsilon) for job in jobs]
-        self._fit(jobs, form.training(training), decay_rate=True)
+        self._fit(jobs, training, decay_rate=True)
         return [personal_shift(job.shift) for job in jobs]
 
     @cached_property

@@ -1,31 +1,33 @@
-"""Many people's coordinates under one prior, fitted side by side: theta = L z, with z trained.
+"""Many people's coordinates under one prior, fitted side by side: theta = L z, with z descended in.
 
     min over z of   sum of the answers' losses in nats + strength / 2 |z|^2
 
-Steps are taken in z / c with c^2 = `_UNIT` / strength, in which every prior is as strong: their rate suits
-whatever the prior was made of. A step sees the mean loss of a batch, whose gradient is that of this objective
-divided by all target tokens.
+Every pass sees all items of a person, and the steps are taken in z, in which the prior is round: directions
+in which people hardly differ move as little as the prior says. Steps of Adam would move all of them alike.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import torch
 
+from fedperfit.edge.engine.examples import Example
+from fedperfit.edge.engine.items import ItemCache, Prepared
+from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.people.descent import Descent
+from fedperfit.edge.engine.slab import CoordinateSlab, Stack
+from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.protocol.people.people import People
-from fedperfit.protocol.people.prior import Prior
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 
-_UNIT = 0.1
-"""Strength at which the unit of a step is the deviation between people that the prior tells."""
-
-
-def scale(prior: Prior) -> float:
-    """Return c, the unit in which a step moves z."""
-    return math.sqrt(_UNIT / prior.strength)
+PASSES = 10
+"""Passes over the items of a fit under a prior."""
+_FIRST = 0.4
+"""Length of the first step at most, in deviations of people under a prior of strength 1."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,20 +36,17 @@ class Whitened:
 
     people: People
     """Basis and prior, shared by all who are fitted together."""
-    tokens: int
-    """Target tokens of all the person's answers."""
     z: torch.Tensor
-    """Deviations from the collective shift, in units of c: (q,)."""
+    """Deviations from the collective shift, in those of the prior: (q,)."""
 
     @classmethod
-    def start(cls, people: People, tokens: int) -> "Whitened":
+    def start(cls, people: People) -> "Whitened":
         """Begin at the mean of people, the collective shift alone.
 
         Args:
             people: Basis and prior, which must be there.
-            tokens: Target tokens of all the person's answers.
         """
-        return cls(people, tokens, people.factor().new_zeros(people.factor().shape[1]))
+        return cls(people, people.factor().new_zeros(people.factor().shape[1]))
 
     def __reduce_ex__(self, protocol: Any) -> NoReturn:
         raise TypeError("personal shifts do not leave the edge")
@@ -59,98 +58,83 @@ class Whitened:
 
     def coordinates(self) -> Coordinates:
         """Return the coordinates that z stands for."""
-        assert self.people.prior is not None
-        return Coordinates.of(self.people.basis, self.people.factor() @ self.z * scale(self.people.prior))
+        return Coordinates.of(self.people.basis, self.people.factor() @ self.z)
 
 
-@dataclass(frozen=True, repr=False)
-class WhitenedSlab:
-    """The z of many people, to train. Stays at the edge like a slab."""
+def fit_under_prior(
+    users: Sequence[Whitened],
+    examples: Sequence[Sequence[Example]],
+    cache: ItemCache,
+    *,
+    frozen: Sequence[Shift] = (),
+    additive: bool = False,
+    prefix: Sequence[int] | None = None,
+    watch: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """Find everyone's likeliest z, in place.
 
-    shape: ShiftShape
-    """Layers, rank, hidden size and positions of every person's shift."""
-    R: torch.Tensor
-    """(layers, r, d), frozen."""
-    P: torch.Tensor
-    """(layers, k, d), frozen."""
-    to_A: torch.Tensor
-    """Rows of c L that make A: (layers, r, k, q)."""
-    to_b: torch.Tensor
-    """Rows of c L that make b: (layers, r, q)."""
-    pull: torch.Tensor
-    """Strength of the prior per target token of each person: (users,)."""
-    z: torch.Tensor
-    """(users, q) deviations of everyone, in units of c."""
+    Args:
+        users: People under one prior.
+        examples: Training pairs of each of them as token ids.
+        cache: Prepared items of the base model.
+        frozen: Shifts that act before everyone's own.
+        additive: Every shift of a layer acts on the layer's own output.
+        prefix: Tokens every prompt is known to begin with; see `ItemCache.prepare`.
+        watch: Called before every pass.
 
-    @classmethod
-    def of(cls, users: Sequence[Whitened], device: torch.device) -> "WhitenedSlab":
-        """Stack copies of people's z, which take gradients.
+    Returns:
+        Mean loss of each person in nats per target token, where the descent ended; NaN where it was never
+        finite, whose z stays.
+    """
+    people, base = users[0].people, cache.base
+    assert people.prior is not None
+    positions = people.basis.shape.positions
+    mean = Coordinates.of(people.basis, people.factor().new_zeros(people.basis.numbers))
+    slab = CoordinateSlab.of([mean] * len(users), base.device)
+    stack = Stack(frozen, slab, additive)
+    path = checked(base, stack.layers, positions).training
+    prepared = cache.prepare(examples, stack.layers[0], positions, prefix, path)
+    factor = people.factor().double()
+    tokens = torch.tensor([sum(len(example.target) for example in own) for own in examples]).double()
+    first = _FIRST / math.sqrt(people.prior.strength)
+    descents = [Descent(factor.shape[1], first) for _ in users]
+    for number in range(PASSES):
+        if watch is not None:
+            watch(number, PASSES)
+        z = torch.stack([descent.trial for descent in descents])
+        losses, gradients = _losses(z @ factor.T, examples, stack, prepared, cache)
+        values = tokens * losses + people.prior.strength / 2 * z.square().sum(1)
+        slopes = tokens[:, None] * gradients @ factor + people.prior.strength * z
+        for descent, value, slope in zip(descents, values.tolist(), slopes, strict=True):
+            descent.tell(value, slope)
+    for user, descent in zip(users, descents, strict=True):
+        user.z.copy_(descent.point)
+    ended = torch.tensor([descent.value for descent in descents]).double()
+    pulls = torch.stack([people.prior.strength / 2 * descent.point.square().sum() for descent in descents])
+    means: list[float] = torch.where(ended.isfinite(), (ended - pulls) / tokens, torch.nan).tolist()
+    return means
 
-        Args:
-            users: of one basis and prior.
-            device: where the copies are kept.
-        """
-        people = users[0].people
-        basis, prior = people.basis, people.prior
-        assert prior is not None
-        factor = people.factor() * scale(prior)
-        layers, rank = len(basis.shape.layers), basis.shape.rank
-        to_A, to_b = factor.split([layers * rank * basis.columns, layers * rank])
-        pull = factor.new_tensor([_UNIT / user.tokens for user in users])
-        z = torch.stack([user.z for user in users])
-        return cls(
-            basis.shape,
-            basis.R.to(device),
-            basis.P.to(device),
-            to_A.reshape(layers, rank, basis.columns, -1).to(device),
-            to_b.reshape(layers, rank, -1).to(device),
-            pull.to(device),
-            z.to(device).requires_grad_(),
-        )
 
-    def __reduce_ex__(self, protocol: Any) -> NoReturn:
-        raise TypeError("personal shifts do not leave the edge")
-
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """The z of everyone, the only tensor that is trained."""
-        return [self.z]
-
-    def some(self, users: Sequence[int]) -> "WhitenedSlab":
-        """The z of these users only."""
-        chosen = list(users)
-        return replace(self, pull=self.pull[chosen], z=self.z[chosen])
-
-    def delta(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
-        """The shift (A P h + b) R of the hidden states h of the first U users.
-
-        Args:
-            index: place of the decoder layer among the shape's layers.
-            hidden: (U, positions, d).
-
-        Returns:
-            (U, positions, d) changes to be added.
-        """
-        z = self.z[: len(hidden)]
-        A = torch.einsum("uq,rkq->ukr", z, self.to_A[index])
-        b = z @ self.to_b[index].T
-        return torch.baddbmm(b[:, None], hidden @ self.P[index].T, A) @ self.R[index]
-
-    def decays(self, weight_decay: float) -> list[float]:
-        """No weight decay: the prior takes its place."""
-        return [0.0]
-
-    def tangent(self, gradients: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Gradients (U, q) of the first U users' losses, with that of the prior added."""
-        (gradient,) = gradients
-        users = len(gradient)
-        return [gradient + self.pull[:users, None] * self.z[:users]]
-
-    def retract(self, users: int) -> None:
-        """Leave z as it is."""
-
-    @torch.no_grad()
-    def copy_to(self, users: Sequence[Whitened]) -> None:
-        """Write each person's z back."""
-        for z, user in zip(self.z, users, strict=True):
-            user.z.copy_(z)
+def _losses(
+    theta: torch.Tensor,
+    examples: Sequence[Sequence[Example]],
+    stack: Stack,
+    prepared: Prepared,
+    cache: ItemCache,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean losses (users,) of all items under theta (users, n), and their gradients (users, n)."""
+    slab = stack.own
+    assert isinstance(slab, CoordinateSlab)
+    A, b = theta.split([slab.A[0].numel(), slab.b[0].numel()], dim=1)
+    with torch.no_grad():
+        slab.A.copy_(A.view_as(slab.A))
+        slab.b.copy_(b.view_as(slab.b))
+    rows = [
+        StepRow(place, example, prepared.items[example])
+        for place, own in enumerate(examples)
+        for example in own
+    ]
+    losses = step_losses(cache.base, stack, prepared, rows)
+    gradients = torch.autograd.grad(losses.sum(), slab.tensors)
+    flat = torch.cat([gradient.flatten(1) for gradient in gradients], 1)
+    return losses.detach().double().cpu(), flat.double().cpu()

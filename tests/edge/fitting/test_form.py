@@ -10,6 +10,7 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.edge.agent.agent import Agent, personalize
 from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.opened_release import OpenedRelease
+from fedperfit.edge.engine.people.whitened import PASSES
 from fedperfit.edge.fitting.form import DELTA, Form, noisy_steps
 from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.edge.vault.personal import PersonalCoordinates
@@ -143,7 +144,7 @@ def test_a_lesson_under_a_prior_is_a_fit_on_all_items(tmp_path, base, header, tr
     lesson = learn(
         agent, [{**task.query_fields(asked["input"]), task.answer: asked["gold"]}], release, PERSONAL
     )
-    assert (lesson.learned, lesson.steps) == (1, 50)
+    assert (lesson.learned, lesson.steps) == (1, PASSES)
     stored, after = agent.vault.open("full")
     assert stored.fit_record.items == 21
     assert not torch.equal(after.W, before.W)
