@@ -209,6 +209,24 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
     finish(Console(), run_dir)
 
 
+@app.command()
+def timeline(
+    run_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs of one task, with device-seconds.")],
+    out: Annotated[Path, typer.Option(help="Picture to write, .svg or .png.")] = Path("timeline.svg"),
+) -> None:
+    """Draw how the scores of runs grow over simulated time, and print when each of them was through.
+
+    Example: fedperfit timeline runs/waiting runs/buffered
+    """
+    from fedperfit.simulation.run.timeline import draw, read_times, times_table
+
+    runs = read_times(run_dirs)
+    draw(runs, out)
+    console = Console()
+    console.print(times_table(runs))
+    console.print(f"picture: {out}", soft_wrap=True)
+
+
 @app.command("flower-env")
 def flower_env(
     preset: Annotated[str, typer.Option(help="Preset the run will use.")] = "quickstart",

@@ -37,6 +37,7 @@ def main(grid: Grid, context: Context) -> None:
         overrides = parse_assignments(RunSettings, str(context.run_config["set"]).split())
         settings = RunSettings.read(str(context.run_config["preset"]), overrides)
         write_json(folder / SETTINGS, settings.to_flat())
+    settings.check_flower()
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] != "reply":

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.report.plots import history_plot
+from fedperfit.simulation.report.svg import on_white
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ROOT / "docs" / "figures" / "quickstart-tagging.json"
@@ -12,10 +13,8 @@ PICTURE = ROOT / "docs" / "images" / "cold-start.svg"
 
 
 def picture() -> str:
-    """The report's plot of cold start, on white so that it is read on dark pages too."""
-    plot = history_plot(read_json(FIGURES))
-    opening = plot.index(">", plot.index("<svg")) + 1
-    return plot[:opening] + '<rect width="100%" height="100%" fill="#ffffff"/>' + plot[opening:]
+    """The report's plot of cold start, as a file."""
+    return on_white(history_plot(read_json(FIGURES)))
 
 
 if __name__ == "__main__":

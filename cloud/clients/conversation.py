@@ -1,6 +1,5 @@
 """A conversation with clients that are asked whenever one is free, each within its own time."""
 
-import time
 from collections.abc import Iterator
 
 from flwr.app import Message, RecordDict
@@ -20,7 +19,7 @@ class Conversation:
             message_type: Flower's type of the messages.
             phase: Phase, for the ledger.
         """
-        self._exchange, self._phase = exchange, phase
+        self._exchange, self._phase, self._clock = exchange, phase, exchange.clock
         self._transfers: list[Transfer] = []
         self._messages = Outstanding(exchange.grid, message_type, exchange.names, self._transfers)
         self._replies: Iterator[tuple[int, Message]] = iter(())
@@ -40,23 +39,23 @@ class Conversation:
             round: Number of the round, for Flower.
             deadline: Longest wait for the reply, in seconds.
         """
-        self._ends[client] = time.monotonic() + deadline
+        self._ends[client] = self._clock.now() + deadline
         node = self._exchange.nodes[client]
         if not self._messages.send(node, content, group=str(round), deadline=deadline):
-            self._ends[client] = time.monotonic()
+            self._ends[client] = self._clock.now()
 
     def next(self) -> tuple[str, Message | None]:
         """Wait for a reply, and return it with its client; None where the client's time is over."""
-        pause = Pause()
+        pause = Pause(self._clock)
         while True:
-            began = time.monotonic()
+            began = self._clock.now()
             for node, reply in self._replies:
                 return self._ended(self._exchange.names[node]), reply
             self._replies = self._messages.arrived()
             for node, reply in self._replies:
                 return self._ended(self._exchange.names[node]), reply
             first = min(self._ends, key=lambda client: (self._ends[client], client))
-            if time.monotonic() >= self._ends[first]:
+            if self._clock.now() >= self._ends[first]:
                 self._messages.give_up(self._exchange.nodes[first])
                 return self._ended(first), None
             pause.sleep(began, self._ends[first], came=False)

@@ -1,7 +1,6 @@
 """Requests to clients and their replies over Flower's Message API, counted byte by byte in the ledger."""
 
 import logging
-import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
+from fedperfit.cloud.clients.clock import MACHINE, Clock
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower_internals import MalformedContent, message_bytes, set_reply_to
@@ -51,6 +51,7 @@ class Exchange:
         ledger: Ledger,
         names: Mapping[int, str],
         on_reply: Callable[[str, int, int], None] | None = None,
+        clock: Clock = MACHINE,
     ) -> None:
         """Set up an exchange with connected clients.
 
@@ -59,9 +60,10 @@ class Exchange:
             ledger: Ledger of all messages.
             names: Client names by node id, as `roster` found them.
             on_reply: Called with the phase, the number of replies so far and of the clients asked.
+            clock: Clock by which replies are waited for.
         """
         self.grid, self.ledger, self.names = grid, ledger, dict(names)
-        self.on_reply = on_reply
+        self.on_reply, self.clock = on_reply, clock
         self.last: list[Entry] = []
         """Ledger entries of the last `ask`."""
         self.nodes = {name: node for node, name in self.names.items()}
@@ -105,6 +107,7 @@ class Exchange:
             group=str(round),
             deadline=deadline,
             transfers=transfers,
+            clock=self.clock,
         )
         try:
             for count, (node, reply) in enumerate(replies, start=1):
@@ -173,21 +176,21 @@ class Outstanding:
 class Pause:
     """Sleep between two looks: longer and longer while nothing comes, and by what a look takes."""
 
-    def __init__(self) -> None:
-        self._seconds = _SHORTEST_PAUSE
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._seconds = clock, _SHORTEST_PAUSE
 
     def sleep(self, began: float, end: float, *, came: bool) -> None:
         """Sleep, but not past the end.
 
         Args:
-            began: When the look began, by the monotonic clock.
+            began: When the look began, by the clock.
             end: When there is nothing to wait for any longer.
             came: Whether something came.
         """
         if came:
             self._seconds = _SHORTEST_PAUSE
-        now = time.monotonic()
-        time.sleep(max(0.0, min(max(self._seconds, _DUTY * (now - began)), end - now)))
+        took = self._clock.now() - began
+        self._clock.wait(max(self._seconds, _DUTY * took), end)
         self._seconds = min(1.5 * self._seconds, _LONGEST_PAUSE)
 
 
@@ -200,6 +203,7 @@ def converse(
     group: str,
     deadline: float,
     transfers: list[Transfer],
+    clock: Clock = MACHINE,
 ) -> Generator[tuple[int, Message], None, None]:
     """Send each node its content and yield (node, reply) as replies arrive, at most one per node.
 
@@ -215,16 +219,17 @@ def converse(
         group: Flower's group id of the messages.
         deadline: Longest wait for replies, in seconds.
         transfers: List to which the size of every message is appended.
+        clock: Clock by which replies are waited for.
     """
     messages = Outstanding(grid, message_type, names, transfers)
     for node, content in contents.items():
         messages.send(node, content, group=group, deadline=deadline)
-    end = time.monotonic() + deadline
-    pause = Pause()
+    end = clock.now() + deadline
+    pause = Pause(clock)
     while messages.waiting:
-        began, before = time.monotonic(), len(messages.waiting)
+        began, before = clock.now(), len(messages.waiting)
         yield from messages.arrived()
-        if time.monotonic() >= end or not messages.waiting:
+        if clock.now() >= end or not messages.waiting:
             break
         pause.sleep(began, end, came=len(messages.waiting) < before)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
+from fedperfit.cloud.clients.clock import MACHINE, Clock
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
 from fedperfit.cloud.job.basis import run_basis
@@ -51,6 +52,7 @@ class Job:
         folder: Path,
         progress: Progress,
         privacy: Path | None = None,
+        clock: Clock = MACHINE,
     ) -> None:
         """Set up a job.
 
@@ -60,11 +62,12 @@ class Job:
             folder: The run folder.
             progress: Called with the events of the run.
             privacy: Folder of the ledger of what all runs of the federation tell; None takes the run's.
+            clock: Clock by which rounds wait.
 
         Raises:
             InputError: If the base model cannot be described, or the settings do not fit it.
         """
-        self.grid, self.folder, self.progress = grid, folder, progress
+        self.grid, self.folder, self.progress, self._clock = grid, folder, progress, clock
         self.card = read_card(settings.base_model)
         settings.check(self.card)
         self._job = settings
@@ -362,7 +365,7 @@ class Job:
         build = FederationBuilder(self._job, self.card, self.folder, self._privacy_ledger)
         return build.federation(
             phase,
-            Exchange(self.grid, ledger, self.names, self._on_reply),
+            Exchange(self.grid, ledger, self.names, self._on_reply, self._clock),
             ledger,
             header=self.header,
             holders=sorted(self._holders),

@@ -67,6 +67,14 @@ class Checkpoints:
         packed = pack(checkpoint.shift, checkpoint.header)
         write_shift_file(self.path(checkpoint.round), _KIND, packed, fields)
 
+    def read(self, round: int) -> Checkpoint:
+        """Read the checkpoint of a finished round; 0 is the start.
+
+        Raises:
+            InputError: If the file cannot be read.
+        """
+        return self._read(self.path(round))
+
     def clear(self) -> None:
         """Remove every checkpoint, the start included."""
         for path in sorted(self.folder.glob("round-*.safetensors"), reverse=True):

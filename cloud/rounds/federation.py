@@ -146,6 +146,7 @@ class Federation:
             checkpoint = self._checkpoint(0, state)
         state = self.form.restored(checkpoint)
         self.history = list(checkpoint.history)
+        self.exchange.clock.start(max((report.seconds or 0.0 for report in self.history), default=0.0))
         self._holders |= {client for report in self.history for client in report.admitted}
         if self.privacy is not None:
             wanted, rounds = self.settings.wanted(len(clients)), self.settings.rounds
@@ -155,11 +156,11 @@ class Federation:
             run = BufferedRounds(self.exchange, self.form, self.settings, self.training, self._holders).run
         for number in range(checkpoint.round + 1, self.settings.rounds + 1):
             state, report = run(number, state, clients)
-            self.history.append(report)
+            self.history.append(replace(report, seconds=self.exchange.clock.simulated))
             self._checkpoint(number, state)
             if self.sums is not None:
                 self.sums.forget()
-            on_round(report)
+            on_round(self.history[-1])
         if self.privacy is not None:
             self.privacy.end(self.settings.rounds)
         return self.form.shift(state)

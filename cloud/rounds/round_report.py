@@ -9,7 +9,7 @@ from fedperfit.protocol.system.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class RoundReport:
-    """The outcome of one round; all of it is reproducible, so no wall-clock time."""
+    """The outcome of one round; all of it is reproducible, so its time is simulated or untold."""
 
     round: int
     """Number of the round, counted from 1."""
@@ -29,14 +29,19 @@ class RoundReport:
     """Bytes of whole messages from the cloud in this round."""
     bytes_up: int
     """Bytes of whole messages from the edges in this round."""
+    seconds: float | None = None
+    """Simulated seconds from the training's beginning to the round's end; None where time is real."""
 
     def dropped_kinds(self) -> dict[str, int]:
         """Return how many clients were dropped by kind: late, refused by the edge, or not admitted."""
         return dict(Counter(map(_kind, self.dropped.values())))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return the fields as JSON values, without the seconds where there are none."""
+        values = asdict(self)
+        if self.seconds is None:
+            del values["seconds"]
+        return values
 
     @classmethod
     def from_json(cls, value: Any) -> Self:
@@ -45,7 +50,7 @@ class RoundReport:
         Raises:
             InputError: If a field is missing or unknown.
         """
-        if not isinstance(value, dict) or set(value) != {field.name for field in fields(cls)}:
+        if not isinstance(value, dict) or {*value, "seconds"} != {field.name for field in fields(cls)}:
             raise InputError("a round report has missing or unknown fields")
         return cls(**value)
 

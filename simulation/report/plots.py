@@ -1,6 +1,7 @@
 """Plots of a run's report, each made from the run's summary as in metrics.json."""
 
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from fedperfit.simulation.report.svg import (
     BOUND,
     COLLECTIVE,
     COLOURS,
+    DIRECTIONS,
     PERSONAL,
     Picture,
     band,
@@ -19,6 +21,9 @@ from fedperfit.simulation.report.svg import (
     log_place,
     svg,
 )
+
+_RUN_COLOURS = (COLLECTIVE, PERSONAL, BOUND, DIRECTIONS, BASE)
+"""Colours of runs in one plot, in turn."""
 
 
 def stages_plot(summary: Mapping[str, Any]) -> Picture:
@@ -126,6 +131,31 @@ def loss_plot(summary: Mapping[str, Any]) -> Picture:
         axes.set_ylabel("loss per target token (nats)")
 
     return svg("Training loss per round", draw, size=(5.6, 3.5))
+
+
+def time_plot(summary: Mapping[str, Any]) -> Picture:
+    """Draw the score of the collective shift over simulated time."""
+    return times_plot({"collective shift": summary})
+
+
+def times_plot(runs: Mapping[str, Mapping[str, Any]]) -> Picture:
+    """Draw the scores of collective shifts over simulated time.
+
+    Args:
+        runs: Summaries of runs of one task, by what the legend calls them.
+    """
+    metric = _metric(next(iter(runs.values())))
+
+    def draw(axes: Axes) -> None:
+        for (name, summary), colour in zip(runs.items(), cycle(_RUN_COLOURS), strict=False):
+            points, main = summary["time"], summary["main"]
+            seconds = [point["seconds"] for point in points]
+            band(axes, seconds, [point["metrics"][main] for point in points], colour, name)
+        axes.set_xlabel("simulated seconds")
+        axes.set_ylabel(metric)
+        legend_below(axes, columns=1)
+
+    return svg(f"{metric} over simulated time", draw)
 
 
 def bytes_plot(summary: Mapping[str, Any]) -> Picture:

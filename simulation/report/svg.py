@@ -93,6 +93,13 @@ def svg(title: str, draw: Callable[[Axes], None], *, size: tuple[float, float] =
     return Picture.of(whole, draw, size)
 
 
+def on_white(picture: Picture) -> str:
+    """Return a picture as the content of an SVG file, on white so that it is read on dark pages too."""
+    text = str(picture)  # as Markup it would escape what is added
+    opening = text.index(">", text.index("<svg")) + 1
+    return text[:opening] + '<rect width="100%" height="100%" fill="#ffffff"/>' + text[opening:]
+
+
 def legend_below(axes: Axes, *, columns: int) -> None:
     """Put the legend under the picture, clear of the axis label."""
     figure = axes.get_figure(root=True)

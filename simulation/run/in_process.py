@@ -18,6 +18,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
+from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.clients import read_clients, write_clients
 from fedperfit.simulation.run.settings import RunSettings
@@ -93,7 +94,13 @@ def _run(
         write_clients(folder, histories, settings)
         write_json(folder / SETTINGS, settings.to_flat())
     names = [history.name for history in histories]
-    job = Job(CohortGrid(folder, len(names)), settings, folder, recorder(folder, on_event))
+    grid, clock = on_devices(
+        CohortGrid(folder, len(names)),
+        median=settings.device_seconds,
+        spread=settings.device_spread,
+        seed=settings.seed,
+    )
+    job = Job(grid, settings, folder, recorder(folder, on_event), clock=clock)
     job.connect(len(names), _CONNECT_SECONDS)
     job.choose(names)
     job.directory = read_enrolled(folder / CLIENTS)

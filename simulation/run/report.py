@@ -177,6 +177,13 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
             "Mean training loss of the clients that contributed to each round.",
         ),
         (
+            summary.get("time"),
+            "Score over simulated time",
+            plots.time_plot,
+            "The target users with the collective shift as it was after rounds, by the clock of simulated "
+            "devices. Bands are 95 % intervals.",
+        ),
+        (
             summary["communication"],
             "What travels",
             plots.bytes_plot,

@@ -20,6 +20,7 @@ from fedperfit.protocol.system.flower_app import write_app
 from fedperfit.protocol.system.processes import marked
 from fedperfit.simulation.run.environment import RUN_MARK, variables, write_flower_home
 from fedperfit.simulation.run.job import LOCK
+from fedperfit.simulation.run.settings import RunSettings
 
 _START_SECONDS = 60.0
 
@@ -37,11 +38,9 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
 
     Raises:
         RunFailed: The run did not complete; Flower's command exits with 0 even then.
-        InputError: Another process is running this folder, or the settings have lost or malicious clients.
+        InputError: Another process is running this folder, or the settings ask for what cohorts do only.
     """
-    settings = read_json(folder / SETTINGS)
-    if settings["dropout"] or settings["malicious"]:
-        raise InputError("dropout and malicious are simulated by --backend cohorts only")
+    RunSettings.from_flat(read_json(folder / SETTINGS)).check_flower()
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             stop_run(folder)

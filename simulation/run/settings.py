@@ -66,6 +66,12 @@ class RunSettings(JobSettings):
     attack: Attack = "sign-flip"
     """What liars send: `sign-flip`, `scale` (100 times the change), `nans`, `constant`, `collude` (against
     all that was learned), or `mixed`."""
+    device_seconds: Annotated[float, Field(ge=0), Unit("seconds")] = 0.0
+    """Simulated time that the median client's device takes for an update, so that scores are told over time;
+    0 simulates no time."""
+    device_spread: Annotated[float, Field(ge=0, le=4), Unit("standard deviations")] = 1.0
+    """How unlike the devices are: of the natural logarithms of their times. At 1 every tenth device takes 3.6
+    times as long as the median one, or longer."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
@@ -93,6 +99,8 @@ class RunSettings(JobSettings):
         on = f"secure-aggregation={self.secure_aggregation}"
         if self.malicious:
             raise InputError(f"{on}: malicious={self.malicious:g}: no lie can replace what is sealed")
+        if self.device_seconds:
+            raise InputError(f"{on}: device-seconds={self.device_seconds:g}: committees take time, too")
         least = min([self.others, *self.collective_sizes])
         if least < self.fewest_contributors:
             raise InputError(
@@ -100,6 +108,17 @@ class RunSettings(JobSettings):
                 f"fewest-contributors={self.fewest_contributors}"
             )
         return self
+
+    def check_flower(self) -> None:
+        """Check that Flower's own simulation can do all of it.
+
+        Raises:
+            InputError: Clients are lost, lie, or have devices that take their time.
+        """
+        if self.dropout or self.malicious or self.device_seconds:
+            raise InputError(
+                "dropout, malicious and device-seconds are simulated by --backend cohorts and ray only"
+            )
 
 
 class TuneSettings(RunSettings):

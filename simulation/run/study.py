@@ -1,28 +1,33 @@
 """Phases of one simulated run, from the first round to the last figure, over a Flower grid."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from fedperfit.cloud.job.events import Progress
 from fedperfit.cloud.job.job import Job
+from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.directions import Directions
+from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
+from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.stored_models import items_of
 
 CONNECT_SECONDS = 120.0
 """Seconds within which all clients have to be there."""
+_LOOKS = 16
+"""Times that the collective shift is scored while simulated time passes, at most, beside its start."""
 
 
 class Study(Job):
@@ -37,7 +42,10 @@ class Study(Job):
             folder: Folder of the run.
             progress: Called with the name and the figures of every event.
         """
-        super().__init__(grid, settings, folder, progress)
+        grid, clock = on_devices(
+            grid, median=settings.device_seconds, spread=settings.device_spread, seed=settings.seed
+        )
+        super().__init__(grid, settings, folder, progress, clock=clock)
         self.settings = settings
 
     def run(self) -> None:
@@ -64,6 +72,8 @@ class Study(Job):
             payload = release if stage is Stage.DIRECTIONS else packed
             self.evaluate(f"evaluate-{stage}", targets, payload, stage)
         newcomers = new or targets
+        if settings.device_seconds:
+            self._time_study(targets, federation.checkpoints)
         self._history_study(newcomers, fitted_on)
         self._collective_study(others, newcomers, shift)
 
@@ -91,6 +101,13 @@ class Study(Job):
             if length:
                 self.personalize(f"{slot}-fit", clients, payload, slot=slot, items=length)
             self.evaluate(slot, clients, payload, Stage.PERSONAL if length else Stage.COLLECTIVE, slot=slot)
+
+    def _time_study(self, clients: Sequence[str], checkpoints: Checkpoints) -> None:
+        """Score clients with the collective shift as it was after rounds, from none to all of them."""
+        last = self.settings.rounds
+        for number in sorted({round(last * look / _LOOKS) for look in range(_LOOKS + 1)}):
+            packed = pack(checkpoints.read(number).shift, replace(self.header, round=number))
+            self.evaluate(f"time-{number}", clients, packed, Stage.COLLECTIVE)
 
     def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
         """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others."""

@@ -67,6 +67,8 @@ def summarise(folder: Path) -> dict[str, Any]:
         "communication": communication(folder, settings),
         "places": read_json(folder / SELECTION) if (folder / SELECTION).exists() else {},
     }
+    if times := _time_curve(bootstrap, samples, summary["rounds"]):
+        summary["time"] = times
     if (folder / FILE_NAME).exists() and (promise := read_release(folder / FILE_NAME).promise):
         summary["privacy"] = promise
     if (folder / BOUNDS).exists():
@@ -104,6 +106,18 @@ def _collective_curve(bootstrap: Bootstrap, samples: dict[str, Sample]) -> list[
             point["personal"] = bootstrap.estimates(above)
             point["difference"] = bootstrap.difference(above, alone)
     return points
+
+
+def _time_curve(
+    bootstrap: Bootstrap, samples: dict[str, Sample], rounds: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Compute the scores of the collective shift after rounds, each with the simulated seconds until then."""
+    ended = {0: 0.0} | {report["round"]: report["seconds"] for report in rounds if "seconds" in report}
+    return [
+        {"round": point["size"], "seconds": ended[point["size"]], "metrics": point["metrics"]}
+        for point in _curve(bootstrap, samples, "time-", "")
+        if point["size"] in ended
+    ]
 
 
 def _world(

@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-import pytest
 from flwr.app import Message
 from tests.cloud.fake_grid import (
-    FakeClock,
     FakeGrid,
     federation,
     flat,
@@ -15,17 +13,11 @@ from tests.cloud.fake_grid import (
     reply_content,
 )
 
-from fedperfit.cloud.clients import exchange
 from fedperfit.cloud.rounds.aggregation import aggregate
 from fedperfit.protocol.messages.keys import ROUND_KEY, SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
 from fedperfit.protocol.shift.packing import unpack
 
 CLIENTS = dict(enumerate(("anna", "ben", "carl", "dora"), start=1))
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "time", FakeClock())
 
 
 def round_of(message: Message) -> int:

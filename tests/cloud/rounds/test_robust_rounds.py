@@ -4,18 +4,12 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Message
-from tests.cloud.fake_grid import FakeClock, FakeGrid, federation, flat, honest, perturbed
+from tests.cloud.fake_grid import FakeGrid, federation, flat, honest, perturbed
 
-from fedperfit.cloud.clients import exchange
 from fedperfit.cloud.rounds.robust import RULES, needed, robust
 from fedperfit.protocol.system.errors import InputError
 
 CLIENTS = dict(enumerate(("anna", "ben", "carl", "dora", "emil"), start=1))
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "time", FakeClock())
 
 
 def test_a_round_uses_the_rule_the_share_and_the_broadcast_shift(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from flwr.app import Message
 from tests.cloud.fake_grid import HEADER, TRAINING, FakeClock, FakeGrid, items_of
 from tests.cloud.rounds.test_coordinate_rounds import BASIS, CLIENTS, Edges, Lie, drawn
 
-from fedperfit.cloud.clients import conversation, exchange
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
@@ -22,14 +21,6 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
 
 SECONDS = {"anna": 1.0, "ben": 2.5, "carl": 1.7, "dora": 9.1, "emil": 4.3}
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    clock = FakeClock()
-    for module in (exchange, conversation):
-        monkeypatch.setattr(module, "time", clock)
-    return clock
 
 
 class SlowGrid(FakeGrid):
@@ -81,12 +72,13 @@ def numbers(job: Federation) -> torch.Tensor:
     return torch.tensor(checkpoint.numbers)
 
 
-def oracle(rounds: int, size: int) -> tuple[torch.Tensor, list[list[str]], list[int]]:
-    """What a queue of events says: the coordinates, who was in which round, and how stale each was."""
+def oracle(rounds: int, size: int) -> tuple[torch.Tensor, list[list[str]], list[int], list[float]]:
+    """What a queue of events says: coordinates, members of rounds, how stale each was, ends of rounds."""
     theta, now = torch.zeros(BASIS.numbers), 0.0
     work: list[tuple[float, str, int]] = []
     members: list[list[str]] = []
     stale: list[int] = []
+    ended: list[float] = []
     for number in range(1, rounds + 1):
         came: dict[str, int] = {}
         while len(came) < size:
@@ -104,7 +96,8 @@ def oracle(rounds: int, size: int) -> tuple[torch.Tensor, list[list[str]], list[
         theta = (theta.double() + total).float()
         members.append(sorted(came))
         stale += came.values()
-    return theta, members, stale
+        ended.append(now)
+    return theta, members, stale, ended
 
 
 def test_a_buffer_of_all_clients_is_a_round_that_waits(tmp_path: Path, clock: FakeClock):
@@ -118,7 +111,7 @@ def test_a_buffer_of_all_clients_is_a_round_that_waits(tmp_path: Path, clock: Fa
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_stale_updates_count_as_the_formula_says(tmp_path: Path, clock: FakeClock, size: int):
     job = train(tmp_path, clock, buffer_size=size)
-    expected, members, stale = oracle(6, size)
+    expected, members, stale, _ = oracle(6, size)
     assert [report.admitted for report in job.history] == members
     torch.testing.assert_close(numbers(job), expected, rtol=0, atol=1e-6)
     assert max(stale) > 0, "some are"

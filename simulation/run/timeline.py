@@ -1,0 +1,71 @@
+"""Runs side by side over simulated time: what rounds that wait for nobody gain where devices are unlike."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.simulation.report.plots import times_plot
+from fedperfit.simulation.report.svg import on_white
+from fedperfit.simulation.run.summary import METRICS
+
+
+def read_times(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Read the figures of runs that simulated time.
+
+    Args:
+        folders: Folders of finished runs.
+
+    Returns:
+        Figures by folder, as it was named, in the order given.
+
+    Raises:
+        InputError: A run is not finished or simulated no time, or the runs are of several tasks.
+    """
+    runs: dict[str, dict[str, Any]] = {}
+    for folder in folders:
+        runs[str(folder)] = read_json(folder / METRICS)
+        if not runs[str(folder)].get("time"):
+            raise InputError(f"{folder} simulated no time: run it with --set device-seconds=60")
+    tasks = sorted({run["task"] for run in runs.values()})
+    if len(tasks) > 1:
+        raise InputError(f"the runs are of several tasks: {', '.join(tasks)}")
+    return runs
+
+
+def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw scores over simulated time.
+
+    Args:
+        runs: What `read_times` returned.
+        path: Picture to write, .svg or .png.
+
+    Raises:
+        InputError: The picture is to be neither.
+    """
+    if path.suffix not in (".svg", ".png"):
+        raise InputError(f"{path}: expected a name that ends in .svg or .png")
+    picture = times_plot(runs)
+    write_atomic(path, picture.png() if path.suffix == ".png" else on_white(picture).encode())
+
+
+def times_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return what each run came to, and in how much simulated time, for the terminal.
+
+    Args:
+        runs: What `read_times` returned.
+    """
+    main = str(next(iter(runs.values()))["main"])
+    table = Table(title="the collective shift over simulated time, 95 % intervals over users")
+    for head in ("run", "rounds", "simulated seconds", f"{main} at the start", f"{main} at the end"):
+        table.add_column(head, justify="left" if head == "run" else "right")
+    for name, run in runs.items():
+        last = run["time"][-1]
+        ends = [point["metrics"][main] for point in (run["time"][0], last)]
+        scores = [f"{end['value']:.3f} ({end['low']:.3f}-{end['high']:.3f})" for end in ends]
+        table.add_row(escape(name), str(last["round"]), f"{last['seconds']:,.0f}", *scores)
+    return table
