@@ -21,6 +21,8 @@ _DUTY = 4.0
 """Sleep at least this many times as long as the polling took: clients may share the machine."""
 _GRACE_SECONDS = 60.0
 """Messages outlive the deadline by this, so that the deadline is ours and not the SuperLink's."""
+_LEAST_WAIT_SECONDS = 30.0
+"""Shortest wait for the others once enough have replied."""
 _UNDECODABLE = (
     *(ValueError, TypeError, LookupError, AttributeError, RecursionError),
     *(DecodeError, MalformedContent),
@@ -77,6 +79,7 @@ class Exchange:
         phase: str,
         round: int,
         deadline: float,
+        enough: int | None = None,
     ) -> Generator[tuple[str, Message], None, None]:
         """Send each client its content and yield (client, reply) as replies arrive.
 
@@ -90,6 +93,8 @@ class Exchange:
             phase: Phase, for the ledger and for `on_reply`.
             round: Number of the round, for the ledger.
             deadline: Longest wait for replies, in seconds.
+            enough: Number of replies after which the others have as long again as those took, and no longer;
+                None waits for all until the deadline.
 
         Raises:
             InputError: If a client is not connected.
@@ -108,6 +113,7 @@ class Exchange:
             deadline=deadline,
             transfers=transfers,
             clock=self.clock,
+            enough=enough,
         )
         try:
             for count, (node, reply) in enumerate(replies, start=1):
@@ -204,6 +210,7 @@ def converse(
     deadline: float,
     transfers: list[Transfer],
     clock: Clock = MACHINE,
+    enough: int | None = None,
 ) -> Generator[tuple[int, Message], None, None]:
     """Send each node its content and yield (node, reply) as replies arrive, at most one per node.
 
@@ -220,15 +227,20 @@ def converse(
         deadline: Longest wait for replies, in seconds.
         transfers: List to which the size of every message is appended.
         clock: Clock by which replies are waited for.
+        enough: Number of replies after which the others have as long again; None waits until the deadline.
     """
     messages = Outstanding(grid, message_type, names, transfers)
     for node, content in contents.items():
         messages.send(node, content, group=group, deadline=deadline)
-    end = clock.now() + deadline
+    asked, start = len(messages.waiting), clock.now()
+    end = start + deadline
     pause = Pause(clock)
     while messages.waiting:
         began, before = clock.now(), len(messages.waiting)
         yield from messages.arrived()
+        if enough is not None and asked - len(messages.waiting) >= enough:
+            now = clock.now()
+            end, enough = min(end, now + max(now - start, _LEAST_WAIT_SECONDS)), None
         if clock.now() >= end or not messages.waiting:
             break
         pause.sleep(began, end, came=len(messages.waiting) < before)

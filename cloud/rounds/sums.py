@@ -220,8 +220,9 @@ class SecureSums:
     def _answers(self, session: Session, updates: Sequence[SealedUpdate]) -> dict[int, Elements]:
         """Ask the members that are connected; those that do not answer are logged.
 
-        While too few have answered, the others are asked again: one that was killed after it told its sum, or
-        was slow, tells the very same one.
+        Once enough have answered, the others have as long again, for more than enough show who lies. While too
+        few have, the others are asked again: one that was killed after it told its sum, or was slow, tells the
+        very same one.
         """
         answers: dict[int, Elements] = {}
         why = dict.fromkeys(session.members, "not connected")
@@ -232,7 +233,12 @@ class SecureSums:
             missing = {member: requests[member] for member in requests if places[member] not in answers}
             why |= dict.fromkeys(missing, f"no reply within {self._deadline:g} s")
             replies = self._exchange.ask(
-                missing, SUM_TYPE, phase="train", round=session.round, deadline=self._deadline
+                missing,
+                SUM_TYPE,
+                phase="train",
+                round=session.round,
+                deadline=self._deadline,
+                enough=session.shape.threshold - len(answers),
             )
             with closing(replies):
                 for member, reply in replies:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -26,9 +27,11 @@ def echo(client: str, message: Message) -> list[Message]:
     return [Message(message.content, reply_to=message)]
 
 
-def ask(exchange: Exchange, deadline: float = 30.0):
+def ask(exchange: Exchange, deadline: float = 30.0, enough: int | None = None):
     contents = {name: content() for name in NODES.values()}
-    return exchange.ask(contents, "train.contribute", phase="train", round=1, deadline=deadline)
+    return exchange.ask(
+        contents, "train.contribute", phase="train", round=1, deadline=deadline, enough=enough
+    )
 
 
 def test_yields_replies_in_the_order_of_arrival_and_sorts_the_ledger(tmp_path: Path) -> None:
@@ -58,6 +61,22 @@ def test_stops_at_the_deadline(tmp_path: Path, clock: FakeClock) -> None:
     assert [client for client, _ in ask(exchange, deadline=7.5)] == ["ben"]
     assert clock.now == pytest.approx(7.5)
     assert [e.client for e in exchange.last if e.direction == "up"] == ["ben"]
+
+
+@pytest.mark.parametrize(
+    ("took", "enough", "seconds"), [(0, 2, 30), (100, 2, 200), (100, 3, 3600), (3590, 2, 3600)]
+)
+def test_once_enough_have_replied_the_others_have_as_long_again(
+    tmp_path: Path, clock: FakeClock, took: float, enough: int, seconds: float
+) -> None:
+    class LateGrid(FakeGrid):
+        def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+            return super().pull_messages(message_ids) if clock.now >= took else []
+
+    grid = LateGrid(NODES, lambda client, message: [] if client == "ben" else echo(client, message))
+    exchange = Exchange(grid, Ledger(tmp_path / "l"), NODES)
+    assert sorted(client for client, _ in ask(exchange, 3600.0, enough)) == ["anna", "carl"]
+    assert clock.now == pytest.approx(seconds, abs=5)
 
 
 def test_a_late_reply_of_an_earlier_ask_is_ignored(tmp_path: Path) -> None:
