@@ -59,7 +59,8 @@ from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
-from fedperfit.simulation.stored_models import AGENT, Storage, items_of, storage_of
+from fedperfit.simulation.storages import Storage
+from fedperfit.simulation.stored_models import AGENT, items_of, storage_of
 
 app = ClientApp()
 _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}

@@ -5,7 +5,7 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 
@@ -14,15 +14,13 @@ from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.storages import Storage
 
 AGENT = "agent.json"
 """File in the folder of all clients that says which model the agents load, and how."""
 _GROUP = 64
 """Weights that share a scale and a zero in 8 and 4 bit."""
 
-
-Storage = Literal["fp32", "bf16", "fp16", "8-bit", "4-bit"]
-"""How a client stores the base model; `fp32` is as it is loaded."""
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BITS = {"8-bit": 8, "4-bit": 4}
 

@@ -220,9 +220,9 @@ class SecureSums:
     def _answers(self, session: Session, updates: Sequence[SealedUpdate]) -> dict[int, Elements]:
         """Ask the members that are connected; those that do not answer are logged.
 
-        Once enough have answered, the others have as long again, for more than enough show who lies. While too
-        few have, the others are asked again: one that was killed after it told its sum, or was slow, tells the
-        very same one.
+        Once enough have answered, the others have as long again, for more than enough show who lies. While
+        too few have, the others are asked again: one that was killed after it told its sum, or was slow,
+        tells the very same one.
         """
         answers: dict[int, Elements] = {}
         why = dict.fromkeys(session.members, "not connected")

@@ -166,8 +166,7 @@ class Pool(Generic[Unit]):
             self._give_out(left, payload, needs, home)
             (first, *_), _ = self._ray.wait([*self._starting, *self._busy], num_returns=1)
             if first in self._starting:
-                self._welcome(first)
-                continue
+                continue  # it is welcomed with all others that have come
             unit = self._busy[first][1]
             report, content = self._next(first)
             if report == "died":
@@ -188,6 +187,9 @@ class Pool(Generic[Unit]):
         home: Callable[[Unit], int | None],
     ) -> None:
         """Give each free worker the first unit that it may do."""
+        if self._starting:
+            for answer in self._ray.wait([*self._starting], num_returns=len(self._starting), timeout=0)[0]:
+                self._welcome(answer)
         absent = set(self._starting.values())
         for worker in sorted(self._idle):
             unfinished = {*left, *(unit for _, unit in self._busy.values())}

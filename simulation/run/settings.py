@@ -17,7 +17,7 @@ from fedperfit.protocol.settings.fields import (
 )
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.stored_models import Storage
+from fedperfit.simulation.storages import Storage
 from fedperfit.simulation.world.settings import (
     DataPlace,
     HistoryLengths,

@@ -10,7 +10,7 @@ from tests.docs.blocks import DOCS, PAGES, README, ROOT, blocks, gate_installs
 
 MOST_WORDS = 900
 MOST_NOT_RUN = 8
-LANGUAGES = {"sh", "python", "toml"}
+LANGUAGES = {"sh", "python", "toml", "nginx"}
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.S)
 _FILE = re.compile(r"`((?:cloud|configs|edge|protocol|simulation|tests|tools)/[^`\s]*)`")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

@@ -1,6 +1,7 @@
 """An edge that joined has nothing wrong, everything that can break is told, and no word of the history."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -190,7 +191,8 @@ def test_an_agent_whose_join_is_gone_is_wrong(edge, monkeypatch):
 
     def agent(*parent: str) -> SimpleNamespace:
         above = SimpleNamespace(cmdline=lambda: list(parent))
-        return SimpleNamespace(pid=4711, cmdline=lambda: line, parent=lambda: above)
+        ours = SimpleNamespace(real=os.getuid())
+        return SimpleNamespace(pid=4711, cmdline=lambda: line, parent=lambda: above, uids=lambda: ours)
 
     for parent, expected in ((("/sbin/init",), {"orphaned agent", "agent"}), (("python", "join"), {"agent"})):
         one = agent(*parent)

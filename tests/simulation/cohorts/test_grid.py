@@ -12,7 +12,7 @@ from fedperfit.edge.agent.agent import Agent
 from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
-from fedperfit.simulation import client_app
+from fedperfit.simulation import client_app, stored_models
 from fedperfit.simulation.client_app import REFUSALS
 from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.job import run_cohorts
@@ -77,7 +77,7 @@ class Killed(BaseException):
 
 def run_afresh(folder: Path, clients: int, settings) -> None:
     """Run as a new process would: no item is kept from before."""
-    client_app._loaded.cache_clear()
+    stored_models._copies.cache_clear()
     Study(CohortGrid(folder, clients), settings, folder, quiet).run()
 
 

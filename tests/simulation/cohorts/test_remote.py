@@ -17,7 +17,7 @@ from tests.simulation.small_run import prepare, small_settings
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
-from fedperfit.simulation import client_app
+from fedperfit.simulation import stored_models
 from fedperfit.simulation.client_app import CLIENTS, REFUSALS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Request, Respond, respond_here
@@ -79,7 +79,7 @@ def in_two(clients: Path) -> Respond:
 def here(root: Path) -> Path:
     folder = root / "here"
     settings, clients = prepared(folder)
-    client_app._loaded.cache_clear()
+    stored_models._copies.cache_clear()
     grid = CohortGrid(folder, clients, in_two(folder / CLIENTS))
     Study(grid, settings, folder, lambda event, values: None).run()
     return folder

@@ -32,7 +32,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import Pair, PromptForm
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
-from fedperfit.simulation import client_app
+from fedperfit.simulation import client_app, stored_models
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.job import run_cohorts
@@ -156,7 +156,7 @@ def test_a_killed_run_resumes_to_the_same_places_and_shift(after, tmp_path, monk
     prepare(killed, made)
 
     def run(folder: Path) -> None:
-        client_app._loaded.cache_clear()
+        stored_models._copies.cache_clear()
         Study(CohortGrid(folder, clients), made, folder, quiet).run()
 
     run(whole)

@@ -20,7 +20,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
-from fedperfit.simulation import client_app
+from fedperfit.simulation import stored_models
 from fedperfit.simulation.run.faults import ATTACKS, attacked, attacked_update
 from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.runner import run_simulation
@@ -88,7 +88,7 @@ def reports(folder, **changes) -> tuple[list[RoundReport], bytes]:
         history_lengths=[], collective_sizes=[], others=6, clients_per_round=0, rounds=3, **changes
     )
     prepare(folder, settings)
-    client_app._loaded.cache_clear()
+    stored_models._copies.cache_clear()
     run_cohorts(folder, lambda event: None)
     rounds = [RoundReport.from_json(report) for report in read_json(folder / "rounds.json")]
     return rounds, read_release(folder / FILE_NAME).packed
