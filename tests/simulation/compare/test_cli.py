@@ -67,7 +67,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
     finally:
         killed.kill()
         killed.communicate()
-    _, alive = psutil.wait_procs(family, timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents look for the head for a minute
     assert alive == [], "workers end when the process they work for is gone"
 
     settings = CompareSettings.from_flat(read_json(folder / "settings.json"))
