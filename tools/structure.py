@@ -49,6 +49,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "cli installed_app",
     ),
     "simulation": (
+        "storages",
         "optional memory plugins world stored_models",
         "basis data report client_app cluster",
         "cohorts",
