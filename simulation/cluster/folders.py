@@ -1,6 +1,6 @@
 """Folders as they travel between the machine of a run and those of its workers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,9 +38,7 @@ def fill_folder(folder: Path, files: Files) -> None:
         folder: Folder that is made where it is not there.
         files: What is written into it.
     """
-    for name, data in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path, data in _placed(folder, files):
         path.touch(mode=0o600)
         path.write_bytes(data)
 
@@ -52,10 +50,16 @@ def write_folder(folder: Path, files: Files) -> None:
         folder: Folder that is made where it is not there.
         files: What is written into it.
     """
+    for path, data in _placed(folder, files):
+        write_atomic(path, data)
+
+
+def _placed(folder: Path, files: Files) -> Iterator[tuple[Path, bytes]]:
+    """Yield the path and the content of each file, with the folders above it made."""
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_atomic(path, data)
+        yield path, data
 
 
 def changed(before: Files, folder: Path) -> Files:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 
+from fedperfit.cloud.clients.clock import MACHINE, Clock
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
@@ -23,6 +25,7 @@ from fedperfit.protocol.messages.keys import (
 )
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -138,17 +141,28 @@ def honest(client: str, message: Message) -> list[Message]:
     return [Message(reply_content(client, message), reply_to=message)]
 
 
-def federation(folder: Path, grid: FakeGrid, **changes: object) -> Federation:
+def federation(
+    folder: Path,
+    grid: Grid,
+    names: Mapping[int, str] | None = None,
+    basis: Basis | None = None,
+    clock: Clock = MACHINE,
+    **changes: object,
+) -> Federation:
     """A federation of two rounds over all the grid's clients, its state in `folder`."""
+    if names is None:
+        assert isinstance(grid, FakeGrid)
+        names = grid.clients
     values: dict[str, object] = {"rounds": 2, "deadline_seconds": 5.0, "max_items": 6, **changes}
     ledger = Ledger(folder / "ledger.jsonl")
     return Federation(
-        exchange=Exchange(grid, ledger, grid.clients),
+        exchange=Exchange(grid, ledger, names, clock=clock),
         checkpoints=Checkpoints(folder / "checkpoints"),
         ledger=ledger,
         header=HEADER,
         settings=FederationSettings(**values),
         training=TRAINING,
+        basis=basis,
     )
 
 

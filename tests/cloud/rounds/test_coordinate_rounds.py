@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
-from tests.cloud.fake_grid import HEADER, SHAPE, TRAINING, FakeGrid, flat, items_of
+from tests.cloud.fake_grid import SHAPE, FakeGrid, flat, items_of
+from tests.cloud.fake_grid import federation as federation_over
 
-from fedperfit.cloud.clients.exchange import Exchange
-from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.robust import RULES
-from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.keys import (
     BASIS_KEY,
     BASIS_RECORD,
@@ -26,7 +24,6 @@ from fedperfit.protocol.messages.keys import (
     UPDATE_KEY,
     UPDATE_RECORD,
 )
-from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.shift.codecs import encode
@@ -75,17 +72,7 @@ def drawn(client: str, round: object) -> torch.Tensor:
 
 
 def federation(folder: Path, edges: Edges, **changes: object) -> Federation:
-    values: dict[str, object] = {"rounds": 2, "deadline_seconds": 5.0, "max_items": 6, **changes}
-    ledger, grid = Ledger(folder / "ledger.jsonl"), FakeGrid(CLIENTS, edges)
-    return Federation(
-        exchange=Exchange(grid, ledger, grid.clients),
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        ledger=ledger,
-        header=HEADER,
-        settings=FederationSettings(**values),
-        training=TRAINING,
-        basis=BASIS,
-    )
+    return federation_over(folder, FakeGrid(CLIENTS, edges), basis=BASIS, **changes)
 
 
 def train(folder: Path, edges: Edges | None = None, **changes: object) -> tuple[Shift, Federation]:

@@ -7,18 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Message, RecordDict
-from tests.cloud.fake_grid import HEADER, TRAINING, FakeGrid
+from tests.cloud.fake_grid import FakeGrid, federation
 from tests.cloud.rounds.asynchronous.test_buffered import SECONDS, oracle
 from tests.cloud.rounds.test_coordinate_rounds import BASIS, CLIENTS, Edges
 
 from fedperfit.cloud.clients.clock import MACHINE
-from fedperfit.cloud.clients.exchange import Exchange
-from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
-from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, EVALUATE_TYPE
-from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.simulation.cohorts.devices import DeviceGrid, SimulatedClock, on_devices
 
 ROUNDS = 6
@@ -50,17 +46,10 @@ def on_known_devices(clock: SimulatedClock, edges: Edges) -> DeviceGrid:
 
 
 def train(folder: Path, edges: Edges | None = None, **changes: object) -> Federation:
-    values: dict[str, object] = {"rounds": ROUNDS, "deadline_seconds": 50.0, "max_items": 6, **changes}
-    clock, ledger = SimulatedClock(), Ledger(folder / "ledger.jsonl")
-    job = Federation(
-        exchange=Exchange(on_known_devices(clock, edges or Edges()), ledger, CLIENTS, clock=clock),
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        ledger=ledger,
-        header=HEADER,
-        settings=FederationSettings(**values),
-        training=TRAINING,
-        basis=BASIS,
-    )
+    values: dict[str, object] = {"rounds": ROUNDS, "deadline_seconds": 50.0, **changes}
+    clock = SimulatedClock()
+    grid = on_known_devices(clock, edges or Edges())
+    job = federation(folder, grid, CLIENTS, basis=BASIS, clock=clock, **values)
     job.train(CLIENTS.values(), lambda report: None)
     return job
 

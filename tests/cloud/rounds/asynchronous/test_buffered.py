@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from flwr.app import Message
-from tests.cloud.fake_grid import HEADER, TRAINING, FakeClock, FakeGrid, items_of
+from tests.cloud.fake_grid import FakeClock, FakeGrid, federation, items_of
 from tests.cloud.rounds.test_coordinate_rounds import BASIS, CLIENTS, Edges, Lie, drawn
 
-from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.settings import FederationSettings
-from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
 
@@ -51,17 +49,8 @@ class SlowGrid(FakeGrid):
 
 
 def train(folder: Path, clock: FakeClock, lie: Lie | None = None, **changes: object) -> Federation:
-    values: dict[str, object] = {"rounds": 6, "deadline_seconds": 50.0, "max_items": 6, **changes}
-    grid, ledger = SlowGrid(Edges(lie), clock), Ledger(folder / "ledger.jsonl")
-    job = Federation(
-        exchange=Exchange(grid, ledger, grid.clients),
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        ledger=ledger,
-        header=HEADER,
-        settings=FederationSettings(**values),
-        training=TRAINING,
-        basis=BASIS,
-    )
+    values: dict[str, object] = {"rounds": 6, "deadline_seconds": 50.0, **changes}
+    job = federation(folder, SlowGrid(Edges(lie), clock), basis=BASIS, **values)
     job.train(CLIENTS.values(), lambda report: None)
     return job
 
