@@ -73,6 +73,8 @@ class CoordinateGate:
         """
         self.broadcast, self.agreement, self.round = broadcast, agreement, round
         self.max_norm, self.max_items = max_norm, max_items
+        P = broadcast.basis.P.double()
+        self._factor = torch.linalg.cholesky(P @ P.mT)  # |A P| = |A factor|, without the base model's width
         self._seen: set[str] = set()
 
     def admit(self, client: str, reply: Message) -> CoordinateUpdate:
@@ -111,9 +113,8 @@ class CoordinateGate:
         return CoordinateUpdate(client, change, min(items, self.max_items), metrics, items)
 
     def _check_norms(self, change: torch.Tensor) -> None:
-        basis = self.broadcast.basis
-        after = Coordinates.of(basis, self.broadcast.numbers.double() + change.double())
-        for name, part in (("W - R", after.A @ basis.P.double()), ("b", after.b)):
+        after = Coordinates.of(self.broadcast.basis, self.broadcast.numbers.double() + change.double())
+        for name, part in (("W - R", after.A @ self._factor), ("b", after.b)):
             norm = float(part.norm())
             if not norm <= self.max_norm:
                 raise Rejected(f"the norm of {name} is {norm:.3g}, above {self.max_norm:g}")

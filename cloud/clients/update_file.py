@@ -12,19 +12,17 @@ import torch
 
 from fedperfit.cloud.clients.admission import Update
 from fedperfit.cloud.clients.coordinate_gate import CoordinateUpdate
+from fedperfit.cloud.clients.memory_limits import WAITING_BYTES
 from fedperfit.cloud.clients.metric_rules import Metric
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
-
-MOST_IN_MEMORY = 16 << 20
-"""Bytes up to which the file is kept in memory."""
 
 
 class UpdateFile:
     """Numbers of updates in fp32, one after another, in a file without a name that ends with this object."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=MOST_IN_MEMORY)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(max_size=WAITING_BYTES)  # noqa: SIM115
         self._end = 0
 
     def put(self, *tensors: torch.Tensor) -> int:

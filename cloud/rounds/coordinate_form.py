@@ -14,6 +14,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 
 from fedperfit.cloud.clients.coordinate_gate import CoordinateGate, CoordinateUpdate
+from fedperfit.cloud.clients.memory_limits import rows_at_once
 from fedperfit.cloud.clients.update_file import FiledChange, UpdateFile
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
@@ -27,9 +28,6 @@ from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_coordinates
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-
-_ROWS = 4096
-"""Changes that are in memory at once where they are averaged."""
 
 
 class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
@@ -152,13 +150,13 @@ class CoordinateForm(CoordinateBroadcasts[FiledChange]):
         return torch.cat(list(self._scaled(admitted)))
 
     def _scaled(self, admitted: Sequence[FiledChange]) -> Iterator[torch.Tensor]:
-        """Yield the changes of `_changes` part by part: (at most _ROWS, n)."""
+        """Yield the changes of `_changes` part by part, each to be overwritten at will."""
         if self.settings.dtype != "sign":
             yield from _parts(admitted)
             return
         step = torch.cat([part.abs().mean(dim=1) for part in _parts(admitted)]).median()
         for part in _parts(admitted):
-            yield part.sign() * step
+            yield part.sign_().mul_(step)
 
     def _change(
         self, admitted: Sequence[FiledChange], discounts: Sequence[float] | None = None
@@ -170,7 +168,7 @@ class CoordinateForm(CoordinateBroadcasts[FiledChange]):
         counted = weights / weights.sum()
         if discounts is not None:
             counted *= torch.tensor(discounts, dtype=torch.double)
-        shares = counted.split(_ROWS)
+        shares = counted.split(rows_at_once(self.basis.numbers))
         change = torch.zeros(self.basis.numbers, dtype=torch.double)
         for share, part in zip(shares, self._scaled(admitted), strict=True):
             change += share @ part
@@ -178,6 +176,7 @@ class CoordinateForm(CoordinateBroadcasts[FiledChange]):
 
 
 def _parts(admitted: Sequence[FiledChange]) -> Iterator[torch.Tensor]:
-    """Yield the changes in fp64, so many at a time as fit in memory: (at most _ROWS, n)."""
-    for start in range(0, len(admitted), _ROWS):
-        yield torch.stack([update.change for update in admitted[start : start + _ROWS]]).double()
+    """Yield the changes in fp64, so many at a time as fit in memory: (rows, n)."""
+    rows = rows_at_once(admitted[0].numbers)
+    for start in range(0, len(admitted), rows):
+        yield torch.stack([update.change for update in admitted[start : start + rows]]).double()

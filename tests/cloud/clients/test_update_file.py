@@ -18,7 +18,7 @@ from fedperfit.protocol.shift.shift import Shift
 
 @pytest.mark.parametrize("most", [100, 1 << 20], ids=["on disk", "in memory"])
 def test_what_is_kept_is_read_to_the_bit(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(update_file, "MOST_IN_MEMORY", most)
+    monkeypatch.setattr(update_file, "WAITING_BYTES", most)
     start = Shift.identity(SHAPE, seed=0)
     shifts = [perturbed(start, str(number)) for number in range(5)]
     changes = [torch.randn(7, generator=torch.Generator().manual_seed(number)) for number in range(5)]
@@ -54,5 +54,5 @@ def test_a_mean_in_parts_is_the_mean_of_all(monkeypatch: pytest.MonkeyPatch, cod
         changes = changes.sign() * changes.abs().mean(dim=1).median()
     mean = (weights / weights.sum()) @ changes
     assert torch.equal(form._change(updates), mean), "up to so many rows, to the bit"
-    monkeypatch.setattr(coordinate_form, "_ROWS", 3)
+    monkeypatch.setattr(coordinate_form, "rows_at_once", lambda numbers: 3)
     torch.testing.assert_close(form._change(updates), mean, atol=1e-15, rtol=1e-14)
