@@ -1,8 +1,9 @@
-"""Table of docs/architectures.md: `python -m tools.architectures` (minutes; nothing is downloaded).
+"""Tables of docs/architectures.md: `python -m tools.architectures` (minutes; nothing is downloaded).
 
-Every causal architecture of transformers, small and random: which path each kind of work takes, and how far
-it is from running every row whole, on rows longer than those that chose the path. The exit code is 1 where
-a difference stays unnoticed.
+Every causal architecture of transformers, and every encoder-decoder one of text, small and random: which path
+each kind of work takes, and how far it is from running every row whole, on rows longer than those that chose
+the path. `architectures` or `encoder-decoders` as an argument makes that table alone. The exit code is 1
+where a difference stays unnoticed.
 """
 
 import logging
@@ -10,12 +11,18 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path as File
 
 import transformers
-from tools.tiny_architectures import tiny_models
+from tools.tiny_architectures import (
+    encoder_decoder_names,
+    names,
+    tiny_encoder_decoder,
+    tiny_model,
+    tiny_models,
+)
 
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
@@ -28,7 +35,11 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
 
 PAGE = File(__file__).parents[1] / "docs/architectures.md"
-_PLACE = re.compile(r"(<!-- architectures -->\n).*?(<!-- /architectures -->)", re.S)
+TABLES: dict[str, tuple[Callable[[], list[str]], Callable[[str], BaseModel]]] = {
+    "architectures": (names, tiny_model),
+    "encoder-decoders": (encoder_decoder_names, tiny_encoder_decoder),
+}
+"""Names of a table's architectures and what makes the model of one, by the table's place on the page."""
 _LAYERS = (1, 2)
 _POSITIONS = ("l7", "f3+l4")
 _MOST = 1e-3
@@ -47,9 +58,14 @@ class Row:
     """What a user is told, or the greatest difference."""
 
 
-def rows() -> Iterator[Row]:
-    """Check all architectures in turn."""
-    for name, base in tiny_models():
+def rows(place: str) -> Iterator[Row]:
+    """Check all architectures of a table in turn.
+
+    Args:
+        place: Name of the table.
+    """
+    listed, make = TABLES[place]
+    for name, base in tiny_models(listed(), make):
         yield Row(name, "not made", base) if isinstance(base, str) else checked_row(name, base)
 
 
@@ -80,10 +96,11 @@ def longer(base: BaseModel, probe: Probe) -> Probe:
         base: The model.
         probe: Rows of about 15 tokens, which begin alike.
     """
-    first, second = probe.examples
+    mark = tuple(base.mark)
+    (one, first), (two, second) = ((e.prompt[: len(e.prompt) - len(mark)], e) for e in probe.examples)
     rows = (
-        Example(first.prompt + second.prompt[4:], first.target),
-        Example(second.prompt + first.prompt[4:] + second.prompt[4:], second.target),
+        Example(one + two[4:] + mark, first.target),
+        Example(two + one[4:] + two[4:] + mark, second.target),
     )
     return replace(probe, examples=rows, items=ItemCache(base))
 
@@ -118,19 +135,31 @@ def table(found: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
-    """Check all architectures and write the table into the docs."""
+def main(places: list[str]) -> int:
+    """Check architectures and write their tables into the docs.
+
+    Args:
+        places: Names of the tables; none for all.
+    """
     warnings.filterwarnings("ignore")
     transformers.utils.logging.set_verbosity(logging.CRITICAL)
     logging.getLogger("fedperfit").setLevel(logging.ERROR)
-    found = []
-    for row in rows():
-        print(f"{row.name}: {row.state}, {row.told}", flush=True)
-        found.append(row)
+    differs = False
+    for place in places or TABLES:
+        found = []
+        for row in rows(place):
+            print(f"{row.name}: {row.state}, {row.told}", flush=True)
+            found.append(row)
+        _write(place, table(found))
+        differs |= any(row.state == "differs" for row in found)
+    return int(differs)
+
+
+def _write(place: str, text: str) -> None:
+    marks = re.compile(rf"(<!-- {place} -->\n).*?(<!-- /{place} -->)", re.S)
     page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(_PLACE.sub(lambda place: f"{place[1]}{table(found)}\n{place[2]}", page), encoding="utf-8")
-    return 1 if any(row.state == "differs" for row in found) else 0
+    PAGE.write_text(marks.sub(lambda found: f"{found[1]}{text}\n{found[2]}", page), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,19 +1,23 @@
-"""Tiny random models of every causal architecture that transformers has, for tests and the table in the docs.
+"""Tiny random models of every architecture that writes text, for tests and the tables in the docs.
 
 Each is the architecture's own default configuration with all sizes cut down, so that what makes it special,
 e.g. windows, experts, recurrent layers or images, stays.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard
 from fedperfit.protocol.model.config import text_config
+from fedperfit.protocol.model.encoder_decoder import EncoderDecoder
 
 _MOST_PARAMETERS = 3_000_000
 """Models that stay larger although cut down are left out."""
@@ -22,7 +26,7 @@ _SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("vocab_size", "vocab_size_per_layer_input"), 512),
     **dict.fromkeys(("hidden_size", "n_embd", "d_model", "word_embed_proj_dim"), _SIZE),
     **dict.fromkeys(("num_hidden_layers", "num_layers", "n_layer", "n_layers"), _DEPTH),
-    **dict.fromkeys(("encoder_layers", "decoder_layers"), _DEPTH),
+    **dict.fromkeys(("encoder_layers", "decoder_layers", "num_decoder_layers"), _DEPTH),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads"), _HEADS),
     **dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads"), _HEADS),
     **dict.fromkeys(("intermediate_size", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim"), 48),
@@ -35,7 +39,7 @@ _SIZES: Mapping[str, Any] = {
     **dict.fromkeys(("state_size", "mamba_d_state", "hidden_size_per_layer_input"), 8),
     **{"num_key_value_heads": 2, "num_experts_per_tok": 2, "num_kv_shared_layers": 0},
     **{"qk_rope_head_dim": 4, "v_head_dim": 6, "rotary_dim": 4},
-    **{"initializer_range": 0.1, "init_std": 0.1},
+    **{"initializer_range": 0.1, "init_std": 0.1, "d_kv": 8, "d_ff": 48, "local_radius": _WINDOW},
     **{"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "is_decoder": True},
     "attention_types": [[["global", "local"], _DEPTH // 2]],
 }
@@ -62,15 +66,46 @@ def names() -> list[str]:
     return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
-def tiny_config(name: str) -> Any:
+def encoder_decoder_names() -> list[str]:
+    """Return the architectures that transformers can make an encoder-decoder model of text of."""
+    return sorted(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES)
+
+
+def tiny_encoder_decoder(name: str) -> BaseModel:
+    """Make a frozen random encoder-decoder model, always the same one.
+
+    Args:
+        name: Type of the model, e.g. `t5`.
+
+    Raises:
+        ValueError: It reads no text with an encoder, or stays too large although cut down.
+    """
+    config = tiny_config(name, is_decoder=False)
+    if not config.is_encoder_decoder:
+        raise ValueError("no encoder-decoder model")
+    start = getattr(config, "decoder_start_token_id", None)
+    config.decoder_start_token_id = start if start in range(_SIZES["vocab_size"]) else 0
+    parameters = _checked_size(AutoModelForSeq2SeqLM, config)
+    torch.manual_seed(0)
+    model: Any = AutoModelForSeq2SeqLM.from_config(config).eval().requires_grad_(False)
+    tokens = torch.arange(3, 20)[None]
+    model(input_ids=tokens, decoder_input_ids=tokens)
+    return _base(EncoderDecoder(model), parameters)
+
+
+def tiny_config(name: str, **chosen: Any) -> Any:
     """Return an architecture's configuration with its sizes cut down.
 
     Args:
         name: Type of the model, e.g. `llama`.
+        chosen: Fields that are given.
     """
     kind = CONFIG_MAPPING[name]
     default = kind()
-    sizes = _sizes(default)
+    sizes = {
+        **_sizes(default),
+        **{field: value for field, value in chosen.items() if hasattr(default, field)},
+    }
     for part in ("text_config", "vision_config", "audio_config"):
         if getattr(default, part, None) is not None:
             sizes[part] = _sizes(getattr(default, part))
@@ -104,23 +139,38 @@ def tiny_model(name: str) -> BaseModel:
         ValueError: It stays too large although cut down.
     """
     config = tiny_config(name)
-    with torch.device("meta"):
-        parameters = sum(part.numel() for part in AutoModelForCausalLM.from_config(config).parameters())
-    if parameters > _MOST_PARAMETERS:
-        raise ValueError(f"{parameters} parameters")
+    parameters = _checked_size(AutoModelForCausalLM, config)
     torch.manual_seed(0)
     model: Any = AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
     model(input_ids=torch.arange(3, 20)[None])
-    text = text_config(config)
+    return _base(model, parameters)
+
+
+def _checked_size(kind: Any, config: Any) -> int:
+    """Return the number of parameters; raises ValueError where there are too many."""
+    with torch.device("meta"):
+        parameters = int(sum(part.numel() for part in kind.from_config(config).parameters()))
+    if parameters > _MOST_PARAMETERS:
+        raise ValueError(f"{parameters} parameters")
+    return parameters
+
+
+def _base(model: Any, parameters: int) -> BaseModel:
+    text = text_config(model.config)
     card = BaseModelCard("", text.hidden_size, text.num_hidden_layers, parameters, "float32", 0)
     tokenizer: Any = None
     return BaseModel(model=model, tokenizer=tokenizer, card=card)
 
 
-def tiny_models() -> Iterator[tuple[str, BaseModel | str]]:
-    """Make all models, each with its name; a sentence instead of those that cannot be made small."""
-    for name in names():
+def tiny_models(of: Sequence[str], make: Callable[[str], BaseModel]) -> Iterator[tuple[str, BaseModel | str]]:
+    """Make models, each with its name; a sentence instead of those that cannot be made small.
+
+    Args:
+        of: Architectures.
+        make: Makes the model of one.
+    """
+    for name in of:
         try:
-            yield name, tiny_model(name)
+            yield name, make(name)
         except Exception as error:  # each architecture checks its sizes in its own way
             yield name, " ".join(str(error).split())[:80] or type(error).__name__

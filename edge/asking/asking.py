@@ -118,7 +118,7 @@ class Asking:
                 with self._stages.edited(stage):
                     on_part(prompt_scores(base, self._stages.stack(stage), row, asked.likeliest))
             text = asked.prompt if isinstance(asked.prompt, str) and not asked.tokens else ""
-            on_part(text or str(base.tokenizer.decode(list(row))))
+            on_part(text or str(base.tokenizer.decode([token for token in row if token not in base.mark])))
         return self._streamed(asked, row, stage, on_part, alive)
 
     def _streamed(

@@ -29,15 +29,18 @@ def tokenize(base: BaseModel, prompt: Prompt, most: int = 0) -> tuple[int, ...]:
 def tokenize_answered(base: BaseModel, prompt: Prompt, target: str) -> tuple[int, ...]:
     """Tokenize a prompt with a target after it, without an end token; a long row keeps its end.
 
+    A text and its target are one text, but where an encoder reads the one and a decoder writes the other.
+
     Args:
         base: model whose tokenizer counts.
         prompt: text, or a conversation.
         target: text that answers it.
     """
-    if isinstance(prompt, str):
+    chat = not isinstance(prompt, str)
+    if isinstance(prompt, str) and not base.mark:
         return tokenize(base, prompt + target)
     (row,) = prompt_tokens(base, [prompt])
-    return _kept(base, [*row, *target_tokens(base, [target], chat=True)[0][:-1]], base.context)
+    return _kept(base, [*row, *target_tokens(base, [target], chat)[0][:-1]], base.context)
 
 
 def _kept(base: BaseModel, row: list[int], most: int) -> tuple[int, ...]:

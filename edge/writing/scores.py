@@ -9,6 +9,7 @@ from transformers import LogitsProcessor
 from fedperfit.edge.engine.paths.plain import shifted_whole
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.system.errors import PromptError
 
 _BLANK = "\u2581"
 """Mark that stands for a blank before a word in many vocabularies."""
@@ -49,7 +50,12 @@ def prompt_scores(base: BaseModel, stack: Stack, prompt: Sequence[int], likelies
         stack: shifts that act at the prompt's positions.
         prompt: token ids, at least one.
         likeliest: number of likeliest tokens to tell beside each.
+
+    Raises:
+        PromptError: an encoder reads the prompt, and predicts nothing of it.
     """
+    if base.mark:
+        raise PromptError("echo with logprobs: an encoder-decoder model predicts nothing of what it reads")
     ids = torch.tensor([list(prompt)], device=base.device)
     with shifted_whole(base, stack, len(prompt)):
         logits = base.model(input_ids=ids, use_cache=False).logits

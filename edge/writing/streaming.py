@@ -57,6 +57,8 @@ def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
 def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
     """Check a prompt that is given as token ids, which is taken as it is; raises PromptError.
 
+    Behind what an encoder reads, the decoder starts.
+
     Args:
         base: model whose vocabulary and context count.
         tokens: token ids.
@@ -65,7 +67,7 @@ def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
     for token in tokens:
         if token >= words:
             raise PromptError(f"the prompt has the token {token}; the base model knows {words}")
-    return _checked(base, tokens)
+    return _checked(base, [*tokens, *base.mark] if tokens else tokens)
 
 
 def _checked(base: BaseModel, row: Sequence[int]) -> tuple[int, ...]:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE
-from fedperfit.protocol.model.config import attention_sizes, longest_input, text_config
+from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
-from fedperfit.protocol.model.special_tokens import end_of_text, end_of_turn, start_tokens
+from fedperfit.protocol.model.special_tokens import closing_tokens, end_of_text, end_of_turn, start_tokens
 from fedperfit.protocol.model.stored import ADAPTER, CHAT_TEMPLATE, StoredModel, fingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import read_json
@@ -114,7 +114,7 @@ def read_card(name: str) -> BaseModelCard:
         name: Local folder, GGUF file, hub name, `smollm2` or `embedded`.
 
     Raises:
-        InputError: If a file is missing or broken, or the model is not decoder-only.
+        InputError: If a file is missing or broken, or the model is of a kind that makes no text.
     """
     return _read_card(resolve(name))
 
@@ -127,9 +127,10 @@ def _read_card(folder: Path) -> BaseModelCard:
     stored.weight_files()
     try:
         config = text_config(AutoConfig.from_pretrained(stored.weights))
-        attention = attention_sizes(config)
+        attending = config.num_hidden_layers
         if config.is_encoder_decoder:
-            raise ValueError("an encoder-decoder model; fedperfit shifts decoder-only models")
+            config, attending = _decoder(config)
+        attention = attention_sizes(config)
     except Exception as error:  # transformers raises anything at a strange config.json
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
     outputs = (attention.heads + attention.key_value_heads) * attention.head_size
@@ -141,10 +142,24 @@ def _read_card(folder: Path) -> BaseModelCard:
         layers=config.num_hidden_layers,
         parameters=known.parameters,
         dtype=known.dtype,
-        lora_qv=8 * config.num_hidden_layers * q_and_v,
+        lora_qv=8 * attending * q_and_v,
         chat=_has_chat_template(stored.tokenizer),
         former=known.former,
     )
+
+
+def _decoder(config: Any) -> tuple[Any, int]:
+    """Configuration of an encoder-decoder model's decoder, and the number of places where the model attends.
+
+    Raises ValueError where it reads or writes something other than text.
+    """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    if config.model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise ValueError("an encoder-decoder model of a kind that does not make text of text")
+    decoder = decoder_config(config)
+    encoder = config.get_text_config(encoder=True)
+    return decoder, int(encoder.num_hidden_layers + 2 * decoder.num_hidden_layers)
 
 
 def _stored(folder: Path) -> StoredModel:
@@ -181,7 +196,7 @@ class BaseModel:
     """A loaded base model: frozen weights, tokenizer, card."""
 
     model: Any
-    """A transformers causal language model, frozen and in eval mode."""
+    """A causal language model, or an `EncoderDecoder` called like one, frozen and in eval mode."""
     tokenizer: "PreTrainedTokenizerBase"
     card: BaseModelCard
     """Sizes, dtype and fingerprint of the stored model."""
@@ -190,6 +205,11 @@ class BaseModel:
     def device(self) -> torch.device:
         """Device that holds the weights."""
         return torch.device(self.model.device)
+
+    @property
+    def kind(self) -> str:
+        """Name of the model's class in transformers."""
+        return type(self.model.model if self.mark else self.model).__name__
 
     @property
     def context(self) -> int:
@@ -203,6 +223,17 @@ class BaseModel:
     def start(self) -> list[int]:
         """Token ids that every row begins with, as the tokenizer wants them; often one or none."""
         return start_tokens(self.tokenizer)
+
+    @cached_property
+    def mark(self) -> list[int]:
+        """Id in whose place an encoder-decoder model's decoder starts, behind each prompt; else none."""
+        mark = getattr(self.model, "mark", None)
+        return [] if mark is None else [mark]
+
+    @cached_property
+    def closing(self) -> list[int]:
+        """Token ids that every prompt ends with: those that an encoder wants, and the mark; else none."""
+        return [*closing_tokens(self.tokenizer), *self.mark] if self.mark else []
 
     @cached_property
     def end_of_text(self) -> int:
@@ -231,10 +262,18 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
 
     Raises:
-        InputError: If it cannot be found or loaded, or is not a decoder-only model.
+        InputError: If it cannot be found or loaded, or is of a kind that makes no text.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSeq2SeqLM,
+        AutoTokenizer,
+        GenerationConfig,
+    )
     from transformers.utils import logging
+
+    from fedperfit.protocol.model.encoder_decoder import EncoderDecoder
 
     if dtype not in ("auto", "float32", "bfloat16"):
         raise InputError(f"dtype={dtype!r}: expected auto, float32 or bfloat16")
@@ -248,7 +287,9 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of missing weights: our error is one line
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        reads_first = text_config(AutoConfig.from_pretrained(stored.weights)).is_encoder_decoder
+        kind = AutoModelForSeq2SeqLM if reads_first else AutoModelForCausalLM
+        loaded: Any = kind.from_pretrained(
             stored.weights,
             dtype=getattr(torch, dtype),
             output_loading_info=True,
@@ -260,6 +301,8 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
             model.load_adapter(str(stored.adapter))
         tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
         _check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
+        if reads_first:
+            model = EncoderDecoder(model)
         model = torch.nn.Module.to(model, device)
     except Exception as error:  # transformers raises anything at strange files, torch at a strange device
         raise InputError(f"base model {folder}: {_one_line(error)}") from None

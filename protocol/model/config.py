@@ -1,5 +1,6 @@
 """What is read from a Hugging Face configuration, whatever the architecture."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,20 @@ def text_config(config: Any) -> Any:
         config: A `transformers.PretrainedConfig`, or None for a model without one.
     """
     return getattr(config, "text_config", config)
+
+
+def decoder_config(config: Any) -> Any:
+    """Return the configuration of an encoder-decoder model's decoder, as of a model of its own.
+
+    Args:
+        config: A `transformers.PretrainedConfig`; it stays as it is.
+    """
+    decoder = copy.copy(config.get_text_config(decoder=True))
+    depth = getattr(config, "num_decoder_layers", None)
+    if depth is not None:
+        decoder.num_hidden_layers = depth
+    decoder.is_encoder_decoder = False
+    return decoder
 
 
 def longest_input(config: Any) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
 
 TOLERANCE = 0.5
@@ -114,7 +115,9 @@ def _log_probabilities(base: BaseModel) -> torch.Tensor:
     """Return (places, vocabulary) log-probabilities of what follows in the texts, each run by itself."""
     rows = []
     for text in _TEXTS:
-        ids = [*base.start, *base.tokenizer(text, add_special_tokens=False)["input_ids"]]
+        (ids,) = prompt_tokens(base, [text])
+        if base.mark:  # a decoder predicts what it writes, and not what is read
+            ids += target_tokens(base, [text], chat=False)[0][:-1]
         logits = base.model(input_ids=torch.tensor([ids], device=base.device), use_cache=False).logits
         rows.append(logits[0, -_PLACES:].float().log_softmax(-1).cpu())
     return torch.cat(rows)

@@ -100,9 +100,14 @@ def _save(file: Path, folder: Path) -> None:
         raise InputError("reading GGUF files needs the package gguf: pip install gguf")
     logging.disable_progress_bar()
     source: Any = {"gguf_file": file.name}
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        file.parent, dtype=torch.float32, output_loading_info=True, **source
-    )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            file.parent, dtype=torch.float32, output_loading_info=True, **source
+        )
+    except ValueError as error:
+        if not str(error).startswith("Unrecognized configuration class"):
+            raise
+        raise InputError("GGUF is read of decoder-only models; take the folder of safetensors") from None
     model, report = loaded
     if report["missing_keys"]:  # transformers goes on with random values
         raise InputError(f"{len(report['missing_keys'])} weights are missing")

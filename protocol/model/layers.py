@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from fedperfit.protocol.model.config import text_config
+from fedperfit.protocol.model.joint_rows import JointLayer
 from fedperfit.protocol.system.errors import InputError
 
 _OTHER_SENSES = ("vision", "visual", "image", "audio", "speech")
@@ -32,14 +33,28 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
         InputError: If there is no such list, or more than one.
     """
     if model not in _decoder_layers:
+        joint = getattr(model, "joint_layers", None)  # of an encoder-decoder model, over whole rows
         depth = getattr(text_config(getattr(model, "config", None)), "num_hidden_layers", None)
-        lists = _lists(model, depth)
-        if len(lists) != 1:
-            raise InputError(
-                f"{type(model).__name__}: expected one list of {depth} decoder layers, found {len(lists)}"
-            )
-        _decoder_layers[model] = lists[0]
+        _decoder_layers[model] = layers_within(model, depth) if joint is None else nn.ModuleList(joint)
     return _decoder_layers[model]
+
+
+def layers_within(module: nn.Module, depth: int | None) -> nn.ModuleList:
+    """Return the only list of layers of this length within a module.
+
+    Args:
+        module: A model, or the part of one that decodes.
+        depth: Number of its decoder layers.
+
+    Raises:
+        InputError: There is no such list, or more than one.
+    """
+    lists = _lists(module, depth)
+    if len(lists) != 1:
+        raise InputError(
+            f"{type(module).__name__}: expected one list of {depth} decoder layers, found {len(lists)}"
+        )
+    return lists[0]
 
 
 def _lists(module: nn.Module, length: int | None) -> list[nn.ModuleList]:
@@ -94,6 +109,8 @@ def _tuple_length(model: nn.Module, layers: nn.ModuleList) -> int:
 
     Seen once per model, with one token.
     """
+    if isinstance(layers[0], JointLayer):
+        return 0
     if model not in _tuples:
         seen: list[Any] = []
         handle = layers[0].register_forward_hook(lambda module, args, output: seen.append(output))

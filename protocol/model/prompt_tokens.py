@@ -7,7 +7,7 @@ from fedperfit.protocol.model.chat_template import Turns, written_out
 
 
 def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[int]]:
-    """Tokenize prompts, each with the tokens in front that the tokenizer wants there, once.
+    """Tokenize prompts, each with the tokens around it that the model wants there, once.
 
     Args:
         base: Model whose tokenizer and chat template count.
@@ -24,11 +24,14 @@ def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[
     texts = [p if isinstance(p, str) else written_out(base.tokenizer, p) for p in prompts]
     rows: list[list[int]] = base.tokenizer(texts, add_special_tokens=False)["input_ids"]
     start = base.start
-    return [row if row[: len(start)] == start else [*start, *row] for row in rows]
+    opened = (row if row[: len(start)] == start else [*start, *row] for row in rows)
+    return [[*row, *base.closing] for row in opened]
 
 
 def target_tokens(base: BaseModel, targets: Sequence[str], chat: bool) -> list[list[int]]:
     """Tokenize targets, each with the token that ends it.
+
+    What a decoder writes behind an encoder is a text of its own, and begins as texts do.
 
     Args:
         base: Model whose tokenizer and chat template count.
@@ -42,4 +45,5 @@ def target_tokens(base: BaseModel, targets: Sequence[str], chat: bool) -> list[l
         return []
     end = base.end_of_turn if chat else base.end_of_text
     rows = base.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
-    return [[*row, end] for row in rows]
+    start = base.start if base.mark else []
+    return [[*start, *row, end] for row in rows]

@@ -27,6 +27,17 @@ def start_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     return [] if start is None else [int(start)]
 
 
+def closing_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the tokens that the tokenizer puts behind a text that an encoder reads, e.g. T5's end token.
+
+    Args:
+        tokenizer: Tokenizer of an encoder-decoder model.
+    """
+    bare, whole = (tokenizer("x", add_special_tokens=own)["input_ids"] for own in (False, True))
+    behind = len(start_tokens(tokenizer)) + len(bare)
+    return [int(token) for token in whole[behind:]]
+
+
 def end_of_text(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the token that ends a text; raises InputError where the tokenizer has none."""
     if tokenizer.eos_token_id is None:

@@ -18,7 +18,7 @@ ADAPTER = "adapter_config.json"
 """File that makes a folder one of an adapter, as PEFT saves it."""
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"),
+    *("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE),
 )
 _SAYS_NOTHING = {

@@ -20,11 +20,12 @@ from safetensors.torch import load, save
 from torch import nn
 
 from fedperfit.protocol.model.config import text_config
+from fedperfit.protocol.model.joint_rows import JointLayer
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.system.errors import InputError
 
-_MLPS = ("mlp", "feed_forward", "ffn")
-"""Attribute names under which decoder layers hold their MLP."""
+_MLPS = ("mlp", "feed_forward", "ffn", "DenseReluDense", "fc2")
+"""Attribute names under which decoder layers hold their MLP, or the last part of it."""
 _LONGEST = 1e30
 
 
@@ -158,8 +159,11 @@ def _edited_mlps(model: nn.Module, directions: Directions) -> list[nn.Module]:
 
 
 def _mlp(layer: nn.Module) -> nn.Module:
-    for name in _MLPS:
-        mlp = getattr(layer, name, None)
-        if isinstance(mlp, nn.Module):
-            return mlp
+    layer = layer.layer if isinstance(layer, JointLayer) else layer
+    parts = getattr(layer, "layer", None)
+    for part in (layer, *([parts[-1]] if isinstance(parts, nn.ModuleList) else [])):  # T5 lists the parts
+        for name in _MLPS:
+            mlp = getattr(part, name, None)
+            if isinstance(mlp, nn.Module):
+                return mlp
     raise InputError(f"{type(layer).__name__}: no MLP among {', '.join(_MLPS)}")

@@ -1,4 +1,4 @@
-"""Injection of shifts into a frozen decoder-only model of any architecture.
+"""Injection of shifts into a frozen model of any architecture.
 
 A forward hook on each shifted decoder layer replaces the residual stream at the masked positions.
 The mask is made once per batch from the prompt, so padding on either side is handled there.

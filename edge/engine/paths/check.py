@@ -58,13 +58,13 @@ def checked(base: BaseModel, layers: Sequence[int], positions: Positions | None)
             paths = _check(base, layers, positions or Positions(0, 1))
             remembered.write(paths)
         if paths.told:
-            logger.warning("%s: %s", type(base.model).__name__, paths.told)
+            logger.warning("%s: %s", base.kind, paths.told)
         known[where] = paths
     return known[where]
 
 
 def _check(base: BaseModel, layers: Sequence[int], positions: Positions) -> Paths:
-    name = type(base.model).__name__
+    name = base.kind
     try:
         probe = probe_of(base, layers, positions)
         check_plain(base, probe)

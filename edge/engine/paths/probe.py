@@ -48,13 +48,14 @@ def probe_of(base: BaseModel, layers: Sequence[int], positions: Positions) -> Pr
         layers: decoder layers that are shifted; none for no shifts.
         positions: shifted tokens of each prompt.
     """
-    room = base.context - max(*_TARGETS, *_LABELS)
+    room = base.context - max(*_TARGETS, *_LABELS) - len(base.mark)
     tokens = _tokens(base.model)
     shared = tuple(islice(tokens, min(max(_SHARED, positions.first), max(1, room - 2))))
     rows = []
     for extra, target in zip(_EXTRA, _TARGETS, strict=True):
         own = max(1, min(positions.last + extra, room - len(shared)))
-        rows.append(Example((*shared, *islice(tokens, own)), tuple(islice(tokens, target))))
+        prompt = (*shared, *islice(tokens, own), *base.mark)
+        rows.append(Example(prompt, tuple(islice(tokens, target))))
     labels = [tuple(islice(tokens, length)) for length in _LABELS]
     own_shifts = _shifts(base, layers, positions) if layers else None
     return Probe((rows[0], rows[1]), labels, Stack([], own_shifts, False), ItemCache(base))

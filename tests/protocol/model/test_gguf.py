@@ -121,3 +121,15 @@ def test_without_the_package_the_name_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gguf_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingFileError, match="pip install"):
         load("smollm2")
+
+
+def test_an_encoder_decoder_model_is_refused_in_one_line(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "t5.gguf", "t5")
+    writer.add_block_count(1)
+    writer.add_embedding_length(8)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(InputError, match=r"t5\.gguf: GGUF is read of decoder-only models;"):
+        load(str(tmp_path / "t5.gguf"))
