@@ -1,10 +1,12 @@
 """Scores of labels after prompts: all labels side by side after one run of each prompt."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from transformers import EncoderDecoderCache
 
 from fedperfit.edge.engine.batching import QuestionBatch
 from fedperfit.edge.engine.examples import position_arguments
@@ -92,6 +94,8 @@ def label_scores(
             logits_to_keep=1,
         )
     first = prefill.logits[:, -1].float().log_softmax(-1)
+    if base.mark:
+        return _branching_scores(base, mask, first, prefill.past_key_values, labels)
     scores: torch.Tensor = first[:, tree.starts]
     depth = range(len(decoder_layers(base.model)))
     if forgets(base, mask.shape[1] + len(tree.inputs)) or not whole_layers(
@@ -112,6 +116,36 @@ def label_scores(
     ).logits
     later = logits.float().log_softmax(-1).gather(2, tree.outputs.expand(len(mask), -1)[:, :, None])
     return scores.index_add(1, tree.label, later[:, :, 0])
+
+
+def _branching_scores(
+    base: BaseModel,
+    mask: torch.Tensor,
+    first: torch.Tensor,
+    cache: EncoderDecoderCache,
+    labels: Sequence[tuple[int, ...]],
+) -> torch.Tensor:
+    """Log-likelihoods (batch, labels), each label with its own keys and the encoder's of all.
+
+    mask: (batch, tokens) bool, false at the prompts' padding; first: (batch, vocabulary) log-likelihoods of
+    the first token; cache: keys of what was read, and of the decoder's start.
+    """
+    scores = []
+    for label in labels:
+        score = first[:, label[0]]
+        tokens = torch.tensor(label, device=base.device).expand(len(mask), -1)
+        if len(label) > 1:
+            own = copy.deepcopy(cache.self_attention_cache)
+            logits = base.model(
+                input_ids=tokens[:, :-1],
+                attention_mask=torch.cat([mask.long(), torch.ones_like(tokens[:, :-1])], dim=1),
+                past_key_values=EncoderDecoderCache(own, cache.cross_attention_cache),
+                use_cache=True,
+            ).logits
+            logs = logits.float().log_softmax(-1).gather(2, tokens[:, 1:, None])
+            score = score + logs.sum(dim=(1, 2))
+        scores.append(score)
+    return torch.stack(scores, dim=1)
 
 
 def _recomputed_scores(

@@ -26,6 +26,7 @@ _PARTS = {
     "c_attn": ("c_attn",),
     "query_key_value": ("query_key_value",),
     "qkv_proj": ("qkv_proj",),
+    "q": ("q", "k", "v"),
 }
 """Projections that LoRA is added to, by the projection that tells the architecture."""
 
@@ -49,8 +50,8 @@ def targets(base: BaseModel, *, collective: bool) -> list[str]:
     names = {name.rpartition(".")[2] for name, _ in base.model.named_modules()}
     for sign, parts in _PARTS.items():
         if sign in names:
-            return [part for part in parts if collective or part != "k_proj"]
-    raise InputError(f"{type(base.model).__name__}: no attention projections with a name that LoRA knows")
+            return [part for part in parts if collective or part not in ("k", "k_proj")]
+    raise InputError(f"{base.kind}: no attention projections with a name that LoRA knows")
 
 
 @contextmanager

@@ -238,7 +238,7 @@ def test_a_profile_is_written_by_the_model_once(context, people, monkeypatch):
 
 
 def test_lora_says_where_it_cannot_go():
-    base = SimpleNamespace(model=torch.nn.Linear(2, 2))
+    base = SimpleNamespace(model=torch.nn.Linear(2, 2), kind="Linear")
     with pytest.raises(InputError, match="no attention projections"):
         adapters.targets(base, collective=True)  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.protocol.encoder_decoders import encoder_decoder
 from tests.protocol.tiny_models import CONFIGS, END, VOCABULARY, tiny_model
 
 from fedperfit.edge.engine.examples import Example
@@ -66,6 +67,23 @@ def test_training_lowers_the_loss_and_leaves_the_frozen_weights():
     after = base.model.state_dict()
     assert set(after) == set(frozen)
     assert all(torch.equal(after[name], tensor) for name, tensor in frozen.items())
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_adapter_reaches_the_encoder_and_the_decoder(name):
+    """Two layers attend in the encoder; three in the decoder, to itself and to what was read."""
+    base = encoder_decoder(name)
+    rows = [Example((5, 6, 7, last, *base.mark), (last, END)) for last in (8, 9)]
+    with wrapped(base, 2, targets(base, collective=False), dropout=0.0) as model:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert len(trained) == (2 + 2 * 3) * 2 * 2
+        for parameter in trained:
+            torch.nn.init.normal_(parameter, std=0.2)
+        losses = [step_loss(base, rows, shared_prefix(base, rows)), step_loss(base, rows, 0)]
+        assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+        gradients = torch.autograd.grad(losses[0], trained)
+        assert all(bool(gradient.any()) for gradient in gradients)
+    assert step_loss(base, rows, 0).item() != pytest.approx(losses[0].item(), rel=1e-3)
 
 
 def test_a_loss_that_is_not_finite_ends_training():
