@@ -16,7 +16,10 @@ def basis(
     out: Annotated[Path, typer.Argument(help="File to write.")],
     items: Annotated[
         Path | None,
-        typer.Option(help="JSON list of public items of the task; by default the world's population."),
+        typer.Option(
+            help="Public items of the task: a JSON list, or one per line in a .jsonl file, as histories are; "
+            "by default the world's population."
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")

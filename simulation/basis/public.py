@@ -4,20 +4,25 @@ The items are the world's population, whose users take part in nothing else, or 
 of items stands for one person, whose gradient is one of those that R follows.
 """
 
-import itertools
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from fedperfit.cloud.job.basis import BASIS
 from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.edge.agent.history import admit_part
 from fedperfit.edge.engine.layer_gradients import layer_gradient, state_moments
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.basis_sources import public_basis
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.system.files import json_lines, read_json, write_atomic
 from fedperfit.protocol.tasks import Pair, task_by_name
 from fedperfit.simulation.world.build import WORLD, population_pairs
+
+logger = logging.getLogger("fedperfit.simulation")
 
 PAIRS = 384
 """Public pairs that a basis is made of, at most."""
@@ -55,26 +60,34 @@ def make_basis(base: BaseModel, settings: JobSettings, pairs: Sequence[Pair]) ->
 def world_pairs(settings: JobSettings) -> list[Pair]:
     """Draw pairs of the world's population; raises InputError for a task that the world does not have."""
     drawn = population_pairs(settings.task, settings.seed, items_per_user=GROUP)
-    return [pair for pair, _ in itertools.islice(drawn, PAIRS)]
+    return [pair for pair, _ in islice(drawn, PAIRS)]
 
 
 def pairs_of_file(path: Path, settings: JobSettings) -> list[Pair]:
-    """Read an operator's items.
+    """Read an operator's items; a bad one costs itself alone, and is told in the log.
 
     Args:
-        path: JSON list of items as LaMP's profiles hold them, one person after another.
+        path: JSON list of items as LaMP's profiles or a history hold them, one person after another; one per
+            line where the file's name has `.jsonl`.
         settings: Task and form of the prompts.
 
     Raises:
-        InputError: Naming the file, if it is missing or malformed.
+        InputError: Naming the file, if it is missing or no list, or no item of it can be used.
     """
-    items, task = read_json(path), task_by_name(settings.task)
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+    task = task_by_name(settings.task)
+    values = json_lines(path) if ".jsonl" in path.suffixes else _listed(path)
+    items = islice(admit_part(task, "history", values, f"{path}, item", logger.warning), PAIRS)
+    pairs = [task.item_pair(item, settings.prompt_form) for item in items]
+    if not pairs:
+        raise InputError(f"{path}: no item of {task.id} that can be used")
+    return pairs
+
+
+def _listed(path: Path) -> Iterator[tuple[int, Any]]:
+    items = read_json(path)
+    if not isinstance(items, list):
         raise InputError(f"{path}: expected a JSON list of items")
-    try:
-        return [task.item_pair(item, settings.prompt_form) for item in items[:PAIRS]]
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return enumerate(items, start=1)
 
 
 def prepare_basis(folder: Path, settings: JobSettings, data: str, base: Callable[[], BaseModel]) -> None:

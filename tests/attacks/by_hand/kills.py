@@ -110,7 +110,7 @@ class Federation:
             cloud = signer_ready(self.home) and superlink_ready(self.home, self.settings)
         except FedperfitError:
             cloud = False
-        return cloud and _answers(self.edge) and all(self.victim(name) is not None for name in _VICTIMS)
+        return cloud and answering(self.edge) and all(self.victim(name) is not None for name in _VICTIMS)
 
     def victim(self, name: str) -> psutil.Process | None:
         """Find the process of one part; None where it does not run."""
@@ -166,8 +166,8 @@ def run(folder: Path, times: int, seed: int) -> bool:
     edge, rng = Home(folder / "ada"), random.Random(seed)
     write_client(folder / "history", items=32)
     enroll(home, "ada", folder / "ada.bundle")
-    cloud = [*_command("cloud"), "up", str(home.folder)]
-    join = [*_command("edge"), "join", str(folder / "ada.bundle"), "--folder", str(edge.folder), "--agree"]
+    cloud = [*program("cloud"), "up", str(home.folder)]
+    join = [*program("edge"), "join", str(folder / "ada.bundle"), "--folder", str(edge.folder), "--agree"]
     join += ["--history", str(folder / "history" / "history.jsonl")]
     took: dict[str, list[float]] = defaultdict(list)
     strays = 0
@@ -198,11 +198,17 @@ def run(folder: Path, times: int, seed: int) -> bool:
     return not strays and not problems
 
 
-def _command(which: str) -> list[str]:
+def program(which: str) -> list[str]:
+    """Return the command that runs `fedperfit-cloud` or `fedperfit-edge` from this checkout.
+
+    Args:
+        which: cloud or edge.
+    """
     return [sys.executable, "-P", "-c", f"from fedperfit.{which}.cli.main import main; main()"]
 
 
-def _answers(edge: Home) -> bool:
+def answering(edge: Home) -> bool:
+    """Return whether an edge's agent answers its owner."""
     with suppress(grpc.RpcError, FedperfitError), connect(edge.owner) as channel:
         owner_pb2_grpc.OwnerStub(channel).Explain(owner_pb2.ExplainRequest(), timeout=5)
         return True

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import psutil
-from tests.attacks.by_hand.kills import Kept, _answers, _command
+from tests.attacks.by_hand.kills import Kept, answering, program
 from tests.cloud.deployment.clouds import make_cloud
 from tests.edge.edge_clients import write_client
 
@@ -184,7 +184,7 @@ class Federation:
             if not more:
                 edge.before = edge.sent()
         log = (self.home.folder.parent / f"{name}.log").open("ab")
-        command = [*_command("cloud"), "run", str(self.home.folder), "--name", name, *more]
+        command = [*program("cloud"), "run", str(self.home.folder), "--name", name, *more]
         self.runs.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
         return self.runs[-1]
 
@@ -193,7 +193,7 @@ class Federation:
         release = CloudReleases(self.home.folder).in_force()
         assert release is not None
         names = [edge.home.releases / release_file(release.version) for edge in self.edges]
-        return all(_answers(edge.home) for edge in self.edges) and all(name.exists() for name in names)
+        return all(answering(edge.home) for edge in self.edges) and all(name.exists() for name in names)
 
     def check(self, name: str, addends: int) -> None:
         """Check that no round was skipped, and whose sum the first one is."""
@@ -257,19 +257,19 @@ def run(folder: Path, stages: Sequence[str]) -> None:
     """
     home, settings = make_cloud(folder / "cloud", **SUMS)
     with ExitStack() as kept:
-        cloud = kept.enter_context(Kept([*_command("cloud"), "up", str(home.folder)], folder / "cloud.log"))
+        cloud = kept.enter_context(Kept([*program("cloud"), "up", str(home.folder)], folder / "cloud.log"))
         until(lambda: _up(home, settings), "the cloud did not come up")
         edges = []
         for name in PEOPLE:
             write_client(folder / f"{name}-history", seed=name, items=32)
             enroll(home, name, folder / f"{name}.bundle")
             own = folder / f"{name}-history"
-            join = [*_command("edge"), "join", str(folder / f"{name}.bundle"), "--agree"]
+            join = [*program("edge"), "join", str(folder / f"{name}.bundle"), "--agree"]
             join += ["--history", str(own / "history.jsonl"), "--questions", str(own / "questions.jsonl")]
             join += ["--folder", str(folder / name), "--fetch-seconds", "2"]
             edges.append(Edge(Home(folder / name), kept.enter_context(Kept(join, folder / f"{name}.log"))))
-        until(lambda: all(_answers(edge.home) for edge in edges), "not all edges came up")
-        subprocess.run([*_command("cloud"), "release", "members", str(home.folder)], check=True)
+        until(lambda: all(answering(edge.home) for edge in edges), "not all edges came up")
+        subprocess.run([*program("cloud"), "release", "members", str(home.folder)], check=True)
         federation = Federation(home, settings, cloud, edges)
         kept.callback(federation.end)
         for stage, addends in STAGES.items():

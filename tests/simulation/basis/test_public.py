@@ -89,9 +89,25 @@ def test_the_command_makes_a_basis_of_an_operators_items(tmp_path, histories):
 
 def test_items_that_are_none_are_refused_in_one_line(tmp_path):
     path = tmp_path / "items.json"
-    for text, reason in (("{}", "JSON list"), ("[]", "needs items"), ('[{"tag": "x"}]', "items.json")):
+    for text, reason in (("{}", "JSON list"), ("[]", "no item"), ('[{"tag": "x"}]', "items.json")):
         path.write_text(text)
         with pytest.raises(InputError, match=reason):
-            make_basis(
-                load("embedded", device="cpu"), small_settings(), pairs_of_file(path, small_settings())
-            )
+            pairs_of_file(path, small_settings())
+
+
+def test_an_operators_items_are_read_as_histories_are(tmp_path, caplog):
+    """Conversations are unfolded, by line or in a list, and a bad item costs itself alone."""
+    asked, answered, more = (
+        {"role": role, "content": text}
+        for role, text in (("user", "Is it done?"), ("assistant", "Nearly."), ("user", "And now?"))
+    )
+    talks = [{"messages": [asked, answered]}, {"messages": [asked, answered, more, answered]}]
+    whole, lines = tmp_path / "items.json", tmp_path / "items.jsonl"
+    whole.write_text(json.dumps(talks))
+    lines.write_text("\n".join([json.dumps(talks[0]), "{", json.dumps(talks[1])]))
+    settings = small_settings(task="messages")
+    pairs = pairs_of_file(whole, settings)
+    assert [pair.target for pair in pairs] == ["Nearly."] * 3
+    assert not caplog.messages
+    assert pairs_of_file(lines, settings) == pairs
+    assert [f"{lines}, item 2" in told for told in caplog.messages] == [True]
