@@ -10,13 +10,14 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
-from fedperfit.cloud.deployment.run import MEMBERS, START
+from fedperfit.cloud.deployment.run import CARD, MEMBERS, START
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
 from fedperfit.cloud.job.events import recorder
 from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
@@ -52,7 +53,8 @@ def main(grid: Grid, context: Context) -> None:
     progress = recorder(folder, show)
     progress("start", {"run": str(folder)})
     try:
-        _run(Job(grid, settings, folder, progress, privacy=home.runs), settings, home)
+        card = BaseModelCard(**read_json(folder / CARD))
+        _run(Job(grid, settings, folder, progress, privacy=home.runs, card=card), settings, home)
     except FedperfitError as error:
         progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
         raise

@@ -43,6 +43,8 @@ _IN_A_BASIS = (
     *("personal-basis", "people-prior", "personal-numbers"),
 )
 """Settings that whole shifts refuse."""
+_FILES = ("base-model", "basis-file")
+"""Settings that may be files."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
 
 def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) -> CloudSettings:
     """Return a preset's settings with these values; whole shifts only if asked for."""
+    values = _absolute(values)
     given = {**preset, **values}
     if "update-basis" in given:
         return CloudSettings.from_flat(given)
@@ -159,6 +162,12 @@ def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) ->
             f"basis-file=FILE, which `fedperfit basis` makes, {whole}"
         )
     return small
+
+
+def _absolute(values: Mapping[str, object]) -> dict[str, object]:
+    """Return settings whose files are found from any folder: `up`, `enroll` and `run` may be typed in any."""
+    found = {key: Path(str(values[key])).expanduser() for key in _FILES if values.get(key)}
+    return {**values, **{key: str(path.absolute()) for key, path in found.items() if path.exists()}}
 
 
 def _basis_ships(settings: CloudSettings) -> bool:

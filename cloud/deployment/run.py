@@ -1,5 +1,6 @@
 """Starting a run on this cloud's SuperLink and following it to its end."""
 
+from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -8,9 +9,11 @@ from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, re
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
+from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
+from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.system.flower import stream_run
@@ -18,6 +21,9 @@ from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
 
 START = "start.safetensors"
 """File in a run's folder: the release in force when it began, which it starts from."""
+
+CARD = "card.json"
+"""File in a run's folder: the base model's card, whose files a run's code may not see."""
 
 MEMBERS = "members.json"
 """File in a run's folder: the release in force, and the clients that it names for secure sums."""
@@ -97,7 +103,10 @@ def _explained(home: CloudHome, name: str, failure: dict[str, Any]) -> RunFailed
 
 
 def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: bool) -> None:
-    """Make a run's folder, with its settings and the release that it starts from.
+    """Make a run's folder, with its settings, the release that it starts from, and what else it reads.
+
+    Its code runs where not every file of this machine can be read, so the base model's card and the basis of
+    the updates are in its folder.
 
     Args:
         home: The cloud.
@@ -107,24 +116,35 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
             corrected since.
 
     Raises:
-        InputError: If there is nothing to resume, other settings have changed since, the name is taken, or a
-            release is broken.
+        InputError: If there is nothing to resume, other settings or the base model have changed since, the
+            name is taken, the base model or the basis cannot be read, or a release is broken.
     """
     path = folder / SETTINGS
     if resume:
         if not path.exists():
             raise InputError(f"{folder}: no run to resume")
         _check_changes(folder, CloudSettings.from_flat(read_json(path)), settings)
+        _write_model(folder, settings)
         _write_members(home, folder, settings)
         write_json(path, settings.to_flat())
         return
     if path.exists():
         raise InputError(f"{folder}: a run of that name exists already; resume it, or choose another name")
+    _write_model(folder, settings)
     _write_members(home, folder, settings)
     release = CloudReleases(home.folder).in_force() if settings.start_from == "release" else None
     if release is not None:
         write_atomic(folder / START, release.to_bytes())
     write_json(path, settings.to_flat())
+
+
+def _write_model(folder: Path, settings: CloudSettings) -> None:
+    """Keep the base model's card, and the basis that is decided before the run."""
+    card, path = read_card(settings.base_model), folder / CARD
+    if path.exists() and read_json(path)["fingerprint"] != card.fingerprint:
+        raise InputError(f"{folder}: the base model {settings.base_model} has changed since this run began")
+    write_json(path, asdict(card))
+    run_basis(settings, card, folder)
 
 
 def _write_members(home: CloudHome, folder: Path, settings: CloudSettings) -> None:

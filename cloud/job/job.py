@@ -29,7 +29,7 @@ from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.model.base_model import BaseModelCard, read_card
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.basis import Coordinates
@@ -53,6 +53,7 @@ class Job:
         progress: Progress,
         privacy: Path | None = None,
         clock: Clock = MACHINE,
+        card: BaseModelCard | None = None,
     ) -> None:
         """Set up a job.
 
@@ -63,12 +64,13 @@ class Job:
             progress: Called with the events of the run.
             privacy: Folder of the ledger of what all runs of the federation tell; None takes the run's.
             clock: Clock by which rounds wait.
+            card: The base model; None reads it from the model's files.
 
         Raises:
             InputError: If the base model cannot be described, or the settings do not fit it.
         """
         self.grid, self.folder, self.progress, self._clock = grid, folder, progress, clock
-        self.card = read_card(settings.base_model)
+        self.card = card or read_card(settings.base_model)
         settings.check(self.card)
         self._job = settings
         self._known = KnownLayerGradients()

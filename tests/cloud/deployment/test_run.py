@@ -1,7 +1,9 @@
 """Where a new run starts, and how one that ended for want of clients goes on."""
 
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,19 @@ from fedperfit.cloud.cli.deployment import _line
 from fedperfit.cloud.deployment import run as run_module
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
-from fedperfit.cloud.deployment.run import START, prepare
+from fedperfit.cloud.deployment.run import CARD, START, prepare
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.cloud.job.basis import run_basis, shipped_basis
 from fedperfit.cloud.job.events import EVENTS
 from fedperfit.cloud.job.job import Job
+from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.model.base_model import BaseModelCard, embedded_folder, read_card
+from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import json_lines, write_json
+from fedperfit.protocol.system.files import json_lines, read_json, write_json
 from fedperfit.protocol.trust.release import Release
 
 CLIENTS = {1: "anna", 2: "ben"}
@@ -87,6 +92,34 @@ def test_a_release_that_was_revoked_is_no_start(cloud: tuple[CloudHome, CloudSet
     CloudReleases(home.folder).revoke(release.version)
     start, _ = began(home, settings, "after")
     assert same(start, Shift.identity(release.header.shape, seed=settings.seed))
+
+
+def test_a_run_needs_no_file_but_those_of_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Code of a run cannot read everything; and relative names are those of the folder of `init`."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(embedded_folder(), tmp_path / "model")
+    shipped = shipped_basis(JobSettings.from_some(read_preset("quickstart")), read_card("embedded"))
+    assert shipped is not None
+    (tmp_path / "mine.basis").write_bytes(shipped.to_bytes())
+    files = {"base-model": "model", "basis-file": "mine.basis", "update-basis": "public"}
+    home, settings = make_cloud(tmp_path / "cloud", rounds=1, **files)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = home.runs / "one"
+    prepare(home, folder, settings, resume=False)
+    for name in ("model", "mine.basis"):
+        (tmp_path / name).rename(tmp_path / f"away-{name}")
+    card = BaseModelCard(**read_json(folder / CARD))
+    one = Job(FakeGrid(CLIENTS, honest), settings, folder, lambda *_: None, card=card)
+    assert one.trained_header.fingerprint == read_card("embedded").fingerprint
+    basis = run_basis(settings, card, folder)
+    assert basis is not None
+    assert basis.digest == shipped.digest
+    (tmp_path / "away-model").rename(tmp_path / "model")
+    prepare(home, folder, settings, resume=True)  # the basis is in the folder since the run began
+    write_json(folder / CARD, asdict(replace(card, fingerprint="0" * 64)))
+    with pytest.raises(InputError, match="has changed since this run began"):
+        prepare(home, folder, settings, resume=True)
 
 
 def test_a_release_of_another_shape_is_no_start(cloud: tuple[CloudHome, CloudSettings, Release]):
