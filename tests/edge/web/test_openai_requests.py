@@ -11,7 +11,9 @@ from tests.edge.web.web_servers import TOKEN
 
 from fedperfit.edge.engine.generation import Sampling
 from fedperfit.edge.web.app import build
+from fedperfit.edge.web.owner import Owner
 from fedperfit.edge.writing.streaming import free_prompt
+from fedperfit.protocol.schema import owner_pb2
 from fedperfit.protocol.tasks import Turn
 
 
@@ -213,6 +215,22 @@ def test_responses_stream_what_they_would_be_as_a_whole(client, most):
     last = events[-1].response
     assert (last.output_text, last.status, last.usage) == (whole.output_text, whole.status, whole.usage)
     assert {event.item_id for event in events if hasattr(event, "item_id")} == {last.output[0].id}
+
+
+def test_an_agent_that_ends_in_the_middle_ends_the_stream_with_its_error(client, monkeypatch):
+    async def broken(self, request):
+        yield owner_pb2.Piece(text="a quiet ", stage="personal")
+        await anext(whole(self, owner_pb2.GenerateRequest(stage="none such")))
+
+    whole = Owner.generate
+    monkeypatch.setattr(Owner, "generate", broken)
+    for ask in (completion, chat):
+        with pytest.raises(openai.APIError, match="stage='none such'"):
+            ask(client, stream=True)
+    *before, last = client("responses.create", model=MODEL, input=PROMPT, stream=True)
+    assert before[-1].delta == "a quiet "
+    assert last.type == "error"
+    assert "stage='none such'" in last.message
 
 
 ODD = [
