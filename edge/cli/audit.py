@@ -16,10 +16,16 @@ _UNSAID = ("n", "prev", "time", "event", "call", "fields", "settings", "request"
 
 
 def sent(folder: Folder) -> None:
-    """Every message that left this machine: when, what for, each field and its bytes."""
+    """Every message that left this machine: when, what for, each field and its bytes.
+
+    Below, where the SuperNode runs in its sandbox: all that the network carried, by day (UTC), up to half a
+    minute ago.
+    """
     from rich.markup import escape
     from rich.table import Table
 
+    from fedperfit.edge.deployment.home import Home
+    from fedperfit.edge.sandbox.traffic import read_traffic
     from fedperfit.protocol.schema import owner_pb2
 
     with owner(folder) as agent:
@@ -34,6 +40,8 @@ def sent(folder: Folder) -> None:
     if told.refused:
         out.print(f"REFUSED: {told.refused}, the latest at {escape(printable(told.refusal))}; see `log`")
     out.print(f"{len(messages)} messages, {sum(message.bytes for message in messages):,} bytes in all")
+    for day, (up, down) in read_traffic(Home(folder).traffic).items():
+        out.print(f"on the wire, polls, headers and TLS included, on {day}: {up:,} bytes up, {down:,} down")
 
 
 def log(

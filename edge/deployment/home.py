@@ -102,6 +102,11 @@ class Home:
         return self.folder / "audit"
 
     @property
+    def traffic(self) -> Path:
+        """File of the bytes that passed between the sandbox and the cloud, by day."""
+        return self.folder / "traffic.json"
+
+    @property
     def enrolment(self) -> Path:
         """File with the digest of the invitation, written once the cloud has registered the node's key."""
         return self.node / "enrolment.sha256"

@@ -12,6 +12,7 @@ from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.sandbox import CLOUD_PORT
 from fedperfit.edge.sandbox.confinement import SHOWN, confined
+from fedperfit.edge.sandbox.traffic import Traffic
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import InputError
@@ -45,7 +46,7 @@ class SuperNode:
 
     @contextmanager
     def connected(self) -> Iterator[None]:
-        """Keep the sandbox's way to the cloud open.
+        """Keep the sandbox's way to the cloud open, and count what passes.
 
         Raises:
             InputError: If the system cannot confine it, or the agent cannot be reached from a sandbox.
@@ -59,7 +60,7 @@ class SuperNode:
                 f"{self.home.folder / 'agent.json'}: tcp: the sandbox has no network to reach the agent by"
             )
         confined([], shown=self._shown)  # fails here, before the agent has loaded the base model
-        with Uplink(self.home.uplink, self._address()):
+        with Traffic(self.home.traffic) as traffic, Uplink(self.home.uplink, self._address(), traffic.count):
             yield
 
     def start(self, children: Children, command: Sequence[str] = ()) -> Child:

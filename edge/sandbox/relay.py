@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Count = Callable[[int, int], None]
+"""Called with the bytes that were passed on to the far side, and back."""
 _CHUNK = 1 << 16
 
 
@@ -14,10 +16,14 @@ class Relay:
     Args:
         connect: Makes the connection that a new one is passed on to.
         most: Largest number of connections at a time; further ones are closed at once.
+        count: Told of all bytes; None counts none.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Streams]], *, most: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Streams]], *, most: int, count: Count | None = None
+    ) -> None:
         self._connect, self._most, self._open = connect, most, 0
+        self._count: Count = count or (lambda up, down: None)
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on until both sides are done, either fails, or the program ends."""
@@ -29,7 +35,10 @@ class Relay:
             try:
                 far_reader, far_writer = await self._connect()
                 with closing(far_writer):
-                    await _both(_pump(reader, far_writer), _pump(far_reader, writer))
+                    await _both(
+                        _pump(reader, far_writer, lambda size: self._count(size, 0)),
+                        _pump(far_reader, writer, lambda size: self._count(0, size)),
+                    )
             finally:
                 self._open -= 1
 
@@ -44,8 +53,11 @@ async def _both(*ways: Awaitable[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pump(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[int], None]
+) -> None:
     while chunk := await reader.read(_CHUNK):
+        count(len(chunk))
         writer.write(chunk)
         await writer.drain()
     if writer.can_write_eof():

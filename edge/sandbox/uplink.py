@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fedperfit.edge.sandbox.relay import Relay, Streams
+from fedperfit.edge.sandbox.relay import Count, Relay, Streams
 from fedperfit.protocol.system.errors import InputError
 
 SOCKET = "cloud.sock"
@@ -22,14 +22,15 @@ class Uplink:
     The bytes are passed on as they are: TLS is between what is in the sandbox and who is there.
     """
 
-    def __init__(self, folder: Path, address: str) -> None:
+    def __init__(self, folder: Path, address: str, count: Count | None = None) -> None:
         """Prepare the socket.
 
         Args:
             folder: Folder of the socket; made for its owner only.
             address: Address of the cloud or of the mirror, host:port.
+            count: Told of the bytes that leave and come, in a thread of its own; None counts none.
         """
-        self._folder = folder
+        self._folder, self._count = folder, count
         host, _, port = address.rpartition(":")
         self._host, self._port = host.removeprefix("[").removesuffix("]"), int(port)
         self._loop = asyncio.new_event_loop()
@@ -52,7 +53,7 @@ class Uplink:
             raise InputError(f"{path}: no socket can be made; use a folder with a shorter path") from None
         path.chmod(0o600)
         self._thread.start()
-        relay = Relay(self._connect, most=_CONNECTIONS)
+        relay = Relay(self._connect, most=_CONNECTIONS, count=self._count)
         starting = asyncio.start_unix_server(relay, sock=listener)
         asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         return self

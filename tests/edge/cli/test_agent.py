@@ -23,6 +23,7 @@ from tests.edge.edge_clients import write_client
 from fedperfit.edge.agent.history import files_to_seal
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.enrolment.settling import settle, settled
+from fedperfit.edge.sandbox.traffic import Traffic
 from fedperfit.edge.vault.keys import PassphraseKey, keeper
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import _read_card, load, read_card
@@ -65,7 +66,11 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
         assert run("sent", home.folder)[1].strip().endswith("0 messages, 0 bytes in all")
         number = edge.record.received("status", bridge_pb2.StatusRequest())
         edge.record.refused(number, "status", "InputError", "a \x1b[31mred reason")
-        assert "REFUSED: 1, the latest at" in run("sent", home.folder)[1]
+        with Traffic(home.traffic) as traffic:
+            traffic.count(1234, 56)
+        said = run("sent", home.folder)[1]
+        assert "REFUSED: 1, the latest at" in said
+        assert "1,234 bytes up, 56 down" in said
         code, said = run("log", home.folder)
         assert (code, said.count("\n")) == (0, 2)
         assert said.endswith(f"refused status to {number} error=InputError (10) a ?[31mred reason\n")
