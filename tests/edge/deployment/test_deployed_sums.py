@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from tests.edge.deployment.deployments import CLOUD, TRAINING, agree, deployed, policy, served
+from tests.edge.deployment.deployments import CLOUD, TRAINING, agree, deployed, served
 from tests.edge.deployment.test_deployed_basis import agreed, basis_of, packed_for, request
 from tests.edge.edge_clients import write_client
 from tests.leaks import coded, found_in
@@ -377,27 +377,3 @@ def votes_in_field(cloud: Cloud, change: Any) -> bytes:
     votes = np.sign(change.numpy()).astype(np.int64)
     field = cloud.session().numbers.field
     return field.to_bytes(votes % field.prime)
-
-
-def test_the_policy_says_in_words_what_sums_are_told():
-    words = " ".join(policy(update_basis="a" * 64, update_numbers=9, **COMMITTEE).sentences())
-    assert "sealed to a committee of 5 machines drawn from all that are enrolled; 4 of them tell" in words
-    assert "the sum of at least 3 people; the cloud may control 1 of them" in words
-    assert "Open updates are refused." in words
-    assert "Up to 1000 times a day your machine may be one of them" in words
-    assert "sealed" not in " ".join(policy().sentences())
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"fewest_contributors": 2}, "fewest-contributors=2: with committee-corrupt=1 a sum of fewer than 3"),
-        ({"committee_threshold": 3}, "committee-threshold=3: expected 4 to 5"),
-        ({"update_basis": ""}, "sums need an update basis"),
-        ({"committee_size": 101}, "committee-size"),
-    ],
-)
-def test_no_policy_has_a_committee_that_hides_nothing(changes, said):
-    values = {"update_basis": "a" * 64, "update_numbers": 9, **COMMITTEE}
-    with pytest.raises(InputError, match=said):
-        policy(**values | changes)

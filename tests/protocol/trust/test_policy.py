@@ -5,6 +5,16 @@ from tests.edge.deployment.deployments import policy
 
 from fedperfit.protocol.system.errors import InputError
 
+COMMITTEE = {
+    "update_basis": "a" * 64,
+    "update_numbers": 9,
+    "committee_size": 5,
+    "committee_corrupt": 1,
+    "committee_threshold": 4,
+    "fewest_contributors": 3,
+    "clipping_norm": 0.5,
+}
+
 
 @pytest.mark.parametrize(
     ("changes", "words"),
@@ -29,3 +39,26 @@ def test_an_owner_is_told_that_updates_are_whole_shifts_and_only_then():
     assert words in " ".join(policy().sentences())
     votes = policy(update_basis="0" * 64, update_numbers=272, update_codec="sign")
     assert words not in " ".join(votes.sentences())
+
+
+def test_the_policy_says_in_words_what_sums_are_told():
+    words = " ".join(policy(**COMMITTEE).sentences())
+    assert "sealed to a committee of 5 machines drawn from all that are enrolled; 4 of them tell" in words
+    assert "the sum of at least 3 people; the cloud may control 1 of them" in words
+    assert "Open updates are refused." in words
+    assert "Up to 1000 times a day your machine may be one of them" in words
+    assert "sealed" not in " ".join(policy().sentences())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"fewest_contributors": 2}, "fewest-contributors=2: with committee-corrupt=1 a sum of fewer than 3"),
+        ({"committee_threshold": 3}, "committee-threshold=3: expected 4 to 5"),
+        ({"update_basis": ""}, "sums need an update basis"),
+        ({"committee_size": 101}, "committee-size"),
+    ],
+)
+def test_no_policy_has_a_committee_that_hides_nothing(changes, said):
+    with pytest.raises(InputError, match=said):
+        policy(**COMMITTEE | changes)
