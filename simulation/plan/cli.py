@@ -21,6 +21,7 @@ class Form(StrEnum):
     """Forms of updates whose costs were measured."""
 
     VOTES = "votes"
+    INT8 = "int8"
     SHIFTS = "shifts"
 
 
@@ -29,11 +30,15 @@ def plan(
         str, typer.Option(help="Numbers of people enrolled, separated by commas.")
     ] = "10000,100000,1000000,10000000",
     form: Annotated[
-        Form, typer.Option(help="Updates of one bit a coordinate (36 B), or whole shifts in fp32 (25 kB).")
+        Form,
+        typer.Option(
+            help="Updates of one bit a coordinate (36 B) or one byte (3 kB), or whole shifts in fp32 (25 kB)."
+        ),
     ] = Form.VOTES,
     up: Annotated[int | None, typer.Option(help="Bytes of an update, where they are others.", min=1)] = None,
     down: Annotated[
-        int | None, typer.Option(help="Bytes of a broadcast, where they are others.", min=1)
+        int | None,
+        typer.Option(help="Bytes of a broadcast, where they are not those of such updates.", min=1),
     ] = None,
     connected: Annotated[
         float, typer.Option(help="Share of the people whose device is connected when a round begins.")
@@ -67,15 +72,10 @@ def plan(
 
     Example: fedperfit plan --clients 1000000 --round-size 5000 --form shifts
     """
-    from dataclasses import replace
-
     from fedperfit.simulation.plan.constants import read_constants
     from fedperfit.simulation.plan.costs import Assumptions, costs
 
-    constants = read_constants(benchmark, form.value)
-    constants = replace(
-        constants, payload_up=up or constants.payload_up, payload_down=down or constants.payload_down
-    )
+    constants = read_constants(benchmark, form.value).of_size(up, down)
     found = [
         costs(
             Assumptions(

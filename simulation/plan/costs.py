@@ -2,7 +2,7 @@
 
     asked     a = min(w / p, n p')      w: updates wanted, p: share of those asked that answer
     replies   min(w, p a)               n: clients, p': share of them that are connected
-    seconds   device + max(c a, 8 B / bandwidth)    c: processor seconds of a reply, B: bytes of a round
+    seconds   device + max(c, 8 B / bandwidth)      c: processor seconds of the cloud, B: bytes of a round
 
 A client that is asked and does not answer is charged like one that does.
 """
@@ -11,13 +11,7 @@ import math
 from dataclasses import dataclass
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.plan.constants import (
-    BYTES_PER_CLIENT,
-    STATUS_BYTES,
-    STATUS_MEMORY,
-    STATUS_SECONDS,
-    Constants,
-)
+from fedperfit.simulation.plan.constants import STATUS_BYTES, STATUS_MEMORY, STATUS_SECONDS, Constants
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +95,14 @@ def costs(assumed: Assumptions, constants: Constants) -> Costs:
     replies = min(wanted, round(asked * assumed.answering))
     down = asked * (constants.payload_down + constants.envelope_down)
     up = replies * (constants.payload_up + constants.envelope_up)
-    work = asked * constants.seconds
+    work = constants.seconds_of(asked)
     seconds = assumed.device_seconds + max(work, 8 * (down + up) / assumed.bandwidth)
     status = connected * sum(STATUS_BYTES.values())
     reached = connected * -math.expm1(assumed.rounds * _log_missed(asked / connected))
     once = reached * assumed.once_bytes
     total = status + once + assumed.rounds * (down + up)
     status_seconds = max(connected * STATUS_SECONDS, 8 * status / assumed.bandwidth)
-    memory = constants.memory_of(replies) + (connected - replies) * BYTES_PER_CLIENT
+    memory = constants.memory_of(connected, asked, replies)
     return Costs(
         clients=assumed.clients,
         connected=connected,

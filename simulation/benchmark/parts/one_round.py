@@ -1,4 +1,4 @@
-"""One round of the cloud's over nodes in the same process that answer at once: its seconds, bytes and memory."""
+"""Seconds, bytes and memory of one round, over nodes in the same process that answer at once."""
 
 import tempfile
 import time
@@ -198,18 +198,3 @@ def measured_round(kind: UpdateKind, replies: int, clients: int | None = None) -
         "bytes_up": report.bytes_up,
         **{f"payload_{way}": of[0].payload for way, of in sizes.items()},
     }
-
-
-def fastest_round(
-    kind: UpdateKind, replies: int, clients: int | None = None, times: int = 1
-) -> dict[str, Any]:
-    """Run a round a few times; what the first one took, but the fewest seconds, as other work only adds to them.
-
-    Args:
-        kind: Form and size of the updates.
-        replies: Number of clients that are asked, all of which answer.
-        clients: Number of clients that are connected; None for those that are asked.
-        times: Number of rounds.
-    """
-    first, *others = (measured_round(kind, replies, clients) for _ in range(times))
-    return first | {"seconds": min(one["seconds"] for one in (first, *others))}

@@ -9,13 +9,14 @@ from typer.testing import CliRunner
 
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.plan.constants import (
-    BYTES_PER_CLIENT,
     SHIPPED,
     STATUS_BYTES,
     STATUS_MEMORY,
+    constants_of,
     read_constants,
 )
 from fedperfit.simulation.plan.costs import Assumptions, Costs, costs
+from fedperfit.simulation.plan.round_memory import BYTES_PER_CLIENT, moments
 
 MEASURED = json.loads((resources.files("fedperfit.simulation.plan") / SHIPPED).read_text())["rounds"]
 
@@ -26,11 +27,7 @@ def planned(form: str = "votes", **changes: Any) -> Costs:
     return costs(Assumptions(**values | changes), read_constants(None, form))
 
 
-def measured_memory(replies: int) -> float:
-    return next(one["peak_bytes"] for one in MEASURED if (one["form"], one["replies"]) == ("votes", replies))
-
-
-@pytest.mark.parametrize("form", ["votes", "shifts"])
+@pytest.mark.parametrize("form", ["votes", "int8", "shifts"])
 @pytest.mark.parametrize("replies", [100, 1_000, 10_000])
 def test_a_plan_meets_what_was_measured_within_a_fifth(form: str, replies: int) -> None:
     (row,) = [one for one in MEASURED if (one["form"], one["replies"]) == (form, replies)]
@@ -40,6 +37,45 @@ def test_a_plan_meets_what_was_measured_within_a_fifth(form: str, replies: int) 
     assert plan.bytes_down == pytest.approx(row["bytes_down"], rel=0.01)
     assert plan.cloud_seconds == pytest.approx(row["seconds"], rel=0.2)
     assert plan.memory == pytest.approx(row["peak_bytes"], rel=0.2)
+
+
+def test_updates_wait_up_to_16_mib_and_are_averaged_in_parts() -> None:
+    few, more, most = (moments(1_024, replies, whole=False) for replies in (1_000, 4_096, 40_000))
+    assert few[0].updates == 4 * 1_024 * 1_000
+    assert most[0] == more[0], "no more of them wait in memory"
+    assert few[1].updates - few[0].updates == pytest.approx(16 * 1_024 * 1_000, rel=0.1)
+    assert most[1].updates == pytest.approx(24 << 20, rel=0.1), "in a file, but for two parts"
+    large, larger = (moments(100_000, replies, whole=True)[0] for replies in (1_000, 100_000))
+    assert large == larger
+    assert large.updates == pytest.approx(16 << 20, rel=0.05)
+
+
+def test_constants_are_those_that_rounds_were_made_with() -> None:
+    rows = []
+    for form, payload, numbers in (("votes", 36, 240), ("int8", 3_014, 3_008)):
+        for replies in (100, 1_000, 10_000, 100_000):
+            row = {"form": form, "replies": replies, "payload_up": payload, "payload_down": 8 + 4 * numbers}
+            row |= {"bytes_up": replies * (payload + 185), "bytes_down": replies * (4 * numbers + 400)}
+            row["seconds"] = 0.01 + replies * (5e-4 + 2e-8 * numbers)
+            held = max(one.updates + 700 * one.replies for one in moments(numbers, replies, whole=False))
+            rows.append(row | {"peak_bytes": 3e6 + 380 * replies + held})
+    told = constants_of(rows[3], rows)
+    seconds = (told.round_seconds, told.client_seconds, told.number_seconds)
+    assert seconds == pytest.approx((0.01, 5e-4, 2e-8))
+    assert (told.round_bytes, told.reply_bytes) == pytest.approx((3e6, 700))
+    assert (told.envelope_up, told.envelope_down) == pytest.approx((185, 392))
+    flat = constants_of(
+        rows[3], [row | {"seconds": 1e-3 * row["replies"] / row["payload_up"]} for row in rows]
+    )
+    assert flat.number_seconds == 0.0, "a number costs nothing rather than less"
+
+
+def test_a_broadcast_is_that_of_the_updates() -> None:
+    votes, shifts = (read_constants(None, form) for form in ("votes", "shifts"))
+    assert votes.of_size(votes.payload_up, None) == votes
+    assert shifts.of_size(shifts.payload_up, None) == shifts
+    assert votes.of_size(44, None).payload_down == 8 + 4 * 304
+    assert votes.of_size(None, 5).payload_down == 5
 
 
 def test_a_round_asks_more_than_it_wants_and_no_more_than_are_there() -> None:
@@ -56,7 +92,8 @@ def test_a_round_of_one_size_costs_the_same_of_ten_times_the_people() -> None:
     assert small.bytes_down == large.bytes_down
     assert small.round_seconds == large.round_seconds
     assert large.memory == 300_000 * STATUS_MEMORY, "asking all for their status takes most"
-    assert small.memory == max(30_000 * STATUS_MEMORY, measured_memory(1_000) + 29_000 * BYTES_PER_CLIENT)
+    round_memory = read_constants(None, "votes").memory_of(1_250, 1_250, 1_000)
+    assert small.memory == max(30_000 * STATUS_MEMORY, round_memory + 28_750 * BYTES_PER_CLIENT)
     status = sum(STATUS_BYTES.values())
     assert large.total_bytes - small.total_bytes == pytest.approx(270_000 * status)
 
