@@ -3,7 +3,8 @@
     seconds   s + a (t + u n)              s: of any round, t: of a client asked, u: of a number of its update
     memory    as in `simulation.plan.round_memory`
 
-s, t, u and the memory of a round and of a reply are those nearest to the measured rounds, by relative errors.
+s, t, u and the memory of a round are those nearest to the measured rounds of coordinates, or of whole shifts,
+by relative errors. The memory of a reply is nearest to all rounds: beside its numbers the same is kept of it.
 """
 
 import json
@@ -13,11 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.benchmark.record import read_record
+from fedperfit.simulation.plan.fitting import COORDINATES, WHOLE, memory_factors, numbers_of, seconds_factors
 from fedperfit.simulation.plan.round_memory import BYTES_PER_CLIENT, BYTES_PER_MESSAGE, moments
 
 SHIPPED = "rounds.json"
@@ -28,14 +27,8 @@ STATUS_SECONDS = 0.0005
 """Processor seconds of the cloud for each of them, measured with 2,000 clients."""
 STATUS_MEMORY = 864
 """Bytes of memory that the cloud takes for each of them while it asks, measured with 2,000 clients."""
-_PREFIX = 6
-"""Bytes of an update before its coordinates: tag and scale."""
 _BROADCAST_PREFIX = 8
 """Bytes of a broadcast before its coordinates: tag and round."""
-_LOOKS = 5
-"""Times that memory is fitted, each time by the moments that the time before makes the larger ones."""
-_KIN = {"votes": ("votes", "int8"), "int8": ("votes", "int8"), "shifts": ("shifts", "large-shifts")}
-"""Forms whose rounds are measured to know one form's: those of coordinates, those of whole shifts."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +65,7 @@ class Constants:
         """
         if up is None:
             return replace(self, payload_down=down or self.payload_down)
-        whole = self.form == "shifts"
-        told = up if whole else _BROADCAST_PREFIX + 4 * numbers_of(self.form, up)
+        told = up if self.form in WHOLE else _BROADCAST_PREFIX + 4 * numbers_of(self.form, up)
         return replace(self, payload_up=up, payload_down=down or told)
 
     def seconds_of(self, asked: int) -> float:
@@ -95,20 +87,8 @@ class Constants:
         """
         clients = BYTES_PER_CLIENT * (connected - asked) + BYTES_PER_MESSAGE * asked
         numbers = numbers_of(self.form, self.payload_up)
-        both = moments(numbers, replies, whole=self.form == "shifts")
+        both = moments(numbers, replies, whole=self.form in WHOLE)
         return self.round_bytes + clients + max(one.updates + self.reply_bytes * one.replies for one in both)
-
-
-def numbers_of(form: str, payload: int) -> int:
-    """Return the numbers of an update.
-
-    Args:
-        form: Form of the update.
-        payload: Its bytes.
-    """
-    if form not in _KIN["votes"]:
-        return max(1, payload // 4)
-    return max(1, (payload - _PREFIX) * (8 if form == "votes" else 1))
 
 
 def read_constants(record: Path | None, form: str) -> Constants:
@@ -126,29 +106,27 @@ def read_constants(record: Path | None, form: str) -> Constants:
         content = json.loads(shipped.read_text(encoding="utf-8"))
     else:
         content = read_record(record)
-    measured = [row for row in content.get("rounds", []) if row["peak_bytes"] is not None]
-    rows = [row for row in measured if row["form"] == form]
-    kin = [row for row in measured if row["form"] in _KIN[form]]
-    if not rows or {row["form"] for row in kin} != set(_KIN[form]):
-        names = " and ".join(_KIN[form])
-        raise InputError(f"{record or SHIPPED}: no rounds of {names} with their memory are in it")
-    return constants_of(max(rows, key=lambda row: int(row["replies"])), kin)
+    rows = [row for row in content.get("rounds", []) if row["peak_bytes"] is not None]
+    lacking = {*COORDINATES, *WHOLE} - {row["form"] for row in rows}
+    if lacking:
+        names = ", ".join(sorted(lacking))
+        raise InputError(f"{record}: has no rounds of {names} with their memory, as a plan needs them")
+    return constants_of(rows, form)
 
 
-def constants_of(last: Mapping[str, Any], kin: Sequence[Mapping[str, Any]]) -> Constants:
+def constants_of(rows: Sequence[Mapping[str, Any]], form: str) -> Constants:
     """Return the costs that measured rounds tell.
 
     Args:
-        last: Measurement of the form with most replies, as in the record.
-        kin: Measurements of forms that are handled alike, of two sizes or more.
+        rows: Measurements of all forms, as in the record.
+        form: Form of updates: `votes`, `int8` or `shifts`.
     """
-    replies = np.array([row["replies"] for row in kin])
-    numbers = np.array([numbers_of(row["form"], row["payload_up"]) for row in kin])
-    taken = np.array([row["seconds"] for row in kin])
-    seconds = _nearest(np.stack([np.ones(len(kin)), replies, replies * numbers], axis=1), taken, taken)
-    memory = _memory(kin)
+    last = max((row for row in rows if row["form"] == form), key=lambda row: int(row["replies"]))
+    alike = WHOLE if form in WHOLE else COORDINATES
+    seconds = seconds_factors([row for row in rows if row["form"] in alike])
+    memory = memory_factors(rows)
     return Constants(
-        form=last["form"],
+        form=form,
         payload_up=last["payload_up"],
         payload_down=last["payload_down"],
         envelope_up=last["bytes_up"] / last["replies"] - last["payload_up"],
@@ -156,43 +134,6 @@ def constants_of(last: Mapping[str, Any], kin: Sequence[Mapping[str, Any]]) -> C
         round_seconds=seconds[0],
         client_seconds=seconds[1],
         number_seconds=seconds[2],
-        round_bytes=memory[0],
-        reply_bytes=memory[1],
+        round_bytes=memory[form in WHOLE],
+        reply_bytes=memory[2],
     )
-
-
-def _memory(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
-    """Return the bytes of any round and of a reply, by the moments that they make the larger ones."""
-    peaks = np.array([float(row["peak_bytes"]) for row in rows])
-    sent = np.array([BYTES_PER_MESSAGE * row["replies"] for row in rows])
-    both = [
-        moments(numbers_of(row["form"], row["payload_up"]), row["replies"], whole="shifts" in row["form"])
-        for row in rows
-    ]
-    each = 0.0
-    for _ in range(_LOOKS):
-        most = [max(pair, key=lambda one: one.updates + each * one.replies) for pair in both]
-        replies = np.array([one.replies for one in most])
-        left = peaks - sent - np.array([one.updates for one in most])
-        of_round, each = _nearest(np.stack([np.ones(len(rows)), replies], axis=1), left, peaks)
-    return of_round, each
-
-
-def _nearest(
-    features: NDArray[np.float64], values: NDArray[np.float64], scales: NDArray[np.float64]
-) -> list[float]:
-    """Return the factors, none of them negative, with which features come nearest to values.
-
-    Args:
-        features: (measurements, factors).
-        values: (measurements,).
-        scales: What an error is divided by: (measurements,).
-    """
-    used = list(range(features.shape[1]))
-    while True:
-        factors = np.linalg.lstsq(features[:, used] / scales[:, None], values / scales, rcond=None)[0]
-        if len(used) == 1 or factors.min() >= 0:
-            break
-        del used[int(factors.argmin())]
-    found = dict(zip(used, factors.tolist(), strict=True))
-    return [max(0.0, found.get(column, 0.0)) for column in range(features.shape[1])]

@@ -3,11 +3,13 @@
 While replies come, updates wait in fp32, in memory up to 16 MiB, and all in a file where there are more. Then
 coordinates are averaged in fp64, part by part, and whole shifts one by one. The peak is the larger of
 
-    c + a m + k min(r, L / 4n) + min(4 n r, L)        while replies come
+    c + a m + k min(r, L / 4n) + min(4 n r, L) + v n  while replies come
     c + a m + k r + (4 n r <= L) 4 n r + A(n, r)      while they are averaged
 
     r: replies, m: clients asked, n: numbers of an update, L: 16 MiB, A: what is averaged at once
-    c: bytes of any round, a: of a message sent, k: of a reply; c and k are measured
+    c: bytes of any round, a: of a message sent, k: of a reply, v: of a number that is read
+
+The benchmark measures c and k.
 """
 
 from dataclasses import dataclass
@@ -20,6 +22,12 @@ BYTES_PER_MESSAGE = 380
 """Bytes for each message that was sent and is waited for, measured with 10,000 of them."""
 _BYTES_PER_TENSOR = 620
 """Bytes of an update beside its numbers while it is averaged, measured with 100,000 of them."""
+_READ_BYTES = 60
+"""Bytes for each number of the one reply that is read at a time: message, copies, what is checked."""
+_AVERAGED_BYTES = 45
+"""Bytes for each number of whole shifts that are averaged one after the other: sums in fp64, one shift."""
+_POLAR_BYTES = 1_700_000
+"""Bytes that the mean of whole shifts takes of whatever size, for the singular value decomposition."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class Moment:
     """What a round has in memory at one moment."""
 
     updates: float
-    """Bytes of updates."""
+    """Bytes of updates that are in memory."""
     replies: int
     """Replies that have come by then."""
 
@@ -43,8 +51,8 @@ def moments(numbers: int, replies: int, *, whole: bool) -> tuple[Moment, Moment]
     size = 4 * numbers
     waiting = min(replies, max(1, WAITING_BYTES // size))
     kept = size * replies if size * replies <= WAITING_BYTES else 0
-    averaged = 0 if whole else _averaged(numbers, replies)
-    return Moment(size * waiting, waiting), Moment(kept + averaged, replies)
+    averaged = _POLAR_BYTES + _AVERAGED_BYTES * numbers if whole else _averaged(numbers, replies)
+    return Moment(size * waiting + _READ_BYTES * numbers, waiting), Moment(kept + averaged, replies)
 
 
 def _averaged(numbers: int, replies: int) -> float:

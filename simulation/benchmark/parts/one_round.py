@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
@@ -41,6 +42,10 @@ from fedperfit.protocol.system.flower_internals import InProcessGrid, identify_p
 from fedperfit.protocol.tasks.wording import PromptForm
 from fedperfit.simulation.memory import Peak
 
+_BLOCK = 25
+"""Replies whose seconds are taken together."""
+_QUIET = 0.1
+"""Share of these blocks that are taken for undisturbed."""
 _DIFFERENT = 16
 """Different updates that the nodes send in turn."""
 _TRAINING = TrainingSettings(
@@ -122,6 +127,7 @@ class _Nodes(InProcessGrid):
 
     Attributes:
         seconds: Seconds that they took.
+        marks: Processor seconds of all others at every so many replies, from the first on.
         names: Client names by node.
     """
 
@@ -129,6 +135,7 @@ class _Nodes(InProcessGrid):
         identify_process(1, node_id=1)
         self.names = {node: f"client-{node:07d}" for node in range(1, clients + 1)}
         self.seconds = 0.0
+        self.marks: list[float] = []
         self._updates = updates
         self._left: set[int] = set(self.names)
 
@@ -151,6 +158,8 @@ class _Nodes(InProcessGrid):
         started, replies = time.process_time(), []
         for name in message_ids:
             node = int(name, 16)
+            if len(self._left) % _BLOCK == 0:
+                self.marks.append(started - self.seconds)
             self._left.remove(node)
             request = Message(RecordDict(), node, CONTRIBUTE_TYPE)
             set_message_id(request, name)
@@ -161,6 +170,9 @@ class _Nodes(InProcessGrid):
 
 def measured_round(kind: UpdateKind, replies: int, clients: int | None = None) -> dict[str, Any]:
     """Run one round; its processor seconds, bytes, and peak memory above that before it.
+
+    Other work on a machine makes processor seconds up to twice as many. Seconds are those that the round
+    would take if all blocks of its replies took what the quietest tenth of them did.
 
     Args:
         kind: Form and size of the updates.
@@ -191,10 +203,16 @@ def measured_round(kind: UpdateKind, replies: int, clients: int | None = None) -
         sizes = {way: [one for one in entries if one.direction == way] for way in ("down", "up")}
     assert len(report.admitted) == replies
     return {
-        "seconds": seconds,
+        "seconds": seconds / _slowed(nodes.marks),
         "peak_bytes": peak.bytes,
         "messages": len(entries),
         "bytes_down": report.bytes_down,
         "bytes_up": report.bytes_up,
         **{f"payload_{way}": of[0].payload for way, of in sizes.items()},
     }
+
+
+def _slowed(marks: Sequence[float]) -> float:
+    """Return by what factor blocks took longer than undisturbed ones; 1 where there are too few to tell."""
+    blocks = np.diff(np.array(marks))
+    return float(blocks.mean() / np.quantile(blocks, _QUIET)) if len(blocks) > 1 else 1.0

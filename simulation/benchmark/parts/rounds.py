@@ -3,17 +3,18 @@
 The cloud's side of a round runs as it does in a federation, over nodes in the same process that answer at
 once: messages are counted and put on file, replies are admitted, kept, averaged, and the round ends with its
 checkpoint. Seconds are of the processor; those that the nodes take are left out, as are SuperLink, TLS and
-the network. Small rounds are measured three times, with all others between, and the fewest seconds count, as
-other work only adds to them. Each measurement is in a process of its own,
-`python -m fedperfit.simulation.benchmark.parts.rounds FORM REPLIES`.
+the network. Small rounds are measured three times, with all others between, and the median counts. Each
+measurement is in a process of its own, `python -m fedperfit.simulation.benchmark.parts.rounds FORM REPLIES`.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -58,11 +59,13 @@ def run(record: Record) -> list[dict[str, Any]]:
         record: Measurements on file.
     """
     rows: dict[tuple[str, int], dict[str, Any]] = {}
+    seconds: dict[tuple[str, int], list[float]] = defaultdict(list)
     for form, replies, time in CELLS:
         name = f"rounds/{form}/{replies}" + (f"/{time}" if time else "")
         figures = record.measure(name, partial(_apart, form, replies))
         row = rows.setdefault((form, replies), {"form": form, "replies": replies, **figures})
-        row["seconds"] = min(row["seconds"], figures["seconds"])
+        seconds[form, replies].append(figures["seconds"])
+        row["seconds"] = median(seconds[form, replies])
     return list(rows.values())
 
 

@@ -1,6 +1,7 @@
 """What is measured of a round: all replies admitted, bytes as they travel, every form of updates."""
 
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def test_a_round_is_whole(form: str, payload: int) -> None:
     assert figures["seconds"] > 0
 
 
-def test_the_fewest_seconds_of_a_small_round_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_median_seconds_of_a_small_round_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[tuple[str, int]] = []
 
     def apart(form: str, replies: int) -> dict[str, Any]:
@@ -36,6 +37,6 @@ def test_the_fewest_seconds_of_a_small_round_count(tmp_path: Path, monkeypatch: 
     for cell, row in rows.items():
         places = [place for place, other in enumerate(taken, start=1) if other == cell]
         assert len(places) == (3 if cell[1] <= 1_000 else 1)
-        assert row["seconds"] == min(9.0 - place % 7 for place in places)
+        assert row["seconds"] == median(9.0 - place % 7 for place in places)
         assert row["peak_bytes"] == places[0]
     assert rounds.run(record) == list(rows.values()), "from the file"

@@ -1,20 +1,22 @@
 """The driver of a run on Ray is killed in the middle of a phase, and the run resumed.
 
 Runs `fedperfit simulate --backend ray` in a new folder: once whole, and then with `kill -9` to the driver in
-a round of training, while clients personalize, and while they are evaluated. What a killed driver leaves is
-watched until it is gone, for up to two minutes; then the run goes on with `--resume`, and must come to what
-the whole run came to. About five minutes.
+a round of training and while clients personalize. What a killed driver leaves is watched until it is gone,
+for up to two minutes; then the run goes on with `--resume`, and must come to what the whole run came to.
+About four minutes, or more where the machine has other work.
 
     python -m tests.simulation.cohorts.by_hand.killed_driver
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psutil
 from tests.simulation.cohorts.test_remote import agree, said
@@ -23,10 +25,12 @@ from tests.simulation.small_run import SMALL
 from fedperfit.cloud.job.events import EVENTS
 from fedperfit.protocol.system.processes import wait_until
 
-SETTINGS = SMALL | {"rounds": 3, "clients-per-round": 3}
-KILLS = {"train": 4, "personalize": 1, "evaluate-personal": 2}
+SETTINGS = SMALL | {"others": 2, "new": 1, "history-lengths": [], "collective-sizes": []}
+KILLS = {"train": 3, "personalize": 1}
 """Replies of a phase after which the driver is killed: in training, the first of round 2."""
-_SECONDS = 300
+WRITES = re.compile(r"\d+ \S+/1")
+"""Names of these counts among the results."""
+_SECONDS = 1_200
 _GONE_SECONDS = 120.0
 _MARK = "FEDPERFIT_KILLED_DRIVER"
 
@@ -90,6 +94,11 @@ def killed(folder: Path, phase: str, after: int) -> tuple[int, float]:
     return number, time.monotonic() - began
 
 
+def results(folder: Path) -> dict[str, Any]:
+    """Return all that a run comes to, but for how often personal shifts were written."""
+    return {name: value for name, value in said(folder).items() if not WRITES.fullmatch(name)}
+
+
 def main() -> None:
     """Run all of it, and print what was seen."""
     with TemporaryDirectory() as place:
@@ -100,7 +109,8 @@ def main() -> None:
             number, seconds = killed(folder, phase, after)
             assert not (folder / "report.html").exists(), "it was over before it was killed"
             finish(folder, command(folder, "--resume"))
-            assert agree(said(folder), said(whole)), f"killed in {phase}: the results differ"
+            ours, theirs = results(folder), results(whole)
+            assert agree(ours, theirs), f"killed in {phase}: the results differ"
             print(f"killed in {phase}: {number} processes left, gone after {seconds:.0f} s", flush=True)
     print("resumed, all came to the same results")
 
