@@ -2,9 +2,9 @@
 
 import torch
 from tests.protocol.model.folders import tokenizer_into
-from transformers import AutoModelForSeq2SeqLM, BartConfig, GenerationConfig, T5Config
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, BartConfig, GenerationConfig, T5Config
 
-from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard
+from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard, embedded_folder
 from fedperfit.protocol.model.encoder_decoder import EncoderDecoder
 
 VOCABULARY, END, SIZE = 40, 1, 16
@@ -39,6 +39,21 @@ def encoder_decoder(name):
 def save_encoder_decoder(name, folder):
     seq2seq(name).save_pretrained(folder)
     tokenizer_into(folder)
+
+
+def save_with_words(folder):
+    """A random Flan-T5 with the embedded model's words; returns the folder's name."""
+    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
+    torch.manual_seed(0)
+    config = T5Config(
+        **{"vocab_size": len(tokenizer), "d_model": 32, "d_ff": 48, "num_heads": 4, "d_kv": 8},
+        **{"num_layers": 2, "num_decoder_layers": 4, "initializer_factor": 2.0, "n_positions": 512},
+        **{"decoder_start_token_id": 0, "eos_token_id": tokenizer.eos_token_id},
+        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    )
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
 
 
 def written_logits(model, prompt, target):

@@ -24,7 +24,7 @@ from fedperfit.simulation.compare.method import Family, Method
 
 PENALTY = 5e-4
 """Weight of the scales' absolute values, as in LoFiT's code."""
-_OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense")
+_OUTPUTS = ("o_proj", "out_proj", "c_proj", "dense", "o")
 """Names that architectures give to an attention's output projection."""
 
 
@@ -149,6 +149,6 @@ def _output(layer: nn.Module) -> nn.Module:
     """
     modules: dict[str, nn.Module] = dict(layer.named_modules())
     for name, module in modules.items():
-        if ("attn" in name or "attention" in name) and name.rpartition(".")[2] in _OUTPUTS:
+        if ("attn" in name or "attention" in name.lower()) and name.rpartition(".")[2] in _OUTPUTS:
             return module
     raise InputError(f"{type(layer).__name__}: no attention output projection with a name that LoFiT knows")

@@ -126,7 +126,8 @@ class StyleVector(Method):
                 past_key_values=starting_with(base, prefix_parts_of(prefix)),
                 use_cache=prefix is not None,
             ).logits
-        logs = logits[:, :-1].float().log_softmax(-1).gather(2, batch.ids[:, 1:, None])[:, :, 0]
+        wanted = torch.where(batch.target, batch.ids, 0)[:, 1:, None]
+        logs = logits[:, :-1].float().log_softmax(-1).gather(2, wanted)[:, :, 0]
         return int((logs * batch.target[:, 1:]).sum(1).argmax())
 
 

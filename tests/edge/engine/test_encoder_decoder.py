@@ -132,7 +132,7 @@ def test_training_equals_whole_rows_and_the_loss_falls(base, training, positions
     expected = slow_fit(base, oracle, examples, training, order="0")
     assert first.loss == pytest.approx(expected, rel=1e-4)
     assert (ours.W - oracle.W).norm() < 1e-4 * oracle.W.norm()
-    assert items.most_items == len(examples)  # the encoder has read each prompt once
+    base.model.model.get_encoder().forward = None  # it has read each prompt, and reads none again
     for _ in range(4):
         (later,) = fit([FitJob(ours, examples, "0")], training, items)
     assert later.loss < 0.95 * first.loss

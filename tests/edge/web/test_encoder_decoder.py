@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import openai
 import pytest
-import torch
 from tests.edge.asking.test_one_prompt import reading
 from tests.edge.deployment.deployments import (
     PERSONAL,
@@ -18,7 +17,7 @@ from tests.edge.deployment.deployments import (
 from tests.edge.edge_clients import evaluation, write_client
 from tests.edge.web.openai_client import PROMPT, Client, chat, completion
 from tests.edge.web.web_servers import TOKEN
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, T5Config
+from tests.protocol.encoder_decoders import save_with_words
 
 from fedperfit.edge.asking.asking import Asked
 from fedperfit.edge.chameleon.pairs import Reader, preference_states
@@ -26,7 +25,7 @@ from fedperfit.edge.engine.paths.plain import plain_losses
 from fedperfit.edge.web.app import build
 from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.messages.settings import PairSource, Stage
-from fedperfit.protocol.model.base_model import embedded_folder, read_card
+from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.tasks import PromptForm, Turn
@@ -35,25 +34,10 @@ POSITIONS = "f3+l4"
 SHAPE = ShiftShape(layers=(1, 2), rank=4, hidden_size=32, positions=Positions.parse(POSITIONS))
 
 
-def write_t5(folder):
-    """A random Flan-T5 with the embedded model's words, whose tokenizer closes texts as T5's does."""
-    tokenizer = AutoTokenizer.from_pretrained(embedded_folder())
-    torch.manual_seed(0)
-    config = T5Config(
-        **{"vocab_size": len(tokenizer), "d_model": 32, "d_ff": 48, "num_heads": 4, "d_kv": 8},
-        **{"num_layers": 2, "num_decoder_layers": 4, "initializer_factor": 2.0, "n_positions": 512},
-        **{"decoder_start_token_id": 0, "eos_token_id": tokenizer.eos_token_id},
-        **{"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
-    )
-    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory, header):
     home = tmp_path_factory.mktemp("t5")
-    model, folder = write_t5(home / "model"), write_client(home / "ada", items=8, questions=1)
+    model, folder = save_with_words(home / "model"), write_client(home / "ada", items=8, questions=1)
     card = read_card(model)
     agree(
         folder,

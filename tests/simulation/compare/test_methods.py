@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.protocol.encoder_decoders import save_with_words
 from tests.simulation.compare.small_comparison import started
 
 from fedperfit.edge.engine.training import FitJob, fit
@@ -257,6 +258,19 @@ def test_every_method_writes_texts_too(tmp_path, name):
     answers = method.answer(method.fit(people.targets[0].history), people.targets[0].questions)
     assert len(answers) == len(people.targets[0].questions)
     assert any(len(answer.split()) > 1 for answer in answers)
+
+
+def test_methods_that_look_into_the_model_find_their_way_in_an_encoder_decoder_one(tmp_path):
+    model = save_with_words(tmp_path / "t5")
+    state = started(tmp_path / "run", methods=["style-vector", "lofit"], users=1, base_model=model)
+    context, people = state.context("LaMP_2M", 0), state.participants("LaMP_2M")
+    target, questions = people.targets[0], people.targets[0].questions
+    plain = context.answer([context.prompt(question) for question in questions])
+    styled = METHODS["style-vector"](context, {"layer": 0.5, "alpha": 0.0, "items": 3})
+    assert styled.answer(styled.fit(target.history), questions) == plain
+    heads = METHODS["lofit"](context, next(iter(drawn(METHODS["lofit"], 1))))
+    heads.learn(people.others)
+    assert set(heads.answer(heads.fit(target.history), questions)) <= set(context.task.labels)
 
 
 def test_the_oppu_form_asks_with_its_cue(context):
