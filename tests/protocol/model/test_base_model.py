@@ -207,7 +207,7 @@ def test_truncated_weights_are_told(folder, length):
 
 @pytest.mark.parametrize(
     "content",
-    [b"{", b"[1]", b"", b"\xff\xfe", b"{}", b'{"model_type": "unheard-of"}', b'{"model_type": "bart"}'],
+    [b"{", b"[1]", b"", b"\xff\xfe", b"{}", b'{"model_type": "unheard-of"}', b'{"model_type": "whisper"}'],
 )
 def test_broken_config_is_told(folder, content):
     (folder / "config.json").write_bytes(content)
@@ -223,7 +223,7 @@ def test_broken_config_is_told(folder, content):
         {"num_hidden_layers": None},
         {"hidden_size": -1},
         {"dtype": "float3"},
-        {"model_type": "t5"},
+        {"model_type": "whisper"},
     ],
     ids=str,
 )
