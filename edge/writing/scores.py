@@ -9,6 +9,7 @@ from transformers import LogitsProcessor
 from fedperfit.edge.engine.paths.plain import shifted_whole
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.prompt_tokens import prompt_length
 from fedperfit.protocol.system.errors import PromptError
 
 _BLANK = "\u2581"
@@ -45,6 +46,9 @@ def scored(base: BaseModel, logs: torch.Tensor, token: int, likeliest: int) -> T
 def prompt_scores(base: BaseModel, stack: Stack, prompt: Sequence[int], likeliest: int) -> list[TokenScore]:
     """Score each token of a prompt, in one pass with the shifts at the prompt's positions.
 
+    Where it is a conversation as the chat template writes it, with an answer, the positions are those before
+    the answer, as in training; else they count over all of it.
+
     Args:
         base: the frozen model.
         stack: shifts that act at the prompt's positions.
@@ -57,7 +61,7 @@ def prompt_scores(base: BaseModel, stack: Stack, prompt: Sequence[int], likelies
     if base.mark:
         raise PromptError("echo with logprobs: an encoder-decoder model predicts nothing of what it reads")
     ids = torch.tensor([list(prompt)], device=base.device)
-    with shifted_whole(base, stack, len(prompt)):
+    with shifted_whole(base, stack, prompt_length(base, prompt)):
         logits = base.model(input_ids=ids, use_cache=False).logits
     first = TokenScore(_text(base, prompt[0]))
     places = zip(logits[0, :-1], prompt[1:], strict=True)

@@ -18,6 +18,8 @@ _TODAY = (
 """Head of a template that asks for today's date: it is the same at training and ever after."""
 NO_TEMPLATE = "prompt-form=chat needs an instruct model: the base model has no chat template"
 """Error of a conversation with a model that knows none."""
+_SAID = "Zz9"
+"""Message of a user that no template has words of."""
 _JOINT = "\n\n"
 """Text between two messages that become one."""
 
@@ -49,6 +51,19 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
             return text
         reason = reason or "it leaves the system's message out"
     raise PromptError(f"the base model's chat template refuses the conversation: {reason}")
+
+
+def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """Return the tokens between what a user says and what the assistant answers; none without a template.
+
+    Args:
+        tokenizer: Any tokenizer.
+    """
+    if not tokenizer.chat_template:
+        return []
+    *_, behind = written_out(tokenizer, [("user", _SAID)]).split(_SAID)
+    tokens: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return tokens
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:

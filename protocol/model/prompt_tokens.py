@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.model.chat_template import Turns, written_out
+from fedperfit.protocol.model.chat_template import Turns, before_answers, written_out
 
 
 def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[int]]:
@@ -26,6 +26,22 @@ def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[
     start = base.start
     opened = (row if row[: len(start)] == start else [*start, *row] for row in rows)
     return [[*row, *base.closing] for row in opened]
+
+
+def prompt_length(base: BaseModel, row: Sequence[int]) -> int:
+    """Count the tokens of a row that are its prompt, up to the answer to a conversation's last question.
+
+    Args:
+        base: Model whose chat template counts.
+        row: Token ids of a prompt, or of a prompt and an answer to it.
+
+    Returns:
+        Number of the first tokens that are the prompt; all where none opens an answer.
+    """
+    opening = before_answers(base.tokenizer)
+    places = range(len(row) - len(opening), -1, -1) if opening else ()
+    ends = (place + len(opening) for place in places if list(row[place : place + len(opening)]) == opening)
+    return next(ends, len(row))
 
 
 def target_tokens(base: BaseModel, targets: Sequence[str], chat: bool) -> list[list[int]]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from tests.edge.asking.test_one_prompt import CHAT, reading
 from tests.edge.chat_models import write_chat_model
 from tests.edge.deployment.deployments import PERSONAL, TRAINING, agree, deployed, policy, releases
@@ -13,7 +14,10 @@ from fedperfit.edge.agent.history import read_history
 from fedperfit.edge.asking.asking import Asked
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.generation import Sampling
+from fedperfit.edge.engine.paths.plain import plain_losses
+from fedperfit.edge.writing.scores import prompt_scores
 from fedperfit.protocol.model.base_model import BaseModel, read_card
+from fedperfit.protocol.model.prompt_tokens import prompt_length
 from fedperfit.protocol.tasks import Pair, Turn, task_by_name
 from fedperfit.simulation.data.lamp import open_lamp
 
@@ -111,3 +115,21 @@ def test_a_mapping_unfolds_conversations_by_person(tmp_path):
     user = data.user("targets", name)
     assert [item["reply"] for item in user.history] == ["classic"]
     assert [question["gold"] for question in user.questions] == ["action"]
+
+
+def test_an_answer_that_is_sent_has_the_likelihood_of_training(edge):
+    """As lm-evaluation-harness sends a conversation and an answer; the shift acts before the answer alone."""
+    edge, training = edge
+    agent, base = edge.agent, edge.agent.base
+    job = agent.personal_job(edge.stages.open(edge.stages.current()), PERSONAL, training)
+    stack = edge.stages.stack("personal")
+    for example in job.examples[:2]:
+        row = [*example.prompt, *example.target]
+        if training is not CHAT:
+            assert prompt_length(base, row) == len(row), "nothing says where the prompt ends"
+            continue
+        assert prompt_length(base, row) == prompt_length(base, example.prompt) == len(example.prompt)
+        told = prompt_scores(base, stack, row, 0)[len(example.prompt) :]
+        with torch.no_grad():
+            (loss,) = plain_losses(base, stack, [(0, example)])
+        assert sum(one.score for one in told) / len(told) == pytest.approx(-float(loss), abs=1e-4)
