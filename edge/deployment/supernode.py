@@ -108,7 +108,7 @@ class SuperNode:
         write_atomic(self.home.node / _CONFIG, config.encode())
         secret = ("--superexec-auth-secret-file", str(node / "superexec.secret"))
         supernode = [
-            *(executable("flower-supernode"), "--superlink", address),
+            *(sys.executable, "-P", "-m", "fedperfit.edge.supernode_app", "--superlink", address),
             *("--root-certificates", str(node / "ca.crt")),
             *("--auth-supernode-private-key", str(node / self.home.node_key.name)),
             *("--node-config", str(node / _CONFIG)),

@@ -140,6 +140,28 @@ def run_superlink(token: str, middleware: Sequence[Any]) -> None:
     program.flower_superlink()
 
 
+def run_supernode(rest: Callable[[bool], None]) -> None:
+    """Run Flower's SuperNode with the command line of this process, and a rest after each look for a message.
+
+    Args:
+        rest: Called after each look with whether there was a message; where there was none, before Flower's
+            own pause of three seconds.
+
+    Raises:
+        AttributeError: If Flower has no longer what is replaced here.
+    """
+    program: Any = import_module("flwr.supernode.start_client_internal")
+    look: Callable[..., int | None] = program._pull_and_store_message
+
+    def looked(*args: Any, **kwargs: Any) -> int | None:
+        run = look(*args, **kwargs)
+        rest(run is not None)
+        return run
+
+    program._pull_and_store_message = looked
+    import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
+
+
 class InProcessGrid(Grid):
     """A grid whose nodes are in this process: a subclass has nodes, and pushes and pulls messages.
 

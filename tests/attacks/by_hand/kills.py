@@ -46,7 +46,7 @@ _VICTIMS = {
     "registrar": ("cloud", "fedperfit.cloud.enrolment.registrar"),
     "join": ("edge", None),
     "agent": ("edge", "fedperfit.edge.cli.main"),
-    "supernode": ("edge", "flower-supernode"),
+    "supernode": ("edge", "fedperfit.edge.supernode_app"),
     "fetcher": ("edge", "fedperfit.edge.fetcher_app"),
 }
 """What is killed: the side, and a word of its command line; None for the command that starts the others."""

@@ -36,6 +36,7 @@ from fedperfit.protocol.system.flower_internals import (
     multi_krum,
     node_keys,
     run_client_app,
+    run_supernode,
     set_message_id,
     set_reply_to,
     transmitted,
@@ -203,6 +204,25 @@ def test_flower_runs_our_app_and_leaves_the_bundle_alone(monkeypatch: pytest.Mon
     monkeypatch.delattr(run_clientapp, "install_from_fab")
     with pytest.raises(RunFailed, match="install_from_fab"):
         run_client_app(app, lambda bundle: "")
+
+
+def test_a_supernode_rests_after_each_look_for_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower's own loop calls what is replaced, by its name in its module."""
+    program = importlib.import_module("flwr.supernode.start_client_internal")
+    source = inspect.getsource(program.start_client_internal)
+    assert re.search(
+        r"run_id = _pull_and_store_message\(.*if run_id is None:.*time\.sleep\(3\)", source, re.S
+    )
+    looks, told = iter([None, 7, None]), []
+    monkeypatch.setattr(program, "_pull_and_store_message", lambda *, state: next(looks))
+
+    def loop() -> None:
+        assert [program._pull_and_store_message(state="s") for _ in range(3)] == [None, 7, None]
+
+    command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    monkeypatch.setattr(command, "flower_supernode", loop)
+    run_supernode(told.append)
+    assert told == [False, True, False]
 
 
 def test_flower_uses_a_bundle_in_those_two_ways_only() -> None:
