@@ -73,8 +73,8 @@ class CoordinateGate:
         """
         self.broadcast, self.agreement, self.round = broadcast, agreement, round
         self.max_norm, self.max_items = max_norm, max_items
-        P = broadcast.basis.P.double()
-        self._factor = torch.linalg.cholesky(P @ P.mT)  # |A P| = |A factor|, without the base model's width
+        triangle = torch.linalg.qr(broadcast.basis.P.double().mT, mode="r").R
+        self._factor = triangle.mT  # |A P| = |A factor|, without the base model's width
         self._seen: set[str] = set()
 
     def admit(self, client: str, reply: Message) -> CoordinateUpdate:
