@@ -1,9 +1,9 @@
 """Ray cluster that workers are placed on: one that is given, or one started here and stopped again."""
 
 import os
+import shutil
 import signal
 import socket
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from fedperfit.protocol.system.allocator import ALLOCATOR
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
+from fedperfit.simulation.cluster.scratch import CLUSTER, scratch_folder
 from fedperfit.simulation.optional import required
 
 _ANSWER_SECONDS = 5.0
@@ -70,18 +71,19 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
     ray = required("ray")
     _check_address(request.address)
     before, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    with tempfile.TemporaryDirectory(prefix="fedperfit-ray-", ignore_cleanup_errors=True) as own:
-        os.environ |= QUIET | ALLOCATOR | SAFE_PATH | EQUAL
-        try:
-            _connect(ray, request.address, own)
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in place
-            yield placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        finally:
-            ray.shutdown()
-            for name in set(os.environ) - set(before):
-                del os.environ[name]
-            os.environ |= before
+    own = scratch_folder(CLUSTER)
+    os.environ |= QUIET | ALLOCATOR | SAFE_PATH | EQUAL
+    try:
+        _connect(ray, request.address, str(own))
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in place
+        yield placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    finally:
+        ray.shutdown()
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ |= before
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _connect(ray: Any, address: str, folder: str) -> None:

@@ -13,7 +13,7 @@ from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.system.allocator import keep_freed_memory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, cores
-from fedperfit.simulation.cluster.scratch import scratch_folder
+from fedperfit.simulation.cluster.scratch import WORKER, scratch_folder
 from fedperfit.simulation.optional import required
 
 Unit = TypeVar("Unit", bound=Hashable)
@@ -57,7 +57,7 @@ class _Worker:
         """Yield ("part", part) for each part of the unit; then ("done", None), or what was wrong."""
         try:
             if self._doer is None:
-                self._doer = self._make(scratch_folder())
+                self._doer = self._make(scratch_folder(WORKER))
             for part in self._doer.do(payload):
                 yield "part", part
         except InputError as error:

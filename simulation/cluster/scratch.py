@@ -1,4 +1,4 @@
-"""Folder of a worker among its machine's temporary files, which no later worker finds."""
+"""Temporary folders of processes that may be killed: later ones remove what is left of them."""
 
 import os
 import shutil
@@ -8,21 +8,20 @@ from pathlib import Path
 
 import psutil
 
-_SCRATCH = "fedperfit-worker-"
-"""Name of a worker's folder, before the number of its process."""
+CLUSTER, WORKER = "fedperfit-ray-", "fedperfit-worker-"
+"""Names of a cluster's and of a worker's folder, before the number of the process that made it."""
 
 
-def scratch_folder() -> Path:
-    """Make this process's own folder, and remove those of processes that are gone.
+def scratch_folder(kind: str) -> Path:
+    """Make a folder for this process alone, and remove those of the kind whose processes are gone.
 
-    A worker that is killed cannot remove its folder; the next one on its machine does, and the cluster's end
-    where it was started for one command.
+    A process that is killed cannot remove its folder; the next one on its machine does.
+
+    Args:
+        kind: What the name begins with.
     """
-    place = Path(tempfile.gettempdir())
-    for left in place.glob(f"{_SCRATCH}*"):
+    for left in Path(tempfile.gettempdir()).glob(f"{kind}*"):
         with suppress(ValueError):
-            if not psutil.pid_exists(int(left.name.removeprefix(_SCRATCH))):
+            if not psutil.pid_exists(int(left.name.removeprefix(kind).partition("-")[0])):
                 shutil.rmtree(left, ignore_errors=True)
-    folder = place / f"{_SCRATCH}{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    return folder
+    return Path(tempfile.mkdtemp(prefix=f"{kind}{os.getpid()}-"))
