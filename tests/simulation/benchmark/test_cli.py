@@ -20,6 +20,7 @@ from fedperfit.simulation.benchmark.parts import (
     secure_sums,
     training,
 )
+from fedperfit.simulation.benchmark.parts.one_round import measured_round
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.cli import app
 
@@ -42,8 +43,8 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(orthonormal, "HIDDEN_SIZE", 64)
     monkeypatch.setattr(decoding, "NEW_TOKENS", 2)
     monkeypatch.setattr(secure_sums, "CLIENTS", (10,))
-    monkeypatch.setattr(rounds, "REPLIES", (3,))
-    monkeypatch.setattr(rounds, "_apart", rounds.take)
+    monkeypatch.setattr(rounds, "CELLS", [(form, 3, 0) for form in rounds.FORMS])
+    monkeypatch.setattr(rounds, "_apart", lambda form, replies: measured_round(rounds.FORMS[form], replies))
     monkeypatch.setattr(agent, "ROUNDS", 1)
     monkeypatch.setattr(agent, "ASKED", 14)  # twice: more than an agent answers in a burst
     return seen
