@@ -44,7 +44,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "agent",
         "chameleon asking learning",
         "deployment",
-        "web enrolment client_app fetcher_app",
+        "web enrolment client_app fetcher_app supernode_app",
         "doctor",
         "cli installed_app",
     ),
@@ -86,7 +86,7 @@ CONTRACTS = (
     ),
     Contract(
         "what talks to the cloud reaches no torch, engine, agent, vault",
-        ("edge.client_app", "edge.installed_app", "edge.fetcher_app"),
+        ("edge.client_app", "edge.installed_app", "edge.fetcher_app", "edge.supernode_app"),
         ("edge.engine", "edge.agent", "edge.vault", "torch!", "transformers!"),
     ),
 )
