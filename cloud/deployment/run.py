@@ -141,7 +141,8 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
 def _write_model(folder: Path, settings: CloudSettings) -> None:
     """Keep the base model's card, and the basis that is decided before the run."""
     card, path = read_card(settings.base_model), folder / CARD
-    if path.exists() and read_json(path)["fingerprint"] != card.fingerprint:
+    kept = read_json(path) if path.exists() else None
+    if isinstance(kept, dict) and kept.get("fingerprint") != card.fingerprint:
         raise InputError(f"{folder}: the base model {settings.base_model} has changed since this run began")
     write_json(path, asdict(card))
     run_basis(settings, card, folder)

@@ -54,14 +54,17 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
 
 
 def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
-    """Return the tokens between what a user says and what the assistant answers; none without a template.
+    """Return the tokens between a user's words and the assistant's answer; none where no template tells.
 
     Args:
         tokenizer: Any tokenizer.
     """
     if not tokenizer.chat_template:
         return []
-    *_, behind = written_out(tokenizer, [("user", _SAID)]).split(_SAID)
+    try:
+        *_, behind = written_out(tokenizer, [("user", _SAID)]).split(_SAID)
+    except PromptError:
+        return []
     tokens: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
     return tokens
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from fedperfit.protocol.model.base_model import BaseModel, embedded_folder, read_card
 from fedperfit.protocol.model.chat_template import written_out
-from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
+from fedperfit.protocol.model.prompt_tokens import prompt_length, prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Turn
 
@@ -95,3 +95,18 @@ def test_an_answer_ends_as_the_template_ends_a_turn(plain):
         assert target_tokens(base, ["drama"], chat=True) == [[*bare, plain.convert_tokens_to_ids(end)]]
     with pytest.raises(InputError, match="no end token"):
         target_tokens(model(with_template(plain, "", eos_token=None)), ["drama"], chat=False)
+
+
+@pytest.mark.parametrize("template", [CHATML, STRICT, DEAF, DATED], ids=["chatml", "strict", "deaf", "dated"])
+def test_a_prompt_ends_where_the_last_answer_begins(plain, template):
+    base = model(with_template(plain, template))
+    for talk in (TALK[1:2], TALK[1:]):
+        turns = [Turn(role, text) for role, text in talk]
+        (prompt,), (target,) = prompt_tokens(base, [turns]), target_tokens(base, ["four five"], True)
+        assert prompt_length(base, [*prompt, *target]) == prompt_length(base, prompt) == len(prompt)
+
+
+def test_a_text_that_opens_no_answer_is_prompt_to_its_end(plain):
+    refusing = "{{ raise_exception('nobody speaks here') }}"
+    for tokenizer in (plain, with_template(plain, CHATML), with_template(plain, refusing)):
+        assert prompt_length(model(tokenizer), [5, 6, 7]) == 3
