@@ -31,7 +31,7 @@ def watch(
     if not free(port):
         raise InputError(f"--port {port} is in use; choose another")
     out = console()
-    out.print(f"{run_dir}: http://127.0.0.1:{port}/, until Ctrl-C", soft_wrap=True, markup=False)
+    out.print(f"{run_dir} at http://127.0.0.1:{port}/ until Ctrl-C", soft_wrap=True, markup=False)
     app = build(run_dir.resolve())
     with suppress(KeyboardInterrupt):
         uvicorn.run(

@@ -171,5 +171,13 @@ def _latest(state: RunState) -> Table | None:
 
 
 def _said(event: Mapping[str, Any]) -> str:
-    told = [f"{key} {value}" for key, value in event.items() if key not in ("event", "time", "run", "kinds")]
+    told = [
+        f"{key} {_short(value)}"
+        for key, value in event.items()
+        if key not in ("event", "time", "run", "kinds")
+    ]
     return " · ".join([str(event["event"]), *told])
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
