@@ -180,4 +180,4 @@ def _said(event: Mapping[str, Any]) -> str:
 
 
 def _short(value: object) -> object:
-    return f"{value:.4g}" if isinstance(value, float) else value
+    return f"{value:,.6g}" if isinstance(value, float) else value

@@ -64,7 +64,7 @@ def test_a_run_is_shown_as_it_goes_on(folder: Path) -> None:
     text = (folder / EVENTS).read_text()
     (folder / EVENTS).write_text(text[: text.rindex("\n") + 1])
     record("round", round_of(2, loss=2 / 3))
-    assert " · loss 0.6667 · " in shown(asking)
+    assert " · loss 0.666667 · " in shown(asking)
     record("round", round_of(2, loss=None))
     record(
         "figures", {"figures": {f"stages/personal/metrics/f1/{end}": 0.5 for end in ("value", "low", "high")}}
