@@ -2,7 +2,8 @@
 
 Whoever hands them out is told the name of a file and, where the agent has verified a pointer, when the cloud
 issued that: what all edges know. Nothing that a server says is sent back to it, no cookie, tag or redirect,
-so it can mark nobody.
+so it can mark nobody. The connection to the cloud lasts from one look to the next, as the SuperNode's does;
+at a mirror each file has its own, so that no two have anything in common.
 """
 
 import http.client
@@ -10,8 +11,8 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -33,14 +34,71 @@ SILENT_SECONDS = 20.0
 """Longest silence of a server's."""
 WHOLE_SECONDS = 300.0
 """Longest time that one file may take."""
+_KEPT_SECONDS = 65.0
+"""Time for which an unused connection is kept; nginx keeps one for 75 s."""
 
 
 class NotFetched(FedperfitError):
     """A file of the cloud's that did not come."""
 
 
+class _Connection:
+    """A connection on which files come one after another."""
+
+    def __init__(self, plug: socket.socket, place: MirrorAddress, context: ssl.SSLContext | None) -> None:
+        """Take a connection; its owner is greeted with the first file.
+
+        Args:
+            plug: the connection below TLS.
+            place: who is there.
+            context: whom TLS trusts; None where there is none.
+        """
+        self._plug, self._place, self._context = plug, place, context
+        self._talk: http.client.HTTPConnection | None = None
+        self._used = 0.0
+
+    def fetch(self, name: str, headers: Mapping[str, str], most: int, seconds: float) -> bytes | None:
+        """Read one file, or None where it has not changed; ends in time, whatever the server does."""
+        ending = threading.Timer(seconds, _hang_up, (self._plug,))
+        ending.start()
+        try:
+            self._talk = self._talk or self._greeted()
+            self._talk.request("GET", self._place.folder + name, headers=dict(headers))
+            data = _read(self._talk.getresponse(), name, most)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            ending.cancel()
+        self._used = time.monotonic()
+        return data
+
+    @property
+    def lasts(self) -> bool:
+        """Whether another file may come on it."""
+        open_yet = self._talk is not None and self._talk.sock is not None
+        return open_yet and time.monotonic() - self._used < _KEPT_SECONDS
+
+    def close(self) -> None:
+        """End it."""
+        if self._talk is not None:
+            self._talk.close()
+        self._plug.close()
+
+    def _greeted(self) -> http.client.HTTPConnection:
+        host, port = self._place.host, self._place.port
+        talk = http.client.HTTPConnection(host, port)
+        talk.auto_open = 0  # it knows an address, and not the way there
+        plug = self._plug.dup()
+        talk.sock = self._context.wrap_socket(plug, server_hostname=host) if self._context else plug
+        return talk
+
+
 class WebFolder:
     """Files below one web address; a `fedperfit.edge.releases.fetching.Source`."""
+
+    keeps = False
+    """Whether the connection lasts from one file to the next."""
 
     def __init__(
         self,
@@ -62,6 +120,7 @@ class WebFolder:
         self._way = way or (place.host, place.port)
         self._known: tuple[str, bytes] = ("", b"")
         """Time of issue and bytes of the latest pointer that the agent has kept."""
+        self._kept: _Connection | None = None
 
     def get(self, name: str, most: int) -> bytes:
         """Download one file.
@@ -112,45 +171,43 @@ class WebFolder:
         end = time.monotonic() + self._seconds
         late = NotFetched(f"{name}: not whole after {self._seconds:g} s")
         try:
-            with self._connected() as plug:
-                data = _read(self._asked(plug, name, headers or {}), name, most)
-        except (OSError, http.client.HTTPException) as error:
+            data = self._asked(name, most, headers or {}, end)
+        except (OSError, http.client.HTTPException, NotFetched) as error:
             if time.monotonic() >= end:
                 raise late from None
+            if isinstance(error, NotFetched):
+                raise
             raise NotFetched(f"{name}: {str(error) or type(error).__name__}") from None
         if time.monotonic() >= end:
             raise late
         return data
 
-    def _asked(self, plug: socket.socket, name: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        host, port = self._place.host, self._place.port
-        if self._context is None:
-            connection = http.client.HTTPConnection(host, port)
-        else:
-            connection = http.client.HTTPSConnection(host, port, context=self._context)
-        connection.sock = plug
-        connection.request("GET", self._place.folder + name, headers=dict(headers))
-        return connection.getresponse()
+    def _asked(self, name: str, most: int, headers: Mapping[str, str], end: float) -> bytes | None:
+        """Fetch on the connection that was kept, or on a new one where that was given up meanwhile."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.lasts:
+            with suppress(ConnectionError, ssl.SSLError):
+                return self._on(kept, name, most, headers, end)
+        if kept is not None:
+            kept.close()
+        plug = socket.create_connection(self._way, timeout=min(SILENT_SECONDS, self._seconds))
+        return self._on(_Connection(plug, self._place, self._context), name, most, headers, end)
 
-    @contextmanager
-    def _connected(self) -> Iterator[socket.socket]:
-        """Connect; whatever the server does, the connection ends after the longest time."""
-        silent = min(SILENT_SECONDS, self._seconds)
-        with closing(socket.create_connection(self._way, timeout=silent)) as plug:
-            ending = threading.Timer(self._seconds, _hang_up, (plug,))
-            ending.start()
-            try:
-                if self._context is None:
-                    yield plug
-                    return
-                with self._context.wrap_socket(plug.dup(), server_hostname=self._place.host) as safe:
-                    yield safe
-            finally:
-                ending.cancel()
+    def _on(
+        self, connection: _Connection, name: str, most: int, headers: Mapping[str, str], end: float
+    ) -> bytes | None:
+        data = connection.fetch(name, headers, most, max(end - time.monotonic(), 0))
+        if self.keeps and connection.lasts:
+            self._kept = connection
+        else:
+            connection.close()
+        return data
 
 
 class CloudFiles(WebFolder):
     """The files that a cloud publishes itself, for who has the certificate of its authority."""
+
+    keeps = True
 
     def __init__(self, address: str, authority: Path, *, seconds: float = WHOLE_SECONDS) -> None:
         """Read the certificate; nothing is connected yet.
@@ -192,6 +249,7 @@ def mirror_files(address: str, way: str = "", authorities: Path | None = None) -
 def _read(response: http.client.HTTPResponse, name: str, most: int) -> bytes | None:
     """Read a file, and no more than `most` bytes of it; None where it has not changed."""
     if response.status == http.client.NOT_MODIFIED:
+        response.close()
         return None
     if response.status != http.client.OK:
         raise NotFetched(f"{name}: status {response.status}")
@@ -204,6 +262,7 @@ def _read(response: http.client.HTTPResponse, name: str, most: int) -> bytes | N
             raise NotFetched(f"{name}: at most {most} bytes are read")
     if response.length:
         raise NotFetched(f"{name}: {response.length} bytes are missing")
+    response.close()  # which the last byte alone does not do
     return data
 
 

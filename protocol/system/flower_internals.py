@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
+import httpx
 import numpy as np
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 from flwr.app import Array, ArrayRecord, Message, RecordDict
@@ -140,8 +141,43 @@ def run_superlink(token: str, middleware: Sequence[Any]) -> None:
     program.flower_superlink()
 
 
+KEPT_SECONDS = 65.0
+"""Time for which a SuperNode keeps a connection that it does not use; nginx keeps one for 75 s."""
+
+
+def lasting(client: type[Any]) -> type[Any]:
+    """Return a class of Flower's HTTP clients that keeps its connection between two looks for a message.
+
+    Flower's gives one up after five seconds, so that each look begins with a handshake. Headers that tell the
+    SuperLink nothing are left out.
+
+    Args:
+        client: Flower's class.
+    """
+
+    class LastingClient(client):  # type: ignore[misc]
+        """One that keeps its connection."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            flowers: httpx.Client = vars(self)["_client"]
+            flowers.close()
+            self._client = httpx.Client(
+                verify=options.get("verify", True),
+                timeout=flowers.timeout,
+                follow_redirects=flowers.follow_redirects,
+                limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
+            )
+            for header in ("Accept-Encoding", "Connection", "User-Agent"):
+                del self._client.headers[header]
+
+    return LastingClient
+
+
 def run_supernode(rest: Callable[[bool], None]) -> None:
     """Run Flower's SuperNode with the command line of this process, and a rest after each look for a message.
+
+    Its connection to the SuperLink lasts from one look to the next.
 
     Args:
         rest: Called after each look with whether there was a message; where there was none, before Flower's
@@ -159,6 +195,8 @@ def run_supernode(rest: Callable[[bool], None]) -> None:
         return run
 
     program._pull_and_store_message = looked
+    fleet: Any = import_module("flwr.supernode.fleet_http_connection")
+    fleet.FleetHttpClient = lasting(fleet.FleetHttpClient)
     import_module("flwr.supernode.cli.flower_supernode").flower_supernode()
 
 

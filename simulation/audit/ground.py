@@ -35,6 +35,7 @@ from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.world.build import WORLD
 from fedperfit.simulation.world.settings import ParticipantCounts
 
 EXACT = "float32"
@@ -70,17 +71,22 @@ class Ground:
 
     @cached_property
     def people(self) -> list[History]:
-        """People with enough items for those that are used and as many decoys.
+        """People with enough items for those that are used and as many decoys; of data both groups' users.
 
         Raises:
             InputError: There are fewer than two.
         """
         settings = self.settings
+        targets = 1 if settings.data == WORLD else settings.others
         size = ParticipantCounts(
-            others=settings.others, targets=1, world_history=settings.world_history, world_questions=4
+            others=settings.others, targets=targets, world_history=settings.world_history, world_questions=4
         )
-        everyone = participants(self.task, settings.data, size, self.folder).others
+        found = participants(self.task, settings.data, size, self.folder)
+        everyone = found.others
+        if settings.data != WORLD:
+            everyone = [*everyone, *(target.history for target in found.targets)]
         enough = [person for person in everyone if len(person.items) >= 2 * settings.items]
+        enough = enough[: settings.others]
         if len(enough) < 2:
             raise InputError(
                 f"{len(enough)} of {len(everyone)} people have {2 * settings.items} items, half of them "

@@ -44,6 +44,10 @@ class Cloud:
         self.answer: Answer | None = None
         """How it answers in place of handing out files."""
         self.address = ""
+        self.lasting = False
+        """Whether connections last from one request to the next."""
+        self.connections: list[tuple[str, int]] = []
+        """Peer of each request."""
 
     def publish(
         self, release: Release | None, key: SigningKey, *, revoked: tuple[int, ...] = (), **how: object
@@ -70,8 +74,11 @@ class Cloud:
         cloud = self
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1" if cloud.lasting else "HTTP/1.0"
+
             def do_GET(self) -> None:
                 cloud.asked.append(self.path)
+                cloud.connections.append(self.client_address)
                 cloud.headers.append(self.headers.items())
                 if cloud.answer is not None:
                     return cloud.answer(self)

@@ -4,8 +4,13 @@ import ast
 import importlib
 import inspect
 import re
+import ssl
+import threading
+import time
 from collections.abc import Iterable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import flwr
 import numpy as np
@@ -17,6 +22,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.client_app import LoadClientAppError
 from flwr.common.serde import message_to_proto
 from flwr.proto.control_pb2 import ListNodesResponse
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse
 from flwr.server.superlink.linkstate.utils import create_message_error_unavailable_res_message
 from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, NodeStatus
 from flwr.supercore.inflatable.inflatable_utils import validate_object_content
@@ -30,6 +36,7 @@ from fedperfit.protocol.system.flower_internals import (
     InProcessGrid,
     MalformedContent,
     identify_process,
+    lasting,
     message_bytes,
     message_from_bytes,
     message_to_bytes,
@@ -42,6 +49,7 @@ from fedperfit.protocol.system.flower_internals import (
     transmitted,
     trimmed_mean,
 )
+from fedperfit.protocol.trust.certificates import new_authority
 from fedperfit.protocol.trust.node_key import NodeKey
 
 NODE_STATUSES = (NodeStatus.REGISTERED, NodeStatus.ONLINE, NodeStatus.OFFLINE, NodeStatus.UNREGISTERED)
@@ -220,9 +228,68 @@ def test_a_supernode_rests_after_each_look_for_a_message(monkeypatch: pytest.Mon
         assert [program._pull_and_store_message(state="s") for _ in range(3)] == [None, 7, None]
 
     command = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    fleet = importlib.import_module("flwr.supernode.fleet_http_connection")
+    flowers = fleet.FleetHttpClient
     monkeypatch.setattr(command, "flower_supernode", loop)
+    monkeypatch.setattr(fleet, "FleetHttpClient", flowers)
     run_supernode(told.append)
     assert told == [False, True, False]
+    assert issubclass(fleet.FleetHttpClient, flowers)
+    assert fleet.FleetHttpClient is not flowers
+    assert "FleetHttpClient.from_server_address(" in inspect.getsource(fleet.http_request_response)
+
+
+class _Asked(BaseHTTPRequestHandler):
+    """Answers every request with an empty message, and notes connections and headers."""
+
+    protocol_version = "HTTP/1.1"
+    connections: ClassVar[set[tuple[str, int]]]
+    headers_of: ClassVar[list[str]]
+
+    def do_POST(self) -> None:
+        self.connections.add(self.client_address)
+        self.headers_of.extend(name.lower() for name in self.headers)
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("lasts", "pause", "connections"), [(False, 6, 2), (True, 60, 1), (True, 70, 2)])
+def test_a_supernode_keeps_its_connection_from_one_look_to_the_next(
+    lasts: bool, pause: int, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Asked.connections, _Asked.headers_of = set(), []
+    client = importlib.import_module("flwr.supernode.fleet_http_connection").FleetHttpClient
+    client = lasting(client) if lasts else client
+    now = time.monotonic
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Asked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with client.from_server_address(f"127.0.0.1:{server.server_port}", True, None, []) as asking:
+            for look in range(2):
+                monkeypatch.setattr(time, "monotonic", lambda look=look: now() + look * pause)
+                assert asking.PullMessages(PullMessagesRequest()) == PullMessagesResponse()
+        monkeypatch.undo()
+        server.shutdown()
+    assert len(_Asked.connections) == connections
+    assert ("user-agent" in _Asked.headers_of) is not lasts
+
+
+def test_a_lasting_client_trusts_whom_flowers_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    clients = importlib.import_module("flwr.supercore.protobuf.client")
+    plain = clients.httpx.Client
+    monkeypatch.setattr(clients.httpx, "Client", lambda **options: made.append(options) or plain())
+    client = lasting(importlib.import_module("flwr.supernode.fleet_http_connection").FleetHttpClient)
+    authority = new_authority("cloud").certificate
+    client.from_server_address("cloud:1", False, authority, [])
+    flowers, ours = made
+    assert ours.items() >= flowers.items()
+    assert ours["verify"].get_ca_certs()
+    assert ours["verify"].verify_mode is ssl.CERT_REQUIRED
 
 
 def test_flower_uses_a_bundle_in_those_two_ways_only() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from fedperfit.edge.consent.guard import Guard
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.attack import Role, attacks_by_name
 from fedperfit.simulation.audit.attacks.stolen_items import likelihoods
 from fedperfit.simulation.audit.figures import area
@@ -15,6 +16,8 @@ from fedperfit.simulation.audit.gate import Regression, check, read_result, stor
 from fedperfit.simulation.audit.ground import Ground
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.audit.study import begin, run_audit
+from fedperfit.simulation.world.build import write_world
+from fedperfit.simulation.world.settings import WorldSize
 
 STORED = Path(__file__).with_name("gate.json")
 """The stored result: `fedperfit audit OUT --attacks inversion,owner-name`, with the settings it holds."""
@@ -44,6 +47,16 @@ def test_the_gate_holds(tmp_path: Path) -> None:
     check(result, stored(*controls))
     for name, control in controls.items():
         assert result["attacks"][name]["conditions"][control]["first"]["value"] == 1.0
+
+
+def test_people_of_data_are_of_both_groups_and_have_items_enough(tmp_path: Path) -> None:
+    size = WorldSize(others=3, targets=2, new=1, history=6, questions=1)
+    data = write_world(tmp_path / "world", "LaMP_2M", size, seed=0)
+    settings = AuditSettings.read("quickstart", {"data": str(data), "items": 3, "others": 4})
+    ground = Ground(settings, tmp_path / "audit")
+    assert ground.names == ["other-0", "other-1", "other-2", "target-0"]
+    with pytest.raises(InputError, match="0 of 5 people have 8 items"):
+        _ = Ground(settings.replace(items=4), tmp_path / "audit").people
 
 
 def test_a_guard_that_lets_greedy_requests_pass_fails_the_gate(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,44 +25,61 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
-from fedperfit.protocol.model.base_model import EMBEDDED, load
+from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.tasks import PromptForm
+from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.tasks import Pair, PromptForm, Task
 from fedperfit.protocol.trust.release_file import read_release
 
 FEDPERFIT = [sys.executable, "-c", "from fedperfit.simulation.cli import main; main()"]
-SETTINGS = (
-    *("update-basis=public", "transport-dtype=sign", "collective-learning-rate=1e-2", "rounds=4"),
-    *("targets=1", "new=40", "history-lengths=[]", "collective-sizes=[]"),
-)
+ROUNDS = ("transport-dtype=sign", "collective-learning-rate=1e-2", "rounds=4", "targets=1")
+NO_STUDIES = ("history-lengths=[]", "collective-sizes=[]")
+SETTINGS = (*ROUNDS, *NO_STUDIES, "update-basis=public", "new=40")
+"""Settings of the world's federations."""
 _ITEMS = 12
 """Latest items of a person whose loss is measured."""
 _RESAMPLES = 10_000
 _ROWS = 64
 
 
-def train(folder: Path, seed: int, clients: int, *promise: str) -> Path:
-    """Run a federation of the world, unless it is there already; returns its release."""
-    release = folder / "release.safetensors"
+def train(folder: Path, settings: Sequence[str], *options: str) -> Path:
+    """Run a federation, unless it is there already; returns its folder.
+
+    Args:
+        folder: Folder of the run.
+        settings: Settings, each KEY=VALUE.
+        options: Other options of `fedperfit simulate`.
+    """
     if not (folder / "report.html").exists():
-        sizes = (f"seed={seed}", f"others={clients}", f"clients-per-round={clients}")
-        chosen = [word for setting in (*SETTINGS, *sizes, *promise) for word in ("--set", setting)]
-        again = ["--resume"] if (folder / "settings.json").exists() else chosen
+        chosen = [word for setting in settings for word in ("--set", setting)]
+        again = ["--resume"] if (folder / "settings.json").exists() else [*options, *chosen]
         subprocess.run([*FEDPERFIT, "simulate", "--run-dir", str(folder), *again], check=True)
-    return release
+    return folder
 
 
 class People:
-    """People of a run who trained nothing, with their latest items."""
+    """People with pairs of theirs that trained nothing, on a run's base model."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read those of a run's folder who have held-out questions, and load the base model."""
-        self._base = load(EMBEDDED, device="cpu", dtype="float32")
-        kept = [read_history(one) for one in sorted((folder / "clients").iterdir()) if one.is_dir()]
-        kept = [history for history in kept if history.questions]
-        self._items = [encode(self._base, history.pairs(PromptForm.LAMP, _ITEMS)) for history in kept]
-        self._prefix = shared_prefix(self._base, kept[0].task, PromptForm.LAMP)
+    def __init__(self, run: Path, task: Task, people: Sequence[Sequence[Pair]]) -> None:
+        """Load the base model, and encode the pairs.
+
+        Args:
+            run: Folder of a run.
+            task: Task of the pairs.
+            people: Pairs of each person.
+        """
+        settings = read_json(run / "settings.json")
+        self._base = load(settings["base-model"], device="cpu", dtype="float32")
+        self._items = [encode(self._base, pairs) for pairs in people]
+        self._prefix = shared_prefix(self._base, task, PromptForm(settings["prompt-form"]))
         self._cache = ItemCache(self._base)
+
+    @classmethod
+    def latest(cls, run: Path) -> Self:
+        """Take the latest items of those in a run's folder who have held-out questions."""
+        kept = [read_history(one) for one in sorted((run / "clients").iterdir()) if one.is_dir()]
+        kept = [history for history in kept if history.questions]
+        return cls(run, kept[0].task, [history.pairs(PromptForm.LAMP, _ITEMS) for history in kept])
 
     @torch.no_grad()
     def losses(self, shift: Shift) -> NDArray[np.float64]:
@@ -83,17 +101,31 @@ class People:
 
 def compare(folder: Path, seed: int, clients: int, epsilon: float, delta: float) -> NDArray[np.float64]:
     """Return losses (base, plain, private; people) of one seed, and print them."""
-    promise = (f"target-epsilon={epsilon}", f"target-delta={delta}")
-    plain = train(folder / f"plain-{clients}-{seed}", seed, clients)
-    private = train(folder / f"epsilon-{epsilon:g}-{clients}-{seed}", seed, clients, *promise)
-    shifts = [read_release(path).shift for path in (plain, private)]
-    people = People(plain.parent)
-    bare = Shift.identity(shifts[0].shape, seed=0)
-    losses = np.stack([people.losses(shift) for shift in (bare, *shifts)])
-    base, without, kept = losses.mean(1)
-    told = f"base {base:.4f}, plain {without:.4f}, epsilon={epsilon:g} {kept:.4f}, {share(losses)}"
-    print(f"{clients} clients, seed {seed}: {told}", flush=True)
+    sizes = (*SETTINGS, f"seed={seed}", f"others={clients}", f"clients-per-round={clients}")
+    plain = train(folder / f"plain-{clients}-{seed}", sizes)
+    promised = (*sizes, *promise(epsilon, delta))
+    private = train(folder / f"epsilon-{epsilon:g}-{clients}-{seed}", promised)
+    losses = losses_of(People.latest(plain), plain, private)
+    tell(f"{clients} clients, seed {seed}, epsilon {epsilon:g}", losses)
     return losses
+
+
+def promise(epsilon: float, delta: float) -> tuple[str, str]:
+    """Return the settings of a promise."""
+    return f"target-epsilon={epsilon}", f"target-delta={delta}"
+
+
+def losses_of(people: People, *runs: Path) -> NDArray[np.float64]:
+    """Return losses (1 + runs, people): of the base model, and of each run's collective shift."""
+    shifts = [read_release(run / "release.safetensors").shift for run in runs]
+    bare = Shift.identity(shifts[0].shape, seed=0)
+    return np.stack([people.losses(shift) for shift in (bare, *shifts)])
+
+
+def tell(what: str, losses: NDArray[np.float64]) -> None:
+    """Print mean losses (base, plain, private; people) and the share of the gain that is kept."""
+    base, plain, private = losses.mean(1)
+    print(f"{what}: base {base:.4f}, plain {plain:.4f}, private {private:.4f}, {share(losses)}", flush=True)
 
 
 def share(losses: NDArray[np.float64]) -> str:
