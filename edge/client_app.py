@@ -25,13 +25,12 @@ from fedperfit.edge.records import (
     status_reply,
     sum_reply,
 )
+from fedperfit.protocol.messages.broadcast import broadcast
 from fedperfit.protocol.messages.keys import (
     BASIS_KEY,
     LAYER_GRADIENT_KEY,
     MOMENTS_KEY,
     SETTINGS_RECORD,
-    SHIFT_KEY,
-    SHIFT_RECORD,
     SUMS_KEY,
 )
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
@@ -72,7 +71,7 @@ def contribute(message: Message, context: Context) -> Message:
     def ask(stub: Any, timeout: float) -> Message:
         in_basis = BASIS_KEY in _config(message)
         request = bridge_pb2.ContributeRequest(
-            shift=_payload(message),
+            shift=broadcast(message),
             training=_filled(bridge_pb2.Training, message),
             coordinates=_filled(bridge_pb2.Coordinates, message) if in_basis else None,
             basis=sent_basis(message),
@@ -93,7 +92,7 @@ def personalize(message: Message, context: Context) -> Message:
 
     def ask(stub: Any, timeout: float) -> Message:
         request = bridge_pb2.PersonalizeRequest(
-            release=_payload(message),
+            release=broadcast(message),
             personal=_filled(bridge_pb2.Personal, message),
             training=_filled(bridge_pb2.Training, message),
         )
@@ -170,7 +169,7 @@ def evaluate(message: Message, context: Context) -> Message:
 
     def ask(stub: Any, timeout: float) -> Message:
         request = bridge_pb2.EvaluateRequest(
-            release=_payload(message), evaluation=_filled(bridge_pb2.Evaluation, message)
+            release=broadcast(message), evaluation=_filled(bridge_pb2.Evaluation, message)
         )
         answer = stub.Evaluate(request, timeout=timeout)
         return reply(message, answer.items, _scores(answer))
@@ -190,11 +189,6 @@ def _asked(message: Message, context: Context, ask: Callable[[Any, float], Messa
 
 _TOLD = (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED)
 """gRPC statuses whose text is the type of the agent's error."""
-
-
-def _payload(message: Message) -> bytes:
-    data: bytes = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
-    return data
 
 
 def _filled(part: type[_Part], message: Message) -> _Part:

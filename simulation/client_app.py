@@ -32,6 +32,7 @@ from fedperfit.edge.records import (
 )
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.sums.requests import SumRequest, tell_sum
+from fedperfit.protocol.messages.broadcast import broadcast
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
     LAYER_GRADIENT_KEY,
@@ -41,8 +42,6 @@ from fedperfit.protocol.messages.keys import (
     PERSONALIZE_TYPE,
     PROBE_TYPE,
     SETTINGS_RECORD,
-    SHIFT_KEY,
-    SHIFT_RECORD,
     SUM_TYPE,
     SUMS_KEY,
 )
@@ -265,7 +264,7 @@ def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterato
             *envelopes_of(message),
         )
         return _each(agents, lambda agent: _told(agent, asked))
-    packed = message.content.array_records[SHIFT_RECORD][SHIFT_KEY].data
+    packed = broadcast(message)
     if kind == CONTRIBUTE_TYPE:
         training, wanted = TrainingSettings.from_config(config), CoordinateSettings.given(config)
         if wanted is None:

@@ -18,7 +18,7 @@ from fedperfit.cloud.clients.memory_limits import rows_at_once
 from fedperfit.cloud.clients.update_file import FiledChange, UpdateFile
 from fedperfit.cloud.privacy.rounds import PrivateRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint
-from fedperfit.cloud.rounds.forms import Config, Sent, UpdateForm, shift_requests
+from fedperfit.cloud.rounds.forms import Config, Sent, UpdateForm
 from fedperfit.cloud.rounds.robust import robust_numbers
 from fedperfit.cloud.rounds.scatter import UpdateScatter
 from fedperfit.cloud.rounds.settings import FederationSettings
@@ -72,7 +72,7 @@ class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
         """Make one request for every client; those that are no holders get the basis with it."""
         wanted = CoordinateSettings(basis=self.basis.digest, codec=self.settings.dtype)
         packed = pack_coordinates(state, self._agreement(number))
-        requests = shift_requests(clients, packed, config | wanted.to_config())
+        requests = self.carrying(clients, packed, config | wanted.to_config())
         lacking = set(clients) - holders
         if lacking:
             basis = ConfigRecord({BASIS_KEY: self.basis.to_bytes()})

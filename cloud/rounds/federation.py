@@ -27,7 +27,7 @@ from fedperfit.cloud.rounds.asynchronous.buffered import BufferedRounds
 from fedperfit.cloud.rounds.checkpoint import Checkpoint, Checkpoints
 from fedperfit.cloud.rounds.collection import Collection
 from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
-from fedperfit.cloud.rounds.forms import Config, ShiftForm, UpdateForm, mean_loss, shift_requests
+from fedperfit.cloud.rounds.forms import Config, ShiftForm, UpdateForm, mean_loss
 from fedperfit.cloud.rounds.robust import TooFew, needed
 from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.rounds.scatter import UpdateScatter
@@ -348,7 +348,7 @@ class Federation:
     ) -> dict[str, Counts]:
         return gather(
             self.exchange,
-            shift_requests(sorted(set(clients)), payload, config | {ROUND_KEY: 0}),
+            self.form.carrying(sorted(set(clients)), payload, config | {ROUND_KEY: 0}),
             message_type,
             lambda client, reply: admit_counts(client, reply, rules),
             phase=phase,

@@ -80,7 +80,7 @@ class _Connection:
         return open_yet and time.monotonic() - self._used < _KEPT_SECONDS
 
     def close(self) -> None:
-        """End it."""
+        """End it, in whatever state it is."""
         if self._talk is not None:
             self._talk.close()
         self._plug.close()

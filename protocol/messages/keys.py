@@ -17,6 +17,8 @@ in them belongs to one pair.
 SHIFT_RECORD = "shift"
 """ArrayRecord, in both directions: exactly one array, the packed collective shift."""
 SHIFT_KEY = "packed"
+"""The array's name. In a basis, where each record costs requests of Flower's, the cloud sends the bytes under
+this key of the settings record (`protocol.messages.broadcast`)."""
 SHIFT_STYPE = "fedperfit.shift.v1"
 """Serialization type of that array: bytes of `protocol.shift.packing`, dtype uint8, shape (bytes,)."""
 

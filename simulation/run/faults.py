@@ -8,6 +8,7 @@ import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
 from flwr.serverapp import Grid
 
+from fedperfit.protocol.messages.broadcast import broadcast
 from fedperfit.protocol.messages.keys import (
     CONTRIBUTE_TYPE,
     SETTINGS_RECORD,
@@ -106,16 +107,16 @@ class FaultyGrid(InProcessGrid):
 
 def _lie(kind: str, request: Message, reply: Message) -> None:
     """Put a lie in place of the update of a reply, whichever form it has."""
-    broadcast = bytes(request.content.array_records[SHIFT_RECORD][SHIFT_KEY].data)
+    sent = broadcast(request)
     if UPDATE_RECORD in reply.content:
         values = dict(reply.content.config_records[UPDATE_RECORD])
         update = values.get(UPDATE_KEY)
         if isinstance(update, bytes):
             wanted = CoordinateSettings.from_config({**request.content.config_records[SETTINGS_RECORD]})
-            values[UPDATE_KEY] = attacked_update(kind, broadcast, update, wanted)
+            values[UPDATE_KEY] = attacked_update(kind, sent, update, wanted)
             reply.content[UPDATE_RECORD] = ConfigRecord(values)
         return
-    lie = attacked(kind, broadcast, bytes(reply.content.array_records[SHIFT_RECORD][SHIFT_KEY].data))
+    lie = attacked(kind, sent, bytes(reply.content.array_records[SHIFT_RECORD][SHIFT_KEY].data))
     array = Array(dtype="uint8", shape=(len(lie),), stype=SHIFT_STYPE, data=lie)
     reply.content[SHIFT_RECORD] = ArrayRecord({SHIFT_KEY: array})
 

@@ -13,14 +13,13 @@ from tests.cloud.fake_grid import federation as federation_over
 
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.robust import RULES
+from fedperfit.protocol.messages.broadcast import broadcast
 from fedperfit.protocol.messages.keys import (
     BASIS_KEY,
     BASIS_RECORD,
     ITEMS_KEY,
     ROUND_KEY,
     SETTINGS_RECORD,
-    SHIFT_KEY,
-    SHIFT_RECORD,
     UPDATE_KEY,
     UPDATE_RECORD,
 )
@@ -47,12 +46,13 @@ class Edges:
 
     def __call__(self, client: str, message: Message) -> list[Message]:
         config = dict(message.content[SETTINGS_RECORD])
+        assert set(message.content) <= {SETTINGS_RECORD, BASIS_RECORD}  # each costs requests of Flower's
         if BASIS_RECORD in message.content:
             self.sent_basis.append(client)
             self.kept[client] = Basis.from_bytes(message.content[BASIS_RECORD][BASIS_KEY])
         values: Values = {ITEMS_KEY: 0, ROUND_KEY: config[ROUND_KEY]}
         if client in self.kept:
-            packed = message.content[SHIFT_RECORD][SHIFT_KEY].data
+            packed = broadcast(message)
             _, agreement = unpack_coordinates(packed, self.kept[client], config["codec"])
             change = drawn(client, config[ROUND_KEY])
             values |= {

@@ -24,7 +24,8 @@ from fedperfit.cloud.rounds.sums import SecureSums
 from fedperfit.edge.records import coordinate_reply, envelopes_of, round_of, sum_reply
 from fedperfit.edge.sums.party import SumParty, make_keys
 from fedperfit.edge.sums.requests import SumRequest, sealed_update, tell_sum
-from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, SUM_RECORD, SUM_TYPE
+from fedperfit.protocol.messages.broadcast import broadcast
+from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SUM_RECORD, SUM_TYPE
 from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import CoordinateSettings
 from fedperfit.protocol.messages.sums import SumSettings
@@ -72,9 +73,7 @@ class SealedEdges:
 
     def _update(self, client: str, message: Message) -> Message:
         config = dict(message.content[SETTINGS_RECORD])
-        _, agreement = unpack_coordinates(
-            message.content[SHIFT_RECORD][SHIFT_KEY].data, BASIS, config["codec"]
-        )
+        _, agreement = unpack_coordinates(broadcast(message), BASIS, config["codec"])
         terms = SumSettings.from_config(config)
         change = drawn(client, round_of(message))
         return coordinate_reply(
