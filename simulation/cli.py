@@ -50,6 +50,9 @@ app.command()(basis)
 app.command()(settings)
 app.command()(presets)
 
+_WIDE = 110
+"""Columns of a table that goes to a file or a pipe."""
+
 
 class Backend(StrEnum):
     """How the clients of a simulation are run."""
@@ -225,6 +228,28 @@ def timeline(
     console = Console()
     console.print(times_table(runs))
     console.print(f"picture: {out}", soft_wrap=True)
+
+
+@app.command()
+def difference(
+    run: Annotated[list[Path], typer.Option(help="Folder of a run; more than once to pool several.")],
+    other: Annotated[list[Path], typer.Option(help="Folder of the run it is compared with, one for each.")],
+) -> None:
+    """Compare runs with others over the same people, phase by phase, paired over people.
+
+    The share is that of the way from the other run to the best possible score, where it is known.
+
+    Example: fedperfit difference --run runs/prior --other runs/plain
+    """
+    from fedperfit.simulation.run.differences import differences, differences_table
+
+    if len(run) != len(other):
+        raise InputError(f"{len(run)} --run and {len(other)} --other: each run needs one to be compared with")
+    main, rows = differences(list(zip(run, other, strict=True)))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDE
+    console.print(differences_table(main, rows))
 
 
 @app.command("flower-env")

@@ -21,6 +21,8 @@ from fedperfit.simulation.world.build import BOUNDS, LIMIT
 
 METRICS = "metrics.json"
 """File in the run folder with the figures."""
+HISTORY = "history-"
+"""What the names of the phases of the cold-start curve begin with, before the number of items."""
 
 
 def summarise(folder: Path) -> dict[str, Any]:
@@ -37,12 +39,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     task = task_by_name(settings["task"])
     bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
     main = task.metrics[0]
-    samples = {
-        path.stem: Sample.of(task, read_json(path))
-        for path in sorted((folder / "results").glob("*.json"))
-        if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
-    }
-    samples = {phase: sample for phase, sample in samples.items() if sample.users}
+    samples = read_samples(folder, task)
     stages = {stage.value: samples[f"evaluate-{stage}"] for stage in Stage if f"evaluate-{stage}" in samples}
     summary: dict[str, Any] = {
         "task": task.id,
@@ -61,7 +58,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             }
             for user in (next(iter(stages.values())).users if stages else [])
         },
-        "history": _curve(bootstrap, samples, "history-", "history-0"),
+        "history": _curve(bootstrap, samples, HISTORY, f"{HISTORY}0"),
         "collective": _collective_curve(bootstrap, samples),
         "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
         "communication": communication(folder, settings),
@@ -74,9 +71,46 @@ def summarise(folder: Path) -> dict[str, Any]:
     if (folder / BOUNDS).exists():
         bounds = read_json(folder / BOUNDS)
         summary |= _world(bootstrap, task, bounds, stages, samples, main)
-        if (folder / LIMIT).exists():
-            _add_limit(bootstrap, task, bounds, read_json(folder / LIMIT), summary["history"], samples)
+        _add_limit(bootstrap, read_limits(folder, task, samples), summary["history"], samples, main)
     return summary
+
+
+def read_samples(folder: Path, task: Task) -> dict[str, Sample]:
+    """Read the metric sums of a run folder by phase, of phases in which answers were scored.
+
+    Args:
+        folder: The run folder.
+        task: Task that was worked on.
+    """
+    samples = {
+        path.stem: Sample.of(task, read_json(path))
+        for path in sorted((folder / "results").glob("*.json"))
+        if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
+    }
+    return {phase: sample for phase, sample in samples.items() if sample.users}
+
+
+def read_limits(folder: Path, task: Task, samples: Mapping[str, Sample]) -> dict[str, Sample]:
+    """Read the sums of the best possible answers after so many items, by phase of the cold-start curve.
+
+    Args:
+        folder: The run folder; of a run on other data than the world there are none.
+        task: Task that was worked on.
+        samples: What `read_samples` returned.
+    """
+    if not (folder / LIMIT).exists():
+        return {}
+    bounds, limit = read_json(folder / BOUNDS), read_json(folder / LIMIT)
+    reached = {}
+    for name, sample in samples.items():
+        length = name.removeprefix(HISTORY)
+        if name.startswith(HISTORY) and all(length in limit.get(user, {}) for user in sample.users):
+            phase: Phase = {}
+            for user in sample.users:
+                golds = [answer["gold"] for answer in bounds[user]]
+                phase[user] = {"items": len(golds), "metrics": score(task, limit[user][length], golds)}
+            reached[name] = Sample.of(task, phase)
+    return reached
 
 
 def _stage(bootstrap: Bootstrap, sample: Sample) -> dict[str, Any]:
@@ -146,38 +180,23 @@ def _world(
 
 def _add_limit(
     bootstrap: Bootstrap,
-    task: Task,
-    bounds: dict[str, list[dict[str, str]]],
-    limit: dict[str, dict[str, list[str]]],
+    limits: Mapping[str, Sample],
     points: list[dict[str, Any]],
     samples: dict[str, Sample],
+    main: str,
 ) -> None:
     """Put into the points of the cold-start curve what no method can beat after so many items.
 
     The share is that of the way from the collective shift alone to there.
-
-    Args:
-        bootstrap: Resamples of users.
-        task: Task that is worked on.
-        bounds: Golds by user.
-        limit: Best answers by user and number of items.
-        points: Points to be completed.
-        samples: Sums of the phases.
     """
     for point in points:
-        length = str(point["size"])
-        sample = samples[f"history-{length}"]
-        if any(length not in limit.get(user, {}) for user in sample.users):
+        name = f"{HISTORY}{point['size']}"
+        if name not in limits:
             continue
-        phase: Phase = {}
-        for user in sample.users:
-            golds = [answer["gold"] for answer in bounds[user]]
-            phase[user] = {"items": len(golds), "metrics": score(task, limit[user][length], golds)}
-        reached = Sample.of(task, phase)
+        sample, reached, alone = samples[name], limits[name], samples.get(f"{HISTORY}0")
         point["limit"] = bootstrap.estimates(reached)
-        alone = samples.get("history-0")
         if point["size"] and alone is not None and alone.users == sample.users:
-            point["share"] = bootstrap.share(sample, alone, reached, task.metrics[0])
+            point["share"] = bootstrap.share(sample, alone, reached, main)
 
 
 def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str], which: str) -> Sample:
