@@ -221,7 +221,7 @@ def timeline(
 
     Example: fedperfit timeline runs/waiting runs/buffered
     """
-    from fedperfit.simulation.run.timeline import draw, read_times, times_table
+    from fedperfit.simulation.finished.timeline import draw, read_times, times_table
 
     runs = read_times(run_dirs)
     draw(runs, out)
@@ -241,7 +241,7 @@ def difference(
 
     Example: fedperfit difference --run runs/prior --other runs/plain
     """
-    from fedperfit.simulation.run.differences import differences, differences_table
+    from fedperfit.simulation.finished.differences import differences, differences_table
 
     if len(run) != len(other):
         raise InputError(f"{len(run)} --run and {len(other)} --other: each run needs one to be compared with")

@@ -54,7 +54,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "basis data report client_app cluster",
         "cohorts",
         "compare run",
-        "analyze audit benchmark communication server_app watch",
+        "analyze audit benchmark communication finished server_app watch",
         "settings_cli tuning_cli plan",
         "cli",
     ),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.cli import app
-from fedperfit.simulation.run.differences import Difference, differences
+from fedperfit.simulation.finished.differences import Difference, differences
 from fedperfit.simulation.run.summary import METRICS, write_metrics
 
 TASK = "LaMP_2M"
