@@ -105,12 +105,14 @@ class _Run:
 
     @classmethod
     def read(cls, folder: Path) -> "_Run":
-        """Read a folder; raises InputError where it holds no run of `simulate`."""
+        """Read a folder; raises InputError where it holds no run of `simulate`, or no scores."""
         settings = read_settled(folder)
         if "task" not in settings:
             raise InputError(f"{folder}: no run of `simulate`")
         task = task_by_name(settings["task"])
         samples = read_samples(folder, task)
+        if not samples:
+            raise InputError(f"{folder}: nobody's answers were scored there yet")
         return cls(folder, settings, task, samples, read_limits(folder, task, samples))
 
     def check_people(self, other: "_Run") -> None:

@@ -102,6 +102,11 @@ def test_other_people_other_questions_and_other_tasks_are_refused(pair: tuple[Pa
         differences([(run, write_run(tmp_path / "ratings", "LaMP_3"))])
     with pytest.raises(InputError, match="no such file"):
         differences([(run, tmp_path / "nothing")])
+    begun = write_run(tmp_path / "begun", TASK)
+    for result in (begun / "results").iterdir():
+        result.unlink()
+    with pytest.raises(InputError, match="begun: nobody's answers were scored"):
+        differences([(run, begun)])
 
 
 def test_the_command_prints_a_table_or_one_line(pair: tuple[Path, Path]):
