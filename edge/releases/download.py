@@ -186,7 +186,7 @@ class WebFolder:
         """Fetch on the connection that was kept, or on a new one where that was given up meanwhile."""
         kept, self._kept = self._kept, None
         if kept is not None and kept.lasts:
-            with suppress(ConnectionError, ssl.SSLError):
+            with suppress(ConnectionError, TimeoutError, ssl.SSLError):
                 return self._on(kept, name, most, headers, end)
         if kept is not None:
             kept.close()
