@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import flwr
+import httpx
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -282,12 +283,14 @@ def test_a_lasting_client_trusts_whom_flowers_does(monkeypatch: pytest.MonkeyPat
     made: list[dict[str, Any]] = []
     clients = importlib.import_module("flwr.supercore.protobuf.client")
     plain = clients.httpx.Client
-    monkeypatch.setattr(clients.httpx, "Client", lambda **options: made.append(options) or plain())
+    monkeypatch.setattr(clients.httpx, "Client", lambda **options: made.append(options) or plain(**options))
     client = lasting(importlib.import_module("flwr.supernode.fleet_http_connection").FleetHttpClient)
     authority = new_authority("cloud").certificate
     client.from_server_address("cloud:1", False, authority, [])
     flowers, ours = made
-    assert ours.items() >= flowers.items()
+    assert ours["verify"] is flowers["verify"]
+    assert ours["follow_redirects"] is flowers["follow_redirects"]
+    assert ours["timeout"] == httpx.Timeout(flowers["timeout"])
     assert ours["verify"].get_ca_certs()
     assert ours["verify"].verify_mode is ssl.CERT_REQUIRED
 
