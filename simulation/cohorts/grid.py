@@ -133,5 +133,9 @@ def _request_digest(message: Message) -> str:
     for array in (array for record in message.content.array_records.values() for array in record.values()):
         digest.update(array.data)
     for record in message.content.config_records.values():
-        digest.update(repr(sorted(record.items())).encode())
+        for name in sorted(record):
+            value = record[name]
+            data = value if isinstance(value, bytes) else repr(value).encode()
+            digest.update(f"{name} {type(value).__name__} {len(data)} ".encode())
+            digest.update(data)
     return f"{message.metadata.message_type} {digest.hexdigest()}"
