@@ -16,6 +16,8 @@ POLICY = "policy.json"
 """File in the cloud's folder: the policy offered last, signed."""
 _RUNS = 5
 """Runs a day, resumed ones included, that the budgets leave room for."""
+_FITS = 2
+"""Fits of a personal shift in a run: as the edge fetches its release, and as the cloud asks for it."""
 _PHASES = 4
 """Evaluations in a run: one for each stage."""
 _SLACK = 4.0
@@ -80,7 +82,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         pair_items=settings.directions_items if settings.directions else 0,
         pair_source=settings.directions_source.value,
         contribute_per_day=_RUNS * settings.rounds,
-        personalize_per_day=_RUNS,
+        personalize_per_day=_RUNS * _FITS,
         evaluate_per_day=_RUNS * _PHASES,
         moments_per_day=_RUNS if settings.directions else 0,
         probe_per_day=_RUNS * SEARCHES * EVALUATIONS if settings.directions else 0,

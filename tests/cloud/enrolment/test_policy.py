@@ -67,6 +67,7 @@ def test_a_new_version_is_offered_when_the_settings_change_and_only_then(tmp_pat
     second = verify_policy(offered(home, settings(rounds=99), key), key.public)
     assert (verify_policy(first, key.public).version, second.version) == (1, 2)
     assert second.contribute_per_day == 5 * 99
+    assert second.personalize_per_day == 5 * 2  # each release may be fetched, fitted, and then asked for
 
 
 def test_an_own_task_is_agreed_on_by_its_text(tmp_path: Path):
