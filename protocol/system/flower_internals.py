@@ -169,7 +169,7 @@ def lasting(client: type[Any]) -> type[Any]:
                 limits=httpx.Limits(keepalive_expiry=KEPT_SECONDS),
             )
             for header in ("Accept-Encoding", "Connection", "User-Agent"):
-                del self._client.headers[header]
+                self._client.headers.pop(header, None)
 
     return LastingClient
 

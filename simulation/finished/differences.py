@@ -4,7 +4,7 @@ Several pairs of runs, as of several seeds, are pooled: all their people count a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +139,8 @@ def _difference(
         return row
     reached = _pooled([run.limits[phase] for run in runs])
     share = bootstrap.share(sample, other, reached, main)
-    return Difference(
-        *(row.phase, row.people, row.value, row.other, row.interval),
+    return replace(
+        row,
         limit=float(reached.metrics(ones)[main][0]),
         share=None if share is None else (share["value"], share["low"], share["high"]),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.edge.releases.published import Cloud, Mirror
 
+from fedperfit.edge.releases import download
 from fedperfit.edge.releases.download import CloudFiles, NotFetched, WebFolder
 
 
@@ -147,6 +148,23 @@ def test_a_connection_that_the_cloud_gave_up_costs_another_and_no_file(lasting: 
     files = CloudFiles(lasting.address, lasting.authority)
     lasting.answer = last
     assert [files.get("a", 10), files.get("b", 10), files.get("a", 10)] == [b"one", b"two", b"one"]
+    assert len(set(lasting.connections)) == 2
+
+
+def test_a_connection_that_falls_silent_costs_another_and_no_file(
+    lasting: Cloud, monkeypatch: pytest.MonkeyPatch
+):
+    def silent(request: BaseHTTPRequestHandler) -> None:
+        lasting.answer = None
+        over.wait(30)
+
+    over = threading.Event()
+    monkeypatch.setattr(download, "SILENT_SECONDS", 1.0)
+    files = CloudFiles(lasting.address, lasting.authority)
+    files.get("a", 10)
+    lasting.answer = silent
+    assert files.get("b", 10) == b"two"
+    over.set()
     assert len(set(lasting.connections)) == 2
 
 
