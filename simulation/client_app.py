@@ -58,6 +58,7 @@ from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
+from fedperfit.simulation.sent_scan import scan
 from fedperfit.simulation.storages import Storage
 from fedperfit.simulation.stored_models import AGENT, items_of, storage_of
 
@@ -179,6 +180,8 @@ def on_evaluate(message: Message, context: Context) -> Message:
 def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
     """Yield a reply to each request, clients that store the base model alike after one another.
 
+    Each reply is scanned for the client's personal shifts (`sent_scan`).
+
     Args:
         requests: Messages that differ in their client only, each with the context of its node.
     """
@@ -187,7 +190,11 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
         storage = storage_of(_clients(context), _partition(context))
         alike.setdefault(storage, []).append((message, context))
     for group in alike.values():
-        yield from _respond(group)
+        contexts = {message.metadata.message_id: (message, context) for message, context in group}
+        for answer in _respond(group):
+            request, context = contexts[answer.metadata.reply_to_message_id]
+            scan(_folder(context), request, answer)
+            yield answer
 
 
 def _respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:

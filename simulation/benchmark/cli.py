@@ -9,8 +9,8 @@ from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError
 
-PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums", "rounds")
-"""Parts of the benchmark, in the order in which they run."""
+PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums", "rounds", "equal-score")
+"""Parts of the benchmark, in the order in which they run; the last one needs a finished run."""
 _DECODED = "LaMP_4"
 """Task whose prompt length the decoding part takes."""
 
@@ -28,7 +28,7 @@ def benchmark(
             help="engine, plain (ours without caches), pyreft, lora (PEFT, r=8), lora-checkpointing."
         ),
     ] = "engine,plain,pyreft,lora,lora-checkpointing",
-    parts: Annotated[str, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = ",".join(PARTS),
+    parts: Annotated[str, typer.Option(help=f"Any of {', '.join(PARTS)}.")] = ",".join(PARTS[:-1]),
     users: Annotated[int, typer.Option(help="Users the engine trains side by side.")] = 8,
     others: Annotated[int, typer.Option(help="Users the others train, one after another.")] = 1,
     items: Annotated[int, typer.Option(help="History items of each user.")] = 16,
@@ -55,6 +55,14 @@ def benchmark(
     repeats: Annotated[
         int, typer.Option(help="Measurements of each training, of which the fastest counts.")
     ] = 1,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a finished run with people-prior=true, for the part equal-score: passes and "
+            "seconds until its new people are answered as well as by PerFit."
+        ),
+    ] = None,
+    people: Annotated[int, typer.Option(help="New people of that run who are fitted, at most.")] = 48,
     note: Annotated[
         str, typer.Option(help="Text kept beside the figures, such as other load on the machine.")
     ] = "",
@@ -80,6 +88,7 @@ def benchmark(
     from fedperfit.simulation.benchmark.parts import (
         agent,
         decoding,
+        equal_score,
         orthonormal,
         rounds,
         scaling,
@@ -96,6 +105,8 @@ def benchmark(
         if value < 1:
             raise InputError(f"{name}={value}: must be at least 1")
     chosen = _choice("parts", parts, PARTS)
+    if "equal-score" in chosen and run_dir is None:
+        raise InputError("parts: equal-score needs --run-dir, a finished run with people-prior=true")
     model = ModelSpec(
         name=base_model,
         layers=layers,
@@ -126,6 +137,7 @@ def benchmark(
         "agent": 1,
         "secure-sums": len(secure_sums.CLIENTS) * len(secure_sums.ENCODINGS),
         "rounds": len(rounds.CELLS),
+        "equal-score": equal_score.MOST,
     }
     total = sum(counts[part] for part in chosen)
     console = Console()
@@ -142,6 +154,8 @@ def benchmark(
         "threads": threads,
         "machine": _machine(),
     }
+    if run_dir is not None:
+        settings["people"] = [str(run_dir.resolve()), people]
     record = Record(out, settings, on_done, origin(note))
     tables = []
     if "training" in chosen:
@@ -172,6 +186,10 @@ def benchmark(
         taken = rounds.run(record)
         record.put("rounds", taken)
         tables.append(rounds.table(taken))
+    if "equal-score" in chosen and run_dir is not None:
+        equal = equal_score.run(run_dir, people, threads, record)
+        record.put("equal-score", equal)
+        tables.append(equal_score.table(equal))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True)

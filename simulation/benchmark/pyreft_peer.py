@@ -14,6 +14,8 @@ import torch
 
 from fedperfit.edge.engine.examples import Example
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.shift.shape import ShiftShape
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.simulation.benchmark.workload import Workload
 from fedperfit.simulation.optional import required
 
@@ -37,12 +39,27 @@ def pyreft(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
     """
     with TemporaryDirectory() as folder:
         try:
-            return [_fit(base, examples, workload, user, folder) for user, examples in enumerate(users)][-1]
+            sizes = [
+                _bytes(fitted(base, examples, workload, user, folder)) for user, examples in enumerate(users)
+            ]
         finally:
             base.model.eval()
+    return sizes[-1]
 
 
-def _fit(base: BaseModel, examples: Sequence[Example], workload: Workload, user: int, folder: str) -> int:
+def fitted(base: BaseModel, examples: Sequence[Example], workload: Workload, user: int, folder: str) -> Any:
+    """Fit one user's interventions, and return pyreft's model with them.
+
+    Args:
+        base: The frozen base model, which is in train mode afterwards.
+        examples: The user's examples.
+        workload: Settings of the training.
+        user: Number of the user, for the seed.
+        folder: Folder for the trainer.
+
+    Raises:
+        InputError: pyreft or accelerate is not installed.
+    """
     library = required("pyreft")
     required("accelerate")  # by transformers' Trainer
     from transformers import DataCollatorForSeq2Seq, PrinterCallback, TrainingArguments
@@ -77,6 +94,26 @@ def _fit(base: BaseModel, examples: Sequence[Example], workload: Workload, user:
     trainer.remove_callback(PrinterCallback)
     trainer.compute_loss = _without_count(trainer.compute_loss)
     trainer.train()
+    return model
+
+
+def as_shift(model: Any, shape: ShiftShape) -> Shift:
+    """Return pyreft's interventions as a shift, which changes hidden states as they do.
+
+    Args:
+        model: pyreft's model.
+        shape: Layers, rank, hidden size and positions of the interventions.
+    """
+    states = [intervention.state_dict() for intervention in model.interventions.values()]
+    R, W, b = (
+        torch.stack([state[name].detach().float().cpu() for state in states])
+        for name in ("rotate_layer", "weight", "bias")
+    )
+    return Shift(shape, R=R.mT.contiguous(), W=W, b=b)
+
+
+def _bytes(model: Any) -> int:
+    """Bytes of one user's interventions."""
     return sum(
         tensor.numel() * tensor.itemsize
         for intervention in model.interventions.values()

@@ -10,7 +10,9 @@ from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.shift.basis import coordinate_count
 from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.sent_scan import total
 
 BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes per number of other methods, by the precision of transport; they are in fp32 beside finer ones."""
@@ -25,7 +27,8 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         Sums as JSON values, empty while nothing was sent or chosen yet. `alternatives` are bytes per client,
-        round and direction at the same precision.
+        round and direction at the same precision; `personal-bytes-sent` is what the replies were found to
+        hold of personal shifts, and `scanned` how many were searched.
     """
     by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
     job = RunSettings.from_flat(settings)
@@ -35,6 +38,7 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     training = by_phase.get("train", [])
     width = BYTES.get(job.transport_dtype, BYTES["float32"])
     payloads = [entry.payload for entry in training if entry.payload]
+    scanned = total(path for path in (folder / CLIENTS).glob("*") if path.is_dir())
     up = [entry.payload for entry in training if entry.payload and entry.direction == "up"]
     return {
         "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
@@ -50,7 +54,8 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "full model": card["parameters"] * width,
         },
         "personal-parameters": _personal_parameters(job, BaseModelCard(**card)),
-        "personal-bytes-sent": 0,
+        "personal-bytes-sent": scanned.personal,
+        "scanned": scanned._asdict(),
     }
 
 

@@ -94,10 +94,21 @@ def _subline(summary: Mapping[str, Any]) -> str:
     sent = summary["communication"]
     if sent:
         parts.append(
-            f"{_payload(sent)} travelled per client, round and direction; the "
-            f"{sent['personal-parameters']:,} parameters of a personal shift never did."
+            f"{_payload(sent)} travelled per client, round and direction. A personal shift has "
+            f"{sent['personal-parameters']:,} parameters; {_personal(sent)}."
         )
     return " ".join(parts)
+
+
+def _personal(sent: Mapping[str, Any]) -> str:
+    """What the scan of the replies found."""
+    scanned = sent["scanned"]
+    if not scanned["replies"]:
+        return "no reply of anybody who had one was searched"
+    return (
+        f"{scanned['personal']:,} B of personal shifts were found in the {scanned['replies']:,} replies "
+        f"({scanned['bytes'] / 1e3:,.1f} kB) of those who had one"
+    )
 
 
 def _payload(sent: Mapping[str, Any]) -> str:
@@ -257,7 +268,7 @@ def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
         "payload": f"{own:,.0f}",
         "alternatives": alternatives,
         "clients": clients,
-        "personal": f"{about['personal-parameters']:,}",
+        "personal": f"{about['personal-parameters']:,} parameters each; {_personal(about)}",
         "messages": Table(head, rows),
     }
 
@@ -285,7 +296,7 @@ def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
     if sent:
         size, up = sent["payload"], sent.get("payload-up", sent["payload"])
         each = "client, round and direction" if size == up else "update"
-        caption += f"\n{up:,.0f} B per {each}; 0 B of personal shifts"
+        caption += f"\n{up:,.0f} B per {each}; {_personal(sent)}"
     if summary.get("privacy"):
         caption += f"\nwhat any one contributor changes: {summary['privacy']}"
     shown = TerminalTable(title=f"{summary['task']}, 95 % intervals over users", caption=caption)

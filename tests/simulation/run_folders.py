@@ -1,7 +1,7 @@
 """A run folder with random results, as a study leaves it."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,8 +25,10 @@ def write_run(
     users: int = 6,
     answers: Mapping[str, str] | None = None,
     name: str = "targets-{}",
+    leaked: Sequence[int] = (0, 0, 0),
 ) -> Path:
-    """answers: stage to the bound whose answers it gives; other stages answer at random."""
+    """answers: stage to the bound whose answers it gives; other stages answer at random. leaked: bytes of
+    personal shifts that were found in the replies of each of so many clients."""
     rng = random.Random(0)
     lamp = TASKS[task]
     choices = lamp.labels or TITLES
@@ -55,6 +57,11 @@ def write_run(
     write_json(folder / "settings.json", settings.to_flat())
     write_json(folder / "card.json", asdict(CARD))
     write_json(folder / "bounds.json", bounds)
+    for number, personal in enumerate(leaked):
+        write_json(
+            folder / "clients" / str(number) / "scan.json",
+            {"replies": 2, "bytes": 500, "personal": personal},
+        )
     for stage in ("base", "collective", "personal"):
         write_json(folder / "results" / f"evaluate-{stage}.json", phase((answers or {}).get(stage)))
     for other in ("history-0", "history-4", "collective-10", "collective-10-personal"):

@@ -16,6 +16,7 @@ from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
+from fedperfit.simulation.sent_scan import total
 
 
 @pytest.fixture
@@ -81,6 +82,30 @@ def test_only_metric_sums_differ_when_they_are_shared(tmp_path, other_shifts):
     first, second = two_runs(tmp_path, other_shifts, share_metrics=True)
     assert received(first, without_metrics=True) == received(second, without_metrics=True)
     assert received(first) != received(second), "the shifts did change what was measured"
+    scanned = total((tmp_path / "first" / "clients").iterdir())
+    assert scanned.replies > 0
+    assert scanned.personal == 0
+
+
+def test_the_scan_of_a_run_finds_a_planted_leak(tmp_path, monkeypatch):
+    """Positive control of what a run's report says of its personal shifts."""
+    build, opened = client_app.reply, []
+    store = Vault.store
+
+    def noted(vault: Vault, slot: str, shift, *rest) -> None:
+        store(vault, slot, shift, *rest)
+        opened.append(shift.W.detach()[0, 0, :8].numpy().tobytes())
+
+    def leak(*arguments) -> Message:
+        reply = build(*arguments)
+        for part in opened[-1:]:
+            reply.content["extra"] = ConfigRecord({"blob": part})
+        return reply
+
+    monkeypatch.setattr(Vault, "store", noted)
+    monkeypatch.setattr(client_app, "reply", leak)
+    run_refused(tmp_path, small_settings())
+    assert total((tmp_path / "clients").iterdir()).personal >= 32
 
 
 def _raw(reply: RecordDict, tensor: torch.Tensor) -> None:

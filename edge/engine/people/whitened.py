@@ -70,6 +70,7 @@ def fit_under_prior(
     additive: bool = False,
     prefix: Sequence[int] | None = None,
     watch: Callable[[int, int], None] | None = None,
+    passes: int = PASSES,
 ) -> list[float]:
     """Find everyone's likeliest z, in place.
 
@@ -81,6 +82,7 @@ def fit_under_prior(
         additive: Every shift of a layer acts on the layer's own output.
         prefix: Tokens every prompt is known to begin with; see `ItemCache.prepare`.
         watch: Called before every pass.
+        passes: Passes over the items.
 
     Returns:
         Mean loss of each person in nats per target token, where the descent ended; NaN where it was never
@@ -98,9 +100,9 @@ def fit_under_prior(
     tokens = torch.tensor([sum(len(example.target) for example in own) for own in examples]).double()
     first = _FIRST / math.sqrt(people.prior.strength)
     descents = [Descent(factor.shape[1], first) for _ in users]
-    for number in range(PASSES):
+    for number in range(passes):
         if watch is not None:
-            watch(number, PASSES)
+            watch(number, passes)
         z = torch.stack([descent.trial for descent in descents])
         losses, gradients = _losses(z @ factor.T, examples, stack, prepared, cache)
         values = tokens * losses + people.prior.strength / 2 * z.square().sum(1)

@@ -9,7 +9,6 @@ from fedperfit.edge.engine.rows import batch_loss, collate
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.shift.injection import injected
 from fedperfit.protocol.shift.shape import ShiftShape
-from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation import optional
 from fedperfit.simulation.benchmark import lora, pyreft_peer
@@ -80,12 +79,7 @@ def test_pyrefts_intervention_is_our_shift() -> None:
     collective = workload.settings.shape(base.card)
     shape = ShiftShape(collective.layers, workload.settings.personal_rank, 32, collective.positions)
     with torch.no_grad():
-        shift = Shift(
-            shape,
-            R=torch.stack([i.rotate_layer.weight.T for i in interventions]),
-            W=torch.stack([i.learned_source.weight for i in interventions]),
-            b=torch.stack([i.learned_source.bias for i in interventions]),
-        )
+        shift = pyreft_peer.as_shift(model, shape)
         batch = collate(examples, base.device)
         with injected(base.model, [shift], shape.positions.mask(batch.prompt)):
             ours = base.model(batch.ids).logits

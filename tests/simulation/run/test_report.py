@@ -108,4 +108,14 @@ def test_the_closing_table_has_stages_and_bounds(tmp_path):
     text = console.export_text()
     for name in ("base model alone", "collective shift", "collective + personal", "Bayes-optimal"):
         assert name in text
-    assert "0 B of personal shifts" in text
+    assert "0 B of personal shifts were found in the 6 replies (1.5 kB)" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("leaked", "said"),
+    [((0, 48), "48 B of personal shifts"), ((), "nobody who replied had a personal shift")],
+)
+def test_the_report_says_what_was_found_of_personal_shifts(tmp_path, leaked, said):
+    folder = write_run(tmp_path, "LaMP_2M", leaked=leaked)
+    report_of(folder)
+    assert said in (folder / "report.html").read_text(encoding="utf-8")

@@ -166,6 +166,12 @@ def test_bytes_are_those_of_the_ledger(tmp_path):
     assert sent["personal-bytes-sent"] == 0
 
 
+def test_bytes_of_personal_shifts_are_those_that_the_scan_found(tmp_path):
+    sent = summarise(write_run(tmp_path, "LaMP_2M", leaked=(0, 16, 0, 7)))["communication"]
+    assert sent["personal-bytes-sent"] == 23
+    assert sent["scanned"] == {"replies": 8, "bytes": 2000, "personal": 23}
+
+
 def test_phases_may_be_missing_and_users_may_share_nothing(tmp_path):
     folder = write_run(tmp_path, "LaMP_3")
     (folder / "results" / "evaluate-personal.json").unlink()
