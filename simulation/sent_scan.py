@@ -37,8 +37,9 @@ def scan(folder: Path, request: Message, reply: Message) -> None:
         reply: What is about to be sent.
     """
     vault = Vault(folder / VAULT)
-    kept, settings = vault.slots(), request.content.config_records.get(SETTINGS_RECORD, {})
-    slots = [settings["slot"]] if settings.get("slot") in kept else kept
+    kept, settings = vault.slots(), request.content.config_records.get(SETTINGS_RECORD)
+    named = settings.get("slot") if settings else None
+    slots = [named] if named in kept else kept
     if not slots:
         return
     data = message_to_bytes(reply)

@@ -50,7 +50,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
     ),
     "simulation": (
         "storages",
-        "optional memory plugins world stored_models",
+        "optional memory plugins world stored_models sent_scan",
         "basis data report client_app cluster",
         "cohorts",
         "compare run",

@@ -100,7 +100,7 @@ class Ground:
 
     @property
     def frozen(self) -> Shift:
-        """The collective shift."""
+        """The collective shift, which does not change."""
         return self.release.frozen(self.context.base)
 
     def start(self, user: int) -> PersonalShift:
