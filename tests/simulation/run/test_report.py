@@ -113,7 +113,7 @@ def test_the_closing_table_has_stages_and_bounds(tmp_path):
 
 @pytest.mark.parametrize(
     ("leaked", "said"),
-    [((0, 48), "48 B of personal shifts"), ((), "nobody who replied had a personal shift")],
+    [((0, 48), "48 B of personal shifts"), ((), "no reply of anybody who had one was searched")],
 )
 def test_the_report_says_what_was_found_of_personal_shifts(tmp_path, leaked, said):
     folder = write_run(tmp_path, "LaMP_2M", leaked=leaked)
