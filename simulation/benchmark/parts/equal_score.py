@@ -100,7 +100,7 @@ class Ground:
 
     @property
     def clock(self) -> Callable[[], float]:
-        """Seconds of the processor where it does the work, so that other load does not count; else of a clock."""
+        """Seconds of the processor where that does the work, so that other load does not count."""
         return time.process_time if self._device.type == "cpu" else time.perf_counter
 
     @property
