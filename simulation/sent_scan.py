@@ -10,6 +10,7 @@ from fedperfit.edge.agent.agent import VAULT
 from fedperfit.edge.vault.traces import Traces
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.flower_internals import message_to_bytes
 
@@ -31,6 +32,8 @@ class Scan(NamedTuple):
 def scan(folder: Path, request: Message, reply: Message) -> None:
     """Add a reply to the client's count; of a request that names a slot, that slot's shift is looked for.
 
+    A shift that cannot be opened, which the reply is an error about, has no numbers to be looked for.
+
     Args:
         folder: The client's own folder.
         request: What was asked.
@@ -42,8 +45,12 @@ def scan(folder: Path, request: Message, reply: Message) -> None:
     slots = [named] if named in kept else kept
     if not slots:
         return
+    try:
+        traces = Traces.of(vault, map(str, slots))
+    except InputError:
+        return
     data = message_to_bytes(reply)
-    found = Traces.of(vault, map(str, slots)).bytes_in(data, known=message_to_bytes(request))
+    found = traces.bytes_in(data, known=message_to_bytes(request))
     one, before = Scan(1, len(data), found), _read(folder)
     write_json(folder / FILE, Scan(*map(sum, zip(before, one, strict=True)))._asdict())
 

@@ -98,7 +98,8 @@ class Traces:
         parts = [part.reshape(-1) for tensor in self._tensors for part in (tensor, *tensor)]
         for values in parts:
             for name, codec in CODECS.items():
-                if not codec.scaled or codec.bits * len(values) < _FEWEST_BITS:
+                short = codec.bits * len(values) < _FEWEST_BITS
+                if not codec.scaled or short or not bool(values.isfinite().all()):
                     continue
                 written = encode(name, values, seed=0)
                 scale, size = written[: codec.size(0)], len(written)

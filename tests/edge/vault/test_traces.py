@@ -76,3 +76,10 @@ def test_what_the_cloud_has_sent_is_no_trace(shift):
     rows = shift.R.detach().numpy().tobytes()
     assert Traces([shift]).bytes_in(inside(rows)) == len(rows)
     assert Traces([shift]).bytes_in(inside(rows), known=inside(rows)) == 0
+
+
+def test_a_shift_with_a_number_that_is_not_finite_is_searched_too(shift):
+    with torch.no_grad():
+        shift.b[0, 0] = float("nan")
+    written = shift.W.detach()[0].numpy().tobytes()
+    assert Traces([shift]).bytes_in(inside(written)) == len(written)
