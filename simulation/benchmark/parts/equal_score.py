@@ -50,9 +50,9 @@ ITEMS = 16
 """Latest items of each person that are fitted."""
 PERFIT = "PerFit"
 """Name of the way that sets the score."""
-PEER_PASSES = (10, 20, 40)
+PEER_PASSES = (10, 20)
 """Passes that pyreft and LoRA are given."""
-RATES = (1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (3e-3, 1e-2, 3e-2)
 """Learning rates that pyreft and LoRA are tried with."""
 MOST = 2 * 7 + 2 * len(PEER_PASSES) * len(RATES)
 """Measurements of a run with ten epochs."""
