@@ -99,6 +99,7 @@ def test_a_run_goes_on_where_it_was_and_refuses_other_settings(tmp_path: Path, m
         (["--tasks", "LaMP_9"], "unknown 'LaMP_9'"),
         (["--contenders", "adam"], "unknown 'adam'"),
         (["--parts", "all"], "unknown 'all'"),
+        (["--parts", "equal-score"], "equal-score needs --run-dir"),
         (["--threads", "0"], "threads=0"),
         (["--scaling-users", "10,many"], "'many' is not a number"),
         (["--positions", "m7"], "positions='m7'"),
