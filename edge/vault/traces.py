@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import Vault
-from fedperfit.protocol.shift.codecs import CODECS, decode, encode
+from fedperfit.protocol.shift.codecs import CODECS, MOST, decode, encode
 
 _FLOATS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 16, torch.float64: 8}
 """Bytes in a row that are looked for, by number format."""
@@ -78,7 +78,8 @@ class Traces:
             for place in _places(data, wanted, known):
                 found[place : place + length] = True
         for start, end in (*self._encoded_in(data), *self._decimals_in(data)):
-            found[start:end] = True
+            if data[start:end] not in known:
+                found[start:end] = True
         return int(found.sum())
 
     def _windows(self, length: int) -> Iterator[NDArray[np.uint8]]:
@@ -125,10 +126,11 @@ class Traces:
 
 def _alike(codec: str, read: torch.Tensor, written: torch.Tensor, values: torch.Tensor) -> bool:
     """Whether two decoded vectors (n,) are roundings of the same values."""
+    if not bool(read.any()):  # zeros are everywhere
+        return False
     if codec == "sign":
         return torch.equal(read, written)
-    step = float(read.abs().max()) and float(values.abs().max()) / {"int8": 127, "int4": 7}[codec]
-    return step > 0 and bool(((read - values).abs() <= 1.02 * step).all())
+    return bool(((read - values).abs() <= 1.02 * values.abs().max() / MOST[codec]).all())
 
 
 def _places(data: bytes, wanted: NDArray[np.uint8], known: bytes) -> Iterator[int]:

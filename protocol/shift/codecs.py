@@ -17,7 +17,7 @@ import torch
 from fedperfit.protocol.system.errors import InputError
 
 _SCALE_BYTES = 2
-_MOST = {"int8": 127, "int4": 7}
+MOST = {"int8": 127, "int4": 7}
 """Largest whole number of an encoding."""
 
 
@@ -115,7 +115,7 @@ def _rounded(values: torch.Tensor, most: int, generator: torch.Generator) -> tup
 
 
 def _encode_int8(values: torch.Tensor, generator: torch.Generator) -> bytes:
-    scale, whole = _rounded(values, _MOST["int8"], generator)
+    scale, whole = _rounded(values, MOST["int8"], generator)
     return scale + whole.tobytes()
 
 
@@ -125,7 +125,7 @@ def _decode_int8(data: bytes, numbers: int) -> torch.Tensor:
 
 
 def _encode_int4(values: torch.Tensor, generator: torch.Generator) -> bytes:
-    scale, whole = _rounded(values, _MOST["int4"], generator)
+    scale, whole = _rounded(values, MOST["int4"], generator)
     nibbles = np.zeros(len(whole) + len(whole) % 2, np.uint8)
     nibbles[: len(whole)] = whole.astype(np.uint8) & 0xF
     return scale + (nibbles[::2] | nibbles[1::2] << 4).tobytes()
@@ -135,7 +135,7 @@ def _decode_int4(data: bytes, numbers: int) -> torch.Tensor:
     scale = _scale_of(data)
     packed = np.frombuffer(data, np.uint8, offset=_SCALE_BYTES)
     nibbles = np.stack([packed & 0xF, packed >> 4], axis=1).reshape(-1)[:numbers].astype(np.int8)
-    return scale * torch.from_numpy(np.where(nibbles > _MOST["int4"], nibbles - 16, nibbles).astype(np.int8))
+    return scale * torch.from_numpy(np.where(nibbles > MOST["int4"], nibbles - 16, nibbles).astype(np.int8))
 
 
 def _encode_sign(values: torch.Tensor, generator: torch.Generator) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,6 +69,8 @@ def test_random_bytes_and_zeros_hold_nothing(shift):
     assert Traces([shift]).bytes_in(os.urandom(100_000) + bytes(1_000)) == 0
     fresh = PersonalShift.start(SHAPE, seed=1)
     assert Traces([fresh]).bytes_in(bytes(1_000)) == 0, "its b is zero"
+    wide = PersonalShift.start(replace(SHAPE, layers=tuple(range(16))), seed=1)
+    assert Traces([wide]).bytes_in(bytes(1_000)) == 0, "and as long as an encoded tensor"
     assert Traces([shift]).bytes_in(b"") == 0
     assert Traces([]).bytes_in(os.urandom(1_000)) == 0
 
@@ -76,6 +79,8 @@ def test_what_the_cloud_has_sent_is_no_trace(shift):
     rows = shift.R.detach().numpy().tobytes()
     assert Traces([shift]).bytes_in(inside(rows)) == len(rows)
     assert Traces([shift]).bytes_in(inside(rows), known=inside(rows)) == 0
+    encoded = encode("int8", shift.R.reshape(-1), 0) + str(float(shift.R.detach()[0, 0, 0])).encode()
+    assert Traces([shift]).bytes_in(inside(encoded), known=inside(encoded)) == 0
 
 
 def test_a_shift_with_a_number_that_is_not_finite_is_searched_too(shift):
