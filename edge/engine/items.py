@@ -34,9 +34,13 @@ logger = logging.getLogger("fedperfit.edge")
 _BUILD_TOKENS = 4096
 """Tokens run at once while building items."""
 _SHARE = 0.25
-"""Share of the device's memory that all processes on it may use by default."""
+"""Share of the device's memory that all processes on it may keep items in by default."""
+_STEP_SHARE = 0.04
+"""Share of the device's memory that the training steps of all processes on it are reckoned to take."""
 PROCESSES_VARIABLE = "FEDPERFIT_PROCESSES"
 """Environment variable with the number of processes that share the device; who starts several sets it."""
+_STATES = 16
+"""Vectors as wide as hidden states that a layer holds of each token for the gradient, about."""
 
 
 EMBEDDINGS = -1
@@ -94,7 +98,16 @@ def context_length(prompt: Sequence[int], last: int) -> int:
 
 def default_budget(device: torch.device) -> int:
     """Bytes that prepared items may take: this process's part of a quarter of the device's memory."""
-    share = _SHARE / int(os.environ.get(PROCESSES_VARIABLE, "1"))
+    return _part(device, _SHARE)
+
+
+def step_room(device: torch.device) -> int:
+    """Bytes that a training step of many users may be reckoned to take: this process's part."""
+    return _part(device, _STEP_SHARE)
+
+
+def _part(device: torch.device, share: float) -> int:
+    share /= int(os.environ.get(PROCESSES_VARIABLE, "1"))
     if device.type == "cuda":
         return int(share * torch.cuda.get_device_properties(device).total_memory)
     return int(share * psutil.virtual_memory().total)
@@ -181,6 +194,28 @@ class ItemCache:
         above = len(decoder_layers(self.base.model)) - 1 - kind.entry
         context = 2 * above * keys * (start - len(kind.prefix))
         return int(self.base.model.dtype.itemsize * (config.hidden_size * run + context))
+
+    def step_bytes(self, example: Example, kind: ItemKind) -> int:
+        """Bytes that a row is reckoned to take while a training step holds it for the gradient.
+
+        These are, above the entry layer, keys and values of all its tokens, side by side and again where
+        several heads share them, and the states inside the layers of those tokens that are run; and the
+        scores of its target's tokens, as they are, normalised, and their gradient.
+
+        Args:
+            example: training pair as token ids.
+            kind: use that its item is prepared for.
+        """
+        config = text_config(self.base.model.config)
+        attention = attention_sizes(config)
+        shared = attention.heads > attention.key_value_heads
+        heads = 2 * attention.key_value_heads + (attention.heads if shared else 0)
+        above = len(decoder_layers(self.base.model)) - 1 - kind.entry
+        tokens = len(example.prompt) + len(example.target) - 1
+        keys = 2 * heads * attention.head_size * tokens
+        states = _STATES * config.hidden_size * (tokens - kind.start(example))
+        scores = 12 * len(example.target) * config.vocab_size
+        return int(self.base.model.dtype.itemsize * above * (keys + states) + scores)
 
     def _choose(
         self, examples: Sequence[Example], entry: int, positions: Positions, prefix: Sequence[int] | None

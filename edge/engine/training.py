@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -10,11 +10,10 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from fedperfit.edge.engine.examples import Example
-from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, Prepared, context_length
+from fedperfit.edge.engine.items import ItemCache, Prepared
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.people.private import Private, fit_privately
 from fedperfit.edge.engine.people.whitened import PASSES, Whitened, fit_under_prior
-from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.scoring import Sums
 from fedperfit.edge.engine.slab import AdamW, CoordinateSlab, OwnShifts, Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
@@ -27,10 +26,6 @@ from fedperfit.protocol.system.errors import InputError
 Watch = Callable[[int, int], None]
 """Called before every step with the step's number, from 0, and the number of steps; an error it raises
 ends the training."""
-
-_TOKENS = (2048, 16384)
-"""Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
-
 
 Trained = TypeVar("Trained", bound=Shift | Coordinates | Whitened | Private)
 """What is trained: a shift, its coordinates in a frozen basis, or these under a prior over people."""
@@ -298,49 +293,6 @@ def mean_losses(
         total += len(batch) * step_losses(cache.base, stack, prepared, rows)
     means: list[float] = (total / len(examples)).tolist()
     return means
-
-
-def cohorts(
-    jobs: Iterable[FitJob[Trained]], settings: TrainingSettings, cache: ItemCache
-) -> Iterator[list[FitJob[Trained]]]:
-    """Group successive jobs so that each group fits the cache's budget and one step fills the device.
-
-    Args:
-        jobs: taken one at a time, as the groups are used.
-        settings: only the batch size is used.
-        cache: its budget in bytes bounds the prepared items of a group.
-
-    Yields:
-        Groups of at least one job, in the order of the jobs.
-    """
-    room = _TOKENS[cache.base.device.type == "cuda"]
-    cohort: list[FitJob[Trained]] = []
-    tokens = bytes = 0
-    for job in jobs:
-        kind = _kind(job)
-        needed = sum(cache.size(example, kind) for example in set(job.examples))
-        run = max(len(e.prompt) + len(e.target) - 1 - kind.start(e) for e in job.examples)
-        whole = isinstance(job.shift, Whitened)
-        run *= len(job.examples) if whole else min(settings.batch_size, len(job.examples))
-        if kind.positions.first:  # the shared prefix runs once per user and step
-            run += len(kind.prefix)
-        if cohort and (tokens + run > room or bytes + needed > cache.budget):
-            yield cohort
-            cohort, tokens, bytes = [], 0, 0
-        cohort.append(job)
-        tokens, bytes = tokens + run, bytes + needed
-    if cohort:
-        yield cohort
-
-
-def _kind(job: FitJob[Any]) -> ItemKind:
-    """The kind a job's items would have if memory did not matter."""
-    shape = job.shift.shape
-    positions = shape.positions
-    contexts = [e.prompt[: context_length(e.prompt, positions.last)] for e in job.examples]
-    shared = common_prefix(contexts) if len(contexts) > 1 else 0
-    plan = CachePlan.STATES if positions.first else CachePlan.CONTEXTS
-    return ItemKind(shape.layers[0], positions, plan, contexts[0][:shared])
 
 
 def _batches(job: FitJob[Any], settings: TrainingSettings) -> Iterator[Sequence[int]]:

@@ -23,6 +23,7 @@ from fedperfit.cloud.enrolment.inviting import enroll
 from fedperfit.cloud.job.basis import settings_basis
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.releases.store import ReleaseStore
+from fedperfit.edge.sandbox.traffic import read_traffic
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.shift.basis import Coordinates
@@ -36,6 +37,8 @@ pytestmark = needs_nginx
 PAGE = DOCS / "federation.md"
 CLOUD = "our-cloud"
 PEOPLE = ("ada", "ben", "carl")
+CONTROL = "control"
+"""A fourth node, without a guard."""
 _SECONDS = 900.0
 _FETCH_SECONDS = 2
 """Time between two looks of these edges for a release; for those of the page it is 30 s."""
@@ -71,10 +74,10 @@ def federation(folder: Path) -> Iterator[tuple[Shell, Recorder]]:
         shell.run(command)
     home = CloudHome(folder / CLOUD)
     try:
-        with Recorder(home.tls, read_cloud(home).port).running() as recorder:
+        with Recorder(home.tls, read_cloud(home).port, [*PEOPLE, CONTROL]).running() as recorder:
             for name in PEOPLE:
                 path = folder / f"{name}.bundle"
-                write_json(path, read_json(path) | {"address": f"127.0.0.1:{recorder.port}"})
+                write_json(path, read_json(path) | {"address": f"127.0.0.1:{recorder.ports[name]}"})
             shell.run(join.replace("--agree", f"--agree --fetch-seconds {_FETCH_SECONDS}"))
             said = shell.run(run)
             assert "round 3 of 3: 3 updates, 0 dropped" in said
@@ -200,9 +203,9 @@ def test_code_from_the_cloud_runs_at_no_edge_and_a_planted_leak_is_found(
     secret = personal_bytes(folder)
     planted = {f"{name} full {form}" for name in PEOPLE for form in ("W fp32", "W bf16", "W int8")}
     planted |= {f"{name} item 5" for name in PEOPLE}
-    enroll(home, "control", folder / "control.bundle")
+    enroll(home, CONTROL, folder / "control.bundle")
     bundle = read_bundle(folder / "control.bundle")
-    control = joined(folder / "control", replace(bundle, address=f"127.0.0.1:{recorder.port}"))
+    control = joined(folder / CONTROL, replace(bundle, address=f"127.0.0.1:{recorder.ports[CONTROL]}"))
     (control.node / "planted").write_bytes(b"".join(secret[what] for what in sorted(planted)))
     app = folder / "spy"
     out = home.runs / "told.json"
@@ -317,3 +320,14 @@ def test_afterwards_every_process_is_gone(folder: Path, federation: tuple[Shell,
     while [p for p in started_in(folder) if p.pid != shell.process.pid] and time.monotonic() < end:
         time.sleep(0.2)
     assert [p.cmdline() for p in started_in(folder) if p.pid != shell.process.pid] == []
+
+
+def test_each_edge_has_counted_the_bytes_that_the_proxy_saw(
+    folder: Path, federation: tuple[Shell, Recorder]
+) -> None:
+    _, recorder = federation
+    for name in PEOPLE:
+        days = read_traffic(folder / name / "traffic.json").values()
+        counted = [sum(direction) for direction in zip(*days, strict=True)]
+        assert min(counted) > 30_000
+        assert counted == pytest.approx(recorder.counted[name], rel=0.01)

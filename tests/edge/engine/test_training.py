@@ -11,7 +11,7 @@ from tests.edge.random_items import examples_of
 
 from fedperfit.edge.engine.examples import KEPT_TAIL, encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.training import FitJob, cohorts, fit
+from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
@@ -131,20 +131,6 @@ def test_shapes_that_differ_are_an_error(shape, training, cache):
     wide = replace(shape, rank=5)
     with pytest.raises(InputError, match="one shape"):
         fit(jobs_of(shape, [2]) + jobs_of(wide, [2]), training, cache)
-
-
-def test_cohorts_keep_order_and_fit_the_budget(base, shape, training):
-    jobs = jobs_of(shape, [4] * 10)
-    one = ItemCache(base)
-    one.prepare([jobs[0].examples], shape.layers[0], shape.positions)
-    small = ItemCache(base, budget=int(4.2 * one.bytes))
-    found = list(cohorts(iter(jobs), training, small))
-    assert [job for cohort in found for job in cohort] == jobs
-    assert 2 <= len(found[0]) <= 4
-    for cohort in found:
-        fit(cohort, training, small)
-        assert 0 < small.bytes <= small.budget
-    assert len(list(cohorts(jobs, training, ItemCache(base)))) == 1
 
 
 def test_a_long_prompt_loses_its_field_and_keeps_its_end(base):
