@@ -16,6 +16,7 @@ from pathlib import Path
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.sandbox import CLOUD_PORT, MIRROR_PORT
 from fedperfit.edge.sandbox.confinement import SHOWN, confined
+from fedperfit.edge.sandbox.traffic import Traffic
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import MalformedFileError
@@ -70,7 +71,8 @@ class FetcherProgram:
         if not self.mirror or self.unconfined:
             yield
             return
-        with Uplink(self.home.mirror, parse_mirror(self.mirror).address):
+        address = parse_mirror(self.mirror).address
+        with Traffic(self.home.traffic) as traffic, Uplink(self.home.mirror, address, traffic.count):
             yield
 
     def start(self, children: Children) -> Child:

@@ -5,10 +5,10 @@ invitation's token, the private ones never leave.
 import ssl
 from collections.abc import Callable
 
-import httpx
 from pydantic import ValidationError
 
 from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.enrolment.asking import NoAnswer, answer
 from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
@@ -48,7 +48,7 @@ def register(
     request = EnrolmentRequest.signed(bundle.name, bundle.token, key, sums)
     said, pause = "", _SHORTEST_PAUSE
     while not stopping():
-        reply, problem = _asked(bundle, request)
+        reply, problem = _asked(bundle, home, request)
         if reply is not None and reply.state == "enrolled":
             write_atomic(home.enrolment, digest.encode())
             return True
@@ -77,29 +77,25 @@ def _key(home: Home, digest: str) -> NodeKey:
     return key
 
 
-def _asked(bundle: Bundle, request: EnrolmentRequest) -> tuple[EnrolmentReply | None, str]:
+def _asked(bundle: Bundle, home: Home, request: EnrolmentRequest) -> tuple[EnrolmentReply | None, str]:
     """Return the cloud's reply, or None and what is in the way."""
     try:
         trusted = ssl.create_default_context(cadata=bundle.authority)
     except ssl.SSLError:
         raise InputError("the invitation's authority is not a certificate in PEM form") from None
     try:
-        with (
-            httpx.Client(verify=trusted, timeout=_SECONDS, trust_env=False) as client,
-            client.stream(
-                "POST",
-                f"https://{bundle.address}{PATH}",
-                content=request.model_dump_json(),
-                headers={"content-type": "application/json"},
-            ) as response,
-        ):
+        with answer(
+            *(home, bundle.address, trusted, "POST", PATH, _SECONDS),
+            content=request.model_dump_json(),
+            headers={"content-type": "application/json"},
+        ) as response:
             data = b""
             for part in response.iter_raw():
                 data += part
                 if len(data) > MAX_BYTES:
                     return None, "its reply is too large"
         return EnrolmentReply.model_validate_json(data), ""
-    except httpx.HTTPError as error:
-        return None, str(error) or type(error).__name__
+    except NoAnswer as error:
+        return None, str(error)
     except ValidationError:
         return None, f"status {response.status_code}"

@@ -6,10 +6,10 @@ key signed it.
 
 import ssl
 from collections.abc import Callable
-
-import httpx
+from http import HTTPStatus
 
 from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.enrolment.asking import NoAnswer, answer
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_atomic
@@ -59,18 +59,15 @@ def fetch_authorities(home: Home) -> bool:
     trusted = ssl.create_default_context(cafile=str(home.authority))
     data = b""
     try:
-        with (
-            httpx.Client(verify=trusted, timeout=_SECONDS, trust_env=False) as client,
-            client.stream("GET", f"https://{address}{PATH}") as response,
-        ):
-            if response.status_code != httpx.codes.OK:
+        with answer(home, address, trusted, "GET", PATH, _SECONDS) as response:
+            if response.status_code != HTTPStatus.OK:
                 return False
             for part in response.iter_raw():
                 data += part
                 if len(data) > MAX_BYTES:
                     raise InputError("the statement of authorities is too large")
-    except httpx.HTTPError as error:
-        raise NoContact(f"{address}: {error or type(error).__name__}") from None
+    except NoAnswer as error:
+        raise NoContact(f"{address}: {error}") from None
     return accept_authorities(home, data)
 
 

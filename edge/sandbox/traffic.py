@@ -5,6 +5,7 @@ happens, and the messages. The log of messages (`edge.audit`) has what is in the
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,8 @@ logger = logging.getLogger("fedperfit.edge")
 _DAYS = 31
 """Newest days that are kept."""
 _WRITE_SECONDS = 30.0
+_writing = threading.Lock()
+"""Held while a file is read and written: a program counts what leaves by several ways in one file."""
 Days = dict[str, tuple[int, int]]
 """Bytes sent and received by day, in UTC."""
 
@@ -28,14 +31,15 @@ class Traffic:
     """A context in which bytes are counted, in a file that is written twice a minute and at the end."""
 
     def __init__(self, path: Path, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        """Go on from what a file holds.
+        """Add to what a file holds.
 
         Args:
             path: The file.
             clock: Tells the time in UTC.
         """
         self._path, self._clock = path, clock
-        self._days, self._written = read_traffic(path), time.monotonic()
+        self._since: Days = {}
+        self._written = time.monotonic()
 
     def __enter__(self) -> "Traffic":
         return self
@@ -47,19 +51,27 @@ class Traffic:
 
     def count(self, up: int, down: int) -> None:
         """Add bytes that were sent and received; called in one thread."""
-        day = self._clock().date().isoformat()
-        sent, received = self._days.get(day, (0, 0))
-        self._days[day] = (sent + up, received + down)
+        _add(self._since, self._clock().date().isoformat(), up, down)
         if time.monotonic() - self._written >= _WRITE_SECONDS:
             self._write()
 
     def _write(self) -> None:
-        self._days = dict(sorted(self._days.items())[-_DAYS:])
         self._written = time.monotonic()
-        try:
-            write_json(self._path, self._days)
-        except (OSError, FedperfitError) as error:  # a full disk cuts no connection
-            logger.warning("bytes on the wire could not be noted: %s", error)
+        with _writing:
+            days = read_traffic(self._path)
+            for day, (up, down) in self._since.items():
+                _add(days, day, up, down)
+            try:
+                write_json(self._path, dict(sorted(days.items())[-_DAYS:]))
+            except (OSError, FedperfitError) as error:  # a full disk cuts no connection
+                logger.warning("bytes on the wire could not be noted: %s", error)
+            else:
+                self._since = {}
+
+
+def _add(days: Days, day: str, up: int, down: int) -> None:
+    sent, received = days.get(day, (0, 0))
+    days[day] = (sent + up, received + down)
 
 
 def read_traffic(path: Path) -> Days:

@@ -1,6 +1,7 @@
 """The only way out of a sandbox: a socket that leads to one address alone, the cloud's or a mirror's."""
 
 import asyncio
+import os
 import socket
 import threading
 from collections.abc import Iterable
@@ -31,6 +32,8 @@ class Uplink:
             count: Told of the bytes that leave and come, in a thread of its own; None counts none.
         """
         self._folder, self._count = folder, count
+        self.problem = ""
+        """Why the last connection to the address could not be made; empty where it could."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.removeprefix("[").removesuffix("]"), int(port)
         self._loop = asyncio.new_event_loop()
@@ -71,9 +74,15 @@ class Uplink:
         (self._folder / SOCKET).unlink(missing_ok=True)
 
     async def _connect(self) -> Streams:
-        return await asyncio.wait_for(
-            asyncio.open_connection(self._host, self._port), timeout=_CONNECT_SECONDS
-        )
+        self.problem = ""
+        try:
+            return await asyncio.wait_for(
+                asyncio.open_connection(self._host, self._port), timeout=_CONNECT_SECONDS
+            )
+        except OSError as error:
+            number = error.errno or 0  # a name that is not known has a negative one, of its own list
+            self.problem = os.strerror(number) if number > 0 else str(error) or "no answer in time"
+            raise
 
 
 async def _ended(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -12,13 +12,13 @@ from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.privacy.accountant import least_multiplier
 from fedperfit.cloud.privacy.mechanism import Mechanism
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.agent.side_by_side import shared_prefix
+from fedperfit.edge.agent.side_by_side import cohorts, shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
-from fedperfit.edge.engine.training import FitJob, cohorts, fit
+from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings

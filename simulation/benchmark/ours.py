@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import torch
 
+from fedperfit.edge.agent.side_by_side import cohorts
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.rows import batch_loss, collate
-from fedperfit.edge.engine.training import FitJob, cohorts, fit
+from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.injection import injected

@@ -3,7 +3,6 @@
 import json
 import stat
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 from tests.edge.deployment.deployments import CLOUD, policy
 
 from fedperfit.edge.deployment.home import Home
-from fedperfit.edge.enrolment import registering
+from fedperfit.edge.enrolment import asking, registering
 from fedperfit.edge.enrolment.registering import register
 from fedperfit.edge.sums.party import KEYS, make_keys
 from fedperfit.protocol.system.errors import InputError
@@ -59,8 +58,7 @@ class FakeCloud:
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeCloud]:
     def cloud(*answers: Answer) -> FakeCloud:
         fake = FakeCloud(*answers)
-        client = partial(httpx.Client, transport=httpx.MockTransport(fake))
-        monkeypatch.setattr(registering.httpx, "Client", client)
+        monkeypatch.setattr(asking.httpx, "HTTPTransport", lambda **how: httpx.MockTransport(fake))
         monkeypatch.setattr(registering, "wait_until", lambda ready, seconds: False)
         return fake
 
@@ -133,7 +131,7 @@ def test_a_reply_that_is_none_is_no_reply(tmp_path: Path, cloud, monkeypatch, da
     home, said = Home(tmp_path / "ada"), []
     cloud()
     transport = httpx.MockTransport(lambda request: replying(200, data))
-    monkeypatch.setattr(registering.httpx, "Client", partial(httpx.Client, transport=transport))
+    monkeypatch.setattr(asking.httpx, "HTTPTransport", lambda **how: transport)
     assert not registered(home, said, stops=2)
     assert len(said) == 1
     assert not home.enrolment.exists()

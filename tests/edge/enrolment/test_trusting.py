@@ -1,14 +1,13 @@
 """Which word about the cloud's authorities an edge takes, and that it never goes back."""
 
 import json
-from functools import partial
 
 import httpx
 import pytest
 from tests.edge.deployment.deployments import CLOUD, settings
 
 from fedperfit.edge.deployment.home import Home
-from fedperfit.edge.enrolment import trusting
+from fedperfit.edge.enrolment import asking
 from fedperfit.edge.enrolment.trusting import accept_authorities, fetch_authorities, learn_authorities
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
@@ -63,8 +62,7 @@ def answering(monkeypatch, status: int, data: bytes) -> list[httpx.Request]:
             raise httpx.ConnectError("nobody")
         return httpx.Response(status, stream=httpx.ByteStream(data))
 
-    client = partial(httpx.Client, transport=httpx.MockTransport(answer))
-    monkeypatch.setattr(trusting.httpx, "Client", client)
+    monkeypatch.setattr(asking.httpx, "HTTPTransport", lambda **how: httpx.MockTransport(answer))
     return asked
 
 

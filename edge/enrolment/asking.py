@@ -1,0 +1,52 @@
+"""One request of this machine itself to the cloud, its bytes counted as those of the messages are."""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import httpx
+
+from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.sandbox.traffic import Traffic
+from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
+
+
+class NoAnswer(Exception):
+    """The cloud does not answer; the text says why."""
+
+
+@contextmanager
+def answer(
+    home: Home, address: str, trusted: ssl.SSLContext, method: str, path: str, seconds: float, **content: Any
+) -> Iterator[httpx.Response]:
+    """Ask, and yield the cloud's response, of which nothing has been read yet.
+
+    Args:
+        home: The person's folder.
+        address: Address of the cloud, host:port.
+        trusted: What its certificate is checked against.
+        method: The request's method.
+        path: The request's path.
+        seconds: Longest time that the cloud may take.
+        **content: Content and headers of the request, as `httpx` takes them.
+
+    Raises:
+        NoAnswer: If the cloud does not answer, or stops in the midst.
+    """
+    with (
+        TemporaryDirectory(prefix="fedperfit-") as folder,
+        Traffic(home.traffic) as traffic,
+        Uplink(Path(folder), address, traffic.count) as uplink,
+    ):
+        way = httpx.HTTPTransport(verify=trusted, uds=str(Path(folder) / SOCKET), trust_env=False)
+        try:
+            with (
+                httpx.Client(transport=way, timeout=seconds, trust_env=False) as client,
+                client.stream(method, f"https://{address}{path}", **content) as response,
+            ):
+                yield response
+        except httpx.HTTPError as error:
+            raise NoAnswer(uplink.problem or str(error) or type(error).__name__) from None
