@@ -30,6 +30,7 @@ from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.explanation import explanation
 from fedperfit.edge.engine.generation import Sampling
 from fedperfit.edge.sums.requests import SumRequest
+from fedperfit.edge.vault.traces import check_leaving
 from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Finished
 from fedperfit.protocol.messages.settings import (
@@ -52,6 +53,8 @@ _Call = Callable[[Any, Any, CallContext], Message]
 def _recorded(name: str) -> Callable[[_Call], _Call]:
     """Decorate a call over the bridge: its request is recorded when it comes, its reply before it leaves.
 
+    A reply that holds numbers of the personal shift does not leave, whatever put them there.
+
     Args:
         name: kind of request.
     """
@@ -67,6 +70,8 @@ def _recorded(name: str) -> Callable[[_Call], _Call]:
                 service._check_consent(name)
                 reply = call(service, request, context)
                 service._check_consent(name)  # it may have been withdrawn meanwhile
+                vault = service._deployed.agent.vault
+                check_leaving(vault, reply.SerializeToString(), known=request.SerializeToString())
                 record.answered(number, name, reply)
                 return reply
             except Exception as error:  # its text could quote a person's history

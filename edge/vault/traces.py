@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.codecs import CODECS, MOST, decode, encode
+from fedperfit.protocol.system.errors import InputError
 
 _FLOATS = {torch.float16: 16, torch.bfloat16: 16, torch.float32: 16, torch.float64: 8}
 """Bytes in a row that are looked for, by number format."""
@@ -122,6 +123,34 @@ class Traces:
             low, high = sorted((value * (1 - _RELATIVE), value * (1 + _RELATIVE)))
             if np.searchsorted(numbers, low, "left") < np.searchsorted(numbers, high, "right"):
                 yield text.span()
+
+
+class PersonalNumbers(InputError):
+    """A message holds numbers of a personal shift, and must not leave."""
+
+
+def check_leaving(vault: Vault, data: bytes, known: bytes) -> None:
+    """Look for the numbers of a person's shifts in a message before it leaves.
+
+    A shift that cannot be opened has no numbers to be looked for.
+
+    Args:
+        vault: The person's own.
+        data: The message.
+        known: What the cloud asked, whose numbers are not the person's.
+
+    Raises:
+        PersonalNumbers: The message holds some.
+    """
+    try:
+        traces = Traces.of(vault, vault.slots())
+    except InputError:
+        return
+    found = traces.bytes_in(data, known)
+    if found:
+        raise PersonalNumbers(
+            f"{found} bytes of the reply were numbers of the personal shift; it did not leave"
+        )
 
 
 def _alike(codec: str, read: torch.Tensor, written: torch.Tensor, values: torch.Tensor) -> bool:

@@ -23,11 +23,12 @@ from tests.edge.deployment.deployments import (
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.audit.rates import Rates
+from fedperfit.edge.deployment import services
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.fair_lock import Busy
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.engine.slab import Slab
-from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.packing import pack, unpack
 from fedperfit.protocol.shift.shift import Shift
@@ -370,3 +371,32 @@ def test_settings_survive_their_file(tmp_path):
         (tmp_path / "agent.json").write_text(broken)
         with pytest.raises(InputError):
             read_settings(home)
+
+
+@pytest.mark.parametrize("form", [torch.float32, torch.bfloat16])
+def test_a_reply_with_numbers_of_the_personal_shift_does_not_leave(
+    stubs, edge, header, release, form, monkeypatch
+):
+    bridge, owner = stubs
+    bridge.Personalize(personalize(release))
+    packed = pack(Shift.identity(header.shape, seed=1), header)
+    request = bridge_pb2.ContributeRequest(shift=packed, training=bridge_pb2.Training(**vars(TRAINING)))
+    assert bridge.Contribute(request).items == 24
+    honest, own = Deployed.contribute, edge.agent.vault.open(FULL_SLOT)[1]
+    numbers = own.W.detach()[0, 1, 20:40].to(form).view(torch.uint8).numpy().tobytes()
+
+    def leaking(self, *asked):
+        done = honest(self, *asked)
+        return replace(done, update=done.update + numbers)
+
+    monkeypatch.setattr(Deployed, "contribute", leaking)
+    with pytest.raises(grpc.RpcError) as refused:
+        bridge.Contribute(request)
+    assert refused.value.details() == "PersonalNumbers"
+    *_, last = owner.Sent(owner_pb2.SentRequest())
+    assert (
+        last.reason
+        == f"{len(numbers)} bytes of the reply were numbers of the personal shift; it did not leave"
+    )
+    monkeypatch.setattr(services, "check_leaving", lambda *about, **more: None)
+    assert bridge.Contribute(request).update.endswith(numbers), "where the guard is off it leaves"
