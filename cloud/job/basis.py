@@ -1,12 +1,14 @@
-"""The basis that a run's updates are coordinates in: drawn from the seed, from a file, or one that ships."""
+"""The basis of a run's updates: of the seed, of a file, one that ships, or of the clients' gradients."""
 
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.shift.basis import Basis
-from fedperfit.protocol.shift.basis_sources import random_basis
+from fedperfit.protocol.shift.basis_sources import federated_basis, random_basis
+from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 
@@ -36,7 +38,8 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
         card: The base model.
 
     Raises:
-        InputError: If the basis file is missing, malformed or does not fit the settings.
+        InputError: If the basis file is missing, malformed or does not fit the settings, or the basis is
+            one that a run's clients make.
     """
     if settings.update_basis == "none":
         return None
@@ -47,6 +50,10 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
             task=settings.task_id,
             fingerprint=card.fingerprint,
             seed=settings.seed,
+        )
+    if settings.update_basis == "federated":
+        raise InputError(
+            "update-basis=federated: made of what a simulation's clients send; elsewhere take public or random"
         )
     if not settings.basis_file:
         shipped = shipped_basis(settings, card)
@@ -101,6 +108,34 @@ def run_basis(settings: JobSettings, card: BaseModelCard, folder: Path) -> Basis
     basis = read_basis(path)
     check_fits(basis, settings, card, path)
     return basis
+
+
+def gather_basis(
+    settings: JobSettings, card: BaseModelCard, folder: Path, gather: Callable[[], Sequence[LayerGradient]]
+) -> None:
+    """Make the basis of a run of its clients' gradients, once, where that is its basis.
+
+    Args:
+        settings: Settings of the job, with layers and ranks chosen.
+        card: The base model.
+        folder: The run folder.
+        gather: Asks the clients for their gradients.
+
+    Raises:
+        TooFewClients: If too few clients send theirs.
+    """
+    path = folder / BASIS
+    if settings.update_basis != "federated" or path.exists():
+        return
+    basis = federated_basis(
+        gather(),
+        settings.shape(card),
+        settings.update_columns,
+        task=settings.task_id,
+        fingerprint=card.fingerprint,
+        seed=settings.seed,
+    )
+    write_atomic(path, basis.to_bytes())
 
 
 def check_fits(basis: Basis, settings: JobSettings, card: BaseModelCard, path: Path) -> None:

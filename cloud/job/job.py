@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fedperfit.cloud.clients.clock import MACHINE, Clock
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
-from fedperfit.cloud.job.basis import run_basis
+from fedperfit.cloud.job.basis import gather_basis, run_basis
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.events import Progress
 from fedperfit.cloud.job.federation_builder import CHECKPOINTS, FederationBuilder
@@ -175,6 +175,7 @@ class Job:
             TooFewClients: If too few clients can take part, or no round had an update.
             InputError: If the checkpoints belong to a run with other settings.
         """
+        gather_basis(self._job, self.card, self.folder, lambda: self._layer_gradients(clients))
         federation = self._federation(phase, self._ledger(phase))
 
         def on_round(report: RoundReport) -> None:

@@ -116,7 +116,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             raise InputError(
                 f"layers={self.layers}: a model of {self.layers_of} layers has 0..{self.layers_of - 1}"
             )
-        if self.open or self.warm_start:
+        if self.open or self.warm_start or self.update_basis == "federated":
             self.layer_gradients()
         return self
 
@@ -180,7 +180,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     def _telling_of_clients(self) -> list[str]:
         """Settings, as they stand, that need more of single clients than a sum."""
         there = {
-            "update-basis=none": self.update_basis == "none",
+            f"update-basis={self.update_basis}": self.update_basis in ("none", "federated"),
             f"aggregation={self.aggregation}": self.aggregation != "mean",
             "warm-start": self.warm_start,
             "directions": self.directions,

@@ -1,4 +1,4 @@
-"""Where a basis comes from: from a seed, or from public pairs that belong to none of the clients.
+"""Where a basis comes from: a seed, public pairs that belong to no client, or the clients' own gradients.
 
 R follows the leading gradients of the loss at each shifted layer, the directions in which a shift helps; P
 reads the hidden states along their mean and their leading principal components, in which they differ. What a
@@ -74,6 +74,37 @@ def public_basis(
         for mean, covariance in zip(*vars(moments).values(), strict=True)
     ]
     return Basis(shape, task, fingerprint, torch.stack(R), torch.stack(P))
+
+
+def federated_basis(
+    layer_gradients: Sequence[LayerGradient],
+    shape: ShiftShape,
+    columns: int,
+    *,
+    task: str,
+    fingerprint: str,
+    seed: int,
+) -> Basis:
+    """Make a basis that follows clients' gradients alone, where nobody has public pairs.
+
+    R is that of `public_basis`. What states differ along is not known; P reads them along R, where they
+    matter to the loss, and along random rows.
+
+    Args:
+        layer_gradients: One per client, of all decoder layers.
+        shape: Shape of the shifts.
+        columns: Number k of rows of P: those of R first.
+        task: Name of the LaMP task.
+        fingerprint: Fingerprint of the base model.
+        seed: Seed of the rows of R and P that fill up.
+    """
+    drawn = random_basis(shape, columns, task=task, fingerprint=fingerprint, seed=seed)
+    R = torch.stack(
+        [leading_axes(layer_gradients, layer, drawn.R[index]) for index, layer in enumerate(shape.layers)]
+    )
+    rows = torch.cat([R, drawn.P], dim=1)[:, :columns].double()
+    P = torch.linalg.qr(rows.transpose(1, 2)).Q.transpose(1, 2).float().contiguous()
+    return Basis(shape, task, fingerprint, R, P)
 
 
 def _reading_rows(mean: torch.Tensor, covariance: torch.Tensor, columns: int) -> torch.Tensor:

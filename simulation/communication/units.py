@@ -197,11 +197,12 @@ def traffic(entries: Sequence[Entry]) -> dict[str, Any]:
     """
     up = [entry for entry in entries if entry.direction == "up"]
     down = [entry for entry in entries if entry.direction == "down"]
+    updates = [entry for entry in up if entry.round]  # what a basis is made of comes before the rounds
     return {
-        "updates": len(up),
+        "updates": len(updates),
         "update": {
-            "payload": median(entry.payload for entry in up) if up else 0,
-            "message": median(entry.message for entry in up) if up else 0,
+            "payload": median(entry.payload for entry in updates) if updates else 0,
+            "message": median(entry.message for entry in updates) if updates else 0,
         },
         **{
             name: {

@@ -8,6 +8,7 @@ from fedperfit.simulation.communication.training.shift_row import ShiftRow
 _PUBLIC: dict[str, Any] = {"update-basis": "public"}
 _SIGN: dict[str, Any] = _PUBLIC | {"transport-dtype": "sign"}
 _RANDOM: dict[str, Any] = {"update-basis": "random"}
+_FEDERATED: dict[str, Any] = {"update-basis": "federated"}
 
 
 class PublicFloat32(ShiftRow):
@@ -108,3 +109,28 @@ class RandomSign(ShiftRow):
     title = "random basis, sign"
     family = Family.BASIS
     update = _RANDOM | {"transport-dtype": "sign"}
+
+
+class FederatedFloat32(ShiftRow):
+    """Coordinates in a basis of the clients' own gradients, fp32."""
+
+    name = "federated-float32"
+    title = "clients' basis, fp32"
+    family = Family.BASIS
+    update = _FEDERATED
+
+
+class FederatedInt8(FederatedFloat32):
+    """Coordinates in a basis of the clients' own gradients, 8 bits each."""
+
+    name = "federated-int8"
+    title = "clients' basis, int8"
+    update = _FEDERATED | {"transport-dtype": "int8"}
+
+
+class FederatedSign(FederatedFloat32):
+    """Coordinates in a basis of the clients' own gradients, one bit each: votes."""
+
+    name = "federated-sign"
+    title = "clients' basis, sign"
+    update = _FEDERATED | {"transport-dtype": "sign"}

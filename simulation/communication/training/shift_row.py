@@ -14,6 +14,8 @@ from fedperfit.simulation.communication.row import Asked, Row
 from fedperfit.simulation.run.in_process import run_federation
 from fedperfit.simulation.run.settings import RunSettings
 
+_PHASES = ("pulls.jsonl", "train.jsonl")
+"""Ledgers of a training: what its basis was made of, if of anything the clients sent, and its rounds."""
 _BASIS = "public.basis"
 """File in a training's folder with the basis that its settings name."""
 
@@ -38,7 +40,7 @@ class ShiftRow(Row):
         preset = self.settings.preset
         result = run_federation(clients, preset=preset, settings=overrides, folder=folder)
         self.shift = result.shift.to(self.context.base.device)
-        return Ledger(folder / "ledger" / "train.jsonl").entries()
+        return [entry for phase in _PHASES for entry in Ledger(folder / "ledger" / phase).entries()]
 
     def answer(self, people: Sequence[Asked]) -> list[list[str]]:
         """Answer by the collective shift."""
