@@ -63,8 +63,8 @@ class CloudSettings(JobSettings):
     def _check_deployed(self) -> Self:
         if self.update_basis == "federated":
             raise InputError(
-                "update-basis=federated: owners agree to a basis before their edges send anything; take public, "
-                "with a basis-file of your own, or random"
+                "update-basis=federated: owners agree to a basis before their edges send anything; "
+                "take public or random"
             )
         least = self.committee_corrupt + LEAST_HONEST
         if self.secure and self.fewest_contributors < least:

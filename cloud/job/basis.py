@@ -53,7 +53,7 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
         )
     if settings.update_basis == "federated":
         raise InputError(
-            "update-basis=federated: made of what a simulation's clients send; elsewhere take public or random"
+            "update-basis=federated: a simulation's clients make it; elsewhere take public or random"
         )
     if not settings.basis_file:
         shipped = shipped_basis(settings, card)

@@ -94,3 +94,9 @@ def test_a_basis_of_ones_own_and_another_codec_are_taken_as_they_are(tmp_path: P
     assert (made.update_basis, made.transport_dtype, made.basis_file) == ("public", "sign", "our.basis")
     other = init(CloudHome(tmp_path / "other"), "quickstart", {"transport-dtype": "bfloat16"})
     assert (other.update_basis, other.transport_dtype) == ("public", "bfloat16")
+
+
+def test_a_basis_that_clients_would_make_is_refused_as_owners_could_not_agree_to_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="update-basis=federated: owners agree to a basis before"):
+        init(CloudHome(tmp_path / "cloud"), "quickstart", {"update-basis": "federated"})
+    assert not (tmp_path / "cloud").exists()

@@ -140,6 +140,7 @@ def test_coins_decide_who_is_asked(tmp_path: Path) -> None:
     ("changes", "reason"),
     [
         ({"update-basis": "none", "transport-dtype": "float32"}, "update-basis=none"),
+        ({"update-basis": "federated"}, "update-basis=federated"),
         ({"aggregation": "median"}, "aggregation=median"),
         ({"over-selection": 1.5}, "over-selection=1.5"),
         ({"directions": True}, "directions"),

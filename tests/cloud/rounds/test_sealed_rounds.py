@@ -325,6 +325,7 @@ SECURE = {
     ("changes", "said"),
     [
         ({"update-basis": "none", "transport-dtype": "float32"}, "update-basis=none looks at single"),
+        ({"update-basis": "federated"}, "update-basis=federated looks at single"),
         ({"aggregation": "median"}, "aggregation=median looks at single"),
         ({"directions": True}, "directions looks at single"),
         ({"layers": "auto"}, "auto looks at single"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedperfit.protocol.shift.basis import Basis, Coordinates, coordinate_count
-from fedperfit.protocol.shift.basis_sources import StateMoments, public_basis, random_basis
+from fedperfit.protocol.shift.basis_sources import StateMoments, federated_basis, public_basis, random_basis
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.shift.shape import ShiftShape
@@ -77,6 +77,24 @@ def test_a_public_basis_follows_the_leading_gradients_and_the_states():
             inside = made.P[layer].double() @ state
             assert float(inside.norm()) == pytest.approx(float(state.norm()), rel=1e-3)
         assert abs(float(made.P[layer, 0].double() @ mean[layer])) == pytest.approx(float(mean[layer].norm()))
+
+
+@pytest.mark.parametrize("columns", [2, 3, 5])
+def test_a_basis_of_clients_follows_their_leading_gradients_and_reads_along_them(columns):
+    generator = torch.Generator().manual_seed(0)
+    axes = torch.randn(4, 2, 20, generator=generator)
+    gradients = [
+        LayerGradient(scale * axes[:, 0] + other * axes[:, 1], torch.ones(4), pairs)
+        for scale, other, pairs in ((1, 0, 8), (3, 2, 4))
+    ]
+    made = federated_basis(gradients, SHAPE, columns, seed=0, **ABOUT)
+    other_seed = federated_basis(gradients, SHAPE, columns, seed=1, **ABOUT)
+    for index, layer in enumerate(SHAPE.layers):
+        span, rows = axes[layer], made.R[index, :2]
+        assert torch.allclose(span @ rows.T @ rows, span, atol=1e-4), "two axes hold all gradients"
+        read = made.P[index, :2]
+        assert torch.allclose(rows @ read.T @ read, rows, atol=1e-4)
+        assert not torch.allclose(made.R[index, 2], other_seed.R[index, 2], atol=1e-2), "the rest is random"
 
 
 @pytest.mark.parametrize("columns", [0, 21])

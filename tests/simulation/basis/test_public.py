@@ -1,6 +1,7 @@
 """Public bases, and federations in them from the first message to the release."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +10,11 @@ from typer.testing import CliRunner
 
 from fedperfit.cloud.job.basis import BASIS, read_basis
 from fedperfit.edge.agent.history import History
+from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.protocol.messages.ledger import Ledger
+from fedperfit.protocol.messages.settings import FEWEST_PAIRS
 from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.shift.basis_sources import federated_basis
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS
@@ -62,6 +66,39 @@ def test_a_random_basis_needs_no_public_item(histories, monkeypatch):
     monkeypatch.setattr(public, "world_pairs", None)
     result = federate(histories, **{"update-basis": "random", "transport-dtype": "int8"})
     assert all(len(report.admitted) == 2 for report in result.rounds)
+
+
+def test_clients_make_a_basis_of_their_gradients_once(tmp_path, histories):
+    histories = [
+        replace(
+            one, items=[{**one.items[0], "description": f"{n} of {one.name}"} for n in range(FEWEST_PAIRS)]
+        )
+        for one in histories
+    ]
+    settings = {"update-basis": "federated", "transport-dtype": "sign"}
+    result = federate(histories, tmp_path, **settings)
+    pulls = Ledger(tmp_path / "ledger" / "pulls.jsonl").entries()
+    assert sorted(entry.client for entry in pulls if entry.direction == "up") == sorted(
+        history.name for history in histories
+    )
+    basis = read_basis(tmp_path / BASIS)
+    base = load("embedded", device="cpu", dtype="float32")
+    expected = federated_basis(
+        [
+            layer_gradient(base, history.pairs("lamp", 0), basis.shape.positions)
+            for history in sorted(histories, key=lambda history: history.name)
+        ],
+        basis.shape,
+        basis.columns,
+        task=basis.task,
+        fingerprint=basis.fingerprint,
+        seed=0,
+    )
+    torch.testing.assert_close(basis.R.abs(), expected.R.abs(), rtol=0, atol=1e-3)
+    assert torch.equal(result.shift.R, basis.R)
+    again = federate(histories, tmp_path, **settings)
+    assert len(Ledger(tmp_path / "ledger" / "pulls.jsonl").entries()) == len(pulls), "nobody is asked again"
+    assert pack(again.shift, again.header) == pack(result.shift, result.header)
 
 
 def test_settings_that_do_not_fit_each_other_are_refused(tmp_path, histories):
