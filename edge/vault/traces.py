@@ -74,7 +74,7 @@ class Traces:
             known: what the cloud has sent, whose numbers are not counted.
         """
         found = np.zeros(len(data), bool)
-        for length in set(_FLOATS.values()):
+        for length in {length for length in _FLOATS.values() if length <= len(data)}:
             wanted = np.concatenate([*self._windows(length), np.empty((0, length), np.uint8)])
             for place in _places(data, wanted, known):
                 found[place : place + length] = True
@@ -165,7 +165,7 @@ def _alike(codec: str, read: torch.Tensor, written: torch.Tensor, values: torch.
 def _places(data: bytes, wanted: NDArray[np.uint8], known: bytes) -> Iterator[int]:
     """Where in `data` one of the rows of `wanted` (n, length) begins that is not in `known`."""
     length = wanted.shape[1]
-    if len(data) < length or not len(wanted):
+    if not len(wanted):
         return
     heads = _heads(np.ascontiguousarray(sliding_window_view(np.frombuffer(data, np.uint8), length)))
     rows = wanted[np.isin(_heads(np.ascontiguousarray(wanted)), heads)]
