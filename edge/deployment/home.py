@@ -72,6 +72,11 @@ class Home:
         return self.folder / "feed"
 
     @property
+    def asking(self) -> Path:
+        """Folder of the socket by which this machine itself asks the cloud, while it does."""
+        return self.folder / "asking"
+
+    @property
     def uplink(self) -> Path:
         """The socket that leads SuperNode and fetcher to the cloud."""
         return self.folder / "uplink"

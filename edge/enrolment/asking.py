@@ -2,9 +2,7 @@
 
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -36,17 +34,22 @@ def answer(
     Raises:
         NoAnswer: If the cloud does not answer, or stops in the midst.
     """
-    with (
-        TemporaryDirectory(prefix="fedperfit-") as folder,
-        Traffic(home.traffic) as traffic,
-        Uplink(Path(folder), address, traffic.count) as uplink,
-    ):
-        way = httpx.HTTPTransport(verify=trusted, uds=str(Path(folder) / SOCKET), trust_env=False)
-        try:
-            with (
-                httpx.Client(transport=way, timeout=seconds, trust_env=False) as client,
-                client.stream(method, f"https://{address}{path}", **content) as response,
-            ):
-                yield response
-        except httpx.HTTPError as error:
-            raise NoAnswer(uplink.problem or str(error) or type(error).__name__) from None
+    try:
+        with (
+            Traffic(home.traffic) as traffic,
+            Uplink(home.asking, address, traffic.count) as uplink,
+            _client(home, trusted, seconds) as client,
+        ):
+            try:
+                with client.stream(method, f"https://{address}{path}", **content) as response:
+                    yield response
+            except httpx.HTTPError as error:
+                raise NoAnswer(uplink.problem or str(error) or type(error).__name__) from None
+    finally:
+        with suppress(OSError):
+            home.asking.rmdir()
+
+
+def _client(home: Home, trusted: ssl.SSLContext, seconds: float) -> httpx.Client:
+    way = httpx.HTTPTransport(verify=trusted, uds=str(home.asking / SOCKET), trust_env=False)
+    return httpx.Client(transport=way, timeout=seconds, trust_env=False)

@@ -65,6 +65,7 @@ def test_what_was_asked_and_answered_is_counted_as_the_network_carried_it(tmp_pa
             ((up, down),) = read_traffic(home.traffic).values()
             return [up - 10, down - 20]
 
+        assert not home.asking.exists()
         assert min(counted()) > 500
         assert counted()[1] > 2 * len(BODY)
         assert wait_until(lambda: counted() == recorder.counted["ada"], 5), (counted(), recorder.counted)
