@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.examples import encode
-from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, context_length, step_room
+from fedperfit.edge.engine.items import CachePlan, ItemCache, ItemKind, context_length
 from fedperfit.edge.engine.people.whitened import Whitened
 from fedperfit.edge.engine.prefix import common_prefix
 from fedperfit.edge.engine.training import Fit, FitJob, Trained, fit
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _TOKENS = (2048, 16384)
 """Most tokens a step of a cohort runs, on a CPU and on CUDA: enough to keep the device busy."""
+_STEP_BYTES = (2**30, 2**33)
+"""Most bytes a step of a cohort is reckoned to take; alike on all machines, so that its rounding is, too."""
 
 
 def trained(
@@ -95,7 +97,8 @@ def cohorts(
     Yields:
         Groups of at least one job, in the order of the jobs.
     """
-    rooms = (_TOKENS[cache.base.device.type == "cuda"], cache.budget, step_room(cache.base.device))
+    cuda = cache.base.device.type == "cuda"
+    rooms = (_TOKENS[cuda], cache.budget, _STEP_BYTES[cuda])
     cohort: list[FitJob[Trained]] = []
     taken = [0, 0, 0]
     for job in jobs:

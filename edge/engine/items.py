@@ -35,8 +35,6 @@ _BUILD_TOKENS = 4096
 """Tokens run at once while building items."""
 _SHARE = 0.25
 """Share of the device's memory that all processes on it may keep items in by default."""
-_STEP_SHARE = 0.04
-"""Share of the device's memory that the training steps of all processes on it are reckoned to take."""
 PROCESSES_VARIABLE = "FEDPERFIT_PROCESSES"
 """Environment variable with the number of processes that share the device; who starts several sets it."""
 _STATES = 16
@@ -98,16 +96,7 @@ def context_length(prompt: Sequence[int], last: int) -> int:
 
 def default_budget(device: torch.device) -> int:
     """Bytes that prepared items may take: this process's part of a quarter of the device's memory."""
-    return _part(device, _SHARE)
-
-
-def step_room(device: torch.device) -> int:
-    """Bytes that a training step of many users may be reckoned to take: this process's part."""
-    return _part(device, _STEP_SHARE)
-
-
-def _part(device: torch.device, share: float) -> int:
-    share /= int(os.environ.get(PROCESSES_VARIABLE, "1"))
+    share = _SHARE / int(os.environ.get(PROCESSES_VARIABLE, "1"))
     if device.type == "cuda":
         return int(share * torch.cuda.get_device_properties(device).total_memory)
     return int(share * psutil.virtual_memory().total)

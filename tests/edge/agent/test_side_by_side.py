@@ -46,11 +46,11 @@ def test_what_a_step_takes_is_reckoned_within_a_factor_of_two(base, shape, train
 
 def test_cohorts_keep_a_step_within_its_room(base, training, jobs, monkeypatch):
     _, _, alone = side_by_side.needs(jobs[0], training, ItemCache(base))
-    monkeypatch.setattr(side_by_side, "step_room", lambda device: int(3.3 * alone))
+    monkeypatch.setattr(side_by_side, "_STEP_BYTES", (int(3.3 * alone), 0))
     found = list(cohorts(iter(jobs), training, ItemCache(base)))
     assert [job for cohort in found for job in cohort] == jobs
     assert max(map(len, found)) == 3
-    monkeypatch.setattr(side_by_side, "step_room", lambda device: 0)
+    monkeypatch.setattr(side_by_side, "_STEP_BYTES", (0, 0))
     assert [len(cohort) for cohort in cohorts(jobs, training, ItemCache(base))] == [1] * len(jobs)
 
 
