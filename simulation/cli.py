@@ -25,7 +25,7 @@ from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.plan.cli import plan
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
-from fedperfit.simulation.tuning_cli import tune
+from fedperfit.simulation.tuning_cli import tune, tune_prior
 from fedperfit.simulation.watch.cli import watch
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ app.command()(communication)
 app.command()(analyze)
 app.command()(audit)
 app.command()(tune)
+app.command("tune-prior")(tune_prior)
 app.command()(watch)
 app.command()(plan)
 app.command()(basis)

@@ -1,8 +1,10 @@
-"""The command `fedperfit tune`."""
+"""The commands `fedperfit tune` and `tune-prior`."""
 
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -10,8 +12,11 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
+
+_Number = TypeVar("_Number", int, float)
 
 
 def tune(
@@ -55,3 +60,42 @@ def tune(
                 )
 
         run_tuning(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))
+
+
+def tune_prior(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run with people-prior=true.")],
+    strengths: Annotated[
+        str, typer.Option(help="Strengths to try, separated by commas.")
+    ] = "0.05,0.15,0.6,2.4,10,40",
+    items: Annotated[str, typer.Option(help="Numbers of items that people are fitted on.")] = "2,8",
+    users: Annotated[int, typer.Option(min=1, help="Others who are fitted, at most.")] = 40,
+) -> None:
+    """Choose the strength of a prior over people on a run's others.
+
+    Each is fitted under the prior on a few items and scored on the latest quarter, so that no target
+    user's question takes part in the choice. Real people may need a prior many times as strong as those
+    of the world do.
+
+    Example: fedperfit tune-prior runs/prior
+    """
+    from fedperfit.simulation.finished.prior_strength import choose, try_strengths
+
+    console, trials = Console(), []
+    for trial in try_strengths(run, _numbers(strengths, float), _numbers(items, int), users):
+        trials.append(trial)
+        console.print(
+            f"{trial.items} items  strength {trial.strength:g}  loss {trial.loss:.4f}  (without a personal "
+            f"shift {trial.without:.4f}; {trial.people} people)",
+            highlight=False,
+        )
+    console.print(f"lowest in all: --set prior-strength={choose(run, trials):g}", highlight=False)
+
+
+def _numbers(text: str, kind: Callable[[str], _Number]) -> list[_Number]:
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise InputError(f"{text!r}: expected positive numbers, separated by commas")
+    return numbers
