@@ -88,7 +88,9 @@ def tune_prior(
             f"shift {trial.without:.4f}; {trial.people} people)",
             highlight=False,
         )
-    console.print(f"lowest in all: --set prior-strength={choose(run, trials):g}", highlight=False)
+    tried, chosen = sorted({trial.strength for trial in trials}), choose(run, trials)
+    edge = {tried[0]: "; none lower was tried", tried[-1]: "; none higher was tried"}.get(chosen, "")
+    console.print(f"lowest loss in all: --set prior-strength={chosen:g}{edge}", highlight=False)
 
 
 def _numbers(text: str, kind: Callable[[str], _Number]) -> list[_Number]:

@@ -72,7 +72,8 @@ def test_the_lowest_loss_over_all_lengths_is_chosen_and_kept(run: Path) -> None:
     assert len(kept["trials"]) == 6
     total = {s: sum(t["loss"] for t in kept["trials"] if t["strength"] == s) for s in (0.02, 1, 1e6)}
     assert kept["strength"] == min(total, key=total.__getitem__)
-    assert f"prior-strength={kept['strength']:g}" in told.output
+    edge = {0.02: "; none lower was tried", 1e6: "; none higher was tried"}.get(kept["strength"], "")
+    assert f"prior-strength={kept['strength']:g}{edge}\n" in told.output
     (strongest,) = [t for t in kept["trials"] if (t["strength"], t["items"]) == (1e6, 6)]
     assert strongest["loss"] == pytest.approx(strongest["without"], rel=1e-3), (
         "nobody differs from the collective shift"
