@@ -93,7 +93,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
     items is fitted under it."""
     prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.15
-    """Weight of the prior over people beside the sum of the losses of a person's answers."""
+    """Weight of the prior over people beside the sum of the losses of a person's answers; real people may
+    need far more than those of the world (`fedperfit tune-prior`)."""
     prior_floor: Annotated[float, Field(gt=0, le=1000), Unit("share")] = 100.0
     """Variance of the prior in all directions, as a share of the mean variance between updates, which are
     short and noisy: a large one makes people vary alike in all directions."""
