@@ -149,12 +149,12 @@ def test_an_actor_and_a_node_that_die_cost_their_cohort_a_retry(
 
 
 def kill_a_worker() -> int:
-    """Kill a worker that has work, and return its number."""
-    family = psutil.Process().children(recursive=True)
-    workers = [process for process in family if "ray::_Worker.do" in " ".join(process.cmdline())]
-    for worker in workers[:1]:
-        worker.kill()
-    return workers[0].pid if workers else 0
+    """Kill a worker, one that has work where there is any, and return its number."""
+    named = {process: " ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)}
+    workers = [process for process, name in named.items() if name.startswith("ray::_Worker")]
+    workers.sort(key=lambda process: "_Worker.do" not in named[process])
+    workers[0].kill()
+    return workers[0].pid
 
 
 def test_clients_are_dealt_so_that_cohorts_end_together() -> None:
