@@ -9,22 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedperfit.edge.agent.history import History, read_history
-from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.people.whitened import Whitened, fit_under_prior
 from fedperfit.edge.engine.training import mean_losses
 from fedperfit.edge.fitting.form import personal_shift
-from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.trust.release import FILE_NAME
-from fedperfit.simulation.client_app import CLIENTS
+from fedperfit.protocol.system.files import write_json
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.run.clients import OTHERS
+from fedperfit.simulation.run.prior_run import open_prior_run
 from fedperfit.simulation.run.settings import RunSettings
 
 FILE = "prior-strength.json"
@@ -102,25 +98,22 @@ class _Ground:
 
     @classmethod
     def of(cls, run: Path, most: int, folder: Path) -> "_Ground":
-        if not (run / FILE_NAME).exists():
-            raise InputError(f"{run}: no finished run of `simulate`")
-        settings = RunSettings.from_flat(read_json(run / "settings.json"))
-        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
-        release = OpenedRelease.of((run / FILE_NAME).read_bytes(), base)
-        if release.people is None or release.people.prior is None:
-            raise InputError(f"{run}: its release has no prior over people; run with people-prior=true")
-        others = _others(run)[:most]
+        opened = open_prior_run(run)
+        settings, people = opened.settings, opened.release.people
+        assert people is not None
+        others = [one for one in opened.clients if one.name.startswith(OTHERS) and one.items][:most]
         if not others:
             raise InputError(f"{run}: none of its clients is one of the others")
+        items = ItemCache(opened.base)
         context = MethodContext(
-            base, others[0].task, settings.prompt_form, settings.seed, ItemCache(base), folder
+            opened.base, others[0].task, settings.prompt_form, settings.seed, items, folder
         )
         split = []
         for other in others:
             examples = context.encode(context.pairs(other))
             held = max(1, round(_HELD * len(examples)))
             split.append((examples[:-held], examples[-held:]))
-        return cls(context, settings, release.people, release.frozen(base), split)
+        return cls(context, settings, people, opened.release.frozen(opened.base), split)
 
     def trials(self, items: int, strengths: Sequence[float]) -> Iterator[StrengthTrial]:
         able = [(seen[-items:], held) for seen, held in self.split if len(seen) >= items]
@@ -147,9 +140,3 @@ class _Ground:
             [shift], examples, training, self.context.items, frozen=[self.frozen], additive=False
         )
         return loss
-
-
-def _others(run: Path) -> list[History]:
-    folders = sorted(folder for folder in (run / CLIENTS).iterdir() if folder.is_dir())
-    histories = [read_history(folder) for folder in folders]
-    return [history for history in histories if history.name.startswith(OTHERS) and history.items]

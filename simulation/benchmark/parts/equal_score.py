@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from fedperfit.edge.agent.history import History, read_history
+from fedperfit.edge.agent.history import History
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
@@ -31,19 +31,16 @@ from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.fitting.form import personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import PromptForm
-from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.benchmark import lora, pyreft_peer
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.benchmark.workload import LENGTHS, Workload
-from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.compare.building_blocks.adapters import answer, fit_adapter
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Sample
+from fedperfit.simulation.run.prior_run import open_prior_run
 from fedperfit.simulation.run.settings import RunSettings
 
 ITEMS = 16
@@ -81,22 +78,17 @@ class Ground:
         Raises:
             InputError: The folder holds no such run, or nobody new.
         """
-        settings = RunSettings.from_flat(read_json(run / "settings.json"))
-        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
-        if not (run / FILE_NAME).exists():
-            raise InputError(f"{run}: no finished run of `simulate`")
-        release = OpenedRelease.of((run / FILE_NAME).read_bytes(), base)
-        if release.people is None or release.people.prior is None:
-            raise InputError(f"{run}: its release has no prior over people; run with people-prior=true")
-        histories = [read_history(one) for one in sorted((run / CLIENTS).iterdir()) if one.is_dir()]
-        new = [one for one in histories if one.name.startswith("new-") and len(one.items) >= ITEMS][:users]
+        opened = open_prior_run(run)
+        settings, base = opened.settings, opened.base
+        able = [one for one in opened.clients if one.name.startswith("new-") and len(one.items) >= ITEMS]
+        new = able[:users]
         if not new:
             raise InputError(f"{run}: nobody new has {ITEMS} items and held-out questions")
         form = PromptForm(settings.prompt_form)
         items = ItemCache(base)
         context = MethodContext(base, new[0].task, form, settings.seed, items, folder, settings.batch_size)
         examples = [context.encode(one.pairs(form, ITEMS)) for one in new]
-        return cls(context, settings, release, new, examples)
+        return cls(context, settings, opened.release, new, examples)
 
     @property
     def clock(self) -> Callable[[], float]:

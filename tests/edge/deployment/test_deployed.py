@@ -18,7 +18,6 @@ from tests.edge.deployment.deployments import (
     policy,
     releases,
     served,
-    settings,
 )
 from tests.edge.edge_clients import write_client
 
@@ -26,7 +25,7 @@ from fedperfit.edge.audit.rates import Rates
 from fedperfit.edge.deployment import services
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.deployment.fair_lock import Busy
-from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.engine.slab import Slab
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
@@ -359,18 +358,6 @@ def test_too_many_trainings_are_turned_away(stubs, edge, release, monkeypatch):
 def test_a_second_agent_on_the_same_folder_is_refused(edge, folder):
     with pytest.raises(InputError, match="another process is using"), deployed(folder):
         pass
-
-
-def test_settings_survive_their_file(tmp_path):
-    home = Home(tmp_path)
-    with pytest.raises(InputError, match="not a joined edge"):
-        read_settings(home)
-    settings().write(home)
-    assert read_settings(home) == settings()
-    for broken in ('{"base-model": 3}', "[]", '{"base-model": "x", "release-key": "0"}', '{"surprise": 1}'):
-        (tmp_path / "agent.json").write_text(broken)
-        with pytest.raises(InputError):
-            read_settings(home)
 
 
 @pytest.mark.parametrize("form", [torch.float32, torch.bfloat16])

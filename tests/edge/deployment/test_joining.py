@@ -1,4 +1,4 @@
-"""Which programs of an edge are started, and when they are started anew."""
+"""An edge's settings in its folder; which of its programs are started, and when they are started anew."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,8 +9,9 @@ from tests.edge.deployment.deployments import settings
 
 from fedperfit.edge.agent.history import SEALED
 from fedperfit.edge.deployment import joining
-from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.deployment.joining import keep_running
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 
 
@@ -77,3 +78,15 @@ def test_what_talks_to_the_cloud_starts_anew_when_its_authorities_changed(tmp_pa
     first = ["at most 3 GiB", "start agent", "start supernode", "start fetcher"]
     anew = ["stop supernode", "start supernode", "stop fetcher", "start fetcher"]
     assert children.did == first + (anew if changed else [])
+
+
+def test_settings_survive_their_file(tmp_path):
+    home = Home(tmp_path)
+    with pytest.raises(InputError, match="not a joined edge"):
+        read_settings(home)
+    settings().write(home)
+    assert read_settings(home) == settings()
+    for broken in ('{"base-model": 3}', "[]", '{"base-model": "x", "release-key": "0"}', '{"surprise": 1}'):
+        (tmp_path / "agent.json").write_text(broken)
+        with pytest.raises(InputError):
+            read_settings(home)

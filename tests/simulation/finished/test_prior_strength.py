@@ -97,3 +97,9 @@ def test_what_cannot_be_tried_is_one_line(run: Path, given: list[str], reason: s
 def test_a_run_without_a_prior_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no finished run"):
         list(try_strengths(tmp_path, [1.0], [2], 2))
+
+
+def test_a_run_whose_clients_are_gone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).touch()
+    with pytest.raises(InputError, match="no finished run"):
+        list(try_strengths(tmp_path, [1.0], [2], 2))
