@@ -114,6 +114,7 @@ def test_too_many_items_for_contexts_are_still_built_once(base):
 
 
 def test_processes_that_share_a_device_share_its_budget(base, monkeypatch):
+    monkeypatch.delenv(PROCESSES_VARIABLE, raising=False)
     alone = ItemCache(base).budget
     monkeypatch.setenv(PROCESSES_VARIABLE, "4")
     assert ItemCache(base).budget == pytest.approx(alone / 4, rel=0.01)
