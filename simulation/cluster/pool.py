@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -124,11 +125,13 @@ class Pool(Generic[Unit]):
         """Streams of results, with the worker and the unit of each."""
         self._idle: set[int] = set()
         self._starting: dict[Any, int] = {}
-        """What each worker that is not there yet answers when it is."""
+        """What each worker answers, once free, that is not there yet or does what is no longer wanted."""
+        self._absent: set[int] = set()
+        """Workers that were started and have never answered."""
         self._stillborn = 0
         self._turn: object = None
         for worker in range(placed.workers):
-            self._await(worker)
+            self._await_start(worker)
 
     def __len__(self) -> int:
         """Count the workers, those that have no room yet included."""
@@ -151,7 +154,8 @@ class Pool(Generic[Unit]):
             units: Units, in the order in which they are given out.
             payload: Makes what a unit is done from, when it is given out.
             needs: Returns the units that a unit waits for.
-            home: Returns the worker that a unit is meant for: while that one is there, no other takes it.
+            home: Returns the worker that a unit is meant for. Another takes it only while that one is not
+                there, and only when it has none of its own to do.
 
         Raises:
             InputError: A unit fails for wrong input.
@@ -190,16 +194,17 @@ class Pool(Generic[Unit]):
         if self._starting:
             for answer in self._ray.wait([*self._starting], num_returns=len(self._starting), timeout=0)[0]:
                 self._welcome(answer)
-        absent = set(self._starting.values())
         for worker in sorted(self._idle):
             unfinished = {*left, *(unit for _, unit in self._busy.values())}
-            for unit in left:
-                if home(unit) in (None, worker, *absent) and not unfinished.intersection(needs(unit)):
-                    left.remove(unit)
-                    self._idle.remove(worker)
-                    doing = self._workers[worker].do.options(num_returns="streaming")
-                    self._busy[doing.remote(payload(unit))] = worker, unit
-                    break
+            ready = [unit for unit in left if not unfinished.intersection(needs(unit))]
+            own = (unit for unit in ready if home(unit) in (None, worker))
+            orphaned = (unit for unit in ready if home(unit) in self._absent)
+            unit = next(chain(own, orphaned), None)
+            if unit is not None:
+                left.remove(unit)
+                self._idle.remove(worker)
+                doing = self._workers[worker].do.options(num_returns="streaming")
+                self._busy[doing.remote(payload(unit))] = worker, unit
 
     def _next(self, stream: Any) -> tuple[str, Any]:
         """Return the next report of a stream: that of the worker, or that the worker died."""
@@ -214,6 +219,11 @@ class Pool(Generic[Unit]):
             del self._busy[stream]
             self._idle.add(worker)
         return report, content
+
+    def _await_start(self, worker: int) -> None:
+        """Count a worker as absent until it answers for the first time."""
+        self._absent.add(worker)
+        self._await(worker)
 
     def _await(self, worker: int) -> None:
         """Count a worker as starting until it answers; what it does before that goes unheard."""
@@ -232,12 +242,13 @@ class Pool(Generic[Unit]):
             self._replace(worker)
         else:
             self._stillborn = 0
+            self._absent.discard(worker)
             self._idle.add(worker)
 
     def _replace(self, worker: int) -> None:
         self._ray.kill(self._workers[worker])
         self._workers[worker] = self._start()
-        self._await(worker)
+        self._await_start(worker)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from flwr.app import Message
 
-from fedperfit.protocol.messages.keys import EVALUATE_TYPE
+from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, EVALUATE_TYPE
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.flower_internals import message_from_bytes, message_to_bytes
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, REFUSALS
@@ -20,6 +20,9 @@ from fedperfit.simulation.cluster.store import Store
 from fedperfit.simulation.cohorts.cohort import Call, Cohort
 from fedperfit.simulation.cohorts.grid import Request, Respond
 from fedperfit.simulation.stored_models import AGENT
+
+_PREPARING = 2
+"""How many times as long a client's part in a round takes in a cohort that must prepare its items first."""
 
 
 @contextmanager
@@ -63,15 +66,13 @@ class RemoteCohorts:
         """
         messages = {_partition(context): message for message, context in requests}
         clients = self._folder / CLIENTS
-        work = {n: work_of(clients / str(n), message) for n, message in messages.items()}
-        shares = dealt(work, len(self._pool))
         calls = {
             number: [
                 Call(n, message_to_bytes(message), self._store.reference(clients / str(n)))
                 for n, message in messages.items()
                 if n in share
             ]
-            for number, share in enumerate(shares)
+            for number, share in enumerate(shares_of(messages, clients, len(self._pool)))
             if share
         }
         delivered: set[int] = set()
@@ -84,6 +85,22 @@ class RemoteCohorts:
                 with (self._folder / REFUSALS).open("a", encoding="utf-8") as file:
                     file.write(returned.refusals)
             yield message_from_bytes(returned.message)
+
+
+def shares_of(messages: Mapping[int, Message], clients: Path, cohorts: int) -> list[set[int]]:
+    """Deal the clients that are asked to cohorts.
+
+    Args:
+        messages: Request to each client, by partition.
+        clients: Folder of all clients' folders.
+        cohorts: Number of cohorts.
+
+    Returns:
+        Clients of each cohort.
+    """
+    work = {n: work_of(clients / str(n), message) for n, message in messages.items()}
+    in_round = all(message.metadata.message_type == CONTRIBUTE_TYPE for message in messages.values())
+    return dealt(work, cohorts, away=_PREPARING if in_round else 1)
 
 
 def work_of(folder: Path, message: Message) -> int:
@@ -104,25 +121,30 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def dealt(work: Mapping[int, int], cohorts: int) -> list[set[int]]:
-    """Deal clients to cohorts so that these end together: the longest first, each to whom has least.
+def dealt(work: Mapping[int, int], cohorts: int, away: int = 1) -> list[set[int]]:
+    """Deal clients to cohorts so that these end together: the longest first, each to where it ends soonest.
 
-    It depends on who is asked alone, so that a run that is resumed deals as it would have. Among cohorts with
-    as little to do, a client goes to the one that it goes to in other rounds, which has its items prepared.
+    It depends on who is asked alone, so that a run that is resumed deals as it would have. Among cohorts in
+    which it ends as soon, a client goes to the one that it goes to in other rounds, its home.
 
     Args:
         work: Items of each client that is asked, by partition.
         cohorts: Number of cohorts.
+        away: How many times as long as at home a client takes elsewhere.
 
     Returns:
         Clients of each cohort.
     """
     shares: list[set[int]] = [set() for _ in range(cohorts)]
     loads = [0] * cohorts
+
+    def end(cohort: int, client: int) -> int:
+        return loads[cohort] + work[client] * (1 if client % cohorts == cohort else away)
+
     for client in sorted(work, key=lambda client: (-work[client], client)):
-        share = min(range(cohorts), key=lambda n: (loads[n], (n - client) % cohorts))
+        share = min(range(cohorts), key=lambda n: (end(n, client), (n - client) % cohorts))
+        loads[share] = end(share, client)
         shares[share].add(client)
-        loads[share] += work[client]
     return shares
 
 

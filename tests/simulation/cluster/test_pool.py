@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ class Words:
             if letter == "!":
                 os.kill(os.getpid(), signal.SIGKILL)
             yield letter, os.getpid()
+            if letter == "~":
+                time.sleep(1)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +67,17 @@ def test_every_unit_is_done_by_the_worker_it_is_meant_for(pool: Pool[str]) -> No
         done_by[homes[unit]].add(process)
     assert [len(processes) for processes in done_by.values()] == [1, 1]
     assert done_by[0] != done_by[1]
+
+
+def test_a_worker_that_ends_what_is_dropped_still_gets_the_unit_meant_for_it(pool: Pool[str]) -> None:
+    homes = {"~": 0, "one": 0, "two": 1}
+    done_by = []
+    for _ in range(2):
+        next(pool.work(["~"], str, home=homes.get))  # the rest of it is dropped
+        parts = pool.work(["one", "two"], str, home=homes.get)
+        done_by.append({unit: process for unit, (_, process) in parts})
+    assert done_by[0] == done_by[1]
+    assert len(set(done_by[0].values())) == 2, "the other one, which was free, took its own first"
 
 
 def test_units_wait_for_those_they_need(pool: Pool[str]) -> None:

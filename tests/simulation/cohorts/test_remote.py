@@ -21,7 +21,7 @@ from fedperfit.simulation import stored_models
 from fedperfit.simulation.client_app import CLIENTS, REFUSALS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Request, Respond, respond_here
-from fedperfit.simulation.cohorts.remote import dealt, remote_cohorts, work_of
+from fedperfit.simulation.cohorts.remote import dealt, remote_cohorts, shares_of
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
 
@@ -68,8 +68,7 @@ def in_two(clients: Path) -> Respond:
         asked = {
             int(context.node_config["partition-id"]): (message, context) for message, context in requests
         }
-        work = {n: work_of(clients / str(n), message) for n, (message, _) in asked.items()}
-        for share in dealt(work, 2):
+        for share in shares_of({n: message for n, (message, _) in asked.items()}, clients, 2):
             yield from respond_here([asked[n] for n in asked if n in share])
 
     return respond
@@ -162,3 +161,8 @@ def test_clients_are_dealt_so_that_cohorts_end_together() -> None:
     assert dealt(dict.fromkeys(range(6), 64), 3) == [{0, 3}, {1, 4}, {2, 5}]
     assert dealt({4: 64, 0: 64, 5: 64}, 3) == [{0}, {4}, {5}], "each where it is in other rounds"
     assert dealt({1: 8}, 2) == [set(), {1}]
+
+
+def test_in_rounds_a_client_leaves_the_cohort_that_has_it_prepared_only_to_end_sooner() -> None:
+    assert dealt({0: 9, 2: 8, 4: 8, 1: 9}, 2, away=2) == [{0, 2, 4}, {1}], "elsewhere as late as at home"
+    assert dealt({0: 9, 2: 8, 4: 8}, 2, away=2) == [{0, 4}, {2}]
