@@ -13,6 +13,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
 
@@ -20,7 +21,16 @@ _Number = TypeVar("_Number", int, float)
 
 
 def tune(
-    preset: Annotated[str, typer.Option(help="Preset by name or a .toml file.")] = "quickstart",
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of a finished run: its settings are taken, and personal shifts are fitted on its "
+            "collective shift; without it they are fitted on the base model."
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Preset by name or a .toml file; `quickstart` without a run.")
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="Settings, e.g. --set task=LaMP_3.")
     ] = None,
@@ -40,13 +50,19 @@ def tune(
 
     Uses the histories of others only (older items to fit, the latest quarter to score), so that no
     target user's question takes part in the choice.
+
+    Example: fedperfit tune runs/finished --rates 1e-3,3e-3 --epochs 2,4
     """
     from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.simulation.run.tuning import run_tuning
+    from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
 
     console = Console()
     options = parse_options(TuneSettings, {"rates": rates, "epochs": epochs, "users": users})
-    settings = TuneSettings.read(preset, options | parse_assignments(TuneSettings, setting))
+    changes = options | parse_assignments(TuneSettings, setting)
+    if run is not None and preset is not None:
+        raise InputError("--preset: the settings are those of the run that is named")
+    settings = settings_of_run(run, changes) if run else TuneSettings.read(preset or "quickstart", changes)
+    release = (run / FILE_NAME).read_bytes() if run else None
     folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     with tracked(track, "tune") as follow:
 
@@ -59,7 +75,7 @@ def tune(
                     highlight=False,
                 )
 
-        run_tuning(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))
+        run_tuning(folder, settings, heard, release, asked(workers, ray_address, actor_cpus, actor_gpus))
 
 
 def tune_prior(

@@ -1,14 +1,16 @@
 """Learning rate and epochs chosen on validation data: histories of others, never a target's question.
 
 Each of a few others fits a personal shift on the older three quarters of its history and is scored on the
-rest; collective training plays no part, so a personal rate is chosen on the base model.
+rest: on the base model, or on the collective shift of a finished run. Some took part in that run's rounds, so
+that its shift knows their items a little already.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
@@ -17,13 +19,14 @@ from fedperfit.edge.agent.history import read_history, write_history
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.messages.settings import Stage
-from fedperfit.protocol.model.base_model import load
+from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
+from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
@@ -44,7 +47,7 @@ class Trial:
     score: float
     """Share of validation items answered right (categories, ratings), or mean ROUGE-1."""
     without: float
-    """Score without a personal shift."""
+    """Score without a personal shift: of the base model, or with the collective shift."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,17 @@ class Tried:
 class TuningWorker:
     """Worker of a tuning, with the clients and the base model."""
 
-    def __init__(self, settings: TuneSettings, folder: Path) -> None:
+    def __init__(self, settings: TuneSettings, release: bytes | None, folder: Path) -> None:
         """Prepare the clients, and load the model.
 
         Args:
             settings: Settings of the run to tune for.
+            release: Release on which personal shifts are fitted; None fits them on the base model alone.
             folder: Folder for the clients' folders.
         """
         base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
-        shape = settings.shape(base.card)
-        header = ShiftHeader(shape, settings.task_id, base.card.fingerprint, 0)
         self._settings, self._items = settings, ItemCache(base)
-        self._packed = pack(Shift.identity(shape, seed=settings.seed), header)
+        self._packed = _nothing_shared(settings, base) if release is None else release
         roster = prepare_clients(settings, folder)
         others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS]
         self._agents = []
@@ -92,11 +94,30 @@ class TuningWorker:
         yield _score(self._agents, self._packed, settings, stage)
 
 
-def tune(settings: TuneSettings, request: ClusterRequest | None = None) -> Iterator[Trial]:
+def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
+    """Take the settings of a finished run for a tuning.
+
+    Args:
+        run: Folder of the run.
+        changes: Settings that replace the run's, by key.
+
+    Raises:
+        InputError: The folder holds no such run.
+        SettingError: A key is unknown, or a value is not allowed.
+    """
+    if not (run / FILE_NAME).exists():
+        raise InputError(f"{run}: no finished run of `simulate`")
+    return TuneSettings.from_flat(read_json(run / SETTINGS) | changes)
+
+
+def tune(
+    settings: TuneSettings, release: bytes | None = None, request: ClusterRequest | None = None
+) -> Iterator[Trial]:
     """Try every rate with every number of epochs, on the first others of the run's data.
 
     Args:
         settings: Settings of the run to tune for, and what to try.
+        release: Release on which personal shifts are fitted; None fits them on the base model alone.
         request: Workers on a cluster that do the work; None is this process.
 
     Yields:
@@ -107,7 +128,7 @@ def tune(settings: TuneSettings, request: ClusterRequest | None = None) -> Itera
     """
     nothing, without = Tried(), 0.0
     units = [nothing, *(Tried(rate, count) for count in settings.epochs for rate in settings.rates)]
-    make = partial(TuningWorker, everywhere(settings))
+    make = partial(TuningWorker, everywhere(settings), release)
     with TemporaryDirectory() as name, workers(request, make, Path(name)) as hands:
         scores = hands.work(units, lambda tried: tried, needs=lambda tried: [nothing] if tried.epochs else [])
         for tried, score in scores:
@@ -118,7 +139,11 @@ def tune(settings: TuneSettings, request: ClusterRequest | None = None) -> Itera
 
 
 def run_tuning(
-    folder: Path, settings: TuneSettings, on_event: OnEvent, request: ClusterRequest | None = None
+    folder: Path,
+    settings: TuneSettings,
+    on_event: OnEvent,
+    release: bytes | None = None,
+    request: ClusterRequest | None = None,
 ) -> list[Trial]:
     """Try everything (see `tune`), with settings and events on file.
 
@@ -126,6 +151,7 @@ def run_tuning(
         folder: Folder of both, empty or not there.
         settings: Settings of the run to tune for, and what to try.
         on_event: Called with every event after it is appended to the folder's events.
+        release: Release on which personal shifts are fitted; None fits them on the base model alone.
         request: Workers on a cluster that do the work; None is this process.
 
     Returns:
@@ -142,7 +168,7 @@ def run_tuning(
     total = len(settings.rates) * len(settings.epochs)
     record("start", {"run": str(folder), "total": total})
     trials = []
-    for trial in tune(settings, request):
+    for trial in tune(settings, release, request):
         trials.append(trial)
         figures = {"score": trial.score, "without": trial.without}
         tried = {"learning-rate": trial.learning_rate, "epochs": trial.epochs}
@@ -155,6 +181,12 @@ def run_tuning(
     record("figures", {"figures": {"learning-rate": best.learning_rate, **figures}})
     record("done", {})
     return trials
+
+
+def _nothing_shared(settings: RunSettings, base: BaseModel) -> bytes:
+    shape = settings.shape(base.card)
+    header = ShiftHeader(shape, settings.task_id, base.card.fingerprint, 0)
+    return pack(Shift.identity(shape, seed=settings.seed), header)
 
 
 def _hold_out(folder: Path) -> None:

@@ -71,7 +71,7 @@ def analyzed(folder: Path, request: ClusterRequest | None) -> Any:
 
 def tuned(folder: Path, request: ClusterRequest | None) -> Any:
     tried = {"rates": [1e-3, 1e-2], "epochs": [1], "users": 2, "base-model": tiny_base()}
-    return run_tuning(folder, TuneSettings.read("quickstart", SMALL | tried), ignored, request)
+    return run_tuning(folder, TuneSettings.read("quickstart", SMALL | tried), ignored, request=request)
 
 
 @pytest.mark.parametrize("study", [compared, communicated, audited, analyzed, tuned])

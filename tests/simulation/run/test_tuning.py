@@ -1,14 +1,19 @@
 import pytest
-from tests.simulation.small_run import SMALL, small_settings
+from tests.simulation.small_run import SMALL, run_locally, small_settings
 
 from fedperfit.cloud.job.events import EVENTS
+from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.history import read_history
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
+from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.run.tuning import _hold_out, run_tuning
+from fedperfit.simulation.run.tuning import _hold_out, run_tuning, settings_of_run
 
 
 def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
@@ -35,6 +40,30 @@ def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
     assert told[3]["figures"]["score"] == max(trial.score for trial in trials)
     with pytest.raises(InputError, match="is not empty"):
         run_tuning(tmp_path / "run", settings, told.append)
+
+
+def test_personal_shifts_are_tuned_on_the_collective_shift_of_a_finished_run(tmp_path):
+    run_locally(tmp_path / "run", small_settings(rounds=1, history_lengths=[], collective_sizes=[]))
+    settings = settings_of_run(tmp_path / "run", {"rates": [1e-6], "epochs": [1], "users": 2})
+    assert settings.rounds == 1, "the run's settings"
+    release = (tmp_path / "run" / FILE_NAME).read_bytes()
+    base = load(settings.base_model)
+    roster = prepare_clients(settings, tmp_path / "same")
+    others = [index for index, about in enumerate(roster.values()) if about["group"] == OTHERS][:2]
+    agents = []
+    for index in others:
+        _hold_out(tmp_path / "same" / CLIENTS / str(index))
+        agents.append(Agent(tmp_path / "same" / CLIENTS / str(index), base, ItemCache(base)))
+    expected = {
+        stage: [agent.evaluate(release, settings.evaluation(stage, "tuning")).metrics for agent in agents]
+        for stage in (Stage.BASE, Stage.COLLECTIVE)
+    }
+    right = {stage: sum(metrics["correct"] for metrics in found) for stage, found in expected.items()}
+    assert right[Stage.BASE] != right[Stage.COLLECTIVE]
+    (trial,) = run_tuning(tmp_path / "tuned", settings, lambda event: None, release)
+    assert trial.without == trial.score == right[Stage.COLLECTIVE] / 4
+    with pytest.raises(InputError, match="no finished run"):
+        settings_of_run(tmp_path / "tuned", {})
 
 
 def test_the_latest_quarter_is_held_out(tmp_path):
