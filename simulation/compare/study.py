@@ -22,7 +22,7 @@ from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.page import REPORT, write_page
 from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.compare.workers import default_workers, do_units, maker
+from fedperfit.simulation.compare.workers import default_workers, do_pieces, maker, pieces
 from fedperfit.simulation.world.build import WORLD
 
 SETTINGS = "settings.json"
@@ -127,8 +127,8 @@ def run_comparison(
 
     Args:
         folder: Folder of the comparison, with its settings.
-        workers: Processes side by side, at most as many as there are units; 0 takes `default_workers`. A
-            single one is this process.
+        workers: Processes side by side, at most as many as there are pieces of work; 0 takes
+            `default_workers`. A single one is this process.
         on_event: Called with every event after it is appended to the folder's events.
         where: Cluster that the workers are placed on, as many as it has room for if `workers` is 0; by
             default one is started here for several.
@@ -147,8 +147,8 @@ def run_comparison(
             for made in (folder / "made").glob("*"):
                 sweep(made)
             left = {unit: len(state.left(unit)) for unit in plan(state)}
-            units = [unit for unit, count in left.items() if count]
-            request = _request(workers, len(units), settings, where)
+            work = pieces(state, [unit for unit, count in left.items() if count])
+            request = _request(workers, len(work), settings, where)
             record = recorder(folder, on_event)
             with workers_on(request, maker(state), folder) as hands:
                 progress = Progress(left, len(hands))
@@ -159,7 +159,7 @@ def run_comparison(
                     done = {"done": progress.done, "total": progress.total, "left": progress.seconds_left}
                     record("work", {"last": str(unit), "seconds": seconds, **done})
 
-                do_units(state, units, lambda unit: needs(state, unit), hands, line)
+                do_pieces(state, work, lambda unit: needs(state, unit), hands, line)
             summary = conclude(folder)
             record("figures", {"figures": final_figures(summary)})
             record("done", {"report": str(folder / REPORT)})
@@ -169,12 +169,12 @@ def run_comparison(
 
 
 def _request(
-    workers: int, units: int, settings: CompareSettings, where: ClusterRequest | None
+    workers: int, pieces_left: int, settings: CompareSettings, where: ClusterRequest | None
 ) -> ClusterRequest | None:
     """Return the workers to ask a cluster for; None where this process does the work."""
     if where is not None and where.address:
         return replace(where, workers=workers)
-    wanted = min(workers or default_workers(settings), units)
+    wanted = min(workers or default_workers(settings), pieces_left)
     return replace(where or ClusterRequest(), workers=wanted) if wanted > 1 else None
 
 

@@ -18,7 +18,7 @@ from fedperfit.simulation.cluster.cluster import cores
 from fedperfit.simulation.cluster.folders import Files, everywhere, paths_in, write_folder
 from fedperfit.simulation.cluster.pool import Here, Make, Needs, Pool
 from fedperfit.simulation.cluster.store import Store
-from fedperfit.simulation.compare.cells import MADE, WorkerState, WorkUnit
+from fedperfit.simulation.compare.cells import MADE, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.optional import required
@@ -41,6 +41,37 @@ def default_workers(settings: CompareSettings) -> int:
         return 1
     room = psutil.virtual_memory().total // (_COPIES * torch.float32.itemsize * card.parameters)
     return max(1, min(cores(), int(room)))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a worker is given at a time: one draw of a search, or all that is left of another unit.
+
+    No draw builds on another, while a method learns from the others once for all cells of a unit.
+    """
+
+    unit: WorkUnit
+    draw: int | None = None
+    """Number of the draw; None where the unit is no search."""
+
+    def __str__(self) -> str:
+        return str(self.unit)
+
+
+def pieces(state: WorkerState, units: Sequence[WorkUnit]) -> list[Piece]:
+    """Cut units into what workers are given at a time.
+
+    Args:
+        state: State of the process that gives out the work.
+        units: Units, in the order in which they are to be done.
+    """
+    return [
+        piece
+        for unit in units
+        for piece in (
+            [Piece(unit, draw) for draw, _ in state.left(unit)] if unit.kind == SEARCH else [Piece(unit)]
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -113,40 +144,49 @@ def maker(state: WorkerState) -> Make:
     return partial(ComparisonWorker, everywhere(state.settings), people)
 
 
-def do_units(
+def do_pieces(
     state: WorkerState,
-    units: Sequence[WorkUnit],
+    work: Sequence[Piece],
     needs: Needs[WorkUnit],
-    workers: Here[WorkUnit] | Pool[WorkUnit],
+    workers: Here[Piece] | Pool[Piece],
     on_line: OnLine,
 ) -> None:
-    """Do all units, each after those it needs, and put every line on file as it comes.
+    """Do all pieces, each after the units it needs, and put every line on file as it comes.
 
     Args:
         state: State of this process, which alone writes into the folder of the comparison.
-        units: Units with anything left to do.
+        work: Pieces of units with anything left to do.
         needs: Returns the units that a unit waits for.
         workers: Who does them.
         on_line: Called after every line.
 
     Raises:
-        InputError: A unit fails for wrong input; lines of other units stay.
-        RunFailed: A unit fails otherwise, or processes die over it again and again.
+        InputError: A piece fails for wrong input; lines of other pieces stay.
+        RunFailed: A piece fails otherwise, or processes die over it again and again.
     """
     made = state.folder / MADE
     store = None if isinstance(workers, Here) else Store()
+    of_unit: dict[WorkUnit, list[Piece]] = {}
+    for piece in work:
+        of_unit.setdefault(piece.unit, []).append(piece)
 
-    def given(unit: WorkUnit) -> Given:
+    def given(piece: Piece) -> Given:
         paths = paths_in(made) if store else []
         files = {str(path.relative_to(made)): store.reference(path) for path in paths if store}
-        return Given(unit, state.left(unit), state.given(unit), files)
+        left = state.left(piece.unit)
+        if piece.draw is not None:
+            left = [one for one in left if one[0] == piece.draw]
+        return Given(piece.unit, left, state.given(piece.unit), files)
 
-    for unit, line in workers.work(units, given, needs=needs):
+    def needed(piece: Piece) -> list[Piece]:
+        return [other for unit in needs(piece.unit) for other in of_unit.get(unit, [])]
+
+    for piece, line in workers.work(work, given, needs=needed):
         write_folder(made, {name: data for name, data in line.made.items() if not (made / name).exists()})
-        path = state.folder / unit.file
+        path = state.folder / piece.unit.file
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line.content, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        on_line(unit, line.seconds)
+        on_line(piece.unit, line.seconds)

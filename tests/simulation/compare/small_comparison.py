@@ -17,7 +17,7 @@ from fedperfit.simulation.compare.cells import WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import begin, needs, plan
-from fedperfit.simulation.compare.workers import do_units, maker
+from fedperfit.simulation.compare.workers import Piece, do_pieces, maker, pieces
 
 ALL = list(registry())
 
@@ -84,8 +84,8 @@ def started(folder: Path, **changes: Any) -> WorkerState:
 def run_all(state: WorkerState, on_line: Any = lambda unit, seconds: None) -> None:
     """Everything that is left, in this process."""
     units = [unit for unit in plan(state) if state.left(unit)]
-    here = Here[WorkUnit](maker(state), state.folder)
-    do_units(state, units, lambda unit: needs(state, unit), here, on_line)
+    here = Here[Piece](maker(state), state.folder)
+    do_pieces(state, pieces(state, units), lambda unit: needs(state, unit), here, on_line)
 
 
 def answers(folder: Path, state: WorkerState) -> dict[tuple[WorkUnit, str, int], list[str]]:

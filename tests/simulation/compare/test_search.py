@@ -14,7 +14,8 @@ from fedperfit.simulation.compare.building_blocks.shifts import RATES
 from fedperfit.simulation.compare.cells import SEARCH, WorkUnit
 from fedperfit.simulation.compare.method import LogUniform, Method, registry
 from fedperfit.simulation.compare.search import best, drawn, goodness
-from fedperfit.simulation.compare.study import plan
+from fedperfit.simulation.compare.study import needs, plan
+from fedperfit.simulation.compare.workers import Line, do_pieces, pieces
 from fedperfit.simulation.data.participants import ENOUGH_QUESTIONS, Participants
 
 SEARCHED = [method for method in registry().values() if method.space]
@@ -105,3 +106,31 @@ def test_where_users_have_few_questions_more_of_them_validate(task, items, answe
     assert asked - len(held[-1].questions) < ENOUGH_QUESTIONS
     with pytest.raises(InputError, match="too few to validate"):
         Participants(about, others[:1], [], {}).validation(0, 16)
+
+
+def test_draws_of_one_search_are_pieces_of_their_own_and_units_wait_for_all(tmp_path):
+    state = started(tmp_path, methods=["perfit-stage2-p"], draws=3)
+    units = plan(state)
+    work = pieces(state, units)
+    searched = [piece for piece in work if piece.unit.kind == SEARCH]
+    assert [(piece.unit.method, piece.draw) for piece in searched] == [
+        (unit.method, draw) for unit in units if unit.kind == SEARCH for draw in range(3)
+    ]
+    assert [piece.unit for piece in work if piece.draw is None] == [u for u in units if u.kind != SEARCH]
+    asked = {}
+
+    class Recording:
+        """Workers that do nothing and note what each piece waits for."""
+
+        def __len__(self):
+            return 2
+
+        def work(self, pieces, payload, *, needs):
+            for piece in pieces:
+                asked[piece] = needs(piece)
+                assert [draw for draw, _ in payload(piece).left] == [piece.draw]
+                yield piece, Line({"draw": piece.draw, "values": {}, "score": 0.0}, 1.0, {})
+
+    do_pieces(state, searched, lambda unit: needs(state, unit), Recording(), lambda unit, seconds: None)
+    last = searched[-1]
+    assert asked[last] == [one for one in searched if one.unit.method != last.unit.method]
