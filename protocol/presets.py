@@ -20,7 +20,7 @@ def read_preset(preset: str) -> dict[str, Any]:
     """
     try:
         return tomllib.loads(preset_text(preset))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{preset}: {error}") from None
 
 

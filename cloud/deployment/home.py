@@ -201,7 +201,7 @@ def read_cloud(home: CloudHome) -> CloudSettings:
         return CloudSettings.from_flat(tomllib.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{home.folder}: no cloud here (no cloud.toml); see fedperfit-cloud init") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, InputError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError, UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
 
 

@@ -71,7 +71,7 @@ class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
     ) -> dict[str, RecordDict]:
         """Make one request for every client; those that are no holders get the basis with it."""
         wanted = CoordinateSettings(basis=self.basis.digest, codec=self.settings.dtype)
-        packed = pack_coordinates(state, self._agreement(number))
+        packed = self.packed(state, number)
         requests = self.carrying(clients, packed, config | wanted.to_config())
         lacking = set(clients) - holders
         if lacking:
@@ -79,6 +79,10 @@ class CoordinateBroadcasts(UpdateForm[Coordinates, Sent]):
             whole = RecordDict({**requests[next(iter(lacking))], BASIS_RECORD: basis})
             requests |= dict.fromkeys(lacking, whole)
         return requests
+
+    def packed(self, state: Coordinates, number: int) -> bytes:
+        """Pack what a round broadcasts."""
+        return pack_coordinates(state, self._agreement(number))
 
     def _agreement(self, number: int) -> Agreement:
         return Agreement(self.basis.digest, self.settings.dtype, number - 1)

@@ -273,6 +273,8 @@ class Federation:
 
     def _collection(self, number: int, state: Any, clients: list[str]) -> Collection[Any]:
         """Ask clients for updates, unless a killed run kept what they sealed for this round."""
+        if isinstance(self.form, SealedForm):
+            self.form.announce(state, number, self.training)
         kept = self.sums.kept(number) if self.sums is not None else None
         if kept is not None:
             self.ledger.add(kept.sent)

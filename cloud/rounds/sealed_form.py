@@ -17,6 +17,8 @@ from fedperfit.cloud.rounds.coordinate_form import CoordinateBroadcasts
 from fedperfit.cloud.rounds.forms import Config
 from fedperfit.cloud.rounds.settings import FederationSettings
 from fedperfit.cloud.rounds.sums import SecureSums
+from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.messages.sums import broadcast_digest
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 
 
@@ -45,7 +47,12 @@ class SealedForm(CoordinateBroadcasts[SealedUpdate]):
         self, clients: Sequence[str], state: Coordinates, number: int, config: Config, holders: set[str]
     ) -> dict[str, RecordDict]:
         """Make one request for every client, with the terms of the sum."""
-        return super().requests(clients, state, number, config | self.sums.terms.to_config(), holders)
+        terms = self.sums.terms_of(number).to_config()
+        return super().requests(clients, state, number, config | terms, holders)
+
+    def announce(self, state: Coordinates, number: int, training: TrainingSettings) -> None:
+        """Have a round's sum be of updates of this broadcast under these settings."""
+        self.sums.announce(number, broadcast_digest(self.packed(state, number), training))
 
     def gate(self, state: Coordinates, number: int) -> SealedGate:
         """Make a gate for updates that are sealed for this round."""

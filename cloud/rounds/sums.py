@@ -38,13 +38,15 @@ from fedperfit.protocol.messages.settings import CoordinateSettings
 from fedperfit.protocol.messages.sums import SumSettings, session_of
 from fedperfit.protocol.secure_sums.field import Elements
 from fedperfit.protocol.secure_sums.keys import Directory
-from fedperfit.protocol.secure_sums.session import Session
+from fedperfit.protocol.secure_sums.session import Session, draw_committee
 from fedperfit.protocol.secure_sums.sharing import reconstruct
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 
 _APART = "fewest-apart"
+_UNANNOUNCED = "0" * 64
+"""Digest in the terms of all rounds, in place of each round's own."""
 _TIMES = 2
 """Times that members are asked for a sum while too few have told it."""
 RUN = "sums.json"
@@ -87,6 +89,7 @@ class SecureSums:
         self._norm, self._deadline = privacy.clipping_norm, deadline
         self.size = privacy.vote_step if votes else privacy.clipping_norm
         """Step of a unanimous vote, or the clipping norm of other updates."""
+        self._broadcasts: dict[int, str] = {}
         self.sent: list[Entry] = []
         """Ledger entries of what the members of the last round were asked."""
 
@@ -111,6 +114,7 @@ class SecureSums:
         going_on = bool(known) and known.get("release", "") == self.release
         self.terms = SumSettings(
             sum_run=known["run"] if going_on else self._name(),
+            sum_broadcast=_UNANNOUNCED,
             sum_numbers=basis.numbers,
             sum_addends=clients,
             clipping_norm=self._norm,
@@ -119,7 +123,7 @@ class SecureSums:
             committee_threshold=shape.threshold,
             fewest_contributors=least,
         )
-        _ = self.session(1).members
+        draw_committee(self.directory, self.release, shape.size)
 
     def renew(self) -> None:
         """Give the training another name, since its rounds begin again; none had a sum of use."""
@@ -137,9 +141,22 @@ class SecureSums:
         own = CommitteeSettings.own(self.settings.to_flat())
         return [{key: value for key, value in own.items() if key != _APART}, self.size]
 
+    def announce(self, number: int, broadcast: str) -> None:
+        """Fix what the updates of a round are of, before anything is asked.
+
+        Args:
+            number: Round, counted from 1.
+            broadcast: Digest of the broadcast and the training settings (see `broadcast_digest`).
+        """
+        self._broadcasts[number] = broadcast
+
+    def terms_of(self, number: int) -> SumSettings:
+        """Return the terms of a round, counted from 1, which was announced."""
+        return self.terms.replace(sum_broadcast=self._broadcasts[number])
+
     def session(self, number: int) -> Session:
         """Return the session of a round, counted from 1."""
-        return session_of(self.terms, self.wanted, number, self.release, self.directory)
+        return session_of(self.terms_of(number), self.wanted, number, self.release, self.directory)
 
     def keep(self, number: int, collection: Collection[SealedUpdate]) -> None:
         """Keep what a round's contributors sealed, before members are asked, without those who must wait.
@@ -255,7 +272,9 @@ class SecureSums:
         return answers
 
     def _request(self, session: Session, place: int, updates: Sequence[SealedUpdate]) -> RecordDict:
-        config = self.terms.to_config() | self.wanted.to_config() | {ROUND_KEY: session.round}
+        config = (
+            self.terms_of(session.round).to_config() | self.wanted.to_config() | {ROUND_KEY: session.round}
+        )
         sealed = ConfigRecord(
             {
                 CLIENTS_KEY: [update.client for update in updates],

@@ -11,6 +11,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Fit, FitJob, Watch
 from fedperfit.edge.sums.requests import sealed_update
 from fedperfit.protocol.messages.settings import TrainingSettings
+from fedperfit.protocol.messages.sums import broadcast_digest
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.coordinate_packing import Agreement, pack_update, unpack_coordinates
 from fedperfit.protocol.system.errors import InputError
@@ -65,7 +66,8 @@ def contribute_coordinates(
         seed = seed_from(f"{job.order}/rounding")
         if request.sums is None:
             return Contribution(done.items, done.metrics, pack_update(change, agreement, seed))
-        update = sealed_update(agent.sums, change, request.sums, agreement, seed)
+        told = broadcast_digest(request.packed, settings)
+        update = sealed_update(agent.sums, change, request.sums, agreement, told, seed)
         return Contribution(1, {}, update)  # nothing of one client but that it took part
 
     for agent, result in trained(agents, job, conclude, settings, items, watch=watch):

@@ -202,7 +202,7 @@ def learn(
         text = _given("-") if str(items) == "-" else items.read_text("utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{items}: not UTF-8 text") from None
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
     loss = f", loss {done.loss:.3f}" if done.loss else ""
@@ -214,7 +214,9 @@ def generate(
     folder: Folder,
     prompt: Annotated[str, typer.Argument(help="A text to continue; - reads it here, unseen by others.")],
     stage: _Stage = "",
-    max_new_tokens: Annotated[int, typer.Option(help="At most so many tokens; 0 is the agent's own.")] = 0,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="At most so many tokens; 0 is the agent's own.")
+    ] = 0,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
 ) -> None:
     """Continue a text, piece by piece."""

@@ -32,6 +32,7 @@ def unlearn(
     from fedperfit.protocol.schema import owner_pb2
 
     with owner(folder) as agent:
-        done = agent.Unlearn(owner_pb2.UnlearnRequest(numbers=[max(0, number) for number in numbers]))
+        places = [min(max(0, number), 2**31 - 1) for number in numbers]
+        done = agent.Unlearn(owner_pb2.UnlearnRequest(numbers=places))
     fitted = "the personal shift is fitted anew" if done.fitted else "there is no personal shift for now"
     console().print(f"{len(set(numbers))} removed, {done.learned} in the vault; {fitted}")

@@ -13,7 +13,7 @@ from fedperfit.protocol.system.errors import InputError
 def serve(
     folder: Annotated[Path, typer.Argument(help="The person's own folder, as `join` made it.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8100,
     task_form: Annotated[
         bool,
         typer.Option(

@@ -128,6 +128,11 @@ class Guard:
         policy = self._agreed("personalize")
         if personal.rank > policy.personal_rank:
             raise Refused(f"personalize: rank={personal.rank}, agreed is at most {policy.personal_rank}")
+        if 0 < training.max_items < policy.least_items:
+            raise Refused(
+                f"personalize: max-items={training.max_items}, agreed is at least {policy.least_items}, "
+                "as scores of a shift of fewer would tell them"
+            )
         check_training("personalize", training, policy)
         check_steps("personalize", len(pairs), training, policy)
         self._count("personalize")

@@ -33,6 +33,7 @@ def sealed_update(
     change: torch.Tensor,
     terms: SumSettings,
     agreement: Agreement,
+    broadcast: str,
     seed: int,
 ) -> bytes:
     """Return an update sealed to the committee, behind the tag of what was agreed on.
@@ -42,12 +43,15 @@ def sealed_update(
         change: (n,) what training changed.
         terms: Terms of the training's sums.
         agreement: Basis, codec and round of the broadcast.
+        broadcast: Digest of the broadcast and the training settings that the update is of.
         seed: Seed of the rounding at random.
 
     Raises:
         InputError: If the contributor is not enrolled, or the terms do not fit the update.
     """
     enrolled = _enrolled(party)
+    if terms.sum_broadcast != broadcast:
+        raise InputError("the terms of the sum are for another broadcast, or other settings of the training")
     if len(change) != terms.sum_numbers:
         raise InputError(f"an update of {len(change)} numbers, asked for {terms.sum_numbers}")
     wanted = CoordinateSettings.of(agreement.basis, agreement.codec)

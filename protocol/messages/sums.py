@@ -1,12 +1,14 @@
 """What a request says of the sum that updates are sealed for, beside basis and codec."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from fedperfit.protocol.messages.settings import CoordinateSettings, MessageSettings
+from fedperfit.protocol.messages.settings import CoordinateSettings, MessageSettings, TrainingSettings
 from fedperfit.protocol.secure_sums.fixed_point import FixedPoint
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.secure_sums.parameters import CommitteeShape
@@ -25,6 +27,8 @@ class SumSettings(MessageSettings):
 
     sum_run: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\z"), Unit("32 hexadecimal digits")]
     """Random name of the training."""
+    sum_broadcast: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z"), Unit("64 hexadecimal digits")]
+    """What the round's updates start from and how they are trained: `broadcast_digest`."""
     sum_numbers: Annotated[int, Field(ge=1, le=2**20), Unit("numbers")]
     """Numbers of an update."""
     sum_addends: Annotated[int, Field(ge=2, le=2**20), Unit("clients")]
@@ -46,6 +50,20 @@ class SumSettings(MessageSettings):
         return cls.from_some(config) if "sum-run" in config else None
 
 
+def broadcast_digest(packed: bytes, training: TrainingSettings) -> str:
+    """Name what all contributors to a sum must have been sent alike, in 64 hexadecimal digits.
+
+    With another broadcast or other settings for one of them, two sums over the same list would differ by that
+    one's update alone.
+
+    Args:
+        packed: Packed coordinates, as the cloud broadcast them.
+        training: Settings of the round's training.
+    """
+    told = json.dumps([hashlib.sha256(packed).hexdigest(), training.to_config()], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 @lru_cache(maxsize=8)
 def session_of(
     terms: SumSettings, wanted: CoordinateSettings, number: int, release: str, directory: Directory
@@ -65,7 +83,7 @@ def session_of(
     return Session(
         run=terms.sum_run,
         round=number,
-        agreement=wanted.basis,
+        agreement=f"{wanted.basis}/{terms.sum_broadcast}",
         shape=CommitteeShape(terms.committee_size, terms.committee_corrupt, terms.committee_threshold),
         numbers=FixedPoint(wanted.codec, terms.sum_numbers, terms.sum_addends),
         least=terms.fewest_contributors,

@@ -91,7 +91,7 @@ class Coordinates(_message.Message):
     def __init__(self, basis: _Optional[str] = ..., codec: _Optional[str] = ...) -> None: ...
 
 class SumTerms(_message.Message):
-    __slots__ = ("sum_run", "sum_numbers", "sum_addends", "clipping_norm", "committee_size", "committee_corrupt", "committee_threshold", "fewest_contributors")
+    __slots__ = ("sum_run", "sum_numbers", "sum_addends", "clipping_norm", "committee_size", "committee_corrupt", "committee_threshold", "fewest_contributors", "sum_broadcast")
     SUM_RUN_FIELD_NUMBER: _ClassVar[int]
     SUM_NUMBERS_FIELD_NUMBER: _ClassVar[int]
     SUM_ADDENDS_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,7 @@ class SumTerms(_message.Message):
     COMMITTEE_CORRUPT_FIELD_NUMBER: _ClassVar[int]
     COMMITTEE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     FEWEST_CONTRIBUTORS_FIELD_NUMBER: _ClassVar[int]
+    SUM_BROADCAST_FIELD_NUMBER: _ClassVar[int]
     sum_run: str
     sum_numbers: int
     sum_addends: int
@@ -108,7 +109,8 @@ class SumTerms(_message.Message):
     committee_corrupt: int
     committee_threshold: int
     fewest_contributors: int
-    def __init__(self, sum_run: _Optional[str] = ..., sum_numbers: _Optional[int] = ..., sum_addends: _Optional[int] = ..., clipping_norm: _Optional[float] = ..., committee_size: _Optional[int] = ..., committee_corrupt: _Optional[int] = ..., committee_threshold: _Optional[int] = ..., fewest_contributors: _Optional[int] = ...) -> None: ...
+    sum_broadcast: str
+    def __init__(self, sum_run: _Optional[str] = ..., sum_numbers: _Optional[int] = ..., sum_addends: _Optional[int] = ..., clipping_norm: _Optional[float] = ..., committee_size: _Optional[int] = ..., committee_corrupt: _Optional[int] = ..., committee_threshold: _Optional[int] = ..., fewest_contributors: _Optional[int] = ..., sum_broadcast: _Optional[str] = ...) -> None: ...
 
 class ContributeRequest(_message.Message):
     __slots__ = ("shift", "training", "coordinates", "basis", "sums")

@@ -45,7 +45,7 @@ class Session:
     round: int
     """Round, counted from 1."""
     agreement: str
-    """What else was agreed on, in hex: basis, codec and round of the broadcast."""
+    """What else was agreed on, in hex: the basis, and what was broadcast."""
     shape: CommitteeShape
     """Numbers of the committee."""
     numbers: FixedPoint

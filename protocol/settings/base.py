@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedperfit.protocol.settings.mistakes import explained
 from fedperfit.protocol.settings.names import key_of
+from fedperfit.protocol.system.errors import InputError
 
 
 class Settings(BaseModel):
@@ -46,6 +47,8 @@ class Settings(BaseModel):
         Raises:
             SettingError: A key is unknown or missing, or a value is not allowed.
         """
+        if not isinstance(values, Mapping):
+            raise InputError(f"expected settings by key, found {type(values).__name__}")
         return cls(**values)
 
     @classmethod

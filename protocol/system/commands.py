@@ -50,7 +50,8 @@ def run(app: typer.Typer, name: str) -> None:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
+        named = error.filename2 or error.filename  # the second is the file that is replaced
+        place = f"{named}: " if named else ""
         typer.echo(f"error: {printable(f'{place}{error.strerror or error}')}", err=True)
         sys.exit(2)
 

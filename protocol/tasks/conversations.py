@@ -7,8 +7,9 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.prompt import ASSISTANT, SYSTEM, USER, Conversation, Turn
 
-_SHOWN = 40
-"""Characters of a wrong value that are quoted."""
+_OTHER_ROLES = ("tool", "function")
+_OTHER_PARTS = ("image_url", "input_image", "input_audio", "input_file", "file", "tool_use", "tool_result")
+"""What errors name; any other word may be a person's own, which errors that reach a log do not quote."""
 _SWAPPED = {USER: ASSISTANT, ASSISTANT: USER, SYSTEM: SYSTEM}
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
 
@@ -31,7 +32,8 @@ def content_text(content: Any) -> Any:
         kind = part.get("type") if isinstance(part, dict) else None
         text = part.get("refusal" if kind == "refusal" else "text") if isinstance(part, dict) else None
         if kind not in _TEXT_PARTS or not isinstance(text, str):
-            raise InputError(f"content of type {str(kind)[:_SHOWN]!r}: models here read text only")
+            named = f"content of type {kind!r}" if kind in _OTHER_PARTS else "content of an unknown type"
+            raise InputError(f"{named}: models here read text only")
         texts.append(text)
     return "\n".join(texts)
 
@@ -122,7 +124,8 @@ def _turn(message: Any) -> Turn:
     role, text = message.get("role"), content_text(message.get("content"))
     role = SYSTEM if role == "developer" else role
     if role not in (SYSTEM, USER, ASSISTANT):
-        raise InputError(f"role {str(role)[:_SHOWN]!r}: expected system, user or assistant")
+        named = f"role {role!r}" if role in _OTHER_ROLES else "an unknown role"
+        raise InputError(f"{named}: expected system, user or assistant")
     if not isinstance(text, str):
         raise InputError("the content of a message is a text")
     return Turn(str(role), text)

@@ -133,7 +133,10 @@ def _as_text(value: Any, key: str) -> str:
 
 def _encodable(value: dict[str, Any]) -> dict[str, Any]:
     """Return an object with halves of characters, which no file can hold, replaced."""
-    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except TypeError as error:
+        raise InputError(f"neither text nor number: {error}") from None
     try:
         text.encode()
     except UnicodeEncodeError:

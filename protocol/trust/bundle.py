@@ -104,6 +104,8 @@ def read_bundle(path: Path) -> Bundle:
         raise InputError(f"{path}: release_key is not a public key")
     try:
         policy = verify_policy(bundle.signed_policy, bundle.release_key)
+    except RecursionError:
+        raise InputError(f"{path}: its policy is nested too deeply") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if (policy.task, policy.fingerprint) != (bundle.task, bundle.fingerprint):

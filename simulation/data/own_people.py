@@ -129,5 +129,8 @@ def _moment(value: Any) -> tuple[int, ...]:
     except ValueError:
         return sortable_date(value.strip())
     if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
+        try:
+            moment = moment.astimezone(UTC)
+        except OverflowError:
+            raise InputError(f"no time in {value!r:.60}: outside the years 1 to 9999") from None
     return (*moment.timetuple()[:6], moment.microsecond)

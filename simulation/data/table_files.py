@@ -6,6 +6,8 @@ import io
 import json
 import zlib
 from collections.abc import Collection, Iterator
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -74,21 +76,45 @@ def _json(path: Path) -> Iterator[Record]:
 
 
 def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Record]:
+    """Yield records and the lines they begin at; a quote that is never closed costs its line alone."""
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
-    _check_columns(path, reader.fieldnames or [], columns)
+    lines = [*io.StringIO(_text(path), newline="")]
+    reader = csv.reader(lines, delimiter=delimiter)
+    try:
+        names = next(reader, [])
+    except csv.Error as error:
+        raise MalformedFileError(f"{path}, line 1: broken CSV ({error})") from None
+    _check_columns(path, names, columns)
+    begun = skipped = reader.line_num
+    reader = csv.reader(lines[skipped:], delimiter=delimiter)
     while True:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, MalformedFileError(f"broken CSV ({error})")
+            yield begun + 1, MalformedFileError(f"broken CSV ({error})")
+            begun = skipped + reader.line_num
             continue
         if row is None:
             return
-        if None in row or None in row.values():
-            yield reader.line_num, MalformedFileError("not as many cells as there are columns")
-        else:
-            yield reader.line_num, row
+        ended = skipped + reader.line_num
+        if ended > begun + 1 and _unclosed(lines[begun:ended], delimiter):
+            yield begun + 1, MalformedFileError("broken CSV (a quote that is never closed)")
+            skipped = ended = begun + 1
+            reader = csv.reader(lines[skipped:], delimiter=delimiter)
+        elif row and len(row) != len(names):
+            yield begun + 1, MalformedFileError("not as many cells as there are columns")
+        elif row:
+            yield begun + 1, dict(zip(names, row, strict=True))
+        begun = ended
+
+
+def _unclosed(lines: list[str], delimiter: str) -> bool:
+    """Whether lines were read as one record for a quote that is closed nowhere, or within another cell."""
+    try:
+        list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return True
+    return False
 
 
 def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[Record]:
@@ -100,13 +126,26 @@ def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[R
         _check_columns(path, file.schema_arrow.names, columns)
         number = 0
         for batch in file.iter_batches(columns=None if whole else list(columns)):
-            for row in batch.to_pylist():
+            for row in range(batch.num_rows):
                 number += 1
-                yield number, row
+                try:
+                    ((values),) = batch.slice(row, 1).to_pylist()
+                    yield number, {name: _as_json(value) for name, value in values.items()}
+                except UnicodeDecodeError:
+                    yield number, MalformedFileError("not UTF-8 text")
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise MalformedFileError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _as_json(value: Any) -> Any:
+    """Return a cell as JSON would hold it: bytes as UTF-8 text, decimals and times as they are written."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, Decimal):
+        return str(value)
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _check_columns(path: Path, found: Collection[str], wanted: Collection[str]) -> None:

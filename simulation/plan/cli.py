@@ -101,7 +101,7 @@ def plan(
 def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not part.isdigit():
+        if not (part.isascii() and part.isdigit()):
             raise InputError(f"clients: {part!r} is not a number of people")
     return [int(part) for part in parts]
 

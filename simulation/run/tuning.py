@@ -27,6 +27,7 @@ from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
@@ -107,7 +108,11 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
     """
     if not (run / FILE_NAME).exists():
         raise InputError(f"{run}: no finished run of `simulate`")
-    return TuneSettings.from_flat(read_json(run / SETTINGS) | changes)
+    settings = TuneSettings.from_flat(read_json(run / SETTINGS) | changes)
+    task = read_release(run / FILE_NAME).header.task
+    if task != settings.task_id:
+        raise InputError(f"{run}: its release is for task {task}, not {settings.task_id}")
+    return settings
 
 
 def tune(

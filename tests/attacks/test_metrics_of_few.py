@@ -9,6 +9,7 @@ from tests.edge.deployment.deployments import PERSONAL, TRAINING, agree, deploye
 from tests.edge.edge_clients import evaluation, write_client
 
 from fedperfit.edge.consent.guard import Guard
+from fedperfit.edge.consent.refusal import Refused
 from fedperfit.protocol.shift.packing import ShiftHeader
 
 
@@ -23,11 +24,13 @@ def test_a_loss_of_one_item(tmp_path, monkeypatch, guarded):
     data = releases(header, 1)[0].to_bytes()
     with deployed(folder) as edge:
         told = {}
-        for most in (1, 8, 9):
+        for most in (8, 9):
             training = TRAINING.replace(max_items=most, epochs=1)
             told[most] = edge.personalize(data, PERSONAL, training, lambda: True)
+        with pytest.raises(Refused, match="agreed is at least 8"):  # scores of a shift of one tell its answer
+            edge.personalize(data, PERSONAL, TRAINING.replace(max_items=1, epochs=1), lambda: True)
         scores = edge.evaluate(data, evaluation("collective"), lambda: True)
     losses = {most: outcome.metrics for most, outcome in told.items() if outcome.metrics}
-    assert set(losses) == ({8} if guarded else {1, 8, 9})
-    assert told[1].items == 1, "the fit itself is the person's, and is made"
+    assert set(losses) == ({8} if guarded else {8, 9})
+    assert told[9].items == 9, "the fit itself is the person's, and is made"
     assert bool(scores.metrics) is not guarded, "of three questions"

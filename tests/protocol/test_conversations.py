@@ -45,6 +45,8 @@ def test_turns_are_read_from_messages_and_their_json():
         ([], "expected a list of messages"),
         (["hello"], "a message is an object"),
         ([{"role": "tool", "content": "x"}], "role 'tool': expected system, user or assistant"),
+        ([{"role": "my words", "content": "x"}], "an unknown role: expected system, user or assistant"),
+        ([{"role": "user", "content": [{"type": "my words"}]}], "content of an unknown type"),
         ([{"role": "user", "content": 5}], "the content of a message is a text"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "content of type 'image_url'"),
     ],

@@ -31,6 +31,7 @@ from fedperfit.protocol.messages.settings import CoordinateSettings
 from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.secure_sums.session import draw_committee
 from fedperfit.protocol.shift.coordinate_packing import unpack_coordinates
 from fedperfit.protocol.system.errors import InputError, TooFewClients
 
@@ -77,7 +78,10 @@ class SealedEdges:
         terms = SumSettings.from_config(config)
         change = drawn(client, round_of(message))
         return coordinate_reply(
-            message, 1, None, sealed_update(self.party(client), change, terms, agreement, 0)
+            message,
+            1,
+            None,
+            sealed_update(self.party(client), change, terms, agreement, terms.sum_broadcast, 0),
         )
 
     def _sum(self, client: str, message: Message) -> Message:
@@ -150,7 +154,7 @@ def clipped(names: Sequence[str]) -> torch.Tensor:
 
 def members(edges: SealedEdges, job: Federation) -> tuple[str, ...]:
     assert job.sums is not None
-    return job.sums.session(1).members
+    return draw_committee(job.sums.directory, job.sums.release, job.sums.settings.committee.size)
 
 
 def test_a_round_is_the_exact_mean_of_the_votes(tmp_path):

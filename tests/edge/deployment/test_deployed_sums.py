@@ -41,7 +41,7 @@ from fedperfit.protocol.messages.keys import (
     UPDATE_RECORD,
 )
 from fedperfit.protocol.messages.settings import CoordinateSettings
-from fedperfit.protocol.messages.sums import SumSettings, session_of
+from fedperfit.protocol.messages.sums import SumSettings, broadcast_digest, session_of
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import contribute, envelopes, open_share
@@ -77,7 +77,11 @@ class Cloud:
         self.directory = Directory({name: keys.public for name, keys in self.keys.items()})
         self.release = self.named(self.directory)
         self.terms = SumSettings(
-            sum_run="ab" * 16, sum_numbers=self.basis.numbers, sum_addends=5, **COMMITTEE
+            sum_run="ab" * 16,
+            sum_broadcast=broadcast_digest(request(self.basis).packed, TRAINING),
+            sum_numbers=self.basis.numbers,
+            sum_addends=5,
+            **COMMITTEE,
         )
         self.wanted = CoordinateSettings(basis=self.basis.digest, codec="sign")
         agree(folder, self.policy())
@@ -255,6 +259,22 @@ def test_a_member_tells_no_sum_that_differs_from_an_earlier_one_by_one_person(cl
         with pytest.raises(TooFewApart):
             edge.sums.tell(again(one_less))
         assert edge.sums.tell(again(everybody)).total
+
+
+def test_two_sums_over_one_list_differ_by_nobody_who_was_shown_another_broadcast(cloud):
+    agree(cloud.folder, cloud.policy())
+    with deployed(cloud.folder) as edge:
+        enrolled(edge, cloud)
+        for shown, training in (
+            (replace(cloud.asked(), packed=request(cloud.basis, start=0.5).packed), TRAINING),
+            (cloud.asked(), TRAINING.replace(seed=TRAINING.seed + 1)),
+        ):
+            with pytest.raises(InputError, match="another broadcast, or other settings"):
+                edge.contribute_coordinates(shown, training, alive)
+        other = cloud.terms.replace(sum_broadcast="0" * 64)
+        told = edge.sums.tell(cloud.sum(session=cloud.session(other)))
+        assert told.total == b"", "what is sealed for another broadcast is opened by no member"
+        assert set(told.bad) == {"bob", "cyd", "dan"}
 
 
 def test_a_member_opens_nothing_of_contributors_who_were_shown_another_list(cloud):

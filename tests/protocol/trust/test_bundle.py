@@ -99,7 +99,14 @@ def test_wrong_forms(tmp_path: Path):
     path = tmp_path / "x.bundle"
     GOOD.write(path)
     good = read_json(path)
-    for wrong in ([], {**good, "format": 1}, {**good, "more": "x"}, {**good, "name": 3}, {"format": 9}):
+    for wrong in (
+        [],
+        {**good, "policy": "[" * 100_000},
+        {**good, "format": 1},
+        {**good, "more": "x"},
+        {**good, "name": 3},
+        {"format": 9},
+    ):
         write_json(path, wrong)
         with pytest.raises(InputError):
             read_bundle(path)

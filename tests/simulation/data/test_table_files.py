@@ -1,0 +1,66 @@
+"""Records of tables as people have them: what is wrong with one costs that one, and is told by its line."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.simulation.data.own_people import _moment
+from fedperfit.simulation.data.table_files import records
+
+
+def told(path: Path, columns: list[str]) -> list[tuple[int, object]]:
+    return [(n, str(row) if isinstance(row, InputError) else row) for n, row in records(path, columns)]
+
+
+def test_a_quote_that_is_never_closed_costs_its_own_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('who,text\na,one\nb,"two\nlines"\nc,"open\nd,four\ne,"five"\n')
+    found = told(path, ["who", "text"])
+    assert [n for n, _ in found] == [2, 3, 5, 6, 7], "the lines at which records begin"
+    assert [row["who"] for _, row in found if isinstance(row, dict)] == ["a", "b", "d", "e"]
+    assert found[1][1] == {"who": "b", "text": "two\nlines"}
+    assert "never closed" in found[2][1]
+
+
+def test_a_line_of_too_few_or_too_many_cells_costs_itself(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("who,text\na\nb,two,more\n\nc,three\n")
+    found = told(path, ["who", "text"])
+    assert [n for n, _ in found] == [2, 3, 5]
+    assert found[2][1] == {"who": "c", "text": "three"}
+
+
+def test_a_header_that_is_too_long_is_one_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('who,"' + "x" * (1 << 24) + "y\n")
+    with pytest.raises(MalformedFileError, match="line 1: broken CSV"):
+        told(path, ["who"])
+
+
+def test_cells_of_parquet_are_what_json_would_hold(tmp_path):
+    path = tmp_path / "a.parquet"
+    moment = datetime(2020, 1, 2, 3, 4, 5)
+    columns = {
+        "bytes": pyarrow.array([b"caf\xc3\xa9", b"\xff"], pyarrow.binary()),
+        "day": pyarrow.array([date(2020, 1, 2)] * 2),
+        "time": pyarrow.array([moment] * 2),
+        "price": pyarrow.array([Decimal("1.50")] * 2),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    (first, second) = told(path, [*columns])
+    assert first == (
+        1,
+        {"bytes": "café", "day": "2020-01-02", "time": moment.isoformat(), "price": "1.50"},
+    )
+    assert second == (2, "not UTF-8 text")
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00"])
+def test_a_time_before_or_after_all_years_is_no_time(text):
+    with pytest.raises(InputError, match="outside the years"):
+        _moment(text)
