@@ -18,7 +18,7 @@ from filelock import FileLock
 from fedperfit.cloud.privacy.accountant import Charge, epsilon_of
 from fedperfit.protocol.privacy.noise import SECRET_BYTES, new_secret
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import mend_lines, read_json_lines
+from fedperfit.protocol.system.files import create_whole, mend_lines, read_json_lines
 
 LEDGER = "privacy.jsonl"
 KEY = "privacy.key"
@@ -157,10 +157,7 @@ class PrivacyLedger:
 def write_secret(path: Path, secret: bytes) -> None:
     """Write a secret that only this account can read, unless there is one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
+    create_whole(path, secret)
 
 
 def read_secret(path: Path) -> bytes:

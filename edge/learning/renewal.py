@@ -25,7 +25,7 @@ from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.learning.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord
+from fedperfit.edge.vault.vault import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
@@ -117,7 +117,6 @@ def _renewed_privately(
     epsilon = agent.personal_epsilon
     record = FitRecord(done.items, FITTED, version, training.to_config(), epsilon=epsilon)
     _store(agent, release, personal, shifts, record)
-    agent.vault.drop(_sibling(personal))
     return Outcome(done.items, done.metrics)
 
 
@@ -166,7 +165,6 @@ def learn(
     fits, shifts, fit_record, examples = taught
     _store(agent, release, personal, shifts, fit_record)
     if fit_record.epsilon:
-        agent.vault.drop(_sibling(personal))
         return Lesson(count, fits[0].steps, math.nan)
     fitted = TrainingSettings.from_config(fit_record.training)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
@@ -314,11 +312,19 @@ def _old(
     slots = (personal.slot, _sibling(personal))
     if not set(slots) <= set(agent.vault.slots()):
         return None
-    (stored, shift), (_, sibling) = (agent.vault.open(slot) for slot in slots)
-    same = stored.shift_key.fingerprint == agent.base.card.fingerprint
+    (stored, shift), (beside, sibling) = (agent.vault.open(slot) for slot in slots)
+    same = _made_together(stored, beside)
+    same &= stored.shift_key.fingerprint == agent.base.card.fingerprint
     same &= stored.fit_record.training["prompt-form"] == training.prompt_form
     same &= stored.shift_key.additive == personal.additive
     return (shift, sibling) if same and stored.shape == like.shape == sibling.shape else None
+
+
+def _made_together(stored: StoredShift, beside: StoredShift) -> bool:
+    """Whether a shift and a sibling are of one fit; another fit or a kill may have come between the two."""
+    ours, theirs = stored.fit_record, beside.fit_record
+    alike = (ours.version, ours.items, ours.training) == (theirs.version, theirs.items, theirs.training)
+    return alike and stored.shift_key == beside.shift_key
 
 
 def _sibling_of(agent: Agent, release: OpenedRelease, personal: PersonalSettings) -> PersonalShift | None:
@@ -337,6 +343,8 @@ def _store(
     fit_record: FitRecord,
 ) -> None:
     shift_key = release.shift_key(personal.additive)
+    if len(shifts) == 1:
+        agent.vault.drop(_sibling(personal))  # first: it would be another shift's, or tell what noise hides
     for slot, shift in zip((personal.slot, _sibling(personal)), shifts, strict=False):
         assert isinstance(shift, PersonalShift)
         agent.vault.store(slot, shift, shift_key, fit_record)

@@ -9,7 +9,6 @@ that, taken from earlier ones, would tell of too few people (`protocol.secure_su
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
 from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import create_whole, read_json, write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch  # keys are made without it
@@ -179,19 +178,9 @@ class SumParty:
         self._answered.mkdir(parents=True, exist_ok=True)
         marker = self._marker(session)
         try:
-            handle = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            create_whole(marker, request)
         except FileExistsError:
             self._check_unanswered(session, request)
-            return
-        with os.fdopen(handle, "wb") as file:
-            file.write(request)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(self._answered, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _digest(session: Session, names: Sequence[str], envelopes: Sequence[bytes]) -> bytes:

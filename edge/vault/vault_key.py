@@ -118,6 +118,8 @@ def rotating(path: Path) -> bool:
 def destroy_key(path: Path, keeper: KeyKeeper) -> None:
     """Overwrite and delete the key file, and have the keeper delete the key where it is kept elsewhere.
 
+    It is renamed first: a kill leaves no key that cannot be read, but a file that the vault sweeps away.
+
     Args:
         path: the key file.
         keeper: of the kind the key was written with.
@@ -127,6 +129,7 @@ def destroy_key(path: Path, keeper: KeyKeeper) -> None:
     except (KeyError, TypeError):
         pass
     finally:
+        path = path.rename(path.with_name(f".{path.name}.destroyed.part"))
         with path.open("r+b") as file:
             size = os.fstat(file.fileno()).st_size
             file.write(secrets.token_bytes(size))

@@ -48,6 +48,28 @@ def write_atomic(path: Path, data: bytes, *, mode: int = _OWNERS_OWN, modified: 
     _sync_folder(path.parent)
 
 
+def create_whole(path: Path, data: bytes) -> None:
+    """Make a file that must not be there yet, with all of its content or not at all; its owner's only.
+
+    Args:
+        path: File to make; its folder is there.
+        data: Its content.
+
+    Raises:
+        FileExistsError: It is there.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
 def private_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, or close one that is there to everybody else.
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import (
+    create_whole,
     mend_lines,
     read_json,
     read_json_lines,
@@ -160,3 +161,22 @@ def test_a_value_as_toml_reads_back(text: str) -> None:
     lines = [f"{key} = {toml_value(one)}" for key, one in value.items()]
     assert all("\n" not in line for line in lines)
     assert tomllib.loads("\n".join(lines)) == value
+
+
+def test_a_file_is_made_once_with_all_of_its_content(tmp_path, monkeypatch):
+    path = tmp_path / "secret"
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", killed)
+        with pytest.raises(KeyboardInterrupt):
+            create_whole(path, b"first")
+    assert not list(tmp_path.iterdir())
+    create_whole(path, b"first")
+    with pytest.raises(FileExistsError):
+        create_whole(path, b"second")
+    assert path.read_bytes() == b"first"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
