@@ -77,6 +77,16 @@ def test_what_validates_better_goes_on(agent, base, header):
     assert renew(agent, next_, 3, PERSONAL, TRAINING)[1] == "fitted"
 
 
+def test_a_shift_is_carried_over_only_beside_the_sibling_of_its_own_fit(agent, base, header):
+    release = opened(base, header)
+    renew(agent, release, 1, PERSONAL, TRAINING)
+    kept, shift = agent.vault.open("full")
+    agent.vault.store("full", shift, kept.shift_key, replace(kept.fit_record, items=1))  # a kill came between
+    assert renew(agent, release, 1, PERSONAL, TRAINING)[1] == "fitted"
+    renew(agent, release, 1, PERSONAL, TRAINING.replace(max_items=1))
+    assert agent.vault.slots() == ["full"], "so few items have no sibling"
+
+
 def test_another_rank_is_fitted_anew(agent, base, header):
     release = opened(base, header)
     renew(agent, release, 1, PERSONAL, TRAINING)

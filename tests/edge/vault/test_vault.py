@@ -235,6 +235,19 @@ def test_forget_works_without_the_passphrase(tmp_path):
     assert Vault(tmp_path).slots() == []
 
 
+def test_a_forget_that_was_killed_over_the_key_is_finished_by_the_next(vault, monkeypatch):
+    def killed(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fedperfit.edge.vault.vault_key.secrets.token_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vault.forget()
+    again = Vault(vault.folder)
+    assert again.forget()[0] == 1
+    assert files(again) == {}
+
+
 def test_without_its_key_a_vault_is_closed(vault):
     (vault.folder / "vault.key").unlink()
     for attempt in (
