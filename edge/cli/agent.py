@@ -146,18 +146,20 @@ def agent(folder: Folder) -> None:
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.deployment.server import serving, undumpable
     from fedperfit.edge.vault.keys import keeper
+    from fedperfit.edge.vault.vault_key import kept_by
     from fedperfit.protocol.system.allocator import keep_freed_memory
     from fedperfit.protocol.system.memory import limit_memory
     from fedperfit.protocol.system.processes import until_signal, wait_until
 
     home = Home(folder.absolute())
     settings = read_settings(home)
+    kind = kept_by(home.vault_key, settings.key)
     undumpable()
     limit_memory(settings.memory_gib)
     keep_freed_memory()
     with (
         until_signal() as stopping,
-        Deployed.open(home, settings, keeper(settings.key, new=not home.vault_key.exists())) as deployed,
+        Deployed.open(home, settings, keeper(kind, new=not home.vault_key.exists())) as deployed,
         serving(deployed, home),
     ):
         console().print(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
@@ -289,11 +291,13 @@ def rotate_key(
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.vault.keys import UNPROTECTED, keeper, next_keeper
     from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault_key import kept_by
 
     home = Home(folder.absolute())
     settings = read_settings(home)
-    present = keeper(settings.key)
-    new = next_keeper(to or settings.key, settings.key)
+    kind = kept_by(home.vault_key, settings.key)
+    present = keeper(kind)
+    new = next_keeper(to or kind, kind)
     vault = Vault(home.folder / VAULT, present)
     with vault.held():
         vault.rotate(new)

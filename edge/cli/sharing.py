@@ -19,6 +19,7 @@ def export_shift(
     from fedperfit.edge.vault.export import WARNING, export_shift
     from fedperfit.edge.vault.keys import keeper
     from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault_key import kept_by
     from fedperfit.protocol.messages.settings import FULL_SLOT
 
     home = Home(folder.absolute())
@@ -26,5 +27,5 @@ def export_shift(
     console().print(WARNING, soft_wrap=True)
     if not yes:
         typer.confirm(f"write it to {file}?", abort=True)
-    export_shift(Vault(home.folder / VAULT, keeper(settings.key)), FULL_SLOT, file)
+    export_shift(Vault(home.folder / VAULT, keeper(kept_by(home.vault_key, settings.key))), FULL_SLOT, file)
     console().print(f"wrote {file}, readable by you alone", markup=False, soft_wrap=True)

@@ -108,8 +108,11 @@ class Vault:
         self._lock = FileLock(folder / ".lock", timeout=_LOCK_SECONDS, thread_local=False)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, *, finishing: bool = True) -> Iterator[None]:
         """Keep other processes from using the vault inside the block.
+
+        Args:
+            finishing: whether a rotation that was killed is finished first, for which its keeper is needed.
 
         Raises:
             InputError: another process is using it.
@@ -123,7 +126,8 @@ class Vault:
             if self._lock.lock_counter == 1:
                 for folder in (self.folder, self._shifts):
                     sweep(folder)
-                self._finish_rotation()
+                if finishing:
+                    self._finish_rotation()
             yield
 
     def store(self, slot: str, shift: PersonalShift, shift_key: ShiftKey, fit_record: FitRecord) -> None:
@@ -265,7 +269,7 @@ class Vault:
 
     def forget(self) -> "Forgotten":
         """Destroy the key, then delete everything it sealed."""
-        with self.held():
+        with self.held(finishing=False):
             shifts, learned, imported = self.slots(), 0, 0
             with suppress(InputError):  # without the key they cannot be counted
                 learned = len(self.learned())

@@ -109,6 +109,18 @@ def read_key(path: Path, keeper: KeyKeeper) -> VaultKey:
     return vault_key
 
 
+def kept_by(path: Path, otherwise: str) -> str:
+    """Return how a key is kept, which a killed rotation may have changed before the settings say so.
+
+    Args:
+        path: the key file.
+        otherwise: what the settings say, for a vault that has no key yet, or one that cannot be read.
+    """
+    fields = read_json(path) if path.is_file() else None
+    kind = fields.get("kind") if isinstance(fields, dict) else None
+    return kind if isinstance(kind, str) else otherwise
+
+
 def rotating(path: Path) -> bool:
     """Whether a rotation of the key was started and not finished."""
     fields = read_json(path)

@@ -17,6 +17,7 @@ from tests.fuzzing import FUZZED
 from fedperfit.edge.vault.keys import FileKey, KeyringKey, PassphraseKey
 from fedperfit.edge.vault.sealed import seal, unseal
 from fedperfit.edge.vault.vault import ShiftKey, Vault
+from fedperfit.edge.vault.vault_key import kept_by
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -246,6 +247,22 @@ def test_a_forget_that_was_killed_over_the_key_is_finished_by_the_next(vault, mo
     again = Vault(vault.folder)
     assert again.forget()[0] == 1
     assert files(again) == {}
+
+
+def test_a_rotation_to_another_keeper_that_was_killed_locks_nobody_out(vault, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Vault, "_finish_rotation", lambda self: None)
+        with vault.held():
+            patched.setattr(Vault, "_finish_rotation", killed)
+            with pytest.raises(KeyboardInterrupt):
+                vault.rotate(PassphraseKey("new"))
+    kind = kept_by(vault.folder / "vault.key", "file")
+    assert kind == PassphraseKey("new").kind, "while the settings still say file"
+    assert Vault(vault.folder, PassphraseKey("new")).load("full", SHIFT_KEY)
+    assert Vault(vault.folder).forget()[0] == 1, "which needs no passphrase"
 
 
 def test_without_its_key_a_vault_is_closed(vault):
