@@ -143,6 +143,7 @@ def test_what_is_drawn_follows_the_seed_or_nothing_and_leaves_no_trace(base):
 def test_a_configuration_is_of_the_settings_alone(base):
     config = generation_config(base, 5, Sampling(temperature=0.5))
     assert (config.max_new_tokens, config.do_sample, config.temperature, config.top_p) == (5, True, 0.5, 1.0)
+    assert not generation_config(base, 5, Sampling(temperature=1e-38)).do_sample, "it would overflow"
     for wrong in ({"temperature": -1}, {"temperature": float("nan")}, {"top_p": 2}):
         with pytest.raises(InputError, match=next(iter(wrong))):
             Sampling(**wrong)
