@@ -15,7 +15,7 @@ from fedperfit.protocol.system.errors import InputError
 _SEED_BITS = 63
 
 
-_GREEDY = 1e-6
+_LOWEST = 1e-6
 """Temperatures up to this are greedy: logits divided by them would overflow."""
 
 
@@ -73,7 +73,7 @@ def generation_config(
         cached: whether keys and values are kept from pass to pass.
     """
     chosen: dict[str, object] = {"do_sample": False}
-    if sampling.temperature > _GREEDY:
+    if sampling.temperature > _LOWEST:
         chosen = {
             **{"do_sample": True, "top_k": 0},
             **{"temperature": sampling.temperature, "top_p": sampling.top_p or 1.0},

@@ -114,7 +114,10 @@ def kept_by(path: Path, otherwise: str) -> str:
 
     Args:
         path: the key file.
-        otherwise: what the settings say, for a vault that has no key yet, or one that cannot be read.
+        otherwise: what the settings say, for a vault that has no key yet.
+
+    Raises:
+        InputError: the file is not JSON.
     """
     fields = read_json(path) if path.is_file() else None
     kind = fields.get("kind") if isinstance(fields, dict) else None

@@ -45,6 +45,7 @@ class Settings(BaseModel):
         """Read values by key, as JSON and TOML hold them.
 
         Raises:
+            InputError: These are no values by key.
             SettingError: A key is unknown or missing, or a value is not allowed.
         """
         if not isinstance(values, Mapping):

@@ -31,19 +31,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = _OWNERS_OWN, modified: 
         modified: Time that it is said to be modified at, in seconds since 1970; by default now.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+    temporary = _unfinished(path, data)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         if mode != _OWNERS_OWN:
-            Path(temporary).chmod(mode)
+            temporary.chmod(mode)
         if modified is not None:
             os.utime(temporary, (modified, modified))
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 
@@ -58,16 +54,26 @@ def create_whole(path: Path, data: bytes) -> None:
     Raises:
         FileExistsError: It is there.
     """
+    temporary = _unfinished(path, data)
+    try:
+        os.link(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _unfinished(path: Path, data: bytes) -> Path:
+    """Write data, on disk when this returns, into a new file beside `path` that has yet to get its name."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)
-    finally:
+    except BaseException:
         Path(temporary).unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        raise
+    return Path(temporary)
 
 
 def private_folder(path: Path) -> None:

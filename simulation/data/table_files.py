@@ -92,7 +92,8 @@ def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Recor
             row = next(reader, None)
         except csv.Error as error:
             yield begun + 1, MalformedFileError(f"broken CSV ({error})")
-            begun = skipped + reader.line_num
+            begun = skipped = begun + 1
+            reader = csv.reader(lines[skipped:], delimiter=delimiter)
             continue
         if row is None:
             return
@@ -126,17 +127,23 @@ def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[R
         _check_columns(path, file.schema_arrow.names, columns)
         number = 0
         for batch in file.iter_batches(columns=None if whole else list(columns)):
-            for row in range(batch.num_rows):
+            for row in _rows(batch):
                 number += 1
-                try:
-                    ((values),) = batch.slice(row, 1).to_pylist()
-                    yield number, {name: _as_json(value) for name, value in values.items()}
-                except UnicodeDecodeError:
-                    yield number, MalformedFileError("not UTF-8 text")
+                yield number, row
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except (pyarrow.ArrowException, OSError) as error:
         raise MalformedFileError(f"{path}: {str(error).splitlines()[0]}") from None
+
+
+def _rows(batch: Any) -> list[Any]:
+    """Return the rows of a batch; where some text is not UTF-8, they are read one by one."""
+    try:
+        return [{name: _as_json(value) for name, value in row.items()} for row in batch.to_pylist()]
+    except UnicodeDecodeError:
+        if batch.num_rows == 1:
+            return [MalformedFileError("not UTF-8 text")]
+    return [row for number in range(batch.num_rows) for row in _rows(batch.slice(number, 1))]
 
 
 def _as_json(value: Any) -> Any:

@@ -108,7 +108,8 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
     """
     if not (run / FILE_NAME).exists():
         raise InputError(f"{run}: no finished run of `simulate`")
-    settings = TuneSettings.from_flat(read_json(run / SETTINGS) | changes)
+    theirs = RunSettings.from_flat(read_json(run / SETTINGS))
+    settings = TuneSettings.from_flat({**theirs.to_flat(), **changes})
     task = read_release(run / FILE_NAME).header.task
     if task != settings.task_id:
         raise InputError(f"{run}: its release is for task {task}, not {settings.task_id}")
