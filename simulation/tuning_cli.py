@@ -13,7 +13,6 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
 
@@ -54,6 +53,7 @@ def tune(
     Example: fedperfit tune runs/finished --rates 1e-3,3e-3 --epochs 2,4
     """
     from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.protocol.trust.release import FILE_NAME
     from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
 
     console = Console()

@@ -90,7 +90,10 @@ def test_units_wait_for_those_they_need(pool: Pool[str]) -> None:
 def test_a_unit_whose_worker_dies_is_done_by_another(pool: Pool[str]) -> None:
     tries = iter(["tw!", "two"])
     told = letters(pool.work(["one", "two"], lambda unit: next(tries) if unit == "two" else unit))
-    assert told == {"one": "one", "two": "tw" + "two"}, "what came before comes again"
+    assert told["one"] == "one"
+    before = told["two"].removesuffix("two")
+    assert told["two"].endswith("two"), "what came before comes again"
+    assert "tw".startswith(before), "and nothing else does; the death may swallow what was on its way"
 
 
 def test_a_unit_that_ends_every_worker_ends_the_run_in_one_line(pool: Pool[str]) -> None:
