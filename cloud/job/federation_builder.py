@@ -79,9 +79,14 @@ class FederationBuilder:
             privacy=PrivateRounds(self.settings, self.privacy_ledger, place)
             if self.settings.private
             else None,
-            scatter=UpdateScatter(place) if self.settings.people_prior else None,
+            scatter=UpdateScatter(place) if self._tells_of_people else None,
             sums=self._sums(exchange, place, directory, release) if self.settings.secure else None,
         )
+
+    @property
+    def _tells_of_people(self) -> bool:
+        """Whether these rounds' updates make the prior, and not those of a round of their own."""
+        return self.settings.people_prior and not self.settings.people_epochs
 
     def _sums(self, exchange: Exchange, place: Path, directory: Directory | None, release: str) -> SecureSums:
         if directory is None:

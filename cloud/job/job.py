@@ -4,7 +4,6 @@ Each phase leaves `results/<phase>.json` and `ledger/<phase>.jsonl`; a phase who
 not run again, and training continues from its last round's checkpoint.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,14 @@ from fedperfit.cloud.clients.clock import MACHINE, Clock
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.clients.roster import roster
 from fedperfit.cloud.job.basis import gather_basis, run_basis
+from fedperfit.cloud.job.choice import run_choice
 from fedperfit.cloud.job.directions import GroupDirections
 from fedperfit.cloud.job.events import Progress
 from fedperfit.cloud.job.federation_builder import CHECKPOINTS, FederationBuilder
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
 from fedperfit.cloud.job.layer_gradients import KnownLayerGradients, gather_layer_gradients
 from fedperfit.cloud.job.people import released_people
-from fedperfit.cloud.job.settings import SELECTION, JobSettings
+from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
 from fedperfit.cloud.rounds.federation import Federation
 from fedperfit.cloud.rounds.round_report import RoundReport
@@ -35,11 +35,14 @@ from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
-from fedperfit.protocol.shift.selection import STEP, LayerGradient, relevance, warm_start
+from fedperfit.protocol.shift.selection import STEP, LayerGradient, warm_start
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import TooFewClients
-from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release_file import read_release
+
+PEOPLE = "people"
+"""Phase of the round whose updates make the prior over people."""
 
 
 class Job:
@@ -120,18 +123,7 @@ class Job:
         """
         if not self._job.open:
             return
-        path = self.folder / SELECTION
-        if not path.exists():
-            started = time.monotonic()
-            layer_gradients = self._layer_gradients(clients)
-            choice = {
-                "settings": self._job.choose(layer_gradients, self.card),
-                "relevance": relevance(layer_gradients).tolist(),
-                "clients": len(layer_gradients),
-                "seconds": time.monotonic() - started,
-            }
-            write_json(path, choice)
-        choice = read_json(path)
+        choice = run_choice(self._job, self.card, self.folder, lambda: self._layer_gradients(clients))
         self._job = self._job.settled(choice["settings"])
         self.progress("chosen", {key: choice[key] for key in ("settings", "clients", "seconds")})
 
@@ -176,13 +168,22 @@ class Job:
             InputError: If the checkpoints belong to a run with other settings.
         """
         gather_basis(self._job, self.card, self.folder, lambda: self._layer_gradients(clients))
-        federation = self._federation(phase, self._ledger(phase))
+        return self._train(phase, clients, self._job, self._start(clients, beginning))
+
+    def _train(
+        self,
+        phase: str,
+        clients: Sequence[str],
+        settings: JobSettings,
+        start: Callable[[], Shift] | None,
+    ) -> tuple[Federation, Shift]:
+        federation = self._federation(phase, self._ledger(phase), settings)
 
         def on_round(report: RoundReport) -> None:
             values = {
                 "phase": phase,
                 "round": report.round,
-                "rounds": self._job.rounds,
+                "rounds": settings.rounds,
                 "admitted": len(report.admitted),
                 "dropped": len(report.dropped),
                 "kinds": report.dropped_kinds(),
@@ -193,7 +194,7 @@ class Job:
             self.progress("round", values)
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        shift = federation.train(clients, on_round, self._start(clients, beginning))
+        shift = federation.train(clients, on_round, start)
         self._holders |= {client for report in federation.history for client in report.admitted}
         if all(report.skipped for report in federation.history):
             raise TooFewClients(
@@ -201,20 +202,26 @@ class Job:
             )
         return federation, shift
 
-    def people(self, phase: str) -> People | None:
+    def people(self, phase: str, clients: Sequence[str], shift: Shift) -> People | None:
         """Make the basis of personal shifts and the prior over people that a release carries.
 
         Args:
             phase: Name of the phase that trained the collective shift.
+            clients: Names of the clients, of whom a round of its own may ask how they differ.
+            shift: The collective shift.
 
         Returns:
             Both, the basis alone, or None if the settings ask for neither.
 
         Raises:
-            InputError: If the updates of the rounds tell of no prior.
+            TooFewClients: If that round had no update.
+            InputError: If the updates tell of no prior.
         """
         if self._job.personal_basis == "none":
             return None
+        if self._job.people_epochs:
+            phase = PEOPLE
+            self._train(phase, clients, self._job.people_round(), lambda: shift)
         basis = run_basis(self._job, self.card, self.folder)
         assert basis is not None
         return released_people(basis, self._job, UpdateScatter(self.folder / CHECKPOINTS / phase))
@@ -357,15 +364,15 @@ class Job:
         if path.exists():
             return
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        counts = ask(self._federation(phase, self._fresh_ledger(phase)))
+        counts = ask(self._federation(phase, self._fresh_ledger(phase), self._job))
         if clients and not counts:
             raise TooFewClients(f"{phase}: no client answered; the log says why")
         result = {client: {"items": c.items, "metrics": c.metrics} for client, c in counts.items()}
         write_json(path, result)
         self.progress("result", {"phase": phase, "clients": len(result)})
 
-    def _federation(self, phase: str, ledger: Ledger) -> Federation:
-        build = FederationBuilder(self._job, self.card, self.folder, self._privacy_ledger)
+    def _federation(self, phase: str, ledger: Ledger, settings: JobSettings) -> Federation:
+        build = FederationBuilder(settings, self.card, self.folder, self._privacy_ledger)
         return build.federation(
             phase,
             Exchange(self.grid, ledger, self.names, self._on_reply, self._clock),

@@ -26,6 +26,7 @@ def released_people(basis: Basis, settings: JobSettings, scatter: UpdateScatter)
     prior = estimated_prior(
         total[places][:, places],
         count,
+        directions=settings.prior_directions,
         floor=settings.prior_floor,
         strength=settings.prior_strength,
         items=settings.prior_items,

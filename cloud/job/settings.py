@@ -92,6 +92,11 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     people_prior: bool = False
     """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
     items is fitted under it."""
+    people_epochs: Annotated[int, Field(ge=0, le=1000), Unit("passes")] = 0
+    """Passes over a client's items in one round more, whose updates tell how people differ and change nothing
+    else: more of a person than a round's few steps do. 0: the updates of the rounds tell it."""
+    prior_directions: Annotated[int, Field(ge=1, le=64), Unit("directions")] = 64
+    """Leading directions between people that the prior tells from all others, at most."""
     prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.15
     """Weight of the prior over people beside the sum of the losses of a person's answers; real people may
     need far more than those of the world (`fedperfit tune-prior`)."""
@@ -135,8 +140,9 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             )
         if self.people_prior and self.personal_basis == "none":
             raise InputError("people-prior: only with a personal-basis")
-        if self.personal_numbers and not self.people_prior:
-            raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
+        for name in ("personal_numbers", "people_epochs"):
+            if getattr(self, name) and not self.people_prior:
+                raise InputError(f"{name.replace('_', '-')}={getattr(self, name)}: only with people-prior")
         if self.basis_file and self.update_basis != "public":
             raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
         return self
@@ -301,6 +307,17 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         """How a client trains in one round."""
         return self.personal_training(max_items=self.collective_max_items).replace(
             epochs=self.collective_epochs, learning_rate=self.collective_learning_rate
+        )
+
+    def people_round(self) -> Self:
+        """The settings of the round that asks every client for an update of many passes."""
+        return self.replace(
+            rounds=1,
+            clients_per_round=0,
+            over_selection=1.0,
+            aggregation="mean",
+            collective_epochs=self.people_epochs,
+            people_epochs=0,
         )
 
     def layer_gradients(self) -> LayerGradientSettings:

@@ -63,7 +63,7 @@ class Study(Job):
         prepare_basis(self.folder, self.chosen, settings.data, lambda: items_of(self.folder / CLIENTS).base)
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
-        people = self.people("train")
+        people = self.people("train", others, shift)
         release = self._release(shift, self.directions("directions", others), people)
         packed = self.packed(shift)
         fitted_on = release if people is not None else packed
