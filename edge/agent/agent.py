@@ -24,7 +24,7 @@ from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
-from fedperfit.edge.engine.training import Fit, FitJob, Trained, Watch
+from fedperfit.edge.engine.training import TOLD_STEP, Fit, FitJob, Trained, Watch
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
@@ -151,6 +151,7 @@ class Agent:
         order: str,
         settings: TrainingSettings,
         history: History | None = None,
+        fewest: int = 1,
     ) -> FitJob[Trained]:
         """Prepare training a shift on a history.
 
@@ -160,6 +161,7 @@ class Agent:
             order: seed of the shuffling, any text.
             settings: prompt form and number of latest items.
             history: by default the agent's own.
+            fewest: items of a step, as in `FitJob`.
 
         Raises:
             InputError: the history is empty, or the release is for another task.
@@ -168,7 +170,7 @@ class Agent:
         pairs = (history or self.history).pairs(settings.prompt_form, settings.max_items)
         if not pairs:
             raise InputError("there is no history to train on")
-        return FitJob(shift, encode(self.base, pairs), order)
+        return FitJob(shift, encode(self.base, pairs), order, fewest=fewest)
 
     def personal_job(
         self, release: OpenedRelease, personal: PersonalSettings, training: TrainingSettings
@@ -234,7 +236,7 @@ def contribute(
 
     def job(agent: Agent) -> FitJob[Shift]:
         order = f"{settings.seed}/{agent.history.name}/{release.header.round}"
-        return agent.job(release.copy(), release, order, settings, agent.shared_history)
+        return agent.job(release.copy(), release, order, settings, agent.shared_history, TOLD_STEP)
 
     def conclude(agent: Agent, job: FitJob[Shift], done: Fit) -> Outcome:
         return Contribution(done.items, done.metrics, pack(job.shift, release.header))

@@ -8,7 +8,7 @@ from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.side_by_side import trained
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.training import Fit, FitJob, Watch
+from fedperfit.edge.engine.training import TOLD_STEP, Fit, FitJob, Watch
 from fedperfit.edge.sums.requests import sealed_update
 from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.messages.sums import broadcast_digest
@@ -58,7 +58,8 @@ def contribute_coordinates(
         if not pairs:
             raise InputError("there is no history to train on")
         own = Coordinates.of(basis, before.numbers)
-        return FitJob(own, encode(items.base, pairs), _order(agent, settings, agreement))
+        order = _order(agent, settings, agreement)
+        return FitJob(own, encode(items.base, pairs), order, fewest=TOLD_STEP)
 
     def conclude(agent: Agent, job: FitJob[Coordinates], done: Fit) -> Outcome:
         before, agreement = broadcast(job.shift.basis)

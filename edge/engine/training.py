@@ -30,6 +30,10 @@ ends the training."""
 Trained = TypeVar("Trained", bound=Shift | Coordinates | Whitened | Private)
 """What is trained: a shift, its coordinates in a frozen basis, or these under a prior over people."""
 
+TOLD_STEP = 4
+"""Items of a step of an update that others see, at least, unless there are fewer: a cloud chooses the order
+of the items, and would read the last of an epoch where it is a step of its own."""
+
 
 @dataclass(frozen=True)
 class FitJob(Generic[Trained]):
@@ -43,6 +47,8 @@ class FitJob(Generic[Trained]):
     """Seed of the shuffling, any text."""
     batches: Sequence[Sequence[int]] | None = None
     """Numbers of the examples in each step; by default each epoch goes through all examples, shuffled."""
+    fewest: int = 1
+    """Examples of the last step of an epoch; fewer are part of the step before."""
 
 
 @dataclass(frozen=True)
@@ -303,5 +309,16 @@ def _batches(job: FitJob[Any], settings: TrainingSettings) -> Iterator[Sequence[
     rng = random.Random(job.order)
     for _ in range(settings.epochs):
         shuffled = rng.sample(range(len(job.examples)), len(job.examples))
-        for start in range(0, len(shuffled), settings.batch_size):
-            yield shuffled[start : start + settings.batch_size]
+        for start, end in _steps(len(shuffled), settings.batch_size, job.fewest):
+            yield shuffled[start:end]
+
+
+def _steps(items: int, batch_size: int, fewest: int) -> Iterator[tuple[int, int]]:
+    """Where each step of an epoch begins and ends; a rest of fewer items is part of the step before it."""
+    start = 0
+    while start < items:
+        end = start + batch_size
+        if items - end < min(fewest, batch_size):
+            end = items
+        yield start, end
+        start = end

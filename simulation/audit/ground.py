@@ -18,7 +18,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
-from fedperfit.edge.engine.training import FitJob, fit
+from fedperfit.edge.engine.training import TOLD_STEP, FitJob, fit
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
@@ -131,7 +131,7 @@ class Ground:
             What the cloud decodes of each: (sets, numbers).
         """
         start = self._start()
-        jobs = [FitJob(self._start(), examples, f"{n}") for n, examples in enumerate(sets)]
+        jobs = [FitJob(self._start(), examples, f"{n}", fewest=TOLD_STEP) for n, examples in enumerate(sets)]
         self._fit(jobs, self.collective)
         codec = codec or self.settings.transport_dtype
         changes = [_numbers(job.shift) - _numbers(start) for job in jobs]

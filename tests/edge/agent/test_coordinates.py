@@ -56,6 +56,20 @@ def test_an_update_is_what_the_engine_changed(base, shape, training, cache, agen
         assert (outcome.items, outcome.metrics["loss"] > 0) == (4, True)
 
 
+@pytest.mark.parametrize(("items", "told_apart"), [(5, False), (7, False), (8, True)])
+def test_no_order_makes_a_step_of_few_items(base, shape, training, cache, tmp_path, items, told_apart):
+    """A single step of all items is the same in any order; with eight there are two, and the order tells."""
+    agent = Agent(write_client(tmp_path / "eve", seed="eve", items=items, questions=1), base, cache)
+    once = training.replace(epochs=1, batch_size=4)
+    basis = basis_for(base, shape)
+    updates = []
+    for seed in (0, 1):
+        asked = request(basis, codec="float32")
+        ((_, outcome),) = contribute_coordinates([agent], asked, once.replace(seed=seed), cache)
+        updates.append(unpack_update(outcome.update, Agreement(basis.digest, "float32", 1), basis.numbers))
+    assert torch.allclose(*updates, rtol=1e-2, atol=1e-5) is not told_apart
+
+
 def test_the_basis_is_kept_and_asked_for_where_it_is_lacking(base, shape, training, cache, agents, tmp_path):
     basis = basis_for(base, shape)
     (_, lacking), _ = contribute_coordinates(agents, request(basis, sent=False), training, cache)

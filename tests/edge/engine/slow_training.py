@@ -1,5 +1,6 @@
 """The oracle of training: one user, whole rows in every step, torch's own AdamW and clipping."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ def slow_fit(
     additive: bool = False,
     decay_rate: bool = False,
     order: str,
+    fewest: int = 1,
 ) -> float:
     """Train `shift` in place; the mean loss of the last epoch."""
     optimizer = torch.optim.AdamW(
@@ -54,13 +56,16 @@ def slow_fit(
         lr=settings.learning_rate,
     )
     rng = random.Random(order)
-    steps, total = 0, settings.epochs * -(-len(examples) // settings.batch_size)
+    ends = [*range(settings.batch_size, len(examples), settings.batch_size)]
+    if ends and len(examples) - ends[-1] < min(fewest, settings.batch_size):
+        ends.pop()
+    steps, total = 0, settings.epochs * (len(ends) + 1)
     loss_sum = 0.0
     for _ in range(settings.epochs):
         shuffled = rng.sample(examples, len(examples))
         loss_sum = 0.0
-        for start in range(0, len(shuffled), settings.batch_size):
-            batch = shuffled[start : start + settings.batch_size]
+        for start, end in itertools.pairwise([0, *ends, len(shuffled)]):
+            batch = shuffled[start:end]
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * (1 - 0.9 * steps / total * decay_rate)
             loss = slow_loss(base, [*frozen, shift], batch, additive=additive)

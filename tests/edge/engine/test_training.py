@@ -44,11 +44,12 @@ def distance(ours, theirs) -> float:
     additive=st.booleans(),
     decay=st.booleans(),
     keep=st.booleans(),
+    fewest=st.sampled_from([1, 2, 4]),
     clip=st.sampled_from([0.05, 100.0]),
 )
 @settings(max_examples=6, deadline=None)
 def test_users_side_by_side_end_where_each_would_alone(
-    precise, shape, training, seed, positions, additive, decay, keep, clip
+    precise, shape, training, seed, positions, additive, decay, keep, fewest, clip
 ):
     """Against recomputing everything, torch's AdamW and its clipping, one user at a time."""
     base = precise
@@ -57,14 +58,18 @@ def test_users_side_by_side_end_where_each_would_alone(
     sizes = [draw.randint(1, 8) for _ in range(draw.randint(1, 4))]
     together, alone = (jobs_of(shape, sizes, positions=positions) for _ in range(2))
     frozen = [moved(together[0].shift.shape, seed).requires_grad_(False).double()]
+    together = [replace(job, fewest=fewest) for job in together]
     for job in together + alone:
         job.shift.double()
     how = {"frozen": frozen, "additive": additive, "decay_rate": decay}
     fits = fit(together, training, ItemCache(base, None if keep else 0), **how)
     for ours, theirs, done in zip(together, alone, fits, strict=True):
-        loss = slow_fit(base, theirs.shift, theirs.examples, training, order=theirs.order, **how)
+        loss = slow_fit(
+            base, theirs.shift, theirs.examples, training, order=theirs.order, fewest=fewest, **how
+        )
         assert done.loss == pytest.approx(loss, rel=1e-6)
-        assert done.steps == 2 * -(-len(theirs.examples) // 3)
+        whole, rest = divmod(len(theirs.examples), 3)
+        assert done.steps == 2 * max(1, whole + (rest >= min(fewest, 3)))
         assert distance(ours.shift, theirs.shift) < 1e-5
 
 
