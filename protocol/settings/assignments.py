@@ -1,5 +1,6 @@
 """Settings given on a command line: `key=value`, with the same spelling in every command."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
@@ -14,6 +15,8 @@ from fedperfit.protocol.system.errors import SettingError
 
 NOTHING = "none"
 """Word for an empty list."""
+_BARE_POINT = re.compile(r"[+-]?([0-9]+\.|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""Numbers as people type them, with no digit before or after the point, which TOML does not read."""
 
 
 def parse_assignments(group: type[Settings], assignments: Iterable[str] | None) -> dict[str, Any]:
@@ -66,7 +69,7 @@ def _toml(text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return text
+        return float(text) if _BARE_POINT.fullmatch(text) else text
 
 
 def _holds_list(field: FieldInfo) -> bool:

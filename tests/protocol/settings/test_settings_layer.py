@@ -83,6 +83,19 @@ def test_values_are_spelled_alike_on_every_command_line():
         parse_assignments(Sample, ["step=3"])
 
 
+@pytest.mark.parametrize(("text", "value"), [(".25", 0.25), ("3.", 3.0), ("-.5", -0.5), (".5e-1", 0.05)])
+def test_a_number_needs_no_digit_on_both_sides_of_its_point(text, value):
+    assert parse_assignments(Sample, [f"learning-rate={text}"]) == {"learning-rate": value}
+
+
+@pytest.mark.parametrize("text", [".", "1.2.3", ".e3", "x.5"])
+def test_what_is_no_number_stays_text(text):
+    assert parse_assignments(Sample, [f"learning-rate={text}", f"place={text}"]) == {
+        "learning-rate": text,
+        "place": text,
+    }
+
+
 def test_a_copy_is_checked_and_the_original_stays():
     settings = Sample()
     assert (settings.replace(steps=5).steps, settings.steps) == (5, 3)
