@@ -54,6 +54,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
     rates = (settings.collective_learning_rate, settings.personal_learning_rate)
     personal = settings.personal("full")
     basis = settings_basis(settings, card)
+    updates = max(settings.collective_epochs, settings.people_epochs)
     return Policy(
         version=version,
         fingerprint=card.fingerprint,
@@ -70,7 +71,8 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         most_clip=settings.clip_norm * _SLACK,
         most_decay=max(0.1, settings.weight_decay),
         batch_size=settings.batch_size,
-        most_epochs=2 * max(settings.collective_epochs, settings.people_epochs, settings.personal_epochs),
+        most_epochs=2 * max(updates, settings.personal_epochs),
+        update_epochs=2 * updates,
         most_steps=_STEPS,
         max_items=settings.collective_max_items,
         least_items=settings.least_items,

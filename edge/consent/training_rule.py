@@ -36,7 +36,7 @@ def check_training(kind: RequestKind, training: TrainingSettings, policy: Policy
         "learning-rate": policy.least_rate <= training.learning_rate <= policy.most_rate,
         "clip-norm": policy.least_clip <= training.clip_norm <= policy.most_clip,
         "weight-decay": training.weight_decay <= policy.most_decay,
-        "epochs": training.epochs <= policy.most_epochs,
+        "epochs": training.epochs <= policy.most_epochs_of(kind),
         "batch-size": training.batch_size == policy.batch_size,
     }
     for name, holds in within.items():

@@ -76,6 +76,9 @@ class Policy(Settings):
     """Items of a training step, exactly."""
     most_epochs: Annotated[int, Field(ge=1, le=1_000_000), Unit("passes over the items")]
     """Most epochs of one training."""
+    update_epochs: Annotated[int, Field(ge=0, le=1_000_000), Unit("passes over the items")] = 0
+    """Most epochs of a contribution, which tells the more of its items the longer it is trained; 0: as many
+    as of any training."""
     most_steps: Annotated[int, Field(ge=1, le=100_000_000), Unit("steps")]
     """Most steps of one training, so that no request keeps the machine busy for ever."""
     max_items: Annotated[int, Field(ge=0), Unit("items")]
@@ -181,6 +184,10 @@ class Policy(Settings):
         budget: int = getattr(self, f"{kind}_per_day")
         return budget
 
+    def most_epochs_of(self, kind: RequestKind) -> int:
+        """Return the most epochs of a training of one kind."""
+        return (self.update_epochs if kind == "contribute" else 0) or self.most_epochs
+
     @property
     def allowed(self) -> list[RequestKind]:
         """Kinds of request that are answered at all."""
@@ -199,7 +206,8 @@ class Policy(Settings):
                 f"{items} and sends back {self._told_update()} (layers "
                 f"{', '.join(map(str, self.layers))}, rank {self.rank}, positions {self.positions}).",
                 f"It does so with at least {self.least_items} items only, and always with the same ones "
-                f"until {self.growth} have been added.",
+                f"until {self.growth} have been added, and goes through them at most "
+                f"{self.most_epochs_of('contribute')} times.",
             ]
             if not self.update_basis:
                 lines.append(

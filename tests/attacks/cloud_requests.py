@@ -49,6 +49,7 @@ def policy(base: BaseModel, **changes: object) -> Policy:
         "most_clip": 4.0,
         "batch_size": 8,
         "most_epochs": 20,
+        "update_epochs": 2,
         "most_steps": 100_000,
         "max_items": 24,
         "contribute_per_day": 40,

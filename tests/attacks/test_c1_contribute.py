@@ -42,6 +42,7 @@ def test_without_a_guard_one_update_spells_out_an_item(tmp_path: Path, base: Bas
         ({}, {"clip_norm": 1e9}),
         ({}, {"weight_decay": 0.9}),
         ({}, {"epochs": 10_000}),
+        ({}, {"epochs": 3}),
         ({}, {"batch_size": 1}),
         ({}, {"batch_size": 24}),
         ({}, {"max_items": 1}),

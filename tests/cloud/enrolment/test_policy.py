@@ -11,7 +11,7 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.protocol.trust.policy import verify_policy
+from fedperfit.protocol.trust.policy import Policy, verify_policy
 from fedperfit.protocol.trust.signing import SigningKey
 
 
@@ -29,6 +29,21 @@ def test_only_what_the_settings_need_is_asked_for():
     assert "It may never ask for: moments, probe, pull, sum." in policy.sentences()
     warm = policy_of(settings(warm_start=True), card)
     assert set(warm.allowed) - set(policy.allowed) == {"pull"}
+
+
+def test_an_update_may_be_trained_for_as_long_as_the_rounds_need():
+    card = read_card("embedded")
+    plain = policy_of(settings(personal_epochs=10), card)
+    assert (plain.most_epochs_of("contribute"), plain.most_epochs_of("personalize")) == (2, 20)
+    people = {"update_basis": "random", "personal_basis": "update", "people_prior": True}
+    asked = policy_of(settings(personal_epochs=10, people_epochs=30, **people), card)
+    assert (asked.most_epochs_of("contribute"), asked.most_epochs_of("personalize")) == (60, 60)
+    assert asked.contribute_per_day == plain.contribute_per_day // 8 * 9, "a round more in each run"
+    assert "goes through them at most 60 times" in " ".join(asked.sentences())
+    before = Policy.from_flat({k: v for k, v in plain.to_flat().items() if k != "update-epochs"})
+    assert before.most_epochs_of("contribute") == 20, (
+        "agreed on before contributions had a limit of their own"
+    )
 
 
 def test_with_secure_sums_the_committee_is_agreed_on_exactly():
