@@ -73,7 +73,7 @@ def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:
         shift,
         job.trained_header,
         directions,
-        job.people("train", contributors, shift),
+        job.people("train"),
         epsilon=job.epsilon,
         delta=job.delta,
     )

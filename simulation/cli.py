@@ -17,6 +17,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
+from fedperfit.simulation.basis.prior_cli import prior
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress
 from fedperfit.simulation.communication.cli import communication
@@ -48,6 +49,7 @@ app.command("tune-prior")(tune_prior)
 app.command()(watch)
 app.command()(plan)
 app.command()(basis)
+app.command()(prior)
 app.command()(settings)
 app.command()(presets)
 
@@ -171,6 +173,8 @@ def describe(event: dict[str, Any]) -> str:
         return f"{event['phase']}: {event['replies']} of {event['clients']} clients"
     if kind == "connected":
         return f"{event['clients']} clients connected"
+    if kind == "public-people":
+        return f"prior over people: {event['fitted']} of {event['people']} public people fitted"
     if kind == "round":
         loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
         dropped = f", {event['dropped']} dropped" if event["dropped"] else ""

@@ -54,7 +54,6 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
     rates = (settings.collective_learning_rate, settings.personal_learning_rate)
     personal = settings.personal("full")
     basis = settings_basis(settings, card)
-    updates = max(settings.collective_epochs, settings.people_epochs)
     return Policy(
         version=version,
         fingerprint=card.fingerprint,
@@ -71,8 +70,8 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         most_clip=settings.clip_norm * _SLACK,
         most_decay=max(0.1, settings.weight_decay),
         batch_size=settings.batch_size,
-        most_epochs=2 * max(updates, settings.personal_epochs),
-        update_epochs=2 * updates,
+        most_epochs=2 * max(settings.collective_epochs, settings.personal_epochs),
+        update_epochs=2 * settings.collective_epochs,
         most_steps=_STEPS,
         max_items=settings.collective_max_items,
         least_items=settings.least_items,
@@ -83,7 +82,7 @@ def policy_of(settings: CloudSettings, card: BaseModelCard, version: int = 1) ->
         **(_sums(settings) if settings.secure else {}),
         pair_items=settings.directions_items if settings.directions else 0,
         pair_source=settings.directions_source.value,
-        contribute_per_day=_RUNS * (settings.rounds + bool(settings.people_epochs)),
+        contribute_per_day=_RUNS * settings.rounds,
         personalize_per_day=_RUNS * _FITS,
         evaluate_per_day=_RUNS * _PHASES,
         moments_per_day=_RUNS if settings.directions else 0,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fedperfit.cloud.clients.exchange import Exchange
 from fedperfit.cloud.job.basis import run_basis
-from fedperfit.cloud.job.people import check_numbers
+from fedperfit.cloud.job.people import check_numbers, public_people
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
 from fedperfit.cloud.privacy.rounds import PrivateRounds
@@ -60,12 +60,14 @@ class FederationBuilder:
             release: Digest of the release in force, from which committees are drawn.
 
         Raises:
-            InputError: If secure sums are asked for and nobody is enrolled, or the basis has too many columns
-                for a prior over people.
+            InputError: If secure sums are asked for and nobody is enrolled, the basis has too many columns
+                for a prior over people, or the file of public people is missing or malformed.
         """
         basis = run_basis(self.settings, self.card, self.folder)
         if basis is not None and self.settings.people_prior:
             check_numbers(basis)
+            if self.settings.prior_source == "public":
+                public_people(basis, self.settings, self.folder)
         place = self.folder / CHECKPOINTS / phase
         return Federation(
             exchange=exchange,
@@ -79,14 +81,9 @@ class FederationBuilder:
             privacy=PrivateRounds(self.settings, self.privacy_ledger, place)
             if self.settings.private
             else None,
-            scatter=UpdateScatter(place) if self._tells_of_people else None,
+            scatter=UpdateScatter(place, basis) if basis and self.settings.compares_updates else None,
             sums=self._sums(exchange, place, directory, release) if self.settings.secure else None,
         )
-
-    @property
-    def _tells_of_people(self) -> bool:
-        """Whether these rounds' updates make the prior, and not those of a round of their own."""
-        return self.settings.people_prior and not self.settings.people_epochs
 
     def _sums(self, exchange: Exchange, place: Path, directory: Directory | None, release: str) -> SecureSums:
         if directory is None:

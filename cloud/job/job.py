@@ -21,7 +21,7 @@ from fedperfit.cloud.job.events import Progress
 from fedperfit.cloud.job.federation_builder import CHECKPOINTS, FederationBuilder
 from fedperfit.cloud.job.layer_gradients import PHASE as LAYER_GRADIENTS
 from fedperfit.cloud.job.layer_gradients import KnownLayerGradients, gather_layer_gradients
-from fedperfit.cloud.job.people import released_people
+from fedperfit.cloud.job.people import public_people, released_people
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.privacy.ledger import PrivacyLedger
 from fedperfit.cloud.rounds.federation import Federation
@@ -31,8 +31,9 @@ from fedperfit.protocol.messages.ledger import Ledger
 from fedperfit.protocol.messages.settings import FULL_SLOT, Stage
 from fedperfit.protocol.model.base_model import BaseModelCard, read_card
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.secure_sums.keys import Directory
-from fedperfit.protocol.shift.basis import Coordinates
+from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, warm_start
@@ -40,9 +41,6 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import TooFewClients
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release_file import read_release
-
-PEOPLE = "people"
-"""Phase of the round whose updates make the prior over people."""
 
 
 class Job:
@@ -168,22 +166,13 @@ class Job:
             InputError: If the checkpoints belong to a run with other settings.
         """
         gather_basis(self._job, self.card, self.folder, lambda: self._layer_gradients(clients))
-        return self._train(phase, clients, self._job, self._start(clients, beginning))
-
-    def _train(
-        self,
-        phase: str,
-        clients: Sequence[str],
-        settings: JobSettings,
-        start: Callable[[], Shift] | None,
-    ) -> tuple[Federation, Shift]:
-        federation = self._federation(phase, self._ledger(phase), settings)
+        federation = self._federation(phase, self._ledger(phase))
 
         def on_round(report: RoundReport) -> None:
             values = {
                 "phase": phase,
                 "round": report.round,
-                "rounds": settings.rounds,
+                "rounds": self._job.rounds,
                 "admitted": len(report.admitted),
                 "dropped": len(report.dropped),
                 "kinds": report.dropped_kinds(),
@@ -194,7 +183,7 @@ class Job:
             self.progress("round", values)
 
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        shift = federation.train(clients, on_round, start)
+        shift = federation.train(clients, on_round, self._start(clients, beginning))
         self._holders |= {client for report in federation.history for client in report.admitted}
         if all(report.skipped for report in federation.history):
             raise TooFewClients(
@@ -202,29 +191,23 @@ class Job:
             )
         return federation, shift
 
-    def people(self, phase: str, clients: Sequence[str], shift: Shift) -> People | None:
+    def people(self, phase: str) -> People | None:
         """Make the basis of personal shifts and the prior over people that a release carries.
 
         Args:
             phase: Name of the phase that trained the collective shift.
-            clients: Names of the clients, of whom a round of its own may ask how they differ.
-            shift: The collective shift.
 
         Returns:
             Both, the basis alone, or None if the settings ask for neither.
 
         Raises:
-            TooFewClients: If that round had no update.
-            InputError: If the updates tell of no prior.
+            InputError: If nothing tells how people differ.
         """
         if self._job.personal_basis == "none":
             return None
-        if self._job.people_epochs:
-            phase = PEOPLE
-            self._train(phase, clients, self._job.people_round(), lambda: shift)
         basis = run_basis(self._job, self.card, self.folder)
         assert basis is not None
-        return released_people(basis, self._job, UpdateScatter(self.folder / CHECKPOINTS / phase))
+        return released_people(basis, self._job, self._scatter(phase, basis))
 
     def directions(self, phase: str, clients: Sequence[str]) -> Directions | None:
         """Find the group's directions over clients, once.
@@ -337,6 +320,13 @@ class Job:
         """Header of the collective shift after all rounds."""
         return replace(self.header, round=self._job.rounds)
 
+    def _scatter(self, phase: str, basis: Basis) -> Scatter | None:
+        if not self._job.people_prior:
+            return None
+        if self._job.prior_source == "public":
+            return public_people(basis, self._job, self.folder)
+        return UpdateScatter(self.folder / CHECKPOINTS / phase, basis).total(self._job.rounds)
+
     def _start(self, clients: Sequence[str], beginning: Shift | None) -> Callable[[], Shift] | None:
         if beginning is not None:
             return lambda: beginning
@@ -364,15 +354,15 @@ class Job:
         if path.exists():
             return
         self.progress("phase", {"phase": phase, "clients": len(clients)})
-        counts = ask(self._federation(phase, self._fresh_ledger(phase), self._job))
+        counts = ask(self._federation(phase, self._fresh_ledger(phase)))
         if clients and not counts:
             raise TooFewClients(f"{phase}: no client answered; the log says why")
         result = {client: {"items": c.items, "metrics": c.metrics} for client, c in counts.items()}
         write_json(path, result)
         self.progress("result", {"phase": phase, "clients": len(result)})
 
-    def _federation(self, phase: str, ledger: Ledger, settings: JobSettings) -> Federation:
-        build = FederationBuilder(settings, self.card, self.folder, self._privacy_ledger)
+    def _federation(self, phase: str, ledger: Ledger) -> Federation:
+        build = FederationBuilder(self._job, self.card, self.folder, self._privacy_ledger)
         return build.federation(
             phase,
             Exchange(self.grid, ledger, self.names, self._on_reply, self._clock),

@@ -1,38 +1,69 @@
-"""The basis of personal shifts that a run releases, and the prior over people that its rounds show."""
+"""The basis of personal shifts that a run releases, and the prior over people in it.
+
+How people differ is told by the updates of the rounds, or by public people who are nobody of the federation.
+"""
+
+from pathlib import Path
 
 from fedperfit.cloud.job.settings import JobSettings
-from fedperfit.cloud.rounds.scatter import MOST_NUMBERS, UpdateScatter
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import estimated_prior, part
+from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+
+PUBLIC_PEOPLE = "people.scatter"
+"""File of a run's folder: how public people differ."""
 
 
-def released_people(basis: Basis, settings: JobSettings, scatter: UpdateScatter) -> People:
+def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None) -> People:
     """Make what a release says of people.
 
     Args:
         basis: Basis of the rounds' updates.
         settings: Settings of the job.
-        scatter: How the updates of the rounds differed.
+        scatter: How people differ in it; None where the settings ask for no prior.
 
     Raises:
-        InputError: If the basis has too few columns, or the updates tell of no prior.
+        InputError: If the basis has too few columns, or nothing tells how people differ.
     """
     own, places = part(basis, settings.personal_columns)
-    if not settings.people_prior:
+    if scatter is None:
         return People(own)
-    total, count = scatter.total(basis.numbers, settings.rounds)
     prior = estimated_prior(
-        total[places][:, places],
-        count,
-        directions=settings.prior_directions,
+        scatter.total[places][:, places],
+        scatter.count,
         floor=settings.prior_floor,
         strength=settings.prior_strength,
         items=settings.prior_items,
         numbers=settings.personal_numbers,
     )
     return People(own, prior)
+
+
+def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
+    """Return how public people differ, which a run's folder keeps from the first time on.
+
+    Args:
+        basis: Basis of the rounds' updates.
+        settings: Settings of the job, with `prior-source=public`.
+        folder: The run folder.
+
+    Raises:
+        InputError: If the file is missing, malformed or of another basis.
+    """
+    path = folder / PUBLIC_PEOPLE
+    if path.exists():
+        return _read(path, basis)
+    if not settings.prior_file:
+        raise InputError(
+            "prior-source=public: expected prior-file, a file that `fedperfit prior` makes of public people"
+        )
+    named = Path(settings.prior_file).expanduser()
+    scatter = _read(named, basis)
+    write_atomic(path, scatter.to_bytes())
+    return scatter
 
 
 def check_numbers(basis: Basis) -> None:
@@ -42,3 +73,12 @@ def check_numbers(basis: Basis) -> None:
             f"people-prior: updates of {basis.numbers} numbers, at most {MOST_NUMBERS}: choose a lower "
             "collective-rank, fewer layers or fewer update-columns"
         )
+
+
+def _read(path: Path, basis: Basis) -> Scatter:
+    try:
+        return Scatter.from_bytes(path.read_bytes(), basis.digest, basis.numbers)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

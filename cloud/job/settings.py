@@ -90,19 +90,18 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     personal_columns: Annotated[int, Field(ge=1), Unit("dimensions")] = 16
     """Rows of P, of those that the update basis has, in which personal shifts read states."""
     people_prior: bool = False
-    """Make a prior over people of how the updates of the rounds differ, and release it: a person with few
-    items is fitted under it."""
-    people_epochs: Annotated[int, Field(ge=0, le=1000), Unit("passes")] = 0
-    """Passes over a client's items in one round more, whose updates tell how people differ and change nothing
-    else: more of a person than a round's few steps do. 0: the updates of the rounds tell it."""
-    prior_directions: Annotated[int, Field(ge=1, le=64), Unit("directions")] = 64
-    """Leading directions between people that the prior tells from all others, at most."""
+    """Release a prior over people, under which a person with few items is fitted."""
+    prior_source: Literal["updates", "public"] = "updates"
+    """What tells how people differ: `updates`, those of the rounds; `public`, shifts of people who are nobody
+    of the federation, fitted to all their items, which tells more and needs no word of a client's."""
+    prior_file: Annotated[str, Unit("file")] = ""
+    """How public people differ, a file from `fedperfit prior`; a run on the world makes one itself."""
     prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.15
     """Weight of the prior over people beside the sum of the losses of a person's answers; real people may
     need far more than those of the world (`fedperfit tune-prior`)."""
     prior_floor: Annotated[float, Field(gt=0, le=1000), Unit("share")] = 100.0
-    """Variance of the prior in all directions, as a share of the mean variance between updates, which are
-    short and noisy: a large one makes people vary alike in all directions."""
+    """Variance of the prior in all directions, as a share of the mean variance between people. Updates are
+    short and noisy: a large share makes people vary alike in all directions. Public people need .3."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
     personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0
@@ -140,9 +139,14 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             )
         if self.people_prior and self.personal_basis == "none":
             raise InputError("people-prior: only with a personal-basis")
-        for name in ("personal_numbers", "people_epochs"):
-            if getattr(self, name) and not self.people_prior:
-                raise InputError(f"{name.replace('_', '-')}={getattr(self, name)}: only with people-prior")
+        if self.prior_source == "public" and not self.people_prior:
+            raise InputError("prior-source=public: only with people-prior")
+        if self.prior_source == "public" and self.update_basis == "federated":
+            raise InputError("prior-source=public: the basis must be known before the run, not federated")
+        if self.prior_file and self.prior_source != "public":
+            raise InputError(f"prior-file={self.prior_file}: only with prior-source=public")
+        if self.personal_numbers and not self.people_prior:
+            raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
         if self.basis_file and self.update_basis != "public":
             raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
         return self
@@ -163,7 +167,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             f"over-selection={self.over_selection:g}": self.over_selection != 1,
             f"secure-aggregation={self.secure_aggregation}": self.secure,
             f"target-epsilon={self.target_epsilon:g}": self.private,
-            "people-prior": self.people_prior,
+            "people-prior": self.compares_updates,
         }
         for name in [name for name, is_set in waiting.items() if is_set and self.buffer_size]:
             raise InputError(
@@ -191,10 +195,15 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             f"aggregation={self.aggregation}": self.aggregation != "mean",
             "warm-start": self.warm_start,
             "directions": self.directions,
-            "people-prior": self.people_prior,
+            "people-prior": self.compares_updates,
             AUTO: self.open,
         }
         return [name for name, is_set in there.items() if is_set]
+
+    @property
+    def compares_updates(self) -> bool:
+        """Whether the prior over people is made of how single clients' updates differ."""
+        return self.people_prior and self.prior_source == "updates"
 
     @property
     def release_dtype(self) -> str:
@@ -307,17 +316,6 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         """How a client trains in one round."""
         return self.personal_training(max_items=self.collective_max_items).replace(
             epochs=self.collective_epochs, learning_rate=self.collective_learning_rate
-        )
-
-    def people_round(self) -> Self:
-        """The settings of the round that asks every client for an update of many passes."""
-        return self.replace(
-            rounds=1,
-            clients_per_round=0,
-            over_selection=1.0,
-            aggregation="mean",
-            collective_epochs=self.people_epochs,
-            people_epochs=0,
         )
 
     def layer_gradients(self) -> LayerGradientSettings:

@@ -69,7 +69,6 @@ def estimated_prior(
     count: int,
     *,
     floor: float,
-    directions: int = MOST_DIRECTIONS,
     strength: float,
     items: int,
     numbers: int = 0,
@@ -80,7 +79,6 @@ def estimated_prior(
         scatter: Sum of the outer products of centred updates: (n, n).
         count: Degrees of freedom of that sum: the updates less one for each mean.
         floor: Variance in all directions, as a share of the mean variance.
-        directions: Leading directions that the prior keeps, at most.
         strength: Weight of the prior beside the answers' losses.
         items: Most items of a person that the prior is used for.
         numbers: Numbers of a person; 0 is all.
@@ -93,9 +91,9 @@ def estimated_prior(
     if count < 1 or not (math.isfinite(mean_variance) and mean_variance > 0):
         raise InputError("the updates of the rounds do not tell how people differ: at least two must differ")
     values, axes = torch.linalg.eigh(covariance)
-    kept = min(directions, int((values > 1e-6 * values[-1]).sum()))
+    kept = min(MOST_DIRECTIONS, int((values > 1e-6 * values[-1]).sum()))
     if numbers > kept:
-        raise InputError(f"personal-numbers={numbers}: the prior has {kept} directions")
+        raise InputError(f"personal-numbers={numbers}: the updates differ in {kept} directions")
     leading = axes.flip(1)[:, :kept].T
     signs = torch.where(leading.gather(1, leading.abs().argmax(1, keepdim=True)) < 0, -1.0, 1.0)
     return Prior(

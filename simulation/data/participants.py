@@ -114,13 +114,19 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     bounds = json.loads((root / BOUNDS).read_text()) if (root / BOUNDS).exists() else {}
     return Participants(
         task,
-        [_other(task, user) for user in others],
+        [other_history(task, user) for user in others],
         [target for user in targets if (target := _target(task, user)).questions],
         bounds,
     )
 
 
-def _other(task: Task, user: User) -> History:
+def other_history(task: Task, user: User) -> History:
+    """Return what one of the others trains on: items, and questions whose answers are known.
+
+    Args:
+        task: Task of the data.
+        user: The user, as published.
+    """
     answered = [question for question in user.questions if question["gold"]]
     return History(user.name, task, user.history, answered)
 

@@ -16,7 +16,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.simulation.basis.public import prepare_basis
+from fedperfit.simulation.basis.people import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.cohorts.grid import CohortGrid
@@ -104,7 +104,7 @@ def _run(
     job.connect(len(names), _CONNECT_SECONDS)
     job.choose(names)
     job.directory = read_enrolled(folder / CLIENTS)
-    prepare_basis(folder, job.chosen, settings.data, lambda: items_of(folder / CLIENTS).base)
+    prepare_public(folder, job.chosen, settings.data, lambda: items_of(folder / CLIENTS).base)
     federation, shift = job.train("train", names)
     return FederationResult(shift.requires_grad_(False), job.trained_header, list(federation.history))
 

@@ -17,7 +17,7 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
-from fedperfit.simulation.basis.public import prepare_basis
+from fedperfit.simulation.basis.people import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
@@ -60,10 +60,16 @@ class Study(Job):
         self.connect(len(groups), CONNECT_SECONDS)
         self.choose(others)
         self.directory = read_enrolled(self.folder / CLIENTS)
-        prepare_basis(self.folder, self.chosen, settings.data, lambda: items_of(self.folder / CLIENTS).base)
+        prepare_public(
+            self.folder,
+            self.chosen,
+            settings.data,
+            lambda: items_of(self.folder / CLIENTS).base,
+            lambda fitted, people: self.progress("public-people", {"fitted": fitted, "people": people}),
+        )
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])
-        people = self.people("train", others, shift)
+        people = self.people("train")
         release = self._release(shift, self.directions("directions", others), people)
         packed = self.packed(shift)
         fitted_on = release if people is not None else packed

@@ -1,0 +1,138 @@
+"""How public people differ in a basis: each is fitted alone, by many passes over their items.
+
+They are the world's population, or the users of a data set that may be read, and nobody of a federation. The
+fits start at a shift that changes nothing, so that a prior can be made before the first round.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from fedperfit.cloud.job.basis import run_basis
+from fedperfit.cloud.job.people import PUBLIC_PEOPLE, check_numbers
+from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.edge.agent.side_by_side import cohorts, shared_prefix
+from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.training import FitJob, fit
+from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.people.scatter import Scatter
+from fedperfit.protocol.shift.basis import Basis, Coordinates
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.tasks import Pair, task_by_name
+from fedperfit.simulation.basis.public import prepare_basis
+from fedperfit.simulation.data.lamp import open_lamp
+from fedperfit.simulation.data.lamp_files import folder_of
+from fedperfit.simulation.data.participants import other_history
+from fedperfit.simulation.world.build import WORLD, population_pairs
+
+PEOPLE = 40
+"""Public people who are fitted, at most."""
+ITEMS = 24
+"""Latest items of each, at most."""
+_EPOCHS = 30
+OnPerson = Callable[[int, int], None]
+"""Called with the number of people who are fitted, and of all."""
+
+
+def people_scatter(
+    base: BaseModel,
+    settings: JobSettings,
+    basis: Basis,
+    people: Sequence[Sequence[Pair]],
+    on_person: OnPerson = lambda fitted, people: None,
+) -> Scatter:
+    """Fit each person's coordinates, and sum how they differ.
+
+    Args:
+        base: The base model.
+        settings: Task, prompts and training of a round, whose passes are replaced by thirty.
+        basis: Basis of the coordinates.
+        people: Training pairs of each person.
+        on_person: Told of the progress.
+
+    Raises:
+        InputError: If fewer than two people have items, the basis has too many coordinates, or a fit ends in
+            numbers that are not finite.
+    """
+    check_numbers(basis)
+    with_items = [pairs for pairs in people if pairs]
+    if len(with_items) < 2:
+        raise InputError("how people differ is told by two at least")
+    training = settings.collective_training().replace(epochs=_EPOCHS, max_items=0)
+    cache, prefix = ItemCache(base), shared_prefix(base, task_by_name(settings.task), settings.prompt_form)
+    jobs = [
+        FitJob(Coordinates.zero(basis), encode(base, pairs), f"public/{number}")
+        for number, pairs in enumerate(with_items)
+    ]
+    fitted = 0
+    for cohort in cohorts(jobs, training, cache):
+        if any(done.failed for done in fit(cohort, training, cache, prefix=prefix)):
+            raise InputError("a fit of public people is not finite: collective-learning-rate may be too high")
+        fitted += len(cohort)
+        on_person(fitted, len(jobs))
+    return Scatter.of(basis.digest, torch.stack([job.shift.numbers for job in jobs]))
+
+
+def world_people(settings: JobSettings, people: int = PEOPLE, items: int = ITEMS) -> list[list[Pair]]:
+    """Draw people of the world's population.
+
+    Args:
+        settings: Task and seed.
+        people: Number of people.
+        items: Pairs of each.
+
+    Raises:
+        InputError: The world does not have the task.
+    """
+    drawn = population_pairs(settings.task, settings.seed, items_per_user=items)
+    return [[pair for pair, _ in islice(drawn, items)] for _ in range(people)]
+
+
+def people_of_data(
+    folder: Path, settings: JobSettings, people: int = PEOPLE, items: int = ITEMS
+) -> list[list[Pair]]:
+    """Read the latest pairs of a data set's others.
+
+    Args:
+        folder: Folder with LaMP files, or with one such folder per task.
+        settings: Task and form of the prompts.
+        people: Number of people at most.
+        items: Pairs of each at most.
+
+    Raises:
+        InputError: Data is missing or broken.
+    """
+    task = task_by_name(settings.task)
+    data = open_lamp(folder_of(folder, task), task)
+    users = [data.user("others", name) for name in data.users("others")[:people]]
+    return [other_history(task, user).pairs(settings.prompt_form, items) for user in users]
+
+
+def prepare_public(
+    folder: Path,
+    settings: JobSettings,
+    data: str,
+    base: Callable[[], BaseModel],
+    on_person: OnPerson = lambda fitted, people: None,
+) -> None:
+    """Write what a run on the world takes from its population, once: the basis, and how people differ in it.
+
+    Args:
+        folder: The run folder.
+        settings: Settings of the run, with layers and ranks chosen.
+        data: Where the run's clients come from.
+        base: Loads the base model, where it is needed.
+        on_person: Told of the progress of fitting people.
+    """
+    prepare_basis(folder, settings, data, base)
+    path = folder / PUBLIC_PEOPLE
+    if settings.prior_source != "public" or settings.prior_file or data != WORLD or path.exists():
+        return
+    basis = run_basis(settings, base().card, folder)
+    assert basis is not None
+    people = world_people(settings)
+    write_atomic(path, people_scatter(base(), settings, basis, people, on_person).to_bytes())

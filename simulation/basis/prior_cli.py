@@ -1,0 +1,65 @@
+"""`fedperfit prior`: makes the file of how public people differ."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.protocol.presets import read_preset
+from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
+from fedperfit.protocol.settings.options import SET_HELP, setting_option
+from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+
+def prior(
+    out: Annotated[Path, typer.Argument(help="File to write.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a data set whose others are public; by default the world's population."),
+    ] = None,
+    people: Annotated[int, typer.Option(min=2, help="People who are fitted, at most.")] = 40,
+    items: Annotated[int, typer.Option(min=1, help="Latest items of each, at most.")] = 24,
+    preset: Annotated[
+        str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")
+    ] = "quickstart",
+    task: Annotated[str | None, setting_option(JobSettings, "task")] = None,
+    base_model: Annotated[str | None, setting_option(JobSettings, "base_model")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="basis-file=public.basis"))
+    ] = None,
+) -> None:
+    """Find how public people differ, for the prior over people of a federation that none of them is in.
+
+    Each is fitted alone, in the basis of the settings, by many passes over their items; only a sum over all
+    of them is kept. Name the file in the settings: people-prior=true, prior-source=public, prior-file=FILE.
+
+    Example: fedperfit prior people.scatter --data data/LaMP_3 --task LaMP_3 --set update-basis=random
+    """
+    from fedperfit.cloud.job.basis import settings_basis
+    from fedperfit.protocol.model.base_model import load
+    from fedperfit.protocol.system.files import write_atomic
+    from fedperfit.simulation.basis.people import people_of_data, people_scatter, world_people
+
+    options = {"task": task or None, "base_model": base_model or None}
+    given = parse_options(JobSettings, options) | parse_assignments(JobSettings, set_)
+    settings = JobSettings.from_some({"update-basis": "public"} | read_preset(preset) | given)
+    base = load(settings.base_model, device="auto", dtype="auto")
+    basis = settings_basis(settings, base.card)
+    if basis is None:
+        raise InputError("update-basis=none: people differ in a basis; name one")
+    if data is None:
+        histories = world_people(settings, people, items)
+    else:
+        histories = people_of_data(data.expanduser(), settings, people, items)
+    shown = console()
+
+    def told(fitted: int, all_people: int) -> None:
+        shown.print(f"{fitted} of {all_people} people fitted", highlight=False)
+
+    scatter = people_scatter(base, settings, basis, histories, told)
+    write_atomic(out, scatter.to_bytes())
+    shown.print(
+        f"wrote {out}: how {scatter.count + 1} people differ in {basis.numbers} coordinates", markup=False
+    )
