@@ -51,7 +51,8 @@ FLOORS: Mapping[str, Sequence[str]] = {
     "simulation": (
         "storages",
         "optional memory plugins world stored_models sent_scan",
-        "basis data report client_app cluster",
+        "data",
+        "basis report client_app cluster",
         "cohorts",
         "compare run",
         "analyze audit benchmark communication finished server_app watch",

@@ -40,10 +40,10 @@ _SMALL_UPDATES = {"update-basis": "public", "transport-dtype": "sign", "collecti
 """Settings of updates of one bit a number: a whole shift tells far more of the texts behind it."""
 _IN_A_BASIS = (
     *("basis-file", "transport-dtype", "secure-aggregation", "target-epsilon", "noise-multiplier"),
-    *("personal-basis", "people-prior", "personal-numbers"),
+    *("personal-basis", "people-prior", "personal-numbers", "prior-source", "prior-file"),
 )
 """Settings that whole shifts refuse."""
-_FILES = ("base-model", "basis-file")
+_FILES = ("base-model", "basis-file", "prior-file")
 """Settings that may be files."""
 
 
