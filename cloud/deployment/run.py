@@ -11,6 +11,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.up import wait_for_superlink
 from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.events import EVENTS, OnEvent
+from fedperfit.cloud.job.people import public_people
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.model.base_model import read_card
@@ -139,13 +140,15 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
 
 
 def _write_model(folder: Path, settings: CloudSettings) -> None:
-    """Keep the base model's card, and the basis that is decided before the run."""
+    """Keep the base model's card, and what is decided before the run: the basis, how public people differ."""
     card, path = read_card(settings.base_model), folder / CARD
     kept = read_json(path) if path.exists() else None
     if isinstance(kept, dict) and kept.get("fingerprint") != card.fingerprint:
         raise InputError(f"{folder}: the base model {settings.base_model} has changed since this run began")
     write_json(path, asdict(card))
-    run_basis(settings, card, folder)
+    basis = run_basis(settings, card, folder)
+    if basis is not None and settings.prior_source == "public":
+        public_people(basis, settings, folder)
 
 
 def _write_members(home: CloudHome, folder: Path, settings: CloudSettings) -> None:

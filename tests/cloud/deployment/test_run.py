@@ -24,10 +24,12 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.job.basis import run_basis, shipped_basis
 from fedperfit.cloud.job.events import EVENTS
 from fedperfit.cloud.job.job import Job
+from fedperfit.cloud.job.people import public_people
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
 from fedperfit.protocol.model.base_model import BaseModelCard, embedded_folder, read_card
+from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, RunFailed
@@ -101,13 +103,16 @@ def test_a_run_needs_no_file_but_those_of_its_folder(tmp_path: Path, monkeypatch
     shipped = shipped_basis(JobSettings.from_some(read_preset("quickstart")), read_card("embedded"))
     assert shipped is not None
     (tmp_path / "mine.basis").write_bytes(shipped.to_bytes())
+    people = Scatter.of(shipped.digest, torch.randn(4, shipped.numbers))
+    (tmp_path / "my.scatter").write_bytes(people.to_bytes())
     files = {"base-model": "model", "basis-file": "mine.basis", "update-basis": "public"}
-    home, settings = make_cloud(tmp_path / "cloud", rounds=1, **files)
+    files |= {"personal-basis": "update", "prior-source": "public", "prior-file": "my.scatter"}
+    home, settings = make_cloud(tmp_path / "cloud", rounds=1, people_prior=True, **files)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     folder = home.runs / "one"
     prepare(home, folder, settings, resume=False)
-    for name in ("model", "mine.basis"):
+    for name in ("model", "mine.basis", "my.scatter"):
         (tmp_path / name).rename(tmp_path / f"away-{name}")
     card = BaseModelCard(**read_json(folder / CARD))
     one = Job(FakeGrid(CLIENTS, honest), settings, folder, lambda *_: None, card=card)
@@ -115,6 +120,7 @@ def test_a_run_needs_no_file_but_those_of_its_folder(tmp_path: Path, monkeypatch
     basis = run_basis(settings, card, folder)
     assert basis is not None
     assert basis.digest == shipped.digest
+    assert public_people(basis, settings, folder).count == 3
     (tmp_path / "away-model").rename(tmp_path / "model")
     prepare(home, folder, settings, resume=True)  # the basis is in the folder since the run began
     write_json(folder / CARD, asdict(replace(card, fingerprint="0" * 64)))
