@@ -31,8 +31,8 @@ def serve(
 
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.web.app import build
+    from fedperfit.edge.web.hosts import LOOPBACK
     from fedperfit.protocol.system.flower import free
-    from fedperfit.protocol.system.hosts import LOOPBACK
     from fedperfit.protocol.system.memory import limit_memory
 
     home = Home(folder.absolute())

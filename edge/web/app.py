@@ -12,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.web.failures import add_handlers, failure
+from fedperfit.edge.web.hosts import called_by
 from fedperfit.edge.web.metrics import ChainCheck, agent_metrics
 from fedperfit.edge.web.openai_api import router
 from fedperfit.edge.web.owner import AgentError, Owner
-from fedperfit.protocol.system.hosts import called_by
 from fedperfit.protocol.system.metrics import CONTENT_TYPE
 
 _LARGEST = 1 << 20

@@ -4,17 +4,19 @@ import time
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.system.hosts import LOOPBACK, called_by
 from fedperfit.simulation.watch.page import page
 from fedperfit.simulation.watch.state import EventReader
 
 REPORT = "report.html"
 """File in the run folder that `/report` serves."""
+_HOSTS = ["127.0.0.1", "localhost"]
+"""Names by which the page may be called, so that no other page can call it by a name of its own."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -35,11 +37,11 @@ def build(folder: Path) -> FastAPI:
 
     @app.middleware("http")
     async def headers(request: Request, serve: RequestResponseEndpoint) -> Response:
-        if not called_by(request.headers.get("host", ""), LOOPBACK):
-            return PlainTextResponse("this page has another name\n", 400, _HEADERS)
         response = await serve(request)
         response.headers.update(_HEADERS)
         return response
+
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
 
     @app.get("/")
     async def show() -> HTMLResponse:  # one at a time, as the reader wants it

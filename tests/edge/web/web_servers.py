@@ -9,8 +9,8 @@ from pathlib import Path
 import uvicorn
 
 from fedperfit.edge.web.app import build
+from fedperfit.edge.web.hosts import LOOPBACK
 from fedperfit.protocol.system.flower import free_ports
-from fedperfit.protocol.system.hosts import LOOPBACK
 
 TOKEN = "a-token-for-tests"
 
