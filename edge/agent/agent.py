@@ -180,10 +180,25 @@ class Agent:
         shape = replace(release.header.shape, rank=personal.rank)
         return self.job(PersonalShift.start(shape, seed=seed_from(order)), release, order, training)
 
-    def form(self, release: OpenedRelease, training: TrainingSettings) -> Form:
-        """The form in which a personal shift is fitted on a release."""
+    def form(self, release: OpenedRelease, training: TrainingSettings, epsilon: float) -> Form:
+        """The form in which a personal shift is fitted on a release, under a limit or none."""
         items = len(self.history.pairs(training.prompt_form, training.max_items))
-        return Form.of(release.people, items, self.personal_epsilon)
+        return Form.of(release.people, items, epsilon)
+
+    def check_epsilon(self, epsilon: float) -> None:
+        """Refuse a personal shift that tells more of an item than its owner allows by now.
+
+        Args:
+            epsilon: promise that the noise of its fit was made for; 0 without noise.
+
+        Raises:
+            InputError: the owner has set a lower limit since the fit began.
+        """
+        limit = self.personal_epsilon
+        if limit and not 0 < epsilon <= limit:
+            raise InputError(
+                f"personal-epsilon={limit:g} was set while a shift was fitted that tells more: it is not kept"
+            )
 
     def shift_for(self, release: OpenedRelease, settings: EvaluationSettings) -> PersonalShift | None:
         """The personal shift that a stage needs, if it needs one.
@@ -265,15 +280,18 @@ def personalize(
     """
     release = OpenedRelease.of(packed, items.base)
     by_form: dict[Form, list[Agent]] = {}
+    epsilons: dict[Agent, float] = {}  # as the fits begin: an owner may set another one meanwhile
     for agent in agents:
         try:
-            by_form.setdefault(agent.form(release, training), []).append(agent)
+            epsilons[agent] = agent.personal_epsilon
+            by_form.setdefault(agent.form(release, training, epsilons[agent]), []).append(agent)
         except InputError as error:
             yield agent, error
 
     def conclude(agent: Agent, job: FitJob[Any], done: Fit) -> Outcome:
         shift_key, shift = release.shift_key(personal.additive), personal_shift(job.shift)
-        record = FitRecord(done.items, training=training.to_config(), epsilon=agent.personal_epsilon)
+        record = FitRecord(done.items, training=training.to_config(), epsilon=epsilons[agent])
+        agent.check_epsilon(record.epsilon)
         agent.vault.store(personal.slot, shift, shift_key, record)
         return Outcome(done.items, done.metrics)
 
@@ -281,7 +299,7 @@ def personalize(
 
         def job(agent: Agent, form: Form = form) -> FitJob[Any]:
             free = agent.personal_job(release, personal, training)
-            return form.job(free, release.people, training, agent.personal_epsilon)
+            return form.job(free, release.people, training, epsilons[agent])
 
         yield from trained(
             alike,

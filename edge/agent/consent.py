@@ -1,8 +1,10 @@
 """What the owner consents to at this moment: kept in `consent.json`, read at every request of the cloud's."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedperfit.edge.agent.history import changing
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
 
@@ -86,6 +88,25 @@ def read_consent(folder: Path) -> Consent:
     return Consent(paused, refused)
 
 
+def change_consent(folder: Path, change: Callable[[Consent], Consent]) -> Consent:
+    """Put another consent in force, made of the one that is.
+
+    Args:
+        folder: The person's own folder.
+        change: Returns the new consent for the old one.
+
+    Returns:
+        The new one.
+
+    Raises:
+        InputError: The old one cannot be read, or `change` raises it.
+    """
+    with changing(folder):
+        consent = change(read_consent(folder))
+        write_consent(folder, consent)
+    return consent
+
+
 def write_consent(folder: Path, consent: Consent) -> None:
     """Put a consent in force, at once and until it is changed."""
     fields = {"paused": consent.paused, "refused": list(consent.refused)}
@@ -101,7 +122,8 @@ def shares_metrics(folder: Path) -> bool:
 def share_metrics(folder: Path, share: bool) -> None:
     """Send sums of losses and scores with replies from now on, or no longer."""
     path = folder / "client.json"
-    write_json(path, {**read_json(path), "shares_metrics": share})
+    with changing(folder):
+        write_json(path, {**read_json(path), "shares_metrics": share})
 
 
 def personal_epsilon(folder: Path) -> float:
@@ -129,5 +151,6 @@ def limit_epsilon(folder: Path, epsilon: float) -> None:
             f"{_PERSONAL_EPSILON}: expected a number from 0 to {MOST_EPSILON:g}, not {epsilon:g}"
         )
     path = folder / "client.json"
-    kept = {key: value for key, value in read_json(path).items() if key != _PERSONAL_EPSILON}
-    write_json(path, {**kept, _PERSONAL_EPSILON: epsilon} if epsilon else kept)
+    with changing(folder):
+        kept = {key: value for key, value in read_json(path).items() if key != _PERSONAL_EPSILON}
+        write_json(path, {**kept, _PERSONAL_EPSILON: epsilon} if epsilon else kept)

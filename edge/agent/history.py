@@ -6,15 +6,19 @@ history.jsonl     one item per line, with the fields of its task, oldest first
 answered.jsonl    {"id", "input", "gold"} per line: questions answered in the past; may be absent
 questions.jsonl   the same, held out for measuring and never trained on; may be absent
 vault/            sealed: personal shifts, learned items, imported history
+.client.lock      held by whoever changes client.json, or the consent beside it
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
+from filelock import FileLock
+
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.conversations import unfolded
@@ -24,6 +28,7 @@ SEALED = "sealed"
 """Key in client.json that says that the history is sealed in the vault."""
 FILES = {"history": "history.jsonl", "answered": "answered.jsonl", "questions": "questions.jsonl"}
 """Fields of client.json that may name a file elsewhere, and the files' names in the folder."""
+_LOCK = ".client.lock"
 _ADMIT = {"history": admitted_item, "answered": admitted_question, "questions": admitted_question}
 
 
@@ -121,6 +126,22 @@ def read_history(folder: Path) -> History:
         questions=entries("questions"),
         remarks=tuple(remarks),
     )
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Keep all others from changing client.json and consent.json inside the block, which reads them anew.
+
+    Args:
+        folder: the person's own folder.
+
+    Raises:
+        MissingFileError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+    with FileLock(folder / _LOCK):
+        yield
 
 
 def files_to_seal(folder: Path) -> list[Path]:

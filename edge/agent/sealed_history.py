@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedperfit.edge.agent.history import FILES, SEALED, files_to_seal, read_history
+from fedperfit.edge.agent.history import FILES, SEALED, changing, files_to_seal, read_history
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.system.files import read_json, write_json
 
@@ -27,6 +27,8 @@ def seal_history(folder: Path, vault: Vault) -> list[Path]:
     vault.import_history(
         {"items": history.items, "answered": history.answered, "questions": history.questions}
     )
-    others = {field: value for field, value in about.items() if field not in FILES}
-    write_json(folder / "client.json", {**others, SEALED: True})
+    with changing(folder):  # the owner may have changed what it says meanwhile
+        about = read_json(folder / "client.json")
+        others = {field: value for field, value in about.items() if field not in FILES}
+        write_json(folder / "client.json", {**others, SEALED: True})
     return files

@@ -36,7 +36,7 @@ def trained(
     Args:
         agents: share the base model of `items`.
         make: prepares an agent's job; an InputError that it raises is the agent's result.
-        conclude: makes the outcome of a trained job.
+        conclude: makes the outcome of a trained job; an InputError that it raises is the agent's result.
         settings: epochs, batch size and rates.
         items: cache shared by the agents.
         **how: further arguments of `fit`.
@@ -64,10 +64,14 @@ def trained(
         company, owners[:] = owners[: len(cohort)], owners[len(cohort) :]
         fits = fit(cohort, settings, items, prefix=prefix, **how)
         for agent, job, done in zip(company, cohort, fits, strict=True):
-            if done.failed:
-                yield agent, InputError("the loss is not finite: the learning rate may be too high")
+            try:
+                if done.failed:
+                    raise InputError("the loss is not finite: the learning rate may be too high")
+                outcome = conclude(agent, job, done)
+            except InputError as error:
+                yield agent, error
             else:
-                yield agent, conclude(agent, job, done)
+                yield agent, outcome
     yield from refused
 
 

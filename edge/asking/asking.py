@@ -10,6 +10,7 @@ from fedperfit.edge.engine.answering import label_tokens
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.generation import GREEDY, Sampling
 from fedperfit.edge.writing.scores import TokenScore, prompt_scores
+from fedperfit.edge.writing.stops import Stops
 from fedperfit.edge.writing.streaming import Alive, Finished, Scoring, free_prompt, given_tokens, stream
 from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
 from fedperfit.protocol.system.errors import PromptError
@@ -36,6 +37,8 @@ class Asked:
     """Whether the prompt comes first, with its own scores where they are wanted."""
     task_form: bool = False
     """Whether a conversation that closes with a question of the person's task is asked in the task's form."""
+    stops: tuple[str, ...] = ()
+    """Texts that end the answer, and are no part of it."""
 
 
 class Asking:
@@ -57,6 +60,15 @@ class Asking:
         Raises:
             PromptError: the model cannot be asked that, or no scores can be told.
         """
+        if not asked.stops:
+            return self._replied(asked, stage, on_part, alive)
+        told = Stops(asked.stops, on_part)
+        done = self._replied(asked, stage, told, lambda: alive() and not told.found)
+        told.close()
+        return replace(done, reason="stop") if told.found else done
+
+    def _replied(self, asked: Asked, stage: Stage, on_part: OnPart, alive: Alive) -> Finished:
+        """Reply without a thought of stop texts."""
         question, task = self._question(asked), self._agent.history.task
         if task.conversation and asked.task_form and not isinstance(asked.prompt, str):
             return self._talked(asked, asked.prompt, stage, on_part, alive)

@@ -63,17 +63,16 @@ def consent(
     switch: Annotated[Switch, typer.Argument(help="on answers such requests; off refuses them.")],
 ) -> None:
     """Answer requests of one kind, or refuse them."""
-    from fedperfit.edge.agent.consent import read_consent, write_consent
+    from fedperfit.edge.agent.consent import change_consent
 
-    changed = read_consent(_joined(folder)).allowing(kind, switch is Switch.ON)
-    write_consent(folder, changed)
+    changed = change_consent(_joined(folder), lambda now: now.allowing(kind, switch is Switch.ON))
     console().print(f"refused: {', '.join(changed.refused) or 'no kind of request'}")
 
 
 def _set_paused(folder: Folder, paused: bool) -> None:
-    from fedperfit.edge.agent.consent import read_consent, write_consent
+    from fedperfit.edge.agent.consent import change_consent
 
-    write_consent(folder, replace(read_consent(_joined(folder)), paused=paused))
+    change_consent(_joined(folder), lambda now: replace(now, paused=paused))
     console().print("paused: the cloud is answered nothing" if paused else "the cloud is answered again")
 
 

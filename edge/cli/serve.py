@@ -30,7 +30,8 @@ def serve(
     import uvicorn
 
     from fedperfit.edge.deployment.home import Home, read_settings
-    from fedperfit.edge.web.app import LOOPBACK, build
+    from fedperfit.edge.web.app import build
+    from fedperfit.edge.web.hosts import LOOPBACK
     from fedperfit.protocol.system.flower import free
     from fedperfit.protocol.system.memory import limit_memory
 
@@ -45,7 +46,7 @@ def serve(
     app = build(
         home.folder,
         token,
-        hosts=["*"] if remote else LOOPBACK,
+        hosts=None if remote else LOOPBACK,
         metrics_token=_token(home.owner / "metrics.token"),
         task_form=task_form,
     )

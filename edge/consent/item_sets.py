@@ -1,6 +1,11 @@
-"""Sets of items behind what is told: the same one until enough others came, so that no two differ by few."""
+"""Sets of items behind what is told: the same one until enough others came, so that no two differ by few.
 
-from collections.abc import Sequence
+An item may be in a set more than once. Copies of one item are a difference, as a sum tells of each of them,
+but of one item, however many they are.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict
 
 from fedperfit.protocol.trust.policy import Policy
@@ -45,7 +50,7 @@ class Chain(TypedDict):
     last: list[str]
     """Digests of the items of the last set."""
     changes: list[list[str]]
-    """Digests of the items in which each set and the one before it differ, in the order of the sets."""
+    """Copies of items, as `_copies` names them, in which each set and the one before it differ, in order."""
 
 
 def linked(chain: Chain | None, after: Sequence[str], growth: int) -> Chain | None:
@@ -61,11 +66,11 @@ def linked(chain: Chain | None, after: Sequence[str], growth: int) -> Chain | No
     """
     if chain is None:
         return {"last": list(after), "changes": []}
-    first = difference = set(chain["last"]) ^ set(after)
+    first = difference = _copies(chain["last"]) ^ _copies(after)
     for change in [*reversed(chain["changes"]), []]:
         if not difference:
             return chain
-        if len(difference) < growth:
+        if _items(difference) < growth:
             return None
         difference = difference ^ set(change)
     return {"last": list(after), "changes": [*chain["changes"], sorted(first)]}
@@ -79,7 +84,7 @@ def few(policy: Policy, before: Sequence[str], after: Sequence[str]) -> bool:
         before: Digests of one set.
         after: Digests of the other.
     """
-    return 0 < len(set(before) ^ set(after)) < policy.growth
+    return 0 < _items(_copies(before) ^ _copies(after)) < policy.growth
 
 
 def settled(
@@ -99,6 +104,21 @@ def settled(
     if not before or not few(policy, before, chosen):
         return list(chosen)
     return list(before) if set(before) <= set(every) else None
+
+
+def _copies(digests: Sequence[str]) -> set[str]:
+    """Name all copies apart: the first of an item by its digest, others with their number behind it."""
+    seen: Counter[str] = Counter()
+    copies = set()
+    for digest in digests:
+        seen[digest] += 1
+        copies.add(digest if seen[digest] == 1 else f"{digest} {seen[digest]}")
+    return copies
+
+
+def _items(copies: Iterable[str]) -> int:
+    """Number of different items among copies."""
+    return len({copy.partition(" ")[0] for copy in copies})
 
 
 def digested(item: dict[str, Any]) -> list[Any]:

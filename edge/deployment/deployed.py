@@ -5,6 +5,7 @@ Calls take `alive`, which tells whether the caller still waits; they raise `Busy
 `Cancelled` once the caller is gone, and InputError for what cannot be done.
 """
 
+import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -36,7 +37,7 @@ from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.sums.own_sums import OwnSums
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import Forgotten
+from fedperfit.edge.vault.vault import Forgotten, StoredShift
 from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (
@@ -87,6 +88,8 @@ class Deployed:
         self._busy = ""
         self._forgotten = 0
         self._not_renewed = ""
+        self._last: tuple[tuple[object, ...], StoredShift, Outcome] | None = None
+        """What the personal shift was renewed on last, what came of it, and what is said of it."""
         self.stages = Stages(agent, self.releases, policy.prompt_form if policy else PromptForm.LAMP)
         self._asking = Asking(agent, self.stages)
         self._memory = Memory(settle=self.guard.selection)
@@ -166,9 +169,7 @@ class Deployed:
             pairs = self._pairs(training.prompt_form)
             self.guard.personalization(personal, training, pairs)
             release = self._accepted("personalize", data)
-            outcome, _ = renew(
-                self.agent, self.stages.open(release), release.version, personal, training, watch
-            )
+            outcome = self._renewed(release, personal, training, pairs, watch)
             return self._told("personalize", outcome, pairs, training.max_items)
 
     def moments(self, pairs: PairSettings, alive: Alive) -> Statistics:
@@ -227,8 +228,9 @@ class Deployed:
                 stored, _ = self.stages.kept()
                 training = TrainingSettings.from_config(stored.fit_record.training)
                 read_consent(self.home.folder).check("personalize")
-                self.guard.personalization(personal, training, self._pairs(training.prompt_form))
-                renew(self.agent, self.stages.open(release), release.version, personal, training, watch)
+                pairs = self._pairs(training.prompt_form)
+                self.guard.personalization(personal, training, pairs)
+                self._renewed(release, personal, training, pairs, watch)
                 return True
         except InputError as error:
             self._not_renewed = f"; it is not renewed: {error}"
@@ -320,6 +322,25 @@ class Deployed:
         except InputError as error:
             problem = f"{error}{self._not_renewed if personal is not None else ''}"
         return State(release, personal, stage, self._busy, problem)
+
+    def _renewed(
+        self,
+        release: Release,
+        personal: PersonalSettings,
+        training: TrainingSettings,
+        pairs: Sequence[Pair],
+        watch: Watch,
+    ) -> Outcome:
+        """Renew the personal shift, unless it is there and nothing has changed: a fit would end the same."""
+        items = hashlib.sha256(repr(pairs).encode()).digest()
+        asked = (release.digest, personal, training, items, self.agent.personal_epsilon)
+        if self._last is not None and FULL_SLOT in self.agent.vault.slots():
+            before, stored, outcome = self._last
+            if before == asked and self.stages.kept()[0] == stored:
+                return outcome
+        outcome, _ = renew(self.agent, self.stages.open(release), release.version, personal, training, watch)
+        self._last = (asked, self.stages.kept()[0], outcome)
+        return outcome
 
     @contextmanager
     def _training(self, name: str, alive: Alive) -> Iterator[Watch]:

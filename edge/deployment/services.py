@@ -251,6 +251,7 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             likeliest=request.likeliest if request.HasField("likeliest") else None,
             echo=request.echo,
             task_form=request.task_form,
+            stops=tuple(stop for stop in request.stops if stop),
         )
 
         def work(on_part: Callable[[_Part, str], None]) -> tuple[Finished, str]:

@@ -73,14 +73,16 @@ def renew(
         The outcome, and `fitted` or `carried over`, which is for the owner alone.
 
     Raises:
-        InputError: there is no history, the release does not fit, or the loss is not finite.
+        InputError: there is no history, the release does not fit, the loss is not finite, or the owner set a
+            lower limit on what the shift may tell meanwhile.
     """
-    job = agent.personal_job(release, personal, training)
-    if agent.form(release, training) is Form.PRIVATE:
-        return _renewed_privately(agent, release, version, personal, training, job.examples, watch), FITTED
+    job, epsilon = agent.personal_job(release, personal, training), agent.personal_epsilon
+    if agent.form(release, training, epsilon) is Form.PRIVATE:
+        done = _renewed_privately(agent, release, version, personal, training, job.examples, epsilon, watch)
+        return done, FITTED
     held, rest = held_out(job.examples)
     parts = [job.examples] if few(job.examples) else [job.examples, rest]
-    fits, shifts = _fit_anew(agent, release, personal, training, parts, watch)
+    fits, shifts = _fit_anew(agent, release, personal, training, parts, epsilon, watch)
     _finite(fits)
     origin = FITTED
     old = _old(agent, personal, training, shifts[0])
@@ -99,6 +101,7 @@ def renew(
             shifts, origin = list(old), CARRIED
     chosen = _chosen(agent, release, personal, training, job.examples, shifts[1:], watch)
     fit_record = FitRecord(fits[0].items, origin, version, training.to_config(), chosen.name, chosen.losses)
+    agent.check_epsilon(epsilon)
     _store(agent, release, personal, shifts, fit_record)
     return Outcome(fits[0].items, fits[0].metrics), origin
 
@@ -110,12 +113,13 @@ def _renewed_privately(
     personal: PersonalSettings,
     training: TrainingSettings,
     examples: Examples,
+    epsilon: float,
     watch: Watch | None,
 ) -> Outcome:
     """Fit anew under noise; no choice by held-out items, which would tell of them, and no sibling."""
-    (done,), shifts = _fit_anew(agent, release, personal, training, [examples], watch)
-    epsilon = agent.personal_epsilon
+    (done,), shifts = _fit_anew(agent, release, personal, training, [examples], epsilon, watch)
     record = FitRecord(done.items, FITTED, version, training.to_config(), epsilon=epsilon)
+    agent.check_epsilon(epsilon)
     _store(agent, release, personal, shifts, record)
     return Outcome(done.items, done.metrics)
 
@@ -139,8 +143,8 @@ def learn(
         watch: called before every step.
 
     Raises:
-        InputError: an item lacks a field of its task or has another label, or the steps fail; then nothing is
-            kept.
+        InputError: an item lacks a field of its task or has another label, the steps fail, or the owner set a
+            lower limit on what the shift may tell meanwhile; then nothing is kept.
     """
     task = agent.history.task
     admitted: list[dict[str, object]] = []
@@ -157,6 +161,8 @@ def learn(
     agent.history.items.extend(admitted)
     try:
         taught = _taught(agent, len(admitted), count, release, personal, watch)
+        if taught is not None:
+            agent.check_epsilon(taught[2].epsilon)
         agent.vault.learn(admitted)
     finally:
         agent.read()
@@ -197,13 +203,14 @@ def _taught(
     held, rest = held_out(examples)
     sibling = _sibling_of(agent, release, personal)
     both = sibling is not None and not few(examples)
-    form, epsilon = agent.form(release, fitted), agent.personal_epsilon
+    epsilon = agent.personal_epsilon
+    form = agent.form(release, fitted, epsilon)
     fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED, epsilon=epsilon)
     if form is Form.PRIVATE:
         fit_record, both = replace(fit_record, stage=Stage.PERSONAL.value, judged={}), False
     if form is not Form.FREE:  # a fit of few numbers is made anew, on all items
         parts = [examples, rest] if both else [examples]
-        fits, shifts = _fit_anew(agent, release, personal, fitted, parts, watch)
+        fits, shifts = _fit_anew(agent, release, personal, fitted, parts, epsilon, watch)
         return _finite(fits), shifts, fit_record, examples
     jobs = [_lesson(shift, examples, len(fresh), training, count)]
     if sibling is not None and both:
@@ -234,14 +241,15 @@ def _fit_anew(
     personal: PersonalSettings,
     training: TrainingSettings,
     parts: Sequence[Examples],
+    epsilon: float,
     watch: Watch | None,
 ) -> tuple[list[Fit], list[PersonalShift]]:
     """Fit new shifts on parts of the person's items, all in the form that suits the number of all items."""
-    form = agent.form(release, training)
+    form = agent.form(release, training, epsilon)
     jobs = []
     for part in parts:
         free = replace(agent.personal_job(release, personal, training), examples=part)
-        jobs.append(form.job(free, release.people, training, agent.personal_epsilon))
+        jobs.append(form.job(free, release.people, training, epsilon))
     fits = _fit(agent, release, personal, training, jobs, watch)
     return fits, [personal_shift(job.shift) for job in jobs]
 
@@ -287,7 +295,7 @@ def _chosen(
     def learn(parts: Sequence[Examples]) -> list[Intervention]:
         shifts: Sequence[Shift] = sibling
         if not sibling:
-            _, shifts = _fit_anew(agent, release, personal, training, parts, watch)
+            _, shifts = _fit_anew(agent, release, personal, training, parts, 0.0, watch)
         return [Intervention([frozen, shift], additive=personal.additive) for shift in shifts]
 
     candidates = {Stage.COLLECTIVE.value: Candidate.fixed(Intervention([frozen]))}

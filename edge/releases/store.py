@@ -1,13 +1,14 @@
 """Keeps the releases an edge has verified; a refused one leaves the last good one in force.
 
 00000003.safetensors …   the newest releases, one file each
+00000003.revoked         beside a kept release that some pointer revoked: no later key brings it back
 in-force.json            the newest pointer: what the cloud said of the release in force and of revoked ones
 
 Nothing else is kept: what is trusted follows from the key pinned at enrolment and from the files, which are
 verified again whenever they are read.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -26,6 +27,8 @@ _SKEW = timedelta(hours=1)
 """Greatest difference between the clocks of cloud and edge."""
 _KEPT = 8
 """Most releases that are kept, the newest."""
+_REVOKED = ".revoked"
+"""Suffix of the empty file beside a revoked release."""
 
 
 class ReleaseStore:
@@ -76,6 +79,7 @@ class ReleaseStore:
                 write_atomic(self.folder / release_file(release.version), data)
                 for old in sorted(self.folder.glob("*.safetensors"))[:-_KEPT]:
                     old.unlink()
+                    old.with_suffix(_REVOKED).unlink(missing_ok=True)
             return release
 
     def point(self, data: bytes) -> Pointer | None:
@@ -102,6 +106,8 @@ class ReleaseStore:
                 raise InputError(f"pointer refused: {error}") from None
             if known is None or pointer.digest != known.digest:
                 self._refusals["release"] = ""
+            for word in (known, pointer):  # before the last word of an old key is gone
+                self._mark(word.revoked if word is not None else ())
             if pointer != known:
                 write_atomic(self.folder / POINTER_FILE, data)
             return pointer if pointer.version > (latest.version if latest is not None else NONE) else None
@@ -131,8 +137,9 @@ class ReleaseStore:
     def current(self) -> Release | None:
         """The release in force, expired or not; None before the first, and after the latest was revoked."""
         latest, pointer = self.latest(), self.pointer()
-        revoked = latest is not None and pointer is not None and latest.version in pointer.revoked
-        return None if revoked else latest
+        if latest is None or self._marked(latest.version):
+            return None
+        return None if pointer is not None and latest.version in pointer.revoked else latest
 
     def pointer(self) -> Pointer | None:
         """The newest pointer that verifies, expired or not; None before the first."""
@@ -204,11 +211,23 @@ class ReleaseStore:
             self._refusals[what] = str(error)
             raise
 
+    def _mark(self, revoked: Sequence[int]) -> None:
+        """Remember for good which of the releases kept were revoked."""
+        for version in revoked:
+            path = self.folder / release_file(version)
+            if path.exists() and not self._marked(version):
+                write_atomic(path.with_suffix(_REVOKED), b"")
+
+    def _marked(self, version: int) -> bool:
+        return (self.folder / release_file(version)).with_suffix(_REVOKED).exists()
+
     def _verified(self, release: Release) -> tuple[Release, bool]:
         """Return a release that may come into force, and whether it is not there yet."""
         latest, pointer = self.latest(), self.pointer()
         self._check(release, latest.key if latest is not None else self._pinned)
         self._check_times(release)
+        if self._marked(release.version):
+            raise InputError(f"version {release.version} was revoked")
         if pointer is not None and (latest is None or release.version >= latest.version):
             check_pointed(pointer, release)
         if latest is not None:

@@ -1,18 +1,18 @@
 """Web application over an agent: checks who asks and how much, and serves API and page."""
 
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.web.failures import add_handlers, failure
+from fedperfit.edge.web.hosts import called_by
 from fedperfit.edge.web.metrics import ChainCheck, agent_metrics
 from fedperfit.edge.web.openai_api import router
 from fedperfit.edge.web.owner import AgentError, Owner
@@ -36,11 +36,15 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
 
 
 def build(
-    folder: Path, token: str, *, hosts: list[str], metrics_token: str = "", task_form: bool = True
+    folder: Path,
+    token: str,
+    *,
+    hosts: Collection[str] | None,
+    metrics_token: str = "",
+    task_form: bool = True,
 ) -> FastAPI:
     """Build the application over the agent of a folder.
 
@@ -48,7 +52,7 @@ def build(
         folder: the person's own folder.
         token: secret of the callers; without it only the page's own files are served.
         hosts: host names by which the application may be called, so that no other page can call it by a name
-            of its own.
+            of its own; None for any.
         metrics_token: secret of who may read the metrics, and nothing else; empty for the owner's alone.
         task_form: whether a conversation that closes with a question of the person's task is asked in the
             task's form.
@@ -60,11 +64,11 @@ def build(
     @app.middleware("http")
     async def guard(request: Request, serve: Callable[[Request], Awaitable[Response]]) -> Response:
         secrets = (token, metrics_token) if request.url.path == _METRICS and metrics_token else (token,)
+        if hosts is not None and not called_by(request.headers.get("host", ""), hosts):
+            return PlainTextResponse("this page has another name\n", 400, _HEADERS)
         response = _refusal(request, secrets) or await serve(request)
         response.headers.update(_HEADERS)
         return response
-
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 
     add_handlers(app)
     app.include_router(router(owner, task_form=task_form))

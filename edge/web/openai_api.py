@@ -48,6 +48,7 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
         for prompt in body.prompts:
             one = _sampling(body, body.max_completion_tokens or body.max_tokens)
             one.echo = bool(body.echo)
+            one.stops.extend(body.stops)
             if body.logprobs is not None:
                 one.likeliest = body.logprobs
             if isinstance(prompt, str):
@@ -60,6 +61,7 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
     @routes.post("/chat/completions")
     async def chat_completions(body: Chat, request: Request) -> Response:
         asked = _sampling(body, body.max_completion_tokens or body.max_tokens)
+        asked.stops.extend(body.stops)
         if body.logprobs:
             asked.likeliest = body.top_logprobs or 0
         return await _answer(owner, body, [_in_turns(asked, body.messages, task_form)], request, chat=True)
@@ -174,7 +176,7 @@ async def _parts(
             answers.append(answer)
             if body.seed is not None:
                 prompt.seed = body.seed + answer.index
-            async with aclosing(_until_stop(owner.generate(prompt), body.stops)) as pieces:
+            async with aclosing(owner.generate(prompt)) as pieces:
                 async for piece in pieces:
                     answer.text += piece.text
                     answer.scores.extend(piece.scores)
@@ -220,32 +222,3 @@ async def _respond(
             yield closing
 
     return StreamingResponse(events(), media_type="text/event-stream")
-
-
-async def _until_stop(
-    pieces: AsyncGenerator[owner_pb2.Piece, None], stops: list[str]
-) -> AsyncGenerator[owner_pb2.Piece, None]:
-    """Yield the pieces up to the first of `stops`, also where it spans pieces; the last has the reason."""
-    longest = max(map(len, stops), default=1)
-    held = ""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if piece.scores:
-                yield piece
-                continue
-            if piece.finish:
-                if held:
-                    yield owner_pb2.Piece(text=held, stage=piece.stage)
-                yield piece
-                return
-            held += piece.text
-            ends = [held.index(stop) for stop in stops if stop in held]
-            if ends:
-                if min(ends):
-                    yield owner_pb2.Piece(text=held[: min(ends)], stage=piece.stage)
-                yield owner_pb2.Piece(finish="stop", stage=piece.stage)
-                return
-            ready = len(held) - longest + 1
-            if ready > 0:
-                yield owner_pb2.Piece(text=held[:ready], stage=piece.stage)
-                held = held[ready:]

@@ -24,16 +24,6 @@ class Answered:
     last: owner_pb2.Piece = field(default_factory=owner_pb2.Piece)
     """Piece that ended it."""
 
-    def cut_scores(self) -> list[owner_pb2.TokenScore]:
-        """Scores of the tokens that are in the text; beyond a stop text, none."""
-        kept, length = [], 0
-        for score in self.scores:
-            if length >= len(self.text) and not self.last.prompt_tokens:
-                break
-            kept.append(score)
-            length += len(score.text)
-        return kept
-
 
 class Form:
     """Format of a reply: a completion or a chat completion."""
@@ -54,7 +44,7 @@ class Form:
             "model": model,
         }
 
-    def whole(self, answers: Sequence[Answered], usage: dict[str, int] | None) -> dict[str, Any]:
+    def whole(self, answers: Sequence[Answered], usage: dict[str, int]) -> dict[str, Any]:
         """Reply with whole answers.
 
         Args:
@@ -65,7 +55,7 @@ class Form:
         for answer in answers:
             message = {"role": "assistant", "content": answer.text, "refusal": None}
             content = {"message": message} if self._chat else {"text": answer.text}
-            choices.append(self._choice(answer, content, answer.cut_scores(), 0))
+            choices.append(self._choice(answer, content, answer.scores, 0))
         return {**self._named("", answers[0].last), "choices": choices, "usage": usage}
 
     def part(self, answer: Answered, text: str, scores: Scores) -> dict[str, Any]:
@@ -81,7 +71,7 @@ class Form:
         choice = self._choice(answer, content, scores, len(answer.text) - len(text))
         return {**self._named(".chunk", answer.last), "choices": [choice]}
 
-    def usage(self, usage: dict[str, int] | None) -> dict[str, Any]:
+    def usage(self, usage: dict[str, int]) -> dict[str, Any]:
         """Event with the numbers of tokens, after the last piece."""
         return {**self._named(".chunk", owner_pb2.Piece()), "choices": [], "usage": usage}
 
@@ -111,15 +101,13 @@ def metadata(last: owner_pb2.Piece, ignored: Sequence[str]) -> dict[str, str]:
     return {name: value for name, value in told.items() if value}
 
 
-def usage_of(answers: Sequence[Answered], prompts: int) -> dict[str, int] | None:
-    """Numbers of tokens; None where a stop text ended a call before the agent had counted.
+def usage_of(answers: Sequence[Answered], prompts: int) -> dict[str, int]:
+    """Add up the numbers of tokens.
 
     Args:
         answers: all answers of a request, as many for each prompt.
         prompts: number of prompts.
     """
-    if not all(answer.last.prompt_tokens for answer in answers):
-        return None
     first = answers[:: len(answers) // prompts]
     prompt = sum(answer.last.prompt_tokens for answer in first)
     completion = sum(answer.last.completion_tokens for answer in answers)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from fedperfit.edge.web.failures import Refusal
 from fedperfit.protocol.tasks.conversations import content_text
@@ -41,6 +41,19 @@ _HARMLESS = {
 """Fields that concern no answer of a model that runs here."""
 
 
+def _whole(given: Any) -> Any:
+    """Return a text, or a list of them and of token ids, in which no text has half of a character."""
+    for text in given if isinstance(given, list) else [given]:
+        try:
+            str(text).encode()
+        except UnicodeEncodeError:
+            raise Refusal("a text has half of a character in it: a surrogate without the other") from None
+    return given
+
+
+_WHOLE = AfterValidator(_whole)
+
+
 def _role(role: Any) -> Any:
     if role in ("tool", "function"):
         raise Refusal(f"role {role!r}: {_NO_TOOLS}")
@@ -51,7 +64,7 @@ class Turn(BaseModel):
     """One message of a conversation."""
 
     role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[str, BeforeValidator(content_text)] = ""
+    content: Annotated[str, BeforeValidator(content_text), _WHOLE] = ""
 
 
 class StreamOptions(BaseModel):
@@ -91,7 +104,7 @@ class Generating(Asking):
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63 - MOST_CHOICES)] | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str] | None, _WHOLE] = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
 
@@ -105,7 +118,7 @@ class Generating(Asking):
 class Completion(Generating):
     """Request to continue texts."""
 
-    prompt: str | list[str] | list[_TokenId] | list[list[_TokenId]]
+    prompt: Annotated[str | list[str] | list[_TokenId] | list[list[_TokenId]], _WHOLE]
     echo: bool | None = None
     logprobs: _Likeliest | None = None
 
@@ -142,8 +155,8 @@ class Chat(Generating):
 class Respond(Asking):
     """Request of the responses interface, in its simple form."""
 
-    input: str | Annotated[list[Turn], Field(min_length=1)]
-    instructions: str | None = None
+    input: Annotated[str, _WHOLE] | Annotated[list[Turn], Field(min_length=1)]
+    instructions: Annotated[str | None, _WHOLE] = None
     max_output_tokens: _Count | None = None
 
     @property

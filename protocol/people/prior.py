@@ -21,6 +21,8 @@ from fedperfit.protocol.system.errors import InputError
 
 MOST_DIRECTIONS = 64
 """Directions between people that a prior holds, at most."""
+_MOST_DEVIATION = 1e6
+"""Largest standard deviation: beyond any shift that still answers, and far from what fp32 cannot hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,8 @@ class Prior:
             raise InputError("the directions of the prior over people are not orthonormal")
         if not (bool((self.deviations > 0).all()) and bool(self.deviations.isfinite().all())):
             raise InputError("the deviations of the prior over people are not positive numbers")
+        if max(self.floor, float(self.deviations.max())) > _MOST_DEVIATION:
+            raise InputError(f"people differ by more than {_MOST_DEVIATION:g} in the prior over people")
         for name, value in (("floor", self.floor), ("strength", self.strength)):
             if not (math.isfinite(value) and value > 0):
                 raise InputError(f"the {name} of the prior over people is not a positive number")

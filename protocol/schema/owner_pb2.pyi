@@ -195,7 +195,7 @@ class UnlearnReply(_message.Message):
     def __init__(self, learned: _Optional[int] = ..., fitted: bool = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form", "tokens", "likeliest", "echo")
+    __slots__ = ("prompt", "stage", "max_new_tokens", "temperature", "top_p", "seed", "turns", "task_form", "tokens", "likeliest", "echo", "stops")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     STAGE_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -207,6 +207,7 @@ class GenerateRequest(_message.Message):
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     LIKELIEST_FIELD_NUMBER: _ClassVar[int]
     ECHO_FIELD_NUMBER: _ClassVar[int]
+    STOPS_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     stage: str
     max_new_tokens: int
@@ -218,7 +219,8 @@ class GenerateRequest(_message.Message):
     tokens: _containers.RepeatedScalarFieldContainer[int]
     likeliest: int
     echo: bool
-    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., task_form: bool = ..., tokens: _Optional[_Iterable[int]] = ..., likeliest: _Optional[int] = ..., echo: bool = ...) -> None: ...
+    stops: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, prompt: _Optional[str] = ..., stage: _Optional[str] = ..., max_new_tokens: _Optional[int] = ..., temperature: _Optional[float] = ..., top_p: _Optional[float] = ..., seed: _Optional[int] = ..., turns: _Optional[_Iterable[_Union[Turn, _Mapping]]] = ..., task_form: bool = ..., tokens: _Optional[_Iterable[int]] = ..., likeliest: _Optional[int] = ..., echo: bool = ..., stops: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Turn(_message.Message):
     __slots__ = ("role", "text")

@@ -15,7 +15,7 @@ from fedperfit.simulation.watch.state import EventReader
 
 REPORT = "report.html"
 """File in the run folder that `/report` serves."""
-_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+_HOSTS = ["127.0.0.1", "localhost"]
 """Names by which the page may be called, so that no other page can call it by a name of its own."""
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; "

@@ -124,6 +124,37 @@ def test_losses_are_told_of_enough_items_and_of_no_two_sets_that_differ_by_few(t
     assert not tells(PAIRS[1:], agreed=policy(base, version=2)), "also where it was not the last"
 
 
+def test_a_copy_of_an_item_makes_another_set_that_differs_by_one(tmp_path, base):
+    path, agreed = tmp_path / "guard.json", policy(base)
+
+    def tells(pairs):
+        return Guard(path, agreed).tells("personalize", pairs)
+
+    later = [Pair(f"later {n}", "target") for n in range(8)]
+    assert tells(PAIRS)
+    assert not tells([*PAIRS, PAIRS[0]])
+    assert not tells([*PAIRS, *[PAIRS[0]] * 8]), "copies of one tell that one"
+    assert tells([*PAIRS, *PAIRS[:8]])
+    assert not tells([*PAIRS, *PAIRS[:8], PAIRS[0]])
+    assert tells([*PAIRS, *later])
+    assert not tells([*PAIRS, PAIRS[0]]), "also where it was not the last"
+    assert tells(PAIRS)
+
+
+def test_pairs_of_a_copy_are_made_of_the_items_before(tmp_path, base):
+    guard, items = Guard(tmp_path / "guard.json", policy(base)), [{"text": f"item {n}"} for n in range(24)]
+    assert guard.selection(items, items) == items
+    assert guard.selection([*items, items[0]], [*items, items[0]]) == items
+
+
+def test_a_copy_at_the_end_of_what_is_sent_is_one_item_more(tmp_path, base):
+    guard = Guard(tmp_path / "guard.json", policy(base, max_items=33))
+    earlier = [Pair(f"earlier {n}", "target") for n in range(8)]
+    assert guard.items(PAIRS) == 32
+    with pytest.raises(Refused, match="fewer than 8 items differ from those of some earlier"):
+        guard.items([*earlier, *PAIRS, PAIRS[1]])
+
+
 def test_pairs_are_made_of_the_same_items_until_enough_others_represent_the_person(tmp_path, base):
     path, agreed = tmp_path / "guard.json", policy(base)
     items = [{"text": f"item {n}", "tag": "x"} for n in range(60)]

@@ -1,6 +1,6 @@
-"""A deployed agent fed by the fetcher's own code, from a cloud in the test's process."""
+"""A deployed agent fed by the fetcher's own code, from a cloud in the test's process, and asked for fits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,16 +19,22 @@ from tests.edge.deployment.deployments import (
 from tests.edge.edge_clients import write_client
 from tests.edge.releases.published import Cloud
 
-from fedperfit.edge.agent.consent import Consent, write_consent
+from fedperfit.edge.agent.consent import Consent, limit_epsilon, write_consent
 from fedperfit.edge.audit.files import events
 from fedperfit.edge.audit.rates import Rate
+from fedperfit.edge.deployment import deployed as module
 from fedperfit.edge.deployment.deployed import Deployed
 from fedperfit.edge.fetcher_app import AgentFeed
 from fedperfit.edge.releases.download import CloudFiles
 from fedperfit.edge.releases.fetching import Fetcher
+from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
 from fedperfit.protocol.schema import owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json_lines, write_json_lines
 from fedperfit.protocol.trust.release import Release
+
+SAME = (PERSONAL, TRAINING)
 
 
 class Fed:
@@ -177,3 +183,65 @@ def test_the_same_shift_released_again_needs_no_renewal(fed: Fed, cloud: Cloud, 
     told = fed.explained()
     assert (told.release.version, told.personal.release, told.problem) == (2, 1, "")
     assert fed.fetcher._renewing is None
+
+
+def waiting() -> bool:
+    return True
+
+
+def test_the_same_request_is_fitted_once_until_something_changes(
+    tmp_path, header: ShiftHeader, monkeypatch: pytest.MonkeyPatch
+):
+    folder = write_client(tmp_path / "ada", items=8, questions=2)
+    fits: list[int] = []
+    renew = module.renew
+
+    def counted(*args, **how):
+        fits.append(1)
+        return renew(*args, **how)
+
+    monkeypatch.setattr(module, "renew", counted)
+    one, two = releases(header, 2)
+    told: list[object] = []
+
+    def asked(edge: Deployed, personal: PersonalSettings, training: TrainingSettings, release=one) -> int:
+        before = len(fits)
+        told.append(edge.personalize(release.to_bytes(), personal, training, waiting))
+        return len(fits) - before
+
+    def edit_an_item() -> None:
+        items = read_json_lines(folder / "history.jsonl")
+        items[0]["tag"] = next(item["tag"] for item in items if item["tag"] != items[0]["tag"])
+        write_json_lines(folder / "history.jsonl", items)
+
+    with deployed(folder) as edge:
+        assert [asked(edge, *SAME) for _ in range(3)] == [1, 0, 0]
+        assert told[0] == told[1] == told[2]
+        item = dict(edge.agent.history.items[0])
+        changes: list[Callable[[], object]] = [
+            edit_an_item,
+            lambda: edge.learn([item], waiting),
+            lambda: edge.unlearn([1], waiting),
+            edge.forget,
+        ]
+        for change in changes:
+            change()
+            assert [asked(edge, *SAME) for _ in range(2)] == [1, 0]
+        assert asked(edge, PERSONAL, TRAINING.replace(epochs=TRAINING.epochs + 1)) == 1
+        assert asked(edge, PERSONAL.replace(rank=1), TRAINING) == 1
+        assert [asked(edge, *SAME, release) for release in (one, two, two)] == [1, 1, 0]
+        limit_epsilon(folder, 8.0)
+        with pytest.raises(InputError, match="no basis"):
+            asked(edge, *SAME, two)
+
+
+def test_what_a_fetched_release_was_fitted_with_is_not_fitted_again(tmp_path, header: ShiftHeader):
+    one, two = releases(header, 2)
+    with deployed(write_client(tmp_path / "ada", items=8, questions=2)) as edge:
+        edge.personalize(one.to_bytes(), *SAME, waiting)
+        edge.releases.accept(two.to_bytes())
+        assert edge.renew(waiting)
+        kept = edge.stages.kept()[0]
+        assert edge.personalize(two.to_bytes(), *SAME, waiting).items == 8
+        assert edge.stages.kept()[0] == kept
+        assert kept.fit_record.version == 2

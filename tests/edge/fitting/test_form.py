@@ -7,11 +7,13 @@ import pytest
 import torch
 from tests.edge.edge_clients import evaluation, write_client
 
+from fedperfit.edge.agent import side_by_side
 from fedperfit.edge.agent.agent import Agent, personalize
 from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.people.whitened import PASSES
 from fedperfit.edge.fitting.form import DELTA, Form, noisy_steps
+from fedperfit.edge.learning import renewal
 from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.edge.vault.personal import PersonalCoordinates
 from fedperfit.protocol.messages.settings import PersonalSettings
@@ -96,6 +98,73 @@ def test_renewing_and_learning_under_a_limit_judge_by_no_items(tmp_path, base, h
     limit_epsilon(tmp_path, 0.0)
     renew(agent, release, 3, PERSONAL, training)
     assert agent.vault.open("full")[0].fit_record.epsilon == 0.0
+
+
+def _during(monkeypatch, change) -> None:
+    """Have a change made at the end of the next fit."""
+    for module in (renewal, side_by_side):
+        fit = module.fit
+
+        def fitted(*args, fit=fit, **how):
+            done = fit(*args, **how)
+            change()
+            return done
+
+        monkeypatch.setattr(module, "fit", fitted)
+
+
+@pytest.mark.parametrize("first", [8.0, 0.0])
+def test_a_limit_lowered_during_a_fit_keeps_nothing_that_tells_more(
+    tmp_path, base, header, training, first, monkeypatch
+):
+    agent = Agent(write_client(tmp_path), base)
+    data = release_of(header, people_of(header))
+    release, item = OpenedRelease.of(data, base), dict(agent.history.items[0])
+    limit_epsilon(tmp_path, first)
+    renew(agent, release, 1, PERSONAL, training)
+    kept = agent.vault.open("full")[0]
+    _during(monkeypatch, lambda: limit_epsilon(tmp_path, 2.0))
+    for action in (
+        lambda: renew(agent, release, 2, PERSONAL, training),
+        lambda: learn(agent, [item], release, PERSONAL),
+        lambda: agent.personalize(data, PERSONAL, training),
+    ):
+        limit_epsilon(tmp_path, first)
+        with pytest.raises(InputError, match="personal-epsilon=2 was set while a shift was fitted"):
+            action()
+        assert agent.vault.open("full")[0] == kept
+        assert agent.vault.learned() == []
+    renew(agent, release, 2, PERSONAL, training)
+    assert agent.vault.open("full")[0].fit_record.epsilon == 2.0
+
+
+def test_a_limit_lowered_by_one_of_several_costs_that_one_alone(
+    tmp_path, base, header, training, monkeypatch
+):
+    agents = [Agent(write_client(tmp_path / name), base) for name in ("a", "b")]
+    _during(monkeypatch, lambda: limit_epsilon(tmp_path / "a", 2.0))
+    results = dict(personalize(agents, release_of(header, None), PERSONAL, training, agents[0].items))
+    assert isinstance(results[agents[0]], InputError)
+    assert results[agents[1]].items == 16
+    assert [agent.vault.slots() for agent in agents] == [[], ["full"]]
+
+
+def test_a_limit_raised_during_a_fit_leaves_the_promise_that_its_noise_keeps(
+    tmp_path, base, header, training, monkeypatch
+):
+    agent = Agent(write_client(tmp_path), base)
+    data = release_of(header, people_of(header))
+    release, item = OpenedRelease.of(data, base), dict(agent.history.items[0])
+    for action in (
+        lambda: renew(agent, release, 1, PERSONAL, training),
+        lambda: learn(agent, [item], release, PERSONAL),
+        lambda: agent.personalize(data, PERSONAL, training),
+    ):
+        limit_epsilon(tmp_path, 2.0)
+        with monkeypatch.context() as patch:
+            _during(patch, lambda: limit_epsilon(tmp_path, 0.0))
+            action()
+        assert agent.vault.open("full")[0].fit_record.epsilon == 2.0
 
 
 @pytest.mark.parametrize("epsilon", [-1.0, 101.0, float("nan")])

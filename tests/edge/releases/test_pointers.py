@@ -110,6 +110,23 @@ def test_a_revoked_release_is_never_in_force_again(edge: Edge):
     assert edge.store.current() == two
 
 
+@pytest.mark.parametrize("before", ["known", "marked"])
+def test_a_revoked_release_stays_so_after_a_rotation_whose_release_is_withheld(edge: Edge, before: str):
+    one = first(KEY)
+    two = one.rotated(KEY, NEW, issued=START, lifetime=10 * DAY)
+    edge.take(one)
+    edge.store.point(pointing(None, revoked=(1,)).to_bytes())
+    if before == "known":  # as earlier versions left it
+        (edge.store.folder / "00000001.revoked").unlink()
+    assert edge.store.point(pointing(two, NEW).to_bytes()) is not None
+    assert edge.store.current() is None
+    (edge.store.folder / "in-force.json").unlink()
+    assert edge.store.current() is None
+    edge.refuses(one, "version 1 was revoked")
+    edge.take(two)
+    assert edge.store.current() == two
+
+
 def test_a_late_edge_takes_no_revoked_release(edge: Edge, tmp_path: Path):
     one = first(KEY)
     edge.store.point(pointing(None, revoked=(1,)).to_bytes())

@@ -96,8 +96,15 @@ def test_stop_cuts_also_across_pieces(client, edge):
     whole = client.completions.create(**asked)
     assert whole.choices[0].text == text[: text.index(stop)]
     assert whole.choices[0].finish_reason == "stop"
-    streamed = client.completions.create(**asked, stream=True)
+    *streamed, last = client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
     assert "".join(chunk.choices[0].text for chunk in streamed) == whole.choices[0].text
+    asked["max_tokens"] = whole.usage.completion_tokens
+    del asked["stop"]
+    here = client.completions.create(**asked)
+    assert stop in here.choices[0].text, "so many tokens have the stop text in them"
+    assert last.usage == whole.usage == here.usage
+    asked["max_tokens"] -= 1
+    assert len(client.completions.create(**asked).choices[0].text) < len(here.choices[0].text)
 
 
 def test_errors_in_openais_form(client, url):

@@ -233,6 +233,22 @@ def test_an_agent_that_ends_in_the_middle_ends_the_stream_with_its_error(client,
     assert "stage='none such'" in last.message
 
 
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        *(("completions", {"prompt": "\ud800"}), ("completions", {"prompt": ["a", "\ud800"]})),
+        *(("completions", {"prompt": "a", "stop": "\ud800"}), ("responses", {"input": "\ud800"})),
+        ("chat/completions", {"messages": [{"role": "user", "content": "\ud800"}]}),
+        ("chat/completions", {"messages": HELLO, "stop": ["a", "\ud800"]}),
+        ("responses", {"input": "a", "instructions": "\ud800"}),
+    ],
+)
+def test_half_of_a_character_is_a_400(client, path, asked):
+    answer = client.post(path, json.dumps({"model": MODEL, **asked}).encode())
+    assert answer.status_code == 400
+    assert "half of a character" in answer.json()["error"]["message"]
+
+
 ODD = [
     *(None, True, 0, -1, 1e400, math.nan, 2**63, -(2**63), 10**30, 0.5, "", "\ud800", "\x00", "x" * 5000),
     *(

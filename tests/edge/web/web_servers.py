@@ -8,27 +8,26 @@ from pathlib import Path
 
 import uvicorn
 
-from fedperfit.edge.web.app import LOOPBACK, build
+from fedperfit.edge.web.app import build
+from fedperfit.edge.web.hosts import LOOPBACK
 from fedperfit.protocol.system.flower import free_ports
 
 TOKEN = "a-token-for-tests"
 
 
 @contextmanager
-def web(folder: Path) -> Iterator[str]:
+def web(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The server's address."""
     (port,) = free_ports(1)
     app = build(folder, TOKEN, hosts=LOOPBACK)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error", access_log=False)
-    )
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive()
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     finally:
         server.should_exit = True
         thread.join()

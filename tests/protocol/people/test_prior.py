@@ -63,7 +63,11 @@ def test_few_numbers_go_along_the_leading_directions_alone():
     ("change", "message"),
     [
         ({"strength": 0.0}, "strength"),
-        ({"floor": math.inf}, "floor"),
+        ({"floor": math.nan}, "floor"),
+        *(({"floor": large}, "by more than 1e.06") for large in (math.inf, 1e39, 1e200)),
+        ({"deviations": torch.tensor([3e38, 1.0])}, "by more than 1e.06"),
+        *(({"deviations": torch.tensor([1.0, bad])}, "not positive") for bad in (math.nan, math.inf, 0.0)),
+        ({"directions": torch.full((2, BASIS.numbers), math.nan)}, "not orthonormal"),
         ({"items": 0}, "for no items"),
         ({"numbers": 99}, "too many numbers"),
         ({"deviations": torch.tensor([1.0])}, "wrong shape"),
