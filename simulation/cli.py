@@ -106,7 +106,7 @@ def simulate(
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
-    from fedperfit.protocol.system.files import read_json, write_json
+    from fedperfit.protocol.system.files import write_json
     from fedperfit.simulation.cluster.cluster import ClusterRequest
     from fedperfit.simulation.run.clients import prepare_clients
     from fedperfit.simulation.run.job import run_cohorts
@@ -119,7 +119,7 @@ def simulate(
             raise InputError("--resume needs --run-dir, the folder of the run to go on with")
         if any(value is not None for value in (task, base_model, data, setting)):
             raise InputError("--resume takes the settings of the run: leave the other options out")
-        settings = RunSettings.from_flat(read_json(run_dir / SETTINGS))
+        settings = RunSettings.from_file(run_dir / SETTINGS)
         folder = run_dir
     else:
         named = {"task": task, "base-model": base_model, "data": data}

@@ -20,7 +20,7 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Respond
 from fedperfit.simulation.cohorts.remote import remote_cohorts
-from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.clients import OTHERS, Roster, prepare_clients
 from fedperfit.simulation.run.faults import FaultyGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
@@ -60,9 +60,7 @@ def _memory(items: ItemCache) -> dict[str, int]:
     return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
 
 
-def _grid(
-    settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]], respond: Respond | None
-) -> Grid:
+def _grid(settings: RunSettings, folder: Path, roster: Roster, respond: Respond | None) -> Grid:
     grid = CohortGrid(folder, len(roster), respond)
     if not (settings.dropout or settings.malicious):
         return grid
@@ -90,7 +88,7 @@ def run_cohorts(folder: Path, on_event: OnEvent, request: ClusterRequest | None 
         InputError: Another process is running this folder, or the cluster cannot be used.
     """
     keep_freed_memory()
-    settings = RunSettings.from_flat(read_json(folder / SETTINGS))
+    settings = RunSettings.from_file(folder / SETTINGS)
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             roster = prepare_clients(settings, folder)

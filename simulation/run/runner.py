@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.flower import environment, executable, free_ports, stream_run
 from fedperfit.protocol.system.flower_app import write_app
 from fedperfit.protocol.system.processes import marked
@@ -40,7 +39,7 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
         RunFailed: The run did not complete; Flower's command exits with 0 even then.
         InputError: Another process is running this folder, or the settings ask for what cohorts do only.
     """
-    RunSettings.from_flat(read_json(folder / SETTINGS)).check_flower()
+    RunSettings.from_file(folder / SETTINGS).check_flower()
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             stop_run(folder)
