@@ -106,10 +106,9 @@ def simulate(
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
-    from fedperfit.protocol.system.files import write_json
     from fedperfit.simulation.cluster.cluster import ClusterRequest
-    from fedperfit.simulation.run.clients import prepare_clients
-    from fedperfit.simulation.run.job import run_cohorts
+    from fedperfit.simulation.run.clients import prepare_run
+    from fedperfit.simulation.run.job import at_work, run_cohorts
     from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
@@ -126,15 +125,11 @@ def simulate(
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (folder / SETTINGS).exists():
-            raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
     settings.check(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    clients = prepare_clients(settings, folder)
-    write_json(folder / SETTINGS, settings.to_flat())
+    with at_work(folder):
+        clients = prepare_run(settings, folder, resume=resume)
     console.print(f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from typing_extensions import TypedDict
 
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
@@ -34,6 +35,8 @@ from fedperfit.simulation.world.settings import WorldSize
 
 ROSTER = Path(CLIENTS) / "roster.json"
 """File in the run folder that says which user each client is."""
+LOCK = ".lock"
+"""File in the run folder that is locked while a process works on the run."""
 OTHERS, TARGETS, NEW = "others", "targets", "new"
 """Groups of clients: those who train, those who are evaluated, and those who join after training."""
 
@@ -49,6 +52,29 @@ class Client(TypedDict):
 
 Roster = dict[str, Client]
 """All clients by name, in the order of the partitions."""
+
+
+def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
+    """Write clients and settings of a run into its folder, which no other process may do meanwhile.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run, which is there.
+        resume: Whether it holds the run already.
+
+    Returns:
+        The clients.
+
+    Raises:
+        InputError: It holds a run that is not to be resumed, or something else, or as `prepare_clients` does.
+    """
+    if not resume and (folder / SETTINGS).exists():
+        raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
+    if not resume and any(path.name != LOCK for path in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
+    clients = prepare_clients(settings, folder)
+    write_json(folder / SETTINGS, settings.to_flat())
+    return clients
 
 
 def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
