@@ -72,7 +72,7 @@ def simulate(
     base_model: Annotated[str | None, setting_option(RunSettings, "base_model")] = None,
     data: Annotated[str | None, setting_option(RunSettings, "data")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; new by default: runs/TASK-TIME.")
+        Path | None, typer.Option(file_okay=False, help="Folder of the run; new by default: runs/TASK-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --run-dir, killed or not.")] = False,
     setting: Annotated[
@@ -211,7 +211,9 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
 @app.command()
 def timeline(
     run_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs of one task, with device-seconds.")],
-    out: Annotated[Path, typer.Option(help="Picture to write, .svg or .png.")] = Path("timeline.svg"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Picture to write, .svg or .png.")] = Path(
+        "timeline.svg"
+    ),
 ) -> None:
     """Draw how the scores of runs grow over simulated time, and print when each of them was through.
 
