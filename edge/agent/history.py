@@ -18,7 +18,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.conversations import unfolded
-from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question
+from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question, nothing_let_in
 
 SEALED = "sealed"
 """Key in client.json that says that the history is sealed in the vault."""
@@ -109,7 +109,7 @@ def read_history(folder: Path) -> History:
         before = len(remarks)
         let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append))
         if not let_in and remarks[before:]:
-            raise InputError(remarks[before])
+            raise nothing_let_in(remarks[before:])
         return let_in
 
     return History(

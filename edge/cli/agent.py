@@ -197,19 +197,30 @@ def learn(
     folder: Folder,
     items: Annotated[Path, typer.Argument(help="Items, one JSON object per line; - reads them here.")],
 ) -> None:
-    """Add items to your history, encrypted, and update the personal shift at once."""
+    """Add items to your history, encrypted, and update the personal shift at once.
+
+    A line that cannot be used is left out, and told by its number.
+    """
     from fedperfit.protocol.schema import owner_pb2
 
-    try:
-        text = _given("-") if str(items) == "-" else items.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{items}: not UTF-8 text") from None
-    lines = [line for line in text.split("\n") if line.strip()]
+    data = sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes()
+    lines = [_decoded(number, line) for number, line in enumerate(data.split(b"\n"), start=1)]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
+    for remark in done.remarks:
+        console().print(remark, markup=False, soft_wrap=True)
     loss = f", loss {done.loss:.3f}" if done.loss else ""
     taught = f"; {done.steps} steps{loss}" if done.steps else "; for the next release"
-    console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
+    console().print(f"learned {done.added}, {done.learned} in the vault{taught}")
+
+
+def _decoded(number: int, line: bytes) -> str:
+    """Return a line as text; one that is none is told, and stands as an empty one."""
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        console().print(f"line {number}: not UTF-8 text; left out")
+        return ""
 
 
 def generate(
