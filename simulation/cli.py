@@ -18,7 +18,7 @@ from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.benchmark.cli import benchmark
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress, share_of_gpu
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -91,7 +91,11 @@ def simulate(
     actor_cpus: ActorCpus = None,
     actor_gpus: ActorGpus = None,
     client_gpus: Annotated[
-        float, typer.Option(help="With `--backend flower`: share of a GPU per client, where there is one.")
+        float,
+        typer.Option(
+            callback=share_of_gpu,
+            help="With `--backend flower`: share of a GPU per client, where there is one.",
+        ),
     ] = 0.25,
     track: Track = None,
 ) -> None:
@@ -254,7 +258,9 @@ def difference(
 def flower_env(
     preset: Annotated[str, typer.Option(help="Preset the run will use.")] = "quickstart",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Its other settings.")] = None,
-    client_gpus: Annotated[float, typer.Option(help="Share of a GPU per simulated client.")] = 0.25,
+    client_gpus: Annotated[
+        float, typer.Option(callback=share_of_gpu, help="Share of a GPU per simulated client.")
+    ] = 0.25,
 ) -> None:
     """Print the environment for plain `flwr run . --stream`: eval "$(fedperfit flower-env)".
 

@@ -8,14 +8,16 @@ questions.jsonl   the same, held out for measuring and never trained on; may be 
 vault/            sealed: personal shifts, learned items, imported history
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
-from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
+from typing_extensions import TypedDict
+
+from fedperfit.protocol.system.files import json_lines, write_json, write_json_lines
+from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question, nothing_let_in
@@ -63,6 +65,16 @@ class History:
         return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
 
 
+class _About(TypedDict):
+    name: Any
+    task: str
+    shares_metrics: Any
+    sealed: NotRequired[Any]
+    history: NotRequired[str]
+    answered: NotRequired[str]
+    questions: NotRequired[str]
+
+
 def admit_part(
     task: Task, part: str, values: Iterable[tuple[int | str, Any]], place: str, tell: Tell
 ) -> Iterator[dict[str, Any]]:
@@ -87,23 +99,24 @@ def _asked(value: Any) -> Any:
     return {"input": value["messages"], **value} if isinstance(value, dict) and "messages" in value else value
 
 
+def _file(folder: Path, about: Mapping[str, object], part: str) -> Path:
+    return folder / str(about.get(part, FILES[part]))
+
+
 def read_history(folder: Path) -> History:
     """Read a client's folder; a bad line costs that line alone, and is told in `remarks`.
 
     Raises:
         InputError: A file is missing, or no line of it can be used, or client.json is wrong; it is named.
     """
-    about = read_json(folder / "client.json")
-    try:
-        name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
-    except (KeyError, TypeError):
-        raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
+    about = read_form(folder / "client.json", _About)
+    name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
     if about.get(SEALED) is True:
         return History(str(name), task, [], shares_metrics=shares is True, sealed=True)
     remarks: list[str] = []
 
     def entries(part: str) -> list[dict[str, Any]]:
-        path = folder / about.get(part, FILES[part])
+        path = _file(folder, about, part)
         if part != "history" and not path.exists():
             return []
         before = len(remarks)
@@ -129,10 +142,10 @@ def files_to_seal(folder: Path) -> list[Path]:
     Args:
         folder: the person's own folder.
     """
-    about = read_json(folder / "client.json")
+    about = read_form(folder / "client.json", _About)
     if about.get(SEALED) is not False:
         return []
-    files = [folder / about.get(part, name) for part, name in FILES.items()]
+    files = [_file(folder, about, part) for part in FILES]
     return [file for file in files if file.exists()]
 
 
