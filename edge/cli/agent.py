@@ -11,7 +11,7 @@ import typer
 
 from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, printable
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
@@ -133,7 +133,11 @@ def trust(
     from fedperfit.edge.deployment.home import Home
     from fedperfit.edge.enrolment.trusting import accept_authorities
 
-    changed = accept_authorities(Home(folder.absolute()), authorities.read_bytes())
+    home = Home(folder.absolute())
+    try:
+        changed = accept_authorities(home, authorities.read_bytes())
+    except MalformedFileError as error:
+        raise InputError(f"{authorities}: {error}") from None
     console().print("it is trusted from now on; start `join` again" if changed else "it says nothing newer")
 
 
@@ -275,6 +279,9 @@ def forget(
 
     home = Home(folder.absolute())
     settings = read_settings(home)
+    if not (home.folder / VAULT).is_dir():
+        console().print("forgot nothing: there is no vault yet")
+        return
     if not yes:
         typer.confirm(f"forget everything personal in {folder}?", abort=True)
     if running(folder):

@@ -92,6 +92,9 @@ def people_command(
 
     Example: fedperfit data people --task LaMP_2M --to people ada ben carl
     """
+    for name in names:
+        if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+            raise InputError(f"{name!r}: no name for a person's folder")
     with TemporaryDirectory() as folder:
         root = Path(data).expanduser()
         if data == WORLD:

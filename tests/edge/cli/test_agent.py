@@ -302,3 +302,15 @@ def test_a_mistake_is_one_line(run, home, monkeypatch, tmp_path, arguments, reas
     assert code == 2
     assert reason in said
     assert said.count("\n") == 1
+
+
+def test_a_folder_that_is_no_edge_or_holds_nothing_is_told(run, home, tmp_path):
+    for command in (["explain"], ["learned"], ["forget", "--yes"]):
+        code, said = run(command[0], tmp_path / "nowhere", *command[1:])
+        assert (code, "nowhere: not a joined edge" in said) == (2, True)
+    assert run("explain", home.folder)[1].endswith("the agent is not running; see fedperfit-edge join\n")
+    assert run("forget", home.folder, "--yes") == (0, "forgot nothing: there is no vault yet\n")
+    assert not (home.folder / "vault").exists()
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert run("trust", home.folder, other) == (2, f"error: {other}: not a statement of authorities\n")
