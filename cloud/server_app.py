@@ -19,9 +19,9 @@ from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.system.run_folder import run_folder
 
 app = ServerApp()

@@ -10,10 +10,10 @@ from fedperfit.edge.agent.agent import VAULT
 from fedperfit.edge.vault.traces import Traces
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.flower_internals import message_to_bytes
-from fedperfit.protocol.system.forms import read_form
 
 FILE = "scan.json"
 """File in a client's folder with what its replies were found to hold."""

@@ -14,7 +14,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.model.layers import decoder_layers
-from fedperfit.protocol.system.forms import read_form
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.simulation.storages import Storage
 
 AGENT = "agent.json"

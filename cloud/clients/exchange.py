@@ -37,7 +37,7 @@ class Transfer:
     node: int
     """Flower's id of the node."""
     direction: Direction
-    """Its way."""
+    """Way of the message: `down` or `up`."""
     payload: int
     """Bytes of the arrays and statistics in it."""
     message: int

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from fedperfit.cloud.job.settings import SELECTION, Choice, JobSettings
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.selection import LayerGradient, relevance
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.system.forms import read_form
 
 
 def run_choice(

@@ -38,9 +38,9 @@ from fedperfit.protocol.settings.fields import (
     TransportType,
     UpdateBasis,
 )
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import task_id
 
 if TYPE_CHECKING:

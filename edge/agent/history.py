@@ -16,8 +16,8 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.files import json_lines, write_json, write_json_lines
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question, nothing_let_in

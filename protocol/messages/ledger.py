@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from fedperfit.protocol.system.forms import read_form_lines
+from fedperfit.protocol.settings.forms import read_form_lines
 
 Direction = Literal["down", "up"]
 """Way of a message: `down` (cloud to edge) or `up`."""
@@ -23,7 +23,7 @@ class Entry:
     client: str
     """Name of the client."""
     direction: Direction
-    """Its way."""
+    """Way of the message: `down` or `up`."""
     payload: int
     """Bytes of the packed shift or of the statistics, 0 if the message carries neither."""
     message: int

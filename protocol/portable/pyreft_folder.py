@@ -16,13 +16,13 @@ import torch
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.system.forms import read_form
 
 ABOUT = "fedperfit.json"
 _KEY = "layer_{}_comp_block_output_unit_pos_nunit_1#0"

@@ -8,9 +8,9 @@ from rich.markup import escape
 from rich.table import Table
 from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.simulation.report.plots import times_plot
 from fedperfit.simulation.report.svg import on_white
 from fedperfit.simulation.run.summary import METRICS

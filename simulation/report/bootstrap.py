@@ -25,7 +25,7 @@ class Counts(TypedDict):
     """What a client's answers in one phase came to."""
 
     items: int
-    """Number of answers."""
+    """Number of answers that were scored."""
     metrics: Sums
     """Sums by name; empty where the client does not share them."""
 

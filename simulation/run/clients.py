@@ -11,9 +11,9 @@ from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED

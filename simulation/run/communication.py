@@ -8,8 +8,8 @@ from typing import Any
 
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import coordinate_count
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total

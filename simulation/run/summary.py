@@ -11,9 +11,9 @@ from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release

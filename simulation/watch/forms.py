@@ -5,7 +5,7 @@ from typing import Any, NotRequired
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fedperfit.protocol.system.forms import in_form
+from fedperfit.protocol.settings.forms import in_form
 
 _open = with_config(ConfigDict(extra="allow"))
 

@@ -10,8 +10,8 @@ from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.cloud.job.settings import SETTINGS
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError, printable
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.simulation.watch.page import page
 from fedperfit.simulation.watch.state import EventReader
 

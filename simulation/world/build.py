@@ -12,9 +12,9 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.system.forms import read_form
 from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
 from fedperfit.simulation.world.headlines import Headlines
 from fedperfit.simulation.world.rating import Rating
@@ -40,7 +40,7 @@ class BestAnswers(TypedDict):
     id: NotRequired[str]
     """Name of the question."""
     gold: str
-    """The right answer."""
+    """The right answer to the question."""
     bayes: str
     """The best answer of who knows the user."""
     unknown: str

@@ -5,9 +5,9 @@ from typing import Any, NotRequired
 import pytest
 from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import in_form, read_form, read_form_lines
 from fedperfit.protocol.system.errors import MalformedFileError
 from fedperfit.protocol.system.files import write_json, write_json_lines
-from fedperfit.protocol.system.forms import in_form, read_form, read_form_lines
 
 
 class Pet(TypedDict):
