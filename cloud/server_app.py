@@ -19,6 +19,7 @@ from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.system.run_folder import run_folder
@@ -44,7 +45,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     home = CloudHome(Path(str(context.run_config[CLOUD_KEY])))
     folder = run_folder(context.run_config, context.run_id)
-    settings = CloudSettings.from_flat(read_json(folder / SETTINGS))
+    settings = CloudSettings.from_file(folder / SETTINGS)
 
     def show(event: dict[str, Any]) -> None:
         if event["event"] != "reply":
@@ -53,7 +54,7 @@ def main(grid: Grid, context: Context) -> None:
     progress = recorder(folder, show)
     progress("start", {"run": str(folder)})
     try:
-        card = BaseModelCard(**read_json(folder / CARD))
+        card = read_form(folder / CARD, BaseModelCard)
         _run(Job(grid, settings, folder, progress, privacy=home.runs, card=card), settings, home)
     except FedperfitError as error:
         progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})

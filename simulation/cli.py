@@ -19,7 +19,7 @@ from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis
 from fedperfit.simulation.basis.prior_cli import prior
 from fedperfit.simulation.benchmark.cli import benchmark
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress, share_of_gpu
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -74,7 +74,7 @@ def simulate(
     base_model: Annotated[str | None, setting_option(RunSettings, "base_model")] = None,
     data: Annotated[str | None, setting_option(RunSettings, "data")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the run; new by default: runs/TASK-TIME.")
+        Path | None, typer.Option(file_okay=False, help="Folder of the run; new by default: runs/TASK-TIME.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with the run in --run-dir, killed or not.")] = False,
     setting: Annotated[
@@ -93,7 +93,11 @@ def simulate(
     actor_cpus: ActorCpus = None,
     actor_gpus: ActorGpus = None,
     client_gpus: Annotated[
-        float, typer.Option(help="With `--backend flower`: share of a GPU per client, where there is one.")
+        float,
+        typer.Option(
+            callback=share_of_gpu,
+            help="With `--backend flower`: share of a GPU per client, where there is one.",
+        ),
     ] = 0.25,
     track: Track = None,
 ) -> None:
@@ -108,10 +112,9 @@ def simulate(
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
-    from fedperfit.protocol.system.files import read_json, write_json
     from fedperfit.simulation.cluster.cluster import ClusterRequest
-    from fedperfit.simulation.run.clients import prepare_clients
-    from fedperfit.simulation.run.job import run_cohorts
+    from fedperfit.simulation.run.clients import prepare_run
+    from fedperfit.simulation.run.job import at_work, run_cohorts
     from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
@@ -121,22 +124,18 @@ def simulate(
             raise InputError("--resume needs --run-dir, the folder of the run to go on with")
         if any(value is not None for value in (task, base_model, data, setting)):
             raise InputError("--resume takes the settings of the run: leave the other options out")
-        settings = RunSettings.from_flat(read_json(run_dir / SETTINGS))
+        settings = RunSettings.from_file(run_dir / SETTINGS)
         folder = run_dir
     else:
         named = {"task": task, "base-model": base_model, "data": data}
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
-        if (folder / SETTINGS).exists():
-            raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
     settings.check(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    clients = prepare_clients(settings, folder)
-    write_json(folder / SETTINGS, settings.to_flat())
+    with at_work(folder):
+        clients = prepare_run(settings, folder, resume=resume)
     console.print(f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -220,7 +219,9 @@ def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) ->
 @app.command()
 def timeline(
     run_dirs: Annotated[list[Path], typer.Argument(help="Folders of runs of one task, with device-seconds.")],
-    out: Annotated[Path, typer.Option(help="Picture to write, .svg or .png.")] = Path("timeline.svg"),
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Picture to write, .svg or .png.")] = Path(
+        "timeline.svg"
+    ),
 ) -> None:
     """Draw how the scores of runs grow over simulated time, and print when each of them was through.
 
@@ -261,7 +262,9 @@ def difference(
 def flower_env(
     preset: Annotated[str, typer.Option(help="Preset the run will use.")] = "quickstart",
     setting: Annotated[list[str] | None, typer.Option("--set", help="Its other settings.")] = None,
-    client_gpus: Annotated[float, typer.Option(help="Share of a GPU per simulated client.")] = 0.25,
+    client_gpus: Annotated[
+        float, typer.Option(callback=share_of_gpu, help="Share of a GPU per simulated client.")
+    ] = 0.25,
 ) -> None:
     """Print the environment for plain `flwr run . --stream`: eval "$(fedperfit flower-env)".
 

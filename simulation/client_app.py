@@ -60,7 +60,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.run_folder import run_folder
 from fedperfit.simulation.sent_scan import scan
 from fedperfit.simulation.storages import Storage
-from fedperfit.simulation.stored_models import AGENT, items_of, storage_of
+from fedperfit.simulation.stored_models import items_of, read_about, storage_of
 
 app = ClientApp()
 _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}
@@ -314,7 +314,7 @@ def _reply(message: Message, result: Outcome, shares_metrics: bool) -> Message:
 def _agent(context: Context) -> Agent:
     """Make the agent of this node from the folder that its partition names in the run folder."""
     items = items_of(_clients(context), _partition(context))
-    encoder = read_json(_clients(context) / AGENT).get("encoder", "")
+    encoder = read_about(_clients(context)).get("encoder", "")
     agent = Agent(_folder(context), items.base, items, encoder=encoder)
     directory = read_enrolled(_clients(context))
     if directory is not None:

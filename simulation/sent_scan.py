@@ -10,8 +10,9 @@ from fedperfit.edge.agent.agent import VAULT
 from fedperfit.edge.vault.traces import Traces
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.flower_internals import message_to_bytes
 
 FILE = "scan.json"
@@ -66,4 +67,4 @@ def total(clients: Iterable[Path]) -> Scan:
 
 def _read(folder: Path) -> Scan:
     path = folder / FILE
-    return Scan(**read_json(path)) if path.exists() else Scan()
+    return read_form(path, Scan) if path.exists() else Scan()

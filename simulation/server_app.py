@@ -12,7 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.settings.assignments import parse_assignments
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.run_folder import run_folder
 from fedperfit.simulation.run.job import do_job
 from fedperfit.simulation.run.settings import RunSettings
@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
     folder = run_folder(context.run_config, context.run_id)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / SETTINGS).exists():
-        settings = RunSettings.from_flat(read_json(folder / SETTINGS))
+        settings = RunSettings.from_file(folder / SETTINGS)
     else:
         overrides = parse_assignments(RunSettings, str(context.run_config["set"]).split())
         settings = RunSettings.read(str(context.run_config["preset"]), overrides)

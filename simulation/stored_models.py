@@ -5,15 +5,16 @@ import math
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
+from typing import NotRequired
 
 import torch
+from typing_extensions import TypedDict
 
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.model.layers import decoder_layers
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.simulation.storages import Storage
 
 AGENT = "agent.json"
@@ -24,6 +25,31 @@ _GROUP = 64
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _BITS = {"8-bit": 8, "4-bit": 4}
 
+About = TypedDict(
+    "About",
+    {
+        "base-model": str,
+        "device": str,
+        "dtype": str,
+        "cache-gib": NotRequired[float],
+        "encoder": NotRequired[str],
+        "storages": NotRequired[list[Storage]],
+    },
+)
+"""Which model the agents load, and how."""
+
+
+def read_about(clients: Path) -> About:
+    """Read which model the agents load, and how.
+
+    Args:
+        clients: Folder of the clients of a run.
+
+    Raises:
+        InputError: The file is missing or broken.
+    """
+    return read_form(clients / AGENT, About)
+
 
 def storage_of(clients: Path, partition: int) -> Storage:
     """Return how a client stores the base model.
@@ -32,8 +58,8 @@ def storage_of(clients: Path, partition: int) -> Storage:
         clients: Folder of the clients of a run.
         partition: Number of the client; the storages are dealt out in turn.
     """
-    storages = read_json(clients / AGENT).get("storages") or ["fp32"]
-    return cast(Storage, storages[partition % len(storages)])
+    storages = read_about(clients).get("storages") or ["fp32"]
+    return storages[partition % len(storages)]
 
 
 def items_of(clients: Path, partition: int = 0) -> ItemCache:
@@ -48,7 +74,7 @@ def items_of(clients: Path, partition: int = 0) -> ItemCache:
     Raises:
         InputError: The model cannot be loaded, or a rounded copy would be refused as another model.
     """
-    about = read_json(clients / AGENT)
+    about = read_about(clients)
     copies = _copies(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
     return copies.items(storage_of(clients, partition))
 

@@ -37,7 +37,8 @@ def tune(
     epochs: Annotated[str | None, setting_option(TuneSettings, "epochs")] = None,
     users: Annotated[int | None, setting_option(TuneSettings, "users")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of settings and events; new by default: runs/tune-TIME.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of settings and events; new by default: runs/tune-TIME."),
     ] = None,
     workers: Workers = 1,
     ray_address: RayAddress = "",

@@ -88,7 +88,7 @@ def up(
 
 def policy(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(help="File to write the signed policy to.")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write the signed policy to.")],
 ) -> None:
     """Write what your settings ask edges to agree to, for `fedperfit-edge policy --accept`."""
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud

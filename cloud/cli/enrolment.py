@@ -18,7 +18,9 @@ _Name = Annotated[str, typer.Argument(help="Name of the client.")]
 def enroll(
     folder: Folder,
     name: _Name,
-    out: Annotated[Path | None, typer.Option(help="File of the bundle; by default NAME.bundle.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File of the bundle; by default NAME.bundle.")
+    ] = None,
     days: Annotated[int | None, setting_option(CloudSettings, "invitation_days")] = None,
     approve: Annotated[
         bool | None,

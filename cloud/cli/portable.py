@@ -22,7 +22,7 @@ class Form(StrEnum):
 
 def export(
     place: Annotated[Path, typer.Argument(help="A release file, or the cloud's folder for its latest.")],
-    out: Annotated[Path, typer.Argument(help="New folder.")],
+    out: Annotated[Path, typer.Argument(file_okay=False, help="New folder.")],
     form: Annotated[
         Form,
         typer.Option(help="`hub`: the signed file and a model card; `pyreft`: as ReftModel.load reads it."),
@@ -71,7 +71,7 @@ def _release(place: Path) -> "Release":
 
 def import_pyreft(
     folder: Annotated[Path, typer.Argument(help="Folder that pyreft saved.")],
-    out: Annotated[Path, typer.Argument(help="New release file.")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="New release file.")],
     key: Annotated[Path, typer.Option(help="Private key that signs it, PEM; made where there is none.")],
     base_model: Annotated[
         str, typer.Option(help="Folder, GGUF file, hub name, `smollm2`, or `embedded`; ours say it.")

@@ -117,7 +117,10 @@ def members(folder: _Folder) -> None:
 @app.command()
 def publish(
     folder: _Folder,
-    out: Annotated[Path, typer.Argument(help="Folder of the static files, for a web server to hand out.")],
+    out: Annotated[
+        Path,
+        typer.Argument(file_okay=False, help="Folder of the static files, for a web server to hand out."),
+    ],
     keep: Annotated[
         bool, typer.Option("--keep", help="Go on, and write anew what the cloud publishes, until stopped.")
     ] = False,

@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
 from fedperfit.cloud.clients.clock import MACHINE, Clock
-from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.messages.ledger import Direction, Entry, Ledger
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower_internals import MalformedContent, message_bytes, set_reply_to
 
@@ -36,8 +36,8 @@ class Transfer:
 
     node: int
     """Flower's id of the node."""
-    direction: str
-    """`down` (cloud to edge) or `up`."""
+    direction: Direction
+    """Way of the message: `down` or `up`."""
     payload: int
     """Bytes of the arrays and statistics in it."""
     message: int

@@ -126,15 +126,19 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
         anywhere: Whether the folder may lie in a git work tree or in fedperfit's own folders.
 
     Raises:
-        InputError: If the folder holds a cloud already or is in a bad place, a setting is wrong, or no basis
-            ships for the settings and no form of updates was chosen.
+        InputError: If the folder holds a cloud already or is in a bad place, a setting or the basis file
+            is wrong, or no basis ships for the settings and no form of updates was chosen.
     """
+    from fedperfit.cloud.job.basis import read_basis
+
     path = home.folder / "cloud.toml"
     if path.exists():
         raise InputError(f"{home.folder}: already holds a cloud")
     if not anywhere:
         check_place(home.folder)
     settings = _new_settings(CloudSettings.own(read_preset(preset)), values)
+    if settings.basis_file:
+        read_basis(Path(settings.basis_file))
     private_folder(home.folder)
     authority = new_authority("fedperfit")
     for name, content in (("ca.crt", authority.certificate), ("ca.key", authority.key)):

@@ -124,7 +124,7 @@ def prepare(home: CloudHome, folder: Path, settings: CloudSettings, *, resume: b
     if resume:
         if not path.exists():
             raise InputError(f"{folder}: no run to resume")
-        _check_changes(folder, CloudSettings.from_flat(read_json(path)), settings)
+        _check_changes(folder, CloudSettings.from_file(path), settings)
         _write_model(folder, settings)
         _write_members(home, folder, settings)
         write_json(path, settings.to_flat())

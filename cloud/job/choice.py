@@ -3,12 +3,12 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from fedperfit.cloud.job.settings import SELECTION, JobSettings
+from fedperfit.cloud.job.settings import SELECTION, Choice, JobSettings
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.selection import LayerGradient, relevance
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 
 
 def run_choice(
@@ -16,7 +16,7 @@ def run_choice(
     card: BaseModelCard,
     folder: Path,
     gradients: Callable[[], Sequence[LayerGradient]],
-) -> dict[str, Any]:
+) -> Choice:
     """Choose by layer gradients, or read what was chosen before.
 
     Args:
@@ -26,11 +26,11 @@ def run_choice(
         gradients: Gathers the clients' layer gradients.
 
     Returns:
-        As JSON values, the chosen settings by key, the layers' relevance, the number of clients that were
-        asked, and how long it took, in seconds.
+        What was chosen, now or before.
 
     Raises:
         TooFewClients: If too few clients send theirs.
+        InputError: If the file of the choice is of another form.
     """
     path = folder / SELECTION
     if not path.exists():
@@ -43,5 +43,4 @@ def run_choice(
             "seconds": time.monotonic() - started,
         }
         write_json(path, choice)
-    chosen: dict[str, Any] = read_json(path)
-    return chosen
+    return read_form(path, Choice)

@@ -123,7 +123,8 @@ class Job:
             return
         choice = run_choice(self._job, self.card, self.folder, lambda: self._layer_gradients(clients))
         self._job = self._job.settled(choice["settings"])
-        self.progress("chosen", {key: choice[key] for key in ("settings", "clients", "seconds")})
+        told = {"settings": choice["settings"], "clients": choice["clients"], "seconds": choice["seconds"]}
+        self.progress("chosen", told)
 
     def start_from(self, path: Path) -> Shift | None:
         """Return the shift of a release that the first round can begin with.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
@@ -37,9 +38,9 @@ from fedperfit.protocol.settings.fields import (
     TransportType,
     UpdateBasis,
 )
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import task_id
 
 if TYPE_CHECKING:
@@ -53,6 +54,19 @@ SELECTION = "places.json"
 """There too: what was chosen for those that are `auto`, once (see `cloud.job.job`)."""
 _LEAST = {"layers": [0], "collective-rank": 1, "personal-rank": 1}
 """Smallest values of what may be `auto`."""
+
+
+class Choice(TypedDict):
+    """What a run chose for the settings that are `auto`."""
+
+    settings: dict[str, Any]
+    """What was chosen, by key."""
+    relevance: list[float]
+    """How much each layer matters."""
+    clients: int
+    """Number of clients that were asked."""
+    seconds: float
+    """How long it took."""
 
 
 class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSettings):
@@ -348,7 +362,11 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
 
 
 def read_settled(folder: Path) -> dict[str, Any]:
-    """The settings of a run folder by key, with what was chosen for those that are `auto`."""
-    values: dict[str, Any] = read_json(folder / SETTINGS)
+    """The settings of a run folder by key, with what was chosen for those that are `auto`.
+
+    Raises:
+        InputError: Naming a file that is missing, or of another form.
+    """
+    values = read_form(folder / SETTINGS, dict[str, Any])
     path = folder / SELECTION
-    return values | read_json(path)["settings"] if path.exists() else values
+    return values | read_form(path, Choice)["settings"] if path.exists() else values

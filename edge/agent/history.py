@@ -9,20 +9,22 @@ vault/            sealed: personal shifts, learned items, imported history
 .client.lock      held by whoever changes client.json, or the consent beside it
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from filelock import FileLock
+from typing_extensions import TypedDict
 
-from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import json_lines, read_json, write_json, write_json_lines
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import MissingFileError
+from fedperfit.protocol.system.files import json_lines, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
 from fedperfit.protocol.tasks.conversations import unfolded
-from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question
+from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question, nothing_let_in
 
 SEALED = "sealed"
 """Key in client.json that says that the history is sealed in the vault."""
@@ -68,6 +70,16 @@ class History:
         return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
 
 
+class _About(TypedDict):
+    name: Any
+    task: str
+    shares_metrics: Any
+    sealed: NotRequired[Any]
+    history: NotRequired[str]
+    answered: NotRequired[str]
+    questions: NotRequired[str]
+
+
 def admit_part(
     task: Task, part: str, values: Iterable[tuple[int | str, Any]], place: str, tell: Tell
 ) -> Iterator[dict[str, Any]]:
@@ -92,29 +104,30 @@ def _asked(value: Any) -> Any:
     return {"input": value["messages"], **value} if isinstance(value, dict) and "messages" in value else value
 
 
+def _file(folder: Path, about: Mapping[str, object], part: str) -> Path:
+    return folder / str(about.get(part, FILES[part]))
+
+
 def read_history(folder: Path) -> History:
     """Read a client's folder; a bad line costs that line alone, and is told in `remarks`.
 
     Raises:
         InputError: A file is missing, or no line of it can be used, or client.json is wrong; it is named.
     """
-    about = read_json(folder / "client.json")
-    try:
-        name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
-    except (KeyError, TypeError):
-        raise InputError(f"{folder / 'client.json'}: needs name, task and shares_metrics") from None
+    about = read_form(folder / "client.json", _About)
+    name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
     if about.get(SEALED) is True:
         return History(str(name), task, [], shares_metrics=shares is True, sealed=True)
     remarks: list[str] = []
 
     def entries(part: str) -> list[dict[str, Any]]:
-        path = folder / about.get(part, FILES[part])
+        path = _file(folder, about, part)
         if part != "history" and not path.exists():
             return []
         before = len(remarks)
         let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append))
         if not let_in and remarks[before:]:
-            raise InputError(remarks[before])
+            raise nothing_let_in(remarks[before:])
         return let_in
 
     return History(
@@ -150,10 +163,10 @@ def files_to_seal(folder: Path) -> list[Path]:
     Args:
         folder: the person's own folder.
     """
-    about = read_json(folder / "client.json")
+    about = read_form(folder / "client.json", _About)
     if about.get(SEALED) is not False:
         return []
-    files = [folder / about.get(part, name) for part, name in FILES.items()]
+    files = [_file(folder, about, part) for part in FILES]
     return [file for file in files if file.exists()]
 
 

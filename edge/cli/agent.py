@@ -11,7 +11,7 @@ import typer
 
 from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, printable
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
@@ -133,7 +133,11 @@ def trust(
     from fedperfit.edge.deployment.home import Home
     from fedperfit.edge.enrolment.trusting import accept_authorities
 
-    changed = accept_authorities(Home(folder.absolute()), authorities.read_bytes())
+    home = Home(folder.absolute())
+    try:
+        changed = accept_authorities(home, authorities.read_bytes())
+    except MalformedFileError as error:
+        raise InputError(f"{authorities}: {error}") from None
     console().print("it is trusted from now on; start `join` again" if changed else "it says nothing newer")
 
 
@@ -197,19 +201,30 @@ def learn(
     folder: Folder,
     items: Annotated[Path, typer.Argument(help="Items, one JSON object per line; - reads them here.")],
 ) -> None:
-    """Add items to your history, encrypted, and update the personal shift at once."""
+    """Add items to your history, encrypted, and update the personal shift at once.
+
+    A line that cannot be used is left out, and told by its number.
+    """
     from fedperfit.protocol.schema import owner_pb2
 
-    try:
-        text = _given("-") if str(items) == "-" else items.read_text("utf-8")
-    except UnicodeDecodeError:
-        raise InputError(f"{items}: not UTF-8 text") from None
-    lines = [line for line in text.split("\n") if line.strip()]
+    data = sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes()
+    lines = [_decoded(number, line) for number, line in enumerate(data.split(b"\n"), start=1)]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
+    for remark in done.remarks:
+        console().print(remark, markup=False, soft_wrap=True)
     loss = f", loss {done.loss:.3f}" if done.loss else ""
     taught = f"; {done.steps} steps{loss}" if done.steps else "; for the next release"
-    console().print(f"learned {len(lines)}, {done.learned} in the vault{taught}")
+    console().print(f"learned {done.added}, {done.learned} in the vault{taught}")
+
+
+def _decoded(number: int, line: bytes) -> str:
+    """Return a line as text; one that is none is told, and stands as an empty one."""
+    try:
+        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        console().print(f"line {number}: not UTF-8 text; left out")
+        return ""
 
 
 def generate(
@@ -264,6 +279,9 @@ def forget(
 
     home = Home(folder.absolute())
     settings = read_settings(home)
+    if not (home.folder / VAULT).is_dir():
+        console().print("forgot nothing: there is no vault yet")
+        return
     if not yes:
         typer.confirm(f"forget everything personal in {folder}?", abort=True)
     if running(folder):

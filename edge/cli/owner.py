@@ -20,19 +20,21 @@ def owner(folder: Path) -> Iterator[Any]:
         folder: The person's own folder.
 
     Raises:
-        InputError: The agent is not running, or refused.
+        InputError: The folder is no joined edge's, the agent is not running, or it refused.
     """
     import grpc
 
     from fedperfit.edge.deployment.endpoint import connect
-    from fedperfit.edge.deployment.home import Home
+    from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.protocol.schema import owner_pb2_grpc
 
+    home = Home(folder)
     try:
-        with connect(Home(folder).owner) as channel:
+        with connect(home.owner) as channel:
             yield owner_pb2_grpc.OwnerStub(channel)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.UNAVAILABLE:
+            read_settings(home)
             raise InputError(f"{folder}: the agent is not running; see fedperfit-edge join") from None
         raise InputError(str(error.details())) from None
 

@@ -10,7 +10,7 @@ from fedperfit.protocol.system.commands import console
 
 def export_shift(
     folder: Annotated[Path, typer.Argument(help="Your own folder.")],
-    file: Annotated[Path, typer.Argument(help="New file, safetensors.")],
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="New file, safetensors.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Write your personal shift to a file, in the clear. Whoever has the file can tell much about you."""

@@ -238,8 +238,13 @@ class Deployed:
 
     # Calls of the owner.
 
-    def learn(self, items: list[dict[str, Any]], alive: Alive) -> Lesson:
-        """Keep items of the person's task in the vault and take a few training steps on them."""
+    def learn(self, items: Sequence[Any], alive: Alive) -> Lesson:
+        """Keep items of the person's task in the vault and take a few training steps on them.
+
+        Args:
+            items: as `renewal.learn` takes them.
+            alive: whether the caller still waits.
+        """
         with self._training("learn", alive) as watch:
             release = self.releases.current()
             opened = self.stages.open(release) if release is not None else None

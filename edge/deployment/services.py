@@ -226,11 +226,13 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
     @tells_errors
     def Learn(self, request: owner_pb2.LearnRequest, context: CallContext) -> owner_pb2.LearnReply:
         """Add items to the history and take a few training steps on them."""
-        lesson = self._deployed.learn(_items(request.items), context.is_active)
+        lesson = self._deployed.learn(list(map(_item, request.items)), context.is_active)
         return owner_pb2.LearnReply(
             learned=lesson.learned,
             steps=lesson.steps,
             loss=lesson.loss if math.isfinite(lesson.loss) else 0.0,
+            remarks=lesson.remarks,
+            added=lesson.added,
         )
 
     @tells_stream_errors
@@ -294,19 +296,12 @@ def _fields(message: Message) -> dict[str, Any]:
     return {field.name: getattr(message, field.name) for field in message.DESCRIPTOR.fields}
 
 
-def _items(lines: Any) -> list[dict[str, Any]]:
-    items = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            item = json.loads(line)
-        except (ValueError, RecursionError):
-            raise InputError(f"item {number} is not JSON") from None
-        if not isinstance(item, dict):
-            raise InputError(f"item {number} is not a JSON object")
-        items.append(item)
-    if not items:
-        raise InputError("there is no item to learn")
-    return items
+def _item(line: str) -> Any:
+    """Return an item, None for an empty line, or the error where it is not JSON."""
+    try:
+        return json.loads(line) if line.strip() else None
+    except (ValueError, RecursionError):
+        return InputError("not JSON")
 
 
 def _pieces(

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.history import admit_part
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.agent.side_by_side import shared_prefix
@@ -29,8 +30,7 @@ from fedperfit.edge.vault.vault import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks.conversations import unfolded
-from fedperfit.protocol.tasks.door import admitted_item
+from fedperfit.protocol.tasks.door import nothing_let_in
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
 _STEPS = 4
@@ -49,6 +49,10 @@ class Lesson:
     """Number of training steps taken; 0 where the items wait for the next release."""
     loss: float
     """Mean loss over the steps, in nats per target token; NaN without steps, and where it may not be told."""
+    added: int = 0
+    """Number of items that were learned now."""
+    remarks: Sequence[str] = ()
+    """What was left out or taken as another word, without a word of it."""
 
 
 def renew(
@@ -126,57 +130,54 @@ def _renewed_privately(
 
 def learn(
     agent: Agent,
-    items: list[dict[str, object]],
+    items: Sequence[object],
     release: OpenedRelease | None,
     personal: PersonalSettings,
     watch: Watch | None = None,
 ) -> Lesson:
     """Keep new items in the vault and take a few steps on them, with former items replayed in each step.
 
+    An item that lacks a field of its task or has another label costs itself alone, and is told in the lesson.
     Without a personal shift on the release the items are kept for the next `renew`.
 
     Args:
         agent: the person's agent.
-        items: fields of the task's items by name.
+        items: fields of the task's items by name, JSON values; None stands for an empty line, an InputError
+            for what could not be read.
         release: release in force, if there is one.
         personal: mode and slot of the personal shift.
         watch: called before every step.
 
     Raises:
-        InputError: an item lacks a field of its task or has another label, the steps fail, or the owner set a
-            lower limit on what the shift may tell meanwhile; then nothing is kept.
+        InputError: no item can be used, the steps fail, or the owner set a lower limit on what the shift may
+            tell meanwhile; then nothing is kept.
     """
-    task = agent.history.task
-    admitted: list[dict[str, object]] = []
-    whole = unfolded(enumerate(items, start=1), task.conversation, task.field, task.answer)
-    for number, item in whole:
-        try:
-            if isinstance(item, InputError):
-                raise item
-            admitted.append(admitted_item(task, item))
-        except InputError as error:
-            raise InputError(f"item {number}: {error}") from None
+    remarks: list[str] = []
+    given = [(number, item) for number, item in enumerate(items, start=1) if item is not None]
+    new = list(admit_part(agent.history.task, "history", given, "line", remarks.append))
+    if not new:
+        raise nothing_let_in(remarks) if remarks else InputError("there is no item to learn")
     agent.read()
-    count = len(agent.vault.learned()) + len(admitted)
-    agent.history.items.extend(admitted)
+    count = len(agent.vault.learned()) + len(new)
+    agent.history.items.extend(new)
     try:
-        taught = _taught(agent, len(admitted), count, release, personal, watch)
+        taught = _taught(agent, len(new), count, release, personal, watch)
         if taught is not None:
             agent.check_epsilon(taught[2].epsilon)
-        agent.vault.learn(admitted)
+        agent.vault.learn(new)
     finally:
         agent.read()
     if taught is None or release is None:
-        return Lesson(count, 0, math.nan)
+        return Lesson(count, 0, math.nan, len(new), remarks)
     fits, shifts, fit_record, examples = taught
     _store(agent, release, personal, shifts, fit_record)
     if fit_record.epsilon:
-        return Lesson(count, fits[0].steps, math.nan)
+        return Lesson(count, fits[0].steps, math.nan, len(new), remarks)
     fitted = TrainingSettings.from_config(fit_record.training)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
     _store(agent, release, personal, shifts, replace(fit_record, stage=chosen.name, judged=chosen.losses))
     loss = fits[0].loss
-    return Lesson(count, fits[0].steps, math.nan if loss is None else loss)
+    return Lesson(count, fits[0].steps, math.nan if loss is None else loss, len(new), remarks)
 
 
 def _taught(

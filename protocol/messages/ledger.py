@@ -3,9 +3,12 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
-from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json_lines
+from fedperfit.protocol.settings.forms import read_form_lines
+
+Direction = Literal["down", "up"]
+"""Way of a message: `down` (cloud to edge) or `up`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,8 @@ class Entry:
     """Federation round, or evaluation of the probes, from 1; 0 outside both."""
     client: str
     """Name of the client."""
-    direction: str
-    """`down` (cloud to edge) or `up`."""
+    direction: Direction
+    """Way of the message: `down` or `up`."""
     payload: int
     """Bytes of the packed shift or of the statistics, 0 if the message carries neither."""
     message: int
@@ -55,7 +58,4 @@ class Ledger:
         """
         if not self.path.exists():
             return []
-        try:
-            return [Entry(**fields) for fields in read_json_lines(self.path)]
-        except TypeError:
-            raise InputError(f"{self.path}: a line is not a ledger entry") from None
+        return read_form_lines(self.path, Entry)

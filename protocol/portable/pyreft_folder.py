@@ -10,16 +10,19 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 
 ABOUT = "fedperfit.json"
 _KEY = "layer_{}_comp_block_output_unit_pos_nunit_1#0"
@@ -74,6 +77,13 @@ def _config(shape: ShiftShape) -> dict[str, Any]:
     }
 
 
+class _About(TypedDict, total=False):
+    task: str
+    fingerprint: str
+    positions: str
+    rounds: Annotated[int, Field(ge=0)]
+
+
 def read_pyreft(
     folder: Path, *, task: str = "", fingerprint: str = "", positions: str = ""
 ) -> tuple[Shift, ShiftHeader]:
@@ -88,10 +98,10 @@ def read_pyreft(
     Raises:
         InputError: A file is missing or malformed, or there are other interventions in it.
     """
-    about = read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
+    about = read_form(folder / ABOUT, _About) if (folder / ABOUT).is_file() else _About()
     given = {"task": task, "fingerprint": fingerprint, "positions": positions}
-    said = {name: value or about.get(name) for name, value in given.items()}
-    lacking = [name for name, value in said.items() if not isinstance(value, str) or not value]
+    said = {**about, **{name: value for name, value in given.items() if value}}
+    lacking = [name for name in given if not said.get(name)]
     if lacking:
         raise InputError(f"{folder}: pyreft does not say {', '.join(lacking)}; give them")
     states = {layer: _state(file) for layer, file in sorted(_files(folder).items())}

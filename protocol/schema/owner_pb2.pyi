@@ -161,14 +161,18 @@ class LearnRequest(_message.Message):
     def __init__(self, items: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class LearnReply(_message.Message):
-    __slots__ = ("learned", "steps", "loss")
+    __slots__ = ("learned", "steps", "loss", "remarks", "added")
     LEARNED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     LOSS_FIELD_NUMBER: _ClassVar[int]
+    REMARKS_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
     learned: int
     steps: int
     loss: float
-    def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ...) -> None: ...
+    remarks: _containers.RepeatedScalarFieldContainer[str]
+    added: int
+    def __init__(self, learned: _Optional[int] = ..., steps: _Optional[int] = ..., loss: _Optional[float] = ..., remarks: _Optional[_Iterable[str]] = ..., added: _Optional[int] = ...) -> None: ...
 
 class LearnedRequest(_message.Message):
     __slots__ = ()

@@ -5,13 +5,15 @@ A field's type and bounds are checked when an instance is made; the line below i
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedperfit.protocol.settings.mistakes import explained
 from fedperfit.protocol.settings.names import key_of
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, SettingError
+from fedperfit.protocol.system.files import read_json
 
 
 class Settings(BaseModel):
@@ -29,7 +31,7 @@ class Settings(BaseModel):
         defer_build=True,
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -51,6 +53,19 @@ class Settings(BaseModel):
         if not isinstance(values, Mapping):
             raise InputError(f"expected settings by key, found {type(values).__name__}")
         return cls(**values)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Read values by key from a JSON file.
+
+        Raises:
+            InputError: Naming the file, which is missing, not JSON, or holds no such settings.
+        """
+        values = read_json(path)
+        try:
+            return cls.from_flat(values)
+        except InputError as error:
+            raise SettingError(f"{path}: {error}") from None
 
     @classmethod
     def from_some(cls, values: Mapping[str, Any]) -> Self:

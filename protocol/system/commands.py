@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
 from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
@@ -39,7 +40,17 @@ def run(app: typer.Typer, name: str) -> None:
     """
     os.environ.update(SAFE_PATH)
     try:
-        app(prog_name=name)
+        done = app(prog_name=name, standalone_mode=False)
+        sys.exit(done if isinstance(done, int) else 0)
+    except NoArgsIsHelpError as error:  # its text is the help
+        error.show()
+        sys.exit(error.exit_code)
+    except ClickException as error:
+        typer.echo(f"error: {printable(_told(error, name))}", err=True)
+        sys.exit(error.exit_code)
+    except Abort:
+        typer.echo("aborted", err=True)
+        sys.exit(1)
     except TooFewClients as error:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(3)
@@ -54,6 +65,12 @@ def run(app: typer.Typer, name: str) -> None:
         place = f"{named}: " if named else ""
         typer.echo(f"error: {printable(f'{place}{error.strerror or error}')}", err=True)
         sys.exit(2)
+
+
+def _told(error: ClickException, name: str) -> str:
+    """Return what is wrong with a command line in one line, and whose help tells more."""
+    path = error.ctx.command_path if isinstance(error, UsageError) and error.ctx else name
+    return f"{' '.join(error.format_message().split()).rstrip('.')}; see {path} --help"
 
 
 def console() -> Console:

@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -168,27 +169,27 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         Number of the line, from 1, and its value: an InputError where the line is not JSON.
 
     Raises:
-        InputError: The file is missing, no text, or may not be read.
+        InputError: The file is missing, or may not be read.
     """
     try:
         data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == _GZIP else data).decode("utf-8-sig")
+        whole = gzip.decompress(data) if data[:2] == _GZIP else data
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise MalformedFileError(f"{path}: not UTF-8 text") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise MalformedFileError(f"{path}: broken gzip file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(whole.removeprefix(BOM_UTF8).split(b"\n"), start=1):
         if line.strip():
             yield number, _line_value(line)
 
 
-def _line_value(line: str) -> Any:
+def _line_value(line: bytes) -> Any:
     try:
-        return json.loads(line)
+        return json.loads(line.decode())
+    except UnicodeDecodeError:
+        return MalformedFileError("not UTF-8 text")
     except json.JSONDecodeError as error:
         return MalformedFileError(f"broken JSON ({error.msg})")
     except (ValueError, RecursionError):

@@ -2,7 +2,7 @@
 
 import html
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
@@ -11,6 +11,8 @@ from fedperfit.protocol.tasks.task import Task
 
 _SHOWN = 60
 """Characters of a wrong value that are quoted."""
+_TOLD = 3
+"""Reasons that are told where nothing was let in."""
 Tell = Callable[[str], None]
 """Callback that is told of every line that is left out or changed."""
 
@@ -120,6 +122,12 @@ def admitted(
                 taken = f"{key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}"
                 tell(f"{place} {number}: {taken if quoting else f'{key} is taken as another word'}")
         yield let_in
+
+
+def nothing_let_in(remarks: Sequence[str]) -> InputError:
+    """Return the error that tells why nothing was let in: the first reasons, and how many more there are."""
+    more = len(remarks) - _TOLD
+    return InputError("; ".join(remarks[:_TOLD]) + (f"; and {more} more" if more > 0 else ""))
 
 
 def _as_text(value: Any, key: str) -> str:

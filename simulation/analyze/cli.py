@@ -23,7 +23,8 @@ def analyze(
     template: Annotated[str | None, setting_option(AnalyzeSettings, "template")] = None,
     prompt_form: Annotated[str | None, setting_option(AnalyzeSettings, "prompt_form")] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the study; new by default: runs/analyze-TIME.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of the study; new by default: runs/analyze-TIME."),
     ] = None,
     device: Annotated[str | None, setting_option(AnalyzeSettings, "device")] = None,
     setting: Annotated[

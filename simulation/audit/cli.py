@@ -18,7 +18,8 @@ from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddres
 
 def audit(
     out: Annotated[
-        Path | None, typer.Argument(help="Folder of the audit; new by default: runs/audit-TIME.")
+        Path | None,
+        typer.Argument(file_okay=False, help="Folder of the audit; new by default: runs/audit-TIME."),
     ] = None,
     attacks: Annotated[
         str | None,

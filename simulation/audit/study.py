@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import mend_lines, read_json, read_json_lines, write_json
+from fedperfit.protocol.system.files import mend_lines, read_json_lines, write_json
 from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
 from fedperfit.simulation.audit.ground import Ground
 from fedperfit.simulation.audit.page import REPORT, write_page
@@ -78,7 +78,7 @@ def stored_settings(folder: Path) -> AuditSettings:
     """Read the settings of an audit that was begun; raises InputError where there is none."""
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no audit that was begun")
-    return AuditSettings.from_flat(read_json(folder / SETTINGS))
+    return AuditSettings.from_file(folder / SETTINGS)
 
 
 @dataclass(frozen=True)

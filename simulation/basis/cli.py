@@ -13,7 +13,7 @@ from fedperfit.protocol.system.commands import console
 
 
 def basis(
-    out: Annotated[Path, typer.Argument(help="File to write.")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
     items: Annotated[
         Path | None,
         typer.Option(

@@ -71,7 +71,10 @@ def benchmark(
         typer.Option(help="Two such JSON files whose figures are compared; nothing is measured."),
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="JSON file of the measurements; an interrupted run continues from it.")
+        Path,
+        typer.Option(
+            dir_okay=False, help="JSON file of the measurements; an interrupted run continues from it."
+        ),
     ] = Path("benchmark.json"),
 ) -> None:
     """Measure training, decoding and scaling against pyreft and PEFT LoRA, and print the tables.

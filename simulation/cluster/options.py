@@ -1,9 +1,11 @@
 """Options of the commands that have work done on a Ray cluster."""
 
+import math
 from typing import Annotated
 
 import typer
 
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 
 RayAddress = Annotated[
@@ -35,6 +37,13 @@ ActorGpus = Annotated[
     float | None,
     typer.Option(min=0, help="With Ray: GPUs of each process; by default one, or an equal share of fewer."),
 ]
+
+
+def share_of_gpu(share: float) -> float:
+    """Return a share of a GPU per client as it is given; raises InputError where none can be meant."""
+    if not 0 <= share < math.inf:
+        raise InputError(f"client-gpus={share:g}: expected a share of a GPU, 0 or more")
+    return share
 
 
 def asked(workers: int, address: str, cpus: float | None, gpus: float | None) -> ClusterRequest | None:

@@ -10,7 +10,6 @@ from typing import Any
 from flwr.app import Message
 
 from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, EVALUATE_TYPE
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.system.flower_internals import message_from_bytes, message_to_bytes
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, REFUSALS
 from fedperfit.simulation.cluster.cluster import ClusterRequest, cluster
@@ -19,7 +18,7 @@ from fedperfit.simulation.cluster.pool import Pool
 from fedperfit.simulation.cluster.store import Store
 from fedperfit.simulation.cohorts.cohort import Call, Cohort
 from fedperfit.simulation.cohorts.grid import Request, Respond
-from fedperfit.simulation.stored_models import AGENT
+from fedperfit.simulation.stored_models import AGENT, read_about
 
 _PREPARING = 2
 """How many times as long a client's part in a round takes in a cohort that must prepare its items first."""
@@ -154,7 +153,7 @@ def _partition(context: Any) -> int:
 
 def _shared_files(clients: Path) -> dict[str, bytes]:
     """Read what all clients share; a model or an encoder in a local folder is named by its whole path."""
-    about = read_json(clients / AGENT)
+    about: dict[str, Any] = {**read_about(clients)}
     about |= {key: whole_path(about[key]) for key in ("base-model", "encoder") if about.get(key)}
     files = {AGENT: json.dumps(about).encode()}
     if (clients / ENROLLED).exists():

@@ -33,7 +33,8 @@ def communication(
         list[str] | None, typer.Option("--set", help=SET_HELP.format(example="clients-per-round=10"))
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the study; new by default: runs/communication-TIME.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of the study; new by default: runs/communication-TIME."),
     ] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the one in --run-dir, with more --rows or --seeds if named.")

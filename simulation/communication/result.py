@@ -16,6 +16,7 @@ from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.communication.units import DRAW, SEED, Unit
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
+from fedperfit.simulation.world.build import BOTH, Which
 
 RESULTS = "results.json"
 """File in the folder of a study."""
@@ -83,9 +84,7 @@ def _task(folder: Path, ground: Ground, rows: Mapping[str, type[Row]], name: str
         },
     }
     if people.bounds:
-        result["bounds"] = {
-            which: bootstrap.estimates(_bound(people, which)) for which in ("unknown", "bayes")
-        }
+        result["bounds"] = {which: bootstrap.estimates(_bound(people, which)) for which in BOTH}
     return result
 
 
@@ -124,7 +123,7 @@ def _search(folder: Path, settings: CommunicationSettings, task: str, row: str) 
     }
 
 
-def _bound(people: Participants, which: str) -> Sample:
+def _bound(people: Participants, which: Which) -> Sample:
     """Score the world's best possible answers, with or without knowledge of the user."""
     task, phase = task_by_name(people.task.id), Phase()
     for target in people.targets:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
@@ -92,7 +92,7 @@ def stored_settings(folder: Path) -> CommunicationSettings:
     """Read the settings of a study that was begun; raises InputError where there is none."""
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no study that was begun")
-    return CommunicationSettings.from_flat(read_json(folder / SETTINGS))
+    return CommunicationSettings.from_file(folder / SETTINGS)
 
 
 def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def compare(
         list[str] | None, typer.Option("--set", help=SET_HELP.format(example="world-history=32"))
     ] = None,
     run_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the comparison; new by default: runs/compare-TIME.")
+        Path | None,
+        typer.Option(file_okay=False, help="Folder of the comparison; new by default: runs/compare-TIME."),
     ] = None,
     resume: Annotated[
         bool, typer.Option(help="Go on with the one in --run-dir, with more --methods or --seeds if named.")

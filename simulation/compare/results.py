@@ -20,6 +20,7 @@ from fedperfit.simulation.compare.search import best
 from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
+from fedperfit.simulation.world.build import BOTH, Which
 
 METRICS, TABLE, PREDICTIONS = "metrics.json", "results.csv", "predictions"
 """Names of the files and the folder of results."""
@@ -190,9 +191,7 @@ def _task(state: WorkerState, cells: _TaskCells) -> dict[str, Any]:
     }
     if cells.people.bounds:
         users = list(cells.golds)
-        result["bounds"] = {
-            which: bootstrap.estimates(_bound(cells, users, which)) for which in ("unknown", "bayes")
-        }
+        result["bounds"] = {which: bootstrap.estimates(_bound(cells, users, which)) for which in BOTH}
     return result
 
 
@@ -217,7 +216,7 @@ def _row(
     if reference is not None and method.name != REFERENCE:
         row["difference"] = bootstrap.difference(sample, reference)
     if cells.people.bounds:
-        unknown, bayes = (_bound(cells, sample.users, which) for which in ("unknown", "bayes"))
+        unknown, bayes = (_bound(cells, sample.users, which) for which in BOTH)
         if share := bootstrap.share(sample, unknown, bayes, main):
             row["share"] = share
     return row
@@ -228,7 +227,7 @@ def _median(values: Iterator[Any]) -> float | None:
     return median(known) if known else None
 
 
-def _bound(cells: _TaskCells, users: Sequence[str], which: str) -> Sample:
+def _bound(cells: _TaskCells, users: Sequence[str], which: Which) -> Sample:
     """Score the world's best possible answers to the questions of these users."""
     phase: Phase = {}
     for user in users:

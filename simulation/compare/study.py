@@ -13,7 +13,7 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, sweep, write_atomic, write_json
+from fedperfit.protocol.system.files import sweep, write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.pool import workers as workers_on
@@ -140,7 +140,7 @@ def run_comparison(
         InputError: Another process works on this comparison.
         RunFailed: Worker processes died over a unit again and again.
     """
-    settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
+    settings = CompareSettings.from_file(folder / SETTINGS)
     try:
         with FileLock(folder / LOCK, timeout=0.2):
             state = WorkerState(folder, settings)
@@ -180,7 +180,7 @@ def _request(
 
 def conclude(folder: Path) -> dict[str, Any]:
     """Write every result file from the cells that are on file, and return the metrics."""
-    state = WorkerState(folder, CompareSettings.from_flat(read_json(folder / SETTINGS)))
+    state = WorkerState(folder, CompareSettings.from_file(folder / SETTINGS))
     summary = write_results(state)
     write_page(folder, summary, state.settings)
     return summary
@@ -225,7 +225,7 @@ def extend(folder: Path, methods: Sequence[str], seeds: Sequence[int]) -> None:
     Raises:
         InputError: A method is unknown.
     """
-    settings = CompareSettings.from_flat(read_json(folder / SETTINGS))
+    settings = CompareSettings.from_file(folder / SETTINGS)
     more = settings.replace(
         methods=list(dict.fromkeys([*settings.methods, *methods])),
         seeds=list(dict.fromkeys([*settings.seeds, *seeds])),
@@ -238,7 +238,7 @@ def _take_values(state: WorkerState, source: Path) -> None:
     """Copy the finished searches of another comparison; those that it lacks will be made here."""
     if not (source / SETTINGS).is_file():
         raise InputError(f"{source}: holds no comparison")
-    theirs, ours = CompareSettings.from_flat(read_json(source / SETTINGS)), state.settings
+    theirs, ours = CompareSettings.from_file(source / SETTINGS), state.settings
     for name in ("base_model", "data", "draws", "prompt_form", "encoder"):
         there, here = getattr(theirs, name), getattr(ours, name)
         if there != here:

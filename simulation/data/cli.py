@@ -36,7 +36,10 @@ TaskOption = Annotated[str, typer.Option("--task", help="A task that ships, e.g.
 @data_app.command("download")
 def download_command(
     task: TaskOption,
-    to: Annotated[Path, typer.Option("--to", help="Folder for the files; one task and split per folder.")],
+    to: Annotated[
+        Path,
+        typer.Option("--to", file_okay=False, help="Folder for the files; one task and split per folder."),
+    ],
     split: Annotated[
         Split,
         typer.Option(help="user: dev users are new (cold start). time: the same users, later items."),
@@ -72,7 +75,9 @@ def download_command(
 @data_app.command("people")
 def people_command(
     task: TaskOption,
-    to: Annotated[Path, typer.Option("--to", help="Folder to make; one folder per person in it.")],
+    to: Annotated[
+        Path, typer.Option("--to", file_okay=False, help="Folder to make; one folder per person in it.")
+    ],
     names: Annotated[
         list[str], typer.Argument(help="Names of the people: users of the data, or any names for world.")
     ],
@@ -87,6 +92,9 @@ def people_command(
 
     Example: fedperfit data people --task LaMP_2M --to people ada ben carl
     """
+    for name in names:
+        if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+            raise InputError(f"{name!r}: no name for a person's folder")
     with TemporaryDirectory() as folder:
         root = Path(data).expanduser()
         if data == WORLD:

@@ -1,5 +1,6 @@
 """Official LaMP files of a task, downloaded from their server into one folder."""
 
+import re
 from enum import StrEnum
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from fedperfit.simulation.data.fetch import Progress, fetch, open_client
 BASE_URL = "https://ciir.cs.umass.edu/downloads/LaMP"
 """Official server of the LaMP benchmark (Salemi et al., 2024)."""
 LICENCE = "CC BY-NC-SA 4.0"
+_OFFICIAL = re.compile(r"LaMP_\d[MN]?")
+"""Ids of the benchmark's own tasks."""
 SOURCE = "source.json"
 """File that says what a folder was downloaded as, so that two splits never mix in one folder."""
 
@@ -33,7 +36,12 @@ def urls(task: Task, split: Split, base_url: str = BASE_URL) -> dict[str, str]:
         task: LaMP task.
         split: Users' split.
         base_url: Address of the folder that holds LaMP's folders.
+
+    Raises:
+        InputError: The task is none of the LaMP benchmark's.
     """
+    if not _OFFICIAL.fullmatch(task.id):
+        raise InputError(f"{task.id}: none of LaMP's own tasks, whose files alone can be fetched")
     folder = {"LaMP_2M": "LaMP_2/new", "LaMP_2N": "LaMP_2"}.get(task.name, task.name)
     root = f"{base_url.rstrip('/')}/{'time/' if split == Split.TIME else ''}{folder}"
     return {
@@ -66,8 +74,8 @@ def download(
         Paths of the files.
 
     Raises:
-        InputError: An address fails (see `fetch`), `destination` holds other data, or another download into
-            it is running.
+        InputError: The task is none of LaMP's own, an address fails (see `fetch`), `destination` holds other
+            data, or another download into it is running.
     """
     from filelock import FileLock, Timeout
 

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.tasks import Task
-from fedperfit.protocol.tasks.door import Tell
+from fedperfit.protocol.tasks.door import Tell, nothing_let_in
 from fedperfit.protocol.tasks.task_file import Table, read_toml
 from fedperfit.simulation.data.columns import Columns, ColumnsTable
 from fedperfit.simulation.data.lamp_files import LampRow, Layout
@@ -44,7 +44,7 @@ class SplitTable(Table):
 class MappingTable(ColumnsTable):
     """The keys of a file that says where data of one's own are."""
 
-    file: str
+    file: Annotated[str, Field(pattern=r"^[^\x00]+$")]
     """File with one record per item; a relative path starts at this file's folder."""
     split: SplitTable = SplitTable()
 
@@ -111,9 +111,15 @@ class Mapping:
         Raises:
             InputError: A file cannot be read, or there are too few users.
         """
+        remarks: list[str] = []
         groups = {
-            group: people_of(paths, self.columns, self.task, tell) for group, paths in self.files.items()
+            group: people_of(paths, self.columns, self.task, remarks.append)
+            for group, paths in self.files.items()
         }
+        for remark in remarks:
+            tell(remark)
+        if remarks and not any(groups.values()):
+            raise nothing_let_in(remarks)
         if len(groups) == 1:
             return self._divided(next(iter(groups.values())), tell)
         for group, people in groups.items():

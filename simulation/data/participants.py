@@ -1,6 +1,5 @@
 """Participants of a study: others, of whom some validate, and targets with held-out questions."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.data.lamp import User, open_lamp
 from fedperfit.simulation.data.lamp_files import folder_of
-from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, write_world
+from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, Bounds, read_bounds, write_world
 from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
 
 ENOUGH_QUESTIONS = 80
@@ -44,7 +43,7 @@ class Participants:
     """Users whose data train the collective part."""
     targets: list[Target]
     """Users who are evaluated; each has at least one question."""
-    bounds: dict[str, list[dict[str, str]]]
+    bounds: Bounds
     """Per target of the synthetic world the best answers with and without knowledge of the user; empty for
     other data.
     """
@@ -111,12 +110,11 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     lamp = open_lamp(root, task)
     others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
     targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]
-    bounds = json.loads((root / BOUNDS).read_text()) if (root / BOUNDS).exists() else {}
     return Participants(
         task,
         [other_history(task, user) for user in others],
         [target for user in targets if (target := _target(task, user)).questions],
-        bounds,
+        read_bounds(root),
     )
 
 

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import date, time
 from decimal import Decimal
@@ -47,10 +48,10 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, errors: str = "strict") -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -78,12 +79,16 @@ def _json(path: Path) -> Iterator[Record]:
 def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Record]:
     """Yield records and the lines they begin at; a quote that is never closed costs its line alone."""
     csv.field_size_limit(_LONGEST_CELL)
-    lines = [*io.StringIO(_text(path), newline="")]
+    lines = [*io.StringIO(_text(path, "surrogateescape"), newline="")]
     reader = csv.reader(lines, delimiter=delimiter)
     try:
-        names = next(reader, [])
+        names = next((row for row in reader if any(cell.strip() for cell in row)), [])
     except csv.Error as error:
-        raise MalformedFileError(f"{path}, line 1: broken CSV ({error})") from None
+        raise MalformedFileError(f"{path}, line {reader.line_num}: broken CSV ({error})") from None
+    if not _is_text(names):
+        raise MalformedFileError(f"{path}, line {reader.line_num}: not UTF-8 text")
+    if twice := [name for name, times in Counter(names).items() if name and times > 1]:
+        raise MalformedFileError(f"{path}, line {reader.line_num}: several columns are called {twice[0]!r}")
     _check_columns(path, names, columns)
     begun = skipped = reader.line_num
     reader = csv.reader(lines[skipped:], delimiter=delimiter)
@@ -102,11 +107,22 @@ def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Recor
             yield begun + 1, MalformedFileError("broken CSV (a quote that is never closed)")
             skipped = ended = begun + 1
             reader = csv.reader(lines[skipped:], delimiter=delimiter)
+        elif not _is_text(row):
+            yield begun + 1, MalformedFileError("not UTF-8 text")
         elif row and len(row) != len(names):
             yield begun + 1, MalformedFileError("not as many cells as there are columns")
         elif row:
             yield begun + 1, dict(zip(names, row, strict=True))
         begun = ended
+
+
+def _is_text(row: list[str]) -> bool:
+    """Whether no cell has a byte that is not UTF-8, which stands there as half a character."""
+    try:
+        "".join(row).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unclosed(lines: list[str], delimiter: str) -> bool:

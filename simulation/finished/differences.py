@@ -6,18 +6,16 @@ Several pairs of runs, as of several seeds, are pooled: all their people count a
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from fedperfit.cloud.job.settings import read_settled
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Sample
-from fedperfit.simulation.run.summary import read_limits, read_samples
-from fedperfit.simulation.world.build import BOUNDS
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.run.summary import limit_samples, read_samples, run_settings
+from fedperfit.simulation.world.build import read_bounds
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def differences(pairs: Sequence[tuple[Path, Path]]) -> tuple[str, list[Differenc
     shared = set.intersection(*(set(run.samples) for run in read))
     if not shared:
         raise InputError("no phase is in all of these runs")
-    bootstrap = Bootstrap(int(runs[0].settings["seed"]), int(runs[0].settings["bootstrap-samples"]))
+    bootstrap = Bootstrap(runs[0].settings.seed, runs[0].settings.bootstrap_samples)
     main = runs[0].task.metrics[0]
     return main, [_difference(bootstrap, main, phase, runs, others) for phase in sorted(shared, key=_place)]
 
@@ -98,7 +96,7 @@ class _Run:
     """What a run folder tells of its people's scores."""
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: RunSettings
     task: Task
     samples: Mapping[str, Sample]
     limits: Mapping[str, Sample]
@@ -106,21 +104,17 @@ class _Run:
     @classmethod
     def read(cls, folder: Path) -> "_Run":
         """Read a folder; raises InputError where it holds no run of `simulate`, or no scores."""
-        settings = read_settled(folder)
-        if "task" not in settings:
-            raise InputError(f"{folder}: no run of `simulate`")
-        task = task_by_name(settings["task"])
+        settings = run_settings(folder)
+        task = task_by_name(settings.task)
         samples = read_samples(folder, task)
         if not samples:
             raise InputError(f"{folder}: nobody's answers were scored there yet")
-        return cls(folder, settings, task, samples, read_limits(folder, task, samples))
+        return cls(folder, settings, task, samples, limit_samples(folder, task, samples))
 
     def check_people(self, other: "_Run") -> None:
         """Raise InputError where another run's people, or their questions, are others."""
-        golds, theirs = (
-            read_json(run.folder / BOUNDS) if (run.folder / BOUNDS).exists() else {} for run in (self, other)
-        )
-        same = self.settings["data"] == other.settings["data"] and golds == theirs
+        same = self.settings.data == other.settings.data
+        same = same and read_bounds(self.folder) == read_bounds(other.folder)
         for phase in set(self.samples) & set(other.samples):
             same = same and self.samples[phase].users == other.samples[phase].users
         if not same:

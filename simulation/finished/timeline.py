@@ -2,19 +2,43 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NotRequired
 
 from rich.markup import escape
 from rich.table import Table
+from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic
+from fedperfit.protocol.system.files import write_atomic
 from fedperfit.simulation.report.plots import times_plot
 from fedperfit.simulation.report.svg import on_white
 from fedperfit.simulation.run.summary import METRICS
 
 
-def read_times(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+class Score(TypedDict):
+    """A score with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Moment(TypedDict):
+    """What the collective shift was worth at one moment of simulated time."""
+
+    round: int
+    seconds: float
+    metrics: dict[str, Score]
+
+
+Times = TypedDict(
+    "Times", {"task": str, "main": str, "lower-is-better": bool, "time": NotRequired[list[Moment]]}
+)
+"""Figures of a run over simulated time."""
+
+
+def read_times(folders: Sequence[Path]) -> dict[str, Times]:
     """Read the figures of runs that simulated time.
 
     Args:
@@ -24,20 +48,23 @@ def read_times(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
         Figures by folder, as it was named, in the order given.
 
     Raises:
-        InputError: A run is not finished or simulated no time, or the runs are of several tasks.
+        InputError: A run is not finished or simulated no time, its figures are broken, or the runs are of
+            several tasks.
     """
-    runs: dict[str, dict[str, Any]] = {}
+    runs: dict[str, Times] = {}
     for folder in folders:
-        runs[str(folder)] = read_json(folder / METRICS)
-        if not runs[str(folder)].get("time"):
+        runs[str(folder)] = run = read_form(folder / METRICS, Times)
+        if not run.get("time"):
             raise InputError(f"{folder} simulated no time: run it with --set device-seconds=60")
+        if any(run["main"] not in moment["metrics"] for moment in run["time"]):
+            raise InputError(f"{folder / METRICS}: time: lacks the main metric")
     tasks = sorted({run["task"] for run in runs.values()})
     if len(tasks) > 1:
         raise InputError(f"the runs are of several tasks: {', '.join(tasks)}")
     return runs
 
 
-def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+def draw(runs: Mapping[str, Times], path: Path) -> None:
     """Draw scores over simulated time.
 
     Args:
@@ -53,7 +80,7 @@ def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     write_atomic(path, picture.png() if path.suffix == ".png" else on_white(picture).encode())
 
 
-def times_table(runs: Mapping[str, Mapping[str, Any]]) -> Table:
+def times_table(runs: Mapping[str, Times]) -> Table:
     """Return what each run came to, and in how much simulated time, for the terminal.
 
     Args:

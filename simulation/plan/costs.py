@@ -46,8 +46,10 @@ class Assumptions:
         for name in ("connected", "answering"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name):g}: must be a share above 0 and up to 1")
-        if not (0 <= self.device_seconds < math.inf and 0 < self.bandwidth < math.inf):
-            raise InputError("device-seconds must not be negative, bandwidth must be above 0")
+        if not 0 <= self.device_seconds < math.inf:
+            raise InputError(f"device-seconds={self.device_seconds:g}: must not be negative")
+        if not 0 < self.bandwidth < math.inf:
+            raise InputError(f"megabits={self.bandwidth / 1e6:g}: must be above 0")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def costs(assumed: Assumptions, constants: Constants) -> Costs:
     """
     connected = max(1, round(assumed.clients * assumed.connected))
     wanted = assumed.round_size or connected
-    asked = min(math.ceil(wanted / assumed.answering), connected)
+    asked = math.ceil(min(wanted / assumed.answering, connected))
     replies = min(wanted, round(asked * assumed.answering))
     down = asked * (constants.payload_down + constants.envelope_down)
     up = replies * (constants.payload_up + constants.envelope_up)

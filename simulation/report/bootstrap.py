@@ -10,15 +10,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import TypedDict
 
 from fedperfit.edge.engine.scoring import Sums
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import METRICS, PER_LABEL, sums_of
 
 LOWER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.lower_is_better)
 Array = NDArray[np.float64]
-Phase = dict[str, dict[str, Any]]
-"""Results of one phase: client to {"items", "metrics"}."""
+
+
+class Counts(TypedDict):
+    """What a client's answers in one phase came to."""
+
+    items: int
+    """Number of answers that were scored."""
+    metrics: Sums
+    """Sums by name; empty where the client does not share them."""
+
+
+Phase = dict[str, Counts]
+"""Results of one phase by client."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,9 @@ class Sample:
         Args:
             task: Task that is worked on.
             phase: Results of the phase.
+
+        Raises:
+            InputError: They are not the sums of this task.
         """
         users = sorted(user for user, counts in phase.items() if counts["metrics"])
         rows = [[phase[user]["items"], *_columns(task, phase[user]["metrics"])] for user in users]
@@ -57,8 +73,11 @@ class Sample:
 def _columns(task: Task, metrics: Sums) -> list[float]:
     columns: list[float] = []
     for name in sums_of(task.kind, task.metrics):
-        value = metrics[name]
-        columns += [float(entry) for entry in value] if isinstance(value, list) else [float(value)]
+        value = metrics.get(name, [])
+        values = value if isinstance(value, list) else [value]
+        if len(values) != (len(task.labels) if name in PER_LABEL else 1):
+            raise InputError(f"no sums of {task.id}: {name!r} is missing, or has another length")
+        columns += map(float, values)
     return columns
 
 

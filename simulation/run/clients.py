@@ -1,33 +1,83 @@
 """Clients of a simulation: each user of a data set in a folder of their own."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from typing_extensions import TypedDict
+
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.agent.consent import limit_epsilon
 from fedperfit.edge.agent.history import History, read_history, write_history
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.secure_sums.keys import Directory
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.stored_models import AGENT
-from fedperfit.simulation.world.build import BOUNDS, LIMIT, NEW_USERS, WORLD, write_world
+from fedperfit.simulation.world.build import (
+    BOUNDS,
+    LIMIT,
+    NEW_USERS,
+    WORLD,
+    Bounds,
+    Limits,
+    read_bounds,
+    read_limits,
+    write_world,
+)
 from fedperfit.simulation.world.settings import WorldSize
 
 ROSTER = Path(CLIENTS) / "roster.json"
 """File in the run folder that says which user each client is."""
+LOCK = ".lock"
+"""File in the run folder that is locked while a process works on the run."""
 OTHERS, TARGETS, NEW = "others", "targets", "new"
 """Groups of clients: those who train, those who are evaluated, and those who join after training."""
 
 
-def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, str]]:
+class Client(TypedDict):
+    """Who a client of a simulation is."""
+
+    group: str
+    """Group that it belongs to: `others`, `targets` or `new`."""
+    user: str
+    """User of the data whose history it has."""
+
+
+Roster = dict[str, Client]
+"""All clients by name, in the order of the partitions."""
+
+
+def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
+    """Write clients and settings of a run into its folder, which no other process may do meanwhile.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run, which is there.
+        resume: Whether it holds the run already.
+
+    Returns:
+        The clients.
+
+    Raises:
+        InputError: It holds a run that is not to be resumed, or something else, or as `prepare_clients` does.
+    """
+    if not resume and (folder / SETTINGS).exists():
+        raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
+    if not resume and any(path.name != LOCK for path in folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
+    clients = prepare_clients(settings, folder)
+    write_json(folder / SETTINGS, settings.to_flat())
+    return clients
+
+
+def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
     """Write `folder/clients/<partition>/` for every user of the run.
 
     A folder that is already prepared is left as it is.
@@ -37,14 +87,14 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
         folder: Folder of the run.
 
     Returns:
-        The roster: client to {"group", "user"}, in the order of the partitions.
+        The clients.
 
     Raises:
-        InputError: Data is missing or broken, a user has no history, or encoder or metric cannot be loaded.
+        InputError: Data or the roster is missing or broken, a user has no history, or encoder or metric
+            cannot be loaded.
     """
     if (folder / ROSTER).exists():
-        roster: dict[str, dict[str, str]] = read_json(folder / ROSTER)
-        return roster
+        return read_form(folder / ROSTER, Roster)
     if settings.encoder:
         sentence_encoder(settings.encoder, "cpu")
     task = task_by_name(settings.task)
@@ -58,12 +108,12 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
     ]
     if (root / NEW_USERS).is_dir():
         groups.append((NEW, open_lamp(root / NEW_USERS, task), "targets", settings.new))
-    roster = {}
-    bounds: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
+    roster: Roster = {}
+    bounds: Bounds = {}
+    limits: Limits = {}
     for group, source, part, limit in groups:
         users_root = root / NEW_USERS if group == NEW else root
-        known, after = _answers(users_root / BOUNDS), _answers(users_root / LIMIT)
+        known, after = read_bounds(users_root), read_limits(users_root)
         for number, name in enumerate(source.users(part)[:limit]):
             client = f"{group}-{number}"
             user = _user(source, part, name)
@@ -75,9 +125,10 @@ def prepare_clients(settings: RunSettings, folder: Path) -> dict[str, dict[str, 
                 bounds[client] = known[name]
             if name in after:
                 limits[client] = after[name]
-    for file, answers in ((BOUNDS, bounds), (LIMIT, limits)):
-        if answers:
-            write_json(folder / file, answers)
+    if bounds:
+        write_json(folder / BOUNDS, bounds)
+    if limits:
+        write_json(folder / LIMIT, limits)
     _write_agent(folder, settings)
     if settings.secure:
         _enrol(folder, list(roster))
@@ -163,7 +214,3 @@ def _history(client: str, task: Task, user: User, group: str, settings: RunSetti
         answered=answered if group == OTHERS else [],
         questions=[] if group == OTHERS else answered,
     )
-
-
-def _answers(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -8,8 +8,8 @@ from typing import Any
 
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import coordinate_count
-from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
@@ -18,25 +18,27 @@ BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes per number of other methods, by the precision of transport; they are in fp32 beside finer ones."""
 
 
-def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
     """Sum bytes per phase, round and client in both directions.
 
     Args:
         folder: Folder of the run.
-        settings: Settings of the run by key, with layers and ranks where the run chose them.
+        settings: Settings of the run, with layers and ranks where the run chose them.
 
     Returns:
         Sums as JSON values, empty while nothing was sent or chosen yet. `alternatives` are bytes per client,
         round and direction at the same precision; `personal-bytes-sent` is what the replies were found to
         hold of personal shifts, and `scanned` how many were searched.
+
+    Raises:
+        InputError: Naming a file that is broken.
     """
     by_phase = {path.stem: Ledger(path).entries() for path in sorted((folder / "ledger").glob("*.jsonl"))}
-    job = RunSettings.from_flat(settings)
-    if not any(by_phase.values()) or not (folder / "card.json").exists() or job.open:
+    if not any(by_phase.values()) or not (folder / "card.json").exists() or settings.open:
         return {}
-    card = read_json(folder / "card.json")
+    card = read_form(folder / "card.json", BaseModelCard)
     training = by_phase.get("train", [])
-    width = BYTES.get(job.transport_dtype, BYTES["float32"])
+    width = BYTES.get(settings.transport_dtype, BYTES["float32"])
     payloads = [entry.payload for entry in training if entry.payload]
     scanned = total(path for path in (folder / CLIENTS).glob("*") if path.is_dir())
     up = [entry.payload for entry in training if entry.payload and entry.direction == "up"]
@@ -50,10 +52,10 @@ def communication(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "payload": median(payloads) if payloads else 0,
         "payload-up": median(up) if up else 0,
         "alternatives": {
-            "LoRA r=8 on q, v": card["lora_qv"] * width,
-            "full model": card["parameters"] * width,
+            "LoRA r=8 on q, v": card.lora_qv * width,
+            "full model": card.parameters * width,
         },
-        "personal-parameters": _personal_parameters(job, BaseModelCard(**card)),
+        "personal-parameters": _personal_parameters(settings, card),
         "personal-bytes-sent": scanned.personal,
         "scanned": scanned._asdict(),
     }

@@ -15,7 +15,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.simulation.basis.people import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.devices import on_devices
@@ -110,7 +110,7 @@ def _run(
 
 
 def _check_same(folder: Path, settings: RunSettings, histories: Sequence[History]) -> None:
-    if RunSettings.from_flat(read_json(folder / SETTINGS)) != settings:
+    if RunSettings.from_file(folder / SETTINGS) != settings:
         raise InputError(f"{folder} holds a federation with other settings: name another folder")
     if read_clients(folder) != list(histories):
         raise InputError(f"{folder} holds a federation of other histories: name another folder")

@@ -3,7 +3,8 @@
 import logging
 import resource
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Respond
 from fedperfit.simulation.cohorts.remote import remote_cohorts
-from fedperfit.simulation.run.clients import OTHERS, prepare_clients
+from fedperfit.simulation.run.clients import LOCK, OTHERS, Roster, prepare_clients
 from fedperfit.simulation.run.faults import FaultyGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
@@ -30,8 +31,26 @@ from fedperfit.simulation.stored_models import items_of
 
 logger = logging.getLogger("fedperfit.simulation")
 
-LOCK = ".lock"
-"""File in the run folder that is locked while a process works on the run."""
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Keep a run folder to this process for a while.
+
+    Args:
+        folder: Folder of the run, which is there.
+
+    Raises:
+        InputError: Another process has it.
+    """
+    lock = FileLock(folder / LOCK, timeout=0.2)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this run") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -> None:
@@ -60,9 +79,7 @@ def _memory(items: ItemCache) -> dict[str, int]:
     return {"peak": peak, "kept": items.most_bytes, "items": items.most_items}
 
 
-def _grid(
-    settings: RunSettings, folder: Path, roster: dict[str, dict[str, str]], respond: Respond | None
-) -> Grid:
+def _grid(settings: RunSettings, folder: Path, roster: Roster, respond: Respond | None) -> Grid:
     grid = CohortGrid(folder, len(roster), respond)
     if not (settings.dropout or settings.malicious):
         return grid
@@ -90,14 +107,11 @@ def run_cohorts(folder: Path, on_event: OnEvent, request: ClusterRequest | None 
         InputError: Another process is running this folder, or the cluster cannot be used.
     """
     keep_freed_memory()
-    settings = RunSettings.from_flat(read_json(folder / SETTINGS))
-    try:
-        with FileLock(folder / LOCK, timeout=0.2):
-            roster = prepare_clients(settings, folder)
-            cohorts = nullcontext() if request is None else remote_cohorts(folder, len(roster), request)
-            with cohorts as respond:
-                do_job(_grid(settings, folder, roster, respond), settings, folder, on_event)
-            if request is None:
-                on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})
-    except Timeout:
-        raise InputError(f"{folder}: another process is running this run") from None
+    settings = RunSettings.from_file(folder / SETTINGS)
+    with at_work(folder):
+        roster = prepare_clients(settings, folder)
+        cohorts = nullcontext() if request is None else remote_cohorts(folder, len(roster), request)
+        with cohorts as respond:
+            do_job(_grid(settings, folder, roster, respond), settings, folder, on_event)
+        if request is None:
+            on_event({"event": "memory", **_memory(items_of(folder / CLIENTS))})

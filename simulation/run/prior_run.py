@@ -8,7 +8,6 @@ from fedperfit.edge.agent.history import History, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
@@ -37,7 +36,7 @@ def open_prior_run(run: Path) -> PriorRun:
     """
     if not ((run / FILE_NAME).exists() and (run / CLIENTS).is_dir()):
         raise InputError(f"{run}: no finished run of `simulate`")
-    settings = RunSettings.from_flat(read_json(run / SETTINGS))
+    settings = RunSettings.from_file(run / SETTINGS)
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     release = OpenedRelease.of((run / FILE_NAME).read_bytes(), base)
     if release.people is None or release.people.prior is None:

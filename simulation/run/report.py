@@ -6,12 +6,11 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from fedperfit.cloud.job.settings import read_settled
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.report import plots
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
-from fedperfit.simulation.run.summary import METRICS
+from fedperfit.simulation.run.summary import METRICS, run_settings
 
 REPORT = "report.html"
 _NAMES = {
@@ -24,9 +23,9 @@ _NAMES = {
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` of a run folder from its metrics.json and its settings."""
-    summary, settings = read_json(folder / METRICS), read_settled(folder)
+    summary, settings = read_json(folder / METRICS), run_settings(folder)
     path = folder / REPORT
-    write_atomic(path, page(summary, settings).encode())
+    write_atomic(path, page(summary, settings.to_flat()).encode())
     return path
 
 

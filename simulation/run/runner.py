@@ -9,17 +9,15 @@ from pathlib import Path
 
 import httpx
 import psutil
-from filelock import FileLock, Timeout
 
 from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.flower import environment, executable, free_ports, stream_run
 from fedperfit.protocol.system.flower_app import write_app
 from fedperfit.protocol.system.processes import marked
 from fedperfit.simulation.run.environment import RUN_MARK, variables, write_flower_home
-from fedperfit.simulation.run.job import LOCK
+from fedperfit.simulation.run.job import at_work
 from fedperfit.simulation.run.settings import RunSettings
 
 _START_SECONDS = 60.0
@@ -40,14 +38,11 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
         RunFailed: The run did not complete; Flower's command exits with 0 even then.
         InputError: Another process is running this folder, or the settings ask for what cohorts do only.
     """
-    RunSettings.from_flat(read_json(folder / SETTINGS)).check_flower()
-    try:
-        with FileLock(folder / LOCK, timeout=0.2):
-            stop_run(folder)
-            with _superlink(folder, clients, client_gpus) as needed:
-                _stream(folder, needed, on_event)
-    except Timeout:
-        raise InputError(f"{folder}: another process is running this run") from None
+    RunSettings.from_file(folder / SETTINGS).check_flower()
+    with at_work(folder):
+        stop_run(folder)
+        with _superlink(folder, clients, client_gpus) as needed:
+            _stream(folder, needed, on_event)
 
 
 def stop_run(folder: Path) -> None:

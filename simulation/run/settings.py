@@ -130,3 +130,11 @@ class TuneSettings(RunSettings):
     """Numbers of epochs to try with each of them."""
     users: Annotated[int, Field(ge=1), Unit("users")] = 8
     """Others to validate on, at most; no target user's question takes part."""
+
+    @model_validator(mode="after")
+    def _check_history(self) -> Self:
+        if self.data == "world" and self.world_history < 2:
+            raise InputError(
+                f"world-history={self.world_history}: at least 2, as the latest items are held out to score"
+            )
+        return self

@@ -6,18 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from fedperfit.cloud.job.settings import SELECTION, read_settled
+from fedperfit.cloud.job.settings import SELECTION, SETTINGS, Choice, read_settled
+from fedperfit.cloud.rounds.round_report import RoundReport
 from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.run.communication import communication
-from fedperfit.simulation.world.build import BOUNDS, LIMIT
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.world.build import BOTH, BOUNDS, LIMIT, Bounds, Which, read_bounds, read_limits
 
 METRICS = "metrics.json"
 """File in the run folder with the figures."""
@@ -29,15 +32,11 @@ def summarise(folder: Path) -> dict[str, Any]:
     """Compute all figures of a run folder, as JSON values; phases that are missing are left out.
 
     Raises:
-        InputError: It is the folder of a comparison or an analysis.
+        InputError: It is the folder of a comparison or an analysis, or a file in it is broken.
     """
-    settings = read_settled(folder)
-    if "task" not in settings:
-        raise InputError(
-            f"{folder}: no run of `simulate`; comparisons and analyses write their own report.html"
-        )
-    task = task_by_name(settings["task"])
-    bootstrap = Bootstrap(int(settings["seed"]), int(settings["bootstrap-samples"]))
+    settings = run_settings(folder)
+    task = task_by_name(settings.task)
+    bootstrap = Bootstrap(settings.seed, settings.bootstrap_samples)
     main = task.metrics[0]
     samples = read_samples(folder, task)
     stages = {stage.value: samples[f"evaluate-{stage}"] for stage in Stage if f"evaluate-{stage}" in samples}
@@ -60,19 +59,35 @@ def summarise(folder: Path) -> dict[str, Any]:
         },
         "history": _curve(bootstrap, samples, HISTORY, f"{HISTORY}0"),
         "collective": _collective_curve(bootstrap, samples),
-        "rounds": read_json(folder / "rounds.json") if (folder / "rounds.json").exists() else [],
+        "rounds": _rounds(folder / "rounds.json"),
         "communication": communication(folder, settings),
-        "places": read_json(folder / SELECTION) if (folder / SELECTION).exists() else {},
+        "places": read_form(folder / SELECTION, Choice) if (folder / SELECTION).exists() else {},
     }
     if times := _time_curve(bootstrap, samples, summary["rounds"]):
         summary["time"] = times
     if (folder / FILE_NAME).exists() and (promise := read_release(folder / FILE_NAME).promise):
         summary["privacy"] = promise
-    if (folder / BOUNDS).exists():
-        bounds = read_json(folder / BOUNDS)
+    if bounds := _bounds_of(folder, samples):
         summary |= _world(bootstrap, task, bounds, stages, samples, main)
-        _add_limit(bootstrap, read_limits(folder, task, samples), summary["history"], samples, main)
+        _add_limit(bootstrap, limit_samples(folder, task, samples), summary["history"], samples, main)
     return summary
+
+
+def run_settings(folder: Path) -> RunSettings:
+    """Read the settings of a run folder, with what was chosen for those that are `auto`.
+
+    Raises:
+        InputError: It is the folder of a comparison or an analysis, or the settings are broken.
+    """
+    values = read_settled(folder)
+    if "task" not in values:
+        raise InputError(
+            f"{folder}: no run of `simulate`; comparisons and analyses write their own report.html"
+        )
+    try:
+        return RunSettings.from_flat(values)
+    except InputError as error:
+        raise InputError(f"{folder / SETTINGS}: {error}") from None
 
 
 def read_samples(folder: Path, task: Task) -> dict[str, Sample]:
@@ -81,36 +96,63 @@ def read_samples(folder: Path, task: Task) -> dict[str, Sample]:
     Args:
         folder: The run folder.
         task: Task that was worked on.
+
+    Raises:
+        InputError: Naming a file that does not hold such sums.
     """
     samples = {
-        path.stem: Sample.of(task, read_json(path))
+        path.stem: _sample(task, path)
         for path in sorted((folder / "results").glob("*.json"))
         if not path.stem.startswith("personalize") and not path.stem.endswith("-fit")
     }
     return {phase: sample for phase, sample in samples.items() if sample.users}
 
 
-def read_limits(folder: Path, task: Task, samples: Mapping[str, Sample]) -> dict[str, Sample]:
-    """Read the sums of the best possible answers after so many items, by phase of the cold-start curve.
+def limit_samples(folder: Path, task: Task, samples: Mapping[str, Sample]) -> dict[str, Sample]:
+    """Compute the sums of the best possible answers after so many items, by phase of the cold-start curve.
 
     Args:
         folder: The run folder; of a run on other data than the world there are none.
         task: Task that was worked on.
         samples: What `read_samples` returned.
+
+    Raises:
+        InputError: Naming a file that does not hold such answers.
     """
-    if not (folder / LIMIT).exists():
-        return {}
-    bounds, limit = read_json(folder / BOUNDS), read_json(folder / LIMIT)
-    reached = {}
+    bounds, reached = _bounds_of(folder, samples), {}
+    limit = read_limits(folder) if bounds else {}
     for name, sample in samples.items():
         length = name.removeprefix(HISTORY)
         if name.startswith(HISTORY) and all(length in limit.get(user, {}) for user in sample.users):
             phase: Phase = {}
             for user in sample.users:
                 golds = [answer["gold"] for answer in bounds[user]]
+                if len(limit[user][length]) != len(golds):
+                    raise InputError(f"{folder / LIMIT}: {user}/{length}: not one answer per question")
                 phase[user] = {"items": len(golds), "metrics": score(task, limit[user][length], golds)}
             reached[name] = Sample.of(task, phase)
     return reached
+
+
+def _sample(task: Task, path: Path) -> Sample:
+    phase = read_form(path, Phase)
+    try:
+        return Sample.of(task, phase)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _bounds_of(folder: Path, samples: Mapping[str, Sample]) -> Bounds:
+    """Read the bounds of a run folder, which must be there for all users or for nobody."""
+    bounds = read_bounds(folder)
+    for user in (user for sample in samples.values() for user in sample.users):
+        if bounds and user not in bounds:
+            raise InputError(f"{folder / BOUNDS}: lacks the answers to {user}'s questions")
+    return bounds
+
+
+def _rounds(path: Path) -> list[dict[str, Any]]:
+    return [report.to_json() for report in read_form(path, list[RoundReport])] if path.exists() else []
 
 
 def _stage(bootstrap: Bootstrap, sample: Sample) -> dict[str, Any]:
@@ -157,7 +199,7 @@ def _time_curve(
 def _world(
     bootstrap: Bootstrap,
     task: Task,
-    bounds: dict[str, list[dict[str, str]]],
+    bounds: Bounds,
     stages: dict[str, Sample],
     samples: dict[str, Sample],
     main: str,
@@ -167,7 +209,7 @@ def _world(
     for name, sample in (*stages.items(), ("history", samples.get("history-0"))):
         if sample is None:
             continue
-        unknown, bayes = (_bound(task, bounds, sample.users, which) for which in ("unknown", "bayes"))
+        unknown, bayes = (_bound(task, bounds, sample.users, which) for which in BOTH)
         group = "newcomers" if name == "history" else "targets"
         result["bounds"][group] = {
             "unknown": bootstrap.estimates(unknown),
@@ -199,7 +241,7 @@ def _add_limit(
             point["share"] = bootstrap.share(sample, alone, reached, main)
 
 
-def _bound(task: Task, bounds: dict[str, list[dict[str, str]]], users: list[str], which: str) -> Sample:
+def _bound(task: Task, bounds: Bounds, users: list[str], which: Which) -> Sample:
     phase: Phase = {}
     for user in users:
         answers = bounds[user]

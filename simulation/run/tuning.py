@@ -23,7 +23,7 @@ from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.protocol.trust.release import FILE_NAME
@@ -108,7 +108,7 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
     """
     if not (run / FILE_NAME).exists():
         raise InputError(f"{run}: no finished run of `simulate`")
-    theirs = RunSettings.from_flat(read_json(run / SETTINGS))
+    theirs = RunSettings.from_file(run / SETTINGS)
     settings = TuneSettings.from_flat({**theirs.to_flat(), **changes})
     task = read_release(run / FILE_NAME).header.task
     if task != settings.task_id:

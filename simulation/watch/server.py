@@ -2,14 +2,16 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import InputError, printable
 from fedperfit.simulation.watch.page import page
 from fedperfit.simulation.watch.state import EventReader
 
@@ -41,12 +43,16 @@ def build(folder: Path) -> FastAPI:
         response.headers.update(_HEADERS)
         return response
 
+    @app.exception_handler(InputError)
+    async def tell(request: Request, error: InputError) -> Response:
+        return PlainTextResponse(printable(f"error: {error}\n"), 500)
+
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
 
     @app.get("/")
     async def show() -> HTMLResponse:  # one at a time, as the reader wants it
         path = folder / SETTINGS
-        settings = read_json(path) if path.exists() else {}
+        settings = read_form(path, dict[str, Any]) if path.exists() else {}
         there = (folder / REPORT).exists()
         return HTMLResponse(page(folder.name, reader.news(), time.time(), settings, report=there))
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fedperfit.cloud.job.events import EVENTS
+from fedperfit.protocol.system.errors import MalformedFileError
+from fedperfit.simulation.watch.forms import event_of
 
 _LATEST = 12
 """Events that are kept for the list of the latest."""
@@ -88,20 +90,31 @@ class EventReader:
     def __init__(self, folder: Path) -> None:
         """Begin before the first event; folder: the run folder."""
         self.path, self.state = folder / EVENTS, RunState()
-        self._read = 0
+        self._read = self._lines = 0
 
     def news(self) -> RunState:
-        """Read what was written since the last call, and return the state."""
+        """Read what was written since the last call, and return the state.
+
+        Raises:
+            MalformedFileError: Naming the first line that is no event; the next call begins there again.
+        """
         size = self.path.stat().st_size if self.path.exists() else 0
         if size < self._read:  # the folder holds another run now
-            self._read, self.state = 0, RunState()
+            self._read, self._lines, self.state = 0, 0, RunState()
         if size > self._read:
             with self.path.open("rb") as file:
                 file.seek(self._read)
                 data = file.read(size - self._read)
-            whole = data[: data.rfind(b"\n") + 1]
-            self._read += len(whole)
-            for line in whole.splitlines():
-                if line.strip():
-                    self.state.take(json.loads(line))
+            for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
+                self._take(line, f"{self.path}, line {self._lines + 1}")
+                self._read, self._lines = self._read + len(line), self._lines + 1
         return self.state
+
+    def _take(self, line: bytes, place: str) -> None:
+        if not line.strip():
+            return
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            raise MalformedFileError(f"{place}: no JSON") from None
+        self.state.take(event_of(value, place))

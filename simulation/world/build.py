@@ -8,8 +8,11 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
+from typing_extensions import TypedDict
+
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
@@ -29,6 +32,38 @@ BOUNDS = "bounds.json"
 """File with the gold and the two best answers of every question, per user."""
 LIMIT = "limit.json"
 """File beside new users' bounds with the best answers when that many latest items are known, per user."""
+
+
+class BestAnswers(TypedDict):
+    """A question's right answer, and the best ones that can be given."""
+
+    id: NotRequired[str]
+    """Name of the question."""
+    gold: str
+    """The right answer to the question."""
+    bayes: str
+    """The best answer of who knows the user."""
+    unknown: str
+    """The best answer of who does not."""
+
+
+Which = Literal["unknown", "bayes"]
+BOTH: tuple[Which, Which] = ("unknown", "bayes")
+"""The two best answers to a question."""
+Bounds = dict[str, list[BestAnswers]]
+"""What the file of bounds holds: answers to all questions, by user."""
+Limits = dict[str, dict[str, list[str]]]
+"""What the file of limits holds: the best answers by user and number of items that are known."""
+
+
+def read_bounds(folder: Path) -> Bounds:
+    """Read the bounds that a folder holds, none without their file; raises InputError if it is broken."""
+    return read_form(folder / BOUNDS, Bounds) if (folder / BOUNDS).exists() else {}
+
+
+def read_limits(folder: Path) -> Limits:
+    """Read the limits that a folder holds, none without their file; raises InputError if it is broken."""
+    return read_form(folder / LIMIT, Limits) if (folder / LIMIT).exists() else {}
 
 
 @dataclass

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS, task_by_name
-from fedperfit.protocol.tasks.door import admitted, admitted_answer, admitted_item, admitted_question
+from fedperfit.protocol.tasks.door import (
+    admitted,
+    admitted_answer,
+    admitted_item,
+    admitted_question,
+    nothing_let_in,
+)
 
 NEWS, SCORES, TITLES = TASKS["LaMP_2N"], TASKS["LaMP_3"], TASKS["LaMP_4"]
 TRUTH = task_by_name(
@@ -126,3 +132,10 @@ def test_whatever_comes_is_an_item_that_a_file_can_hold_or_one_line(value):
         json.dumps(item, ensure_ascii=False).encode()
         assert SCORES.parse(item["score"]) is not None
     assert all("\n" not in line for line in told)
+
+
+def test_the_first_reasons_are_told_where_nothing_is_let_in():
+    assert str(nothing_let_in(["line 1: a"])) == "line 1: a"
+    assert str(nothing_let_in([f"line {n}: a" for n in range(1, 6)])) == "; ".join(
+        ["line 1: a", "line 2: a", "line 3: a", "and 2 more"]
+    )

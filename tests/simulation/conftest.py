@@ -7,7 +7,6 @@ import pytest
 from filelock import FileLock
 from tests.simulation.compare.small_comparison import run_all, started, tiny_base
 
-from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.compare.cells import WorkerState
 from fedperfit.simulation.compare.settings import CompareSettings
 
@@ -21,7 +20,7 @@ def every_method(tmp_path_factory: pytest.TempPathFactory) -> WorkerState:
     folder, base = shared / "every-method" / "run", shared / "every-method" / "base"
     with FileLock(shared / "every-method.lock"):
         if (folder / "settings.json").exists():
-            return WorkerState(folder, CompareSettings.from_flat(read_json(folder / "settings.json")))
+            return WorkerState(folder, CompareSettings.from_file(folder / "settings.json"))
         shutil.copytree(tiny_base(), base)
         state = started(folder, base_model=str(base))
         run_all(state)

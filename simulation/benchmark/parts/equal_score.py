@@ -39,7 +39,7 @@ from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.benchmark.workload import LENGTHS, Workload
 from fedperfit.simulation.compare.building_blocks.adapters import answer, fit_adapter
 from fedperfit.simulation.compare.context import MethodContext
-from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Sample
+from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Phase, Sample
 from fedperfit.simulation.run.prior_run import open_prior_run
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -111,7 +111,7 @@ class Ground:
         Args:
             answers: Answers the prompts of one person, given by number.
         """
-        task, phase = self.context.task, {}
+        task, phase = self.context.task, Phase()
         for user, one in enumerate(self.people):
             given = answers(user, [pair.prompt for pair in one.asked(self.context.form)])
             golds = [question["gold"] for question in one.questions]

@@ -1,5 +1,7 @@
 """Which form of updates a new cloud has."""
 
+import shutil
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -89,11 +91,25 @@ def test_nobody_gets_whole_shifts_without_having_asked_for_them(
 
 
 def test_a_basis_of_ones_own_and_another_codec_are_taken_as_they_are(tmp_path: Path) -> None:
-    given: dict[str, object] = {"base-model": "a-model-of-our-own", "basis-file": "our.basis"}
+    own = tmp_path / "our.basis"
+    shutil.copy(next((resources.files("fedperfit.configs") / "bases").iterdir()), own)
+    given: dict[str, object] = {"base-model": "a-model-of-our-own", "basis-file": str(own)}
     made = init(CloudHome(tmp_path / "cloud"), "quickstart", given)
-    assert (made.update_basis, made.transport_dtype, made.basis_file) == ("public", "sign", "our.basis")
+    assert (made.update_basis, made.transport_dtype, made.basis_file) == ("public", "sign", str(own))
     other = init(CloudHome(tmp_path / "other"), "quickstart", {"transport-dtype": "bfloat16"})
     assert (other.update_basis, other.transport_dtype) == ("public", "bfloat16")
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "No such file"), (b"{}", "our.basis: ")])
+def test_a_basis_file_that_is_none_is_refused_at_once(
+    tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    own, home = tmp_path / "our.basis", CloudHome(tmp_path / "cloud")
+    if content is not None:
+        own.write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        init(home, "quickstart", {"basis-file": str(own)})
+    assert not home.folder.exists()
 
 
 def test_a_basis_that_clients_would_make_is_refused_as_owners_could_not_agree_to_it(tmp_path: Path) -> None:

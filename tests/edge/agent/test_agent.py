@@ -101,6 +101,10 @@ def test_bad_folders_are_one_line(tmp_path):
     folder = write_client(tmp_path / "client")
     cases = {
         "client.json": ["{", json.dumps({"name": "x"}), json.dumps({"name": "x", "task": "LaMP_9"})],
+        "./client.json": [
+            json.dumps({"name": "x", "task": "LaMP_2M", "shares_metrics": False, "history": 5}),
+            "[1]",
+        ],
         "history.jsonl": ["{broken\n", "[1]\n", '"text"\n'],
         "questions.jsonl": ['{"input": 1, "gold": "a"}\n'],
     }

@@ -55,6 +55,12 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
         items.write_text('{"description": "a film about the sea", "tag": "classic"}\n\n')
         code, said = run("learn", home.folder, items)
         assert (code, "learned 1, 1 in the vault; 4 steps" in said) == (0, True)
+        items.write_bytes(b'\n{"description": "\xff"}\n{}\n\n{"description": "a film", "tag": "classic"}\n')
+        code, said = run("learn", home.folder, items)
+        assert said.startswith(
+            "line 2: not UTF-8 text; left out\nline 3: no text field 'description'; left out\n"
+        )
+        assert (code, "learned 1, 2 in the vault; 4 steps" in said) == (0, True)
         code, said = run("ask", home.folder, question["input"], "--stage", "personal")
         assert said.strip() in edge.agent.history.task.labels
         assert run("generate", home.folder, "a film", "--max-new-tokens", 4)[0] == 0
@@ -78,7 +84,7 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
         code, said = run("learn", home.folder, items)
         assert (code, said.count("\n")) == (2, 1)
         assert run("rotate-key", home.folder)[1].endswith("another process is using this vault\n")
-        assert "forgot 2 personal shifts and 1 learned items" in run("forget", home.folder, "--yes")[1]
+        assert "forgot 2 personal shifts and 2 learned items" in run("forget", home.folder, "--yes")[1]
     assert run("explain", home.folder) == (
         2,
         f"error: {home.folder}: the agent is not running; see fedperfit-edge join\n",
@@ -296,3 +302,15 @@ def test_a_mistake_is_one_line(run, home, monkeypatch, tmp_path, arguments, reas
     assert code == 2
     assert reason in said
     assert said.count("\n") == 1
+
+
+def test_a_folder_that_is_no_edge_or_holds_nothing_is_told(run, home, tmp_path):
+    for command in (["explain"], ["learned"], ["forget", "--yes"]):
+        code, said = run(command[0], tmp_path / "nowhere", *command[1:])
+        assert (code, "nowhere: not a joined edge" in said) == (2, True)
+    assert run("explain", home.folder)[1].endswith("the agent is not running; see fedperfit-edge join\n")
+    assert run("forget", home.folder, "--yes") == (0, "forgot nothing: there is no vault yet\n")
+    assert not (home.folder / "vault").exists()
+    other = tmp_path / "other.json"
+    other.write_text("{}")
+    assert run("trust", home.folder, other) == (2, f"error: {other}: not a statement of authorities\n")

@@ -136,15 +136,21 @@ def test_without_a_release_items_wait_for_one(agent, base, header):
     ("broken", "reason"),
     [
         ({}, "no text field 'description'"),
-        ({"description": "a film", "tag": 3.5}, r"item 2: tag='3.5': expected one of"),
-        ({"description": "a film", "tag": "no such tag"}, "expected one of"),
+        ({"description": "a film", "tag": "no such tag"}, "tag is none of"),
+        ([1], "expected an object"),
+        (InputError("not JSON"), "not JSON"),
     ],
 )
-def test_a_bad_item_is_refused_whole(agent, base, header, broken, reason):
+def test_a_bad_item_costs_itself_alone(agent, base, header, broken, reason):
     good = item(agent, 0)
-    with pytest.raises(InputError, match=reason):
-        learn(agent, [good, broken], None, PERSONAL)
+    with pytest.raises(InputError, match=f"line 2: {reason}.*; line 3: {reason}"):
+        learn(agent, [None, broken, broken], None, PERSONAL)
     assert agent.vault.learned() == []
+    lesson = learn(agent, [None, good, broken], None, PERSONAL)
+    assert (lesson.added, lesson.learned, len(agent.vault.learned())) == (1, 1, 1)
+    (remark,) = lesson.remarks
+    assert remark.startswith(f"line 3: {reason}")
+    assert "no such tag" not in remark
 
 
 def test_few_items_are_fitted_without_a_sibling(tmp_path, base, header):

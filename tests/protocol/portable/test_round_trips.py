@@ -15,6 +15,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -99,6 +100,14 @@ def test_what_pyreft_does_not_say_is_asked_for(header, shift, tmp_path):
     (tmp_path / "reft" / ABOUT).unlink()
     with pytest.raises(InputError, match="does not say task, positions; give them"):
         read_pyreft(tmp_path / "reft", fingerprint=header.fingerprint)
+
+
+@pytest.mark.parametrize("about", [[1], {"task": 5}, {"rounds": "x"}, {"rounds": -1}])
+def test_an_odd_file_about_it_is_named(header, shift, tmp_path, about):
+    write_pyreft(tmp_path / "reft", shift, header)
+    write_json(tmp_path / "reft" / ABOUT, about)
+    with pytest.raises(InputError, match=ABOUT):
+        read_pyreft(tmp_path / "reft", task="LaMP_2M", fingerprint="0" * 64, positions="f7+l7")
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,47 @@ def test_an_error_is_one_line_that_a_terminal_only_shows(capsys, error, code, sa
     assert capsys.readouterr().err.strip() == said
 
 
+@pytest.mark.parametrize("module", ["simulation.cli", "cloud.cli.main", "edge.cli.main"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--nope"], "error: No such option '--nope'; see x --help"),
+        (["doctor", "a", "b"], "see x doctor --help"),
+        (["nope\x1b[2J"], "; see x --help"),
+    ],
+)
+def test_a_usage_error_is_one_line_that_names_the_help(monkeypatch, capsys, module, words, said):
+    if module == "simulation.cli" and words[0] == "doctor":
+        words, said = ["simulate", "--backend", "nope"], "'flower'; see x simulate --help"
+    monkeypatch.setattr("sys.argv", ["x", *words])
+    with pytest.raises(SystemExit) as caught:
+        run(import_module(f"fedperfit.{module}").app, "x")
+    told = capsys.readouterr()
+    assert (caught.value.code, told.out) == (2, "")
+    assert told.err.startswith("error: ")
+    assert told.err.endswith(f"{said}\n")
+    assert (told.err.count("\n"), "\x1b" in told.err) == (1, False)
+
+
+def test_help_is_told_where_no_command_is_named_and_codes_are_kept(monkeypatch, capsys):
+    app = typer.Typer(no_args_is_help=True)
+
+    @app.command()
+    def stop() -> None:
+        raise typer.Exit(130)
+
+    @app.command()
+    def refuse() -> None:
+        raise typer.Abort
+
+    for words, code, said in (([], 2, "Usage: x"), (["stop"], 130, ""), (["refuse"], 1, "aborted")):
+        monkeypatch.setattr("sys.argv", ["x", *words])
+        with pytest.raises(SystemExit) as caught:
+            run(app, "x")
+        assert caught.value.code == code
+        assert said in "".join(capsys.readouterr())
+
+
 def test_letters_of_all_scripts_are_kept():
     assert printable("Grüße 世界 🙂") == "Grüße 世界 🙂"
 

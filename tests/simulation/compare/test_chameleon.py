@@ -11,7 +11,7 @@ from fedperfit.edge.learning.choice import Choice
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import select_layers
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, read_json_lines
+from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.simulation.compare.cells import MAIN, WorkerState, WorkUnit
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import registry
@@ -121,7 +121,7 @@ def test_rows_and_seeds_are_added_to_what_is_there(tmp_path):
     with pytest.raises(InputError, match="unknown method 'nonsense'"):
         extend(state.folder, ["nonsense"], [])
     extend(state.folder, ["majority-global", "base"], [3])
-    run_all(WorkerState(state.folder, CompareSettings.from_flat(read_json(state.folder / SETTINGS))))
+    run_all(WorkerState(state.folder, CompareSettings.from_file(state.folder / SETTINGS)))
     assert path.read_bytes() == before
     for name in ("base", "majority-user", "majority-global"):
         for seed in (0, 3):

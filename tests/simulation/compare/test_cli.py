@@ -70,7 +70,7 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
     _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents look for the head for a minute
     assert alive == [], "workers end when the process they work for is gone"
 
-    settings = CompareSettings.from_flat(read_json(folder / "settings.json"))
+    settings = CompareSettings.from_file(folder / "settings.json")
     begin(whole, settings)
     run_comparison(whole, 1, lambda event: None)
     assert reached + 3 <= lines(folder) < lines(whole)
@@ -226,7 +226,7 @@ def test_real_data_may_be_a_folder_per_task(tmp_path):
 
 def test_settings_go_to_a_file_and_back(tmp_path):
     state = started(tmp_path / "run", methods=["base"])
-    assert CompareSettings.from_flat(read_json(state.folder / "settings.json")) == state.settings
+    assert CompareSettings.from_file(state.folder / "settings.json") == state.settings
     with pytest.raises(InputError, match="unknown setting 'surprise'"):
         CompareSettings.from_flat({"surprise": 1})
 

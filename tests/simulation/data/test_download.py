@@ -372,3 +372,15 @@ def test_command_line(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert text in shown.output
     wrong = run(data_app, ["show", str(to), "--task", "LaMP_9"])
     assert isinstance(wrong.exception, InputError)
+
+
+@pytest.mark.parametrize("task", ["messages", "own"])
+def test_a_task_of_ones_own_has_no_official_files(tmp_path: Path, task: str):
+    if task == "own":
+        task = str(tmp_path / "own.toml")
+        words = 'name = "LaMP_3"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["a", "b"]\n'
+        Path(task).write_text(words)
+    done = CliRunner().invoke(data_app, ["download", "--task", task, "--to", str(tmp_path / "to")])
+    assert isinstance(done.exception, InputError)
+    assert "none of LaMP's own tasks" in str(done.exception)
+    assert not (tmp_path / "to").exists()

@@ -131,13 +131,14 @@ def test_bad_lines_are_told_with_their_numbers_and_cost_themselves_alone(tmp_pat
     [
         ("notes.csv", b"", "", "notes.csv: an empty file"),
         ("notes.csv", b"who,wen,text,mood\n", "", "no column 'when'; the nearest is 'wen'"),
-        ("notes.csv", b"\xff", "", "not UTF-8 text"),
+        ("notes.csv", b"\xff", "", "line 1: not UTF-8 text"),
         ("notes.csv.gz", b"x", "", "broken gzip file"),
         ("notes.json", b"[1", "", "line 1: broken JSON"),
         ("notes.json", b"{}", "", "expected a list of objects"),
         ("notes.parquet", b"x", "", "notes.parquet: "),
         ("notes.xlsx", b"", "", "expected a file that ends in .csv"),
         ("notes.csv", as_csv(RECORDS[:1]), "", "1 users with usable items; at least two"),
+        ("notes.csv", as_csv([{**RECORDS[0], "mood": "x"}]), "", "line 2: mood='x': expected one of"),
         ("notes.csv", b"", "usr = 1\n", "unknown key 'usr'; the nearest is 'user'"),
         ("notes.csv", b"", '[split]\nby = "tiem"\n', "split.by='tiem'"),
         ("notes.csv", b"", "[split]\ntargets = 1.5\n", "split.targets=1.5"),
@@ -148,6 +149,13 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: byt
         opened(tmp_path, name, content, more)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path):
+    mapping = tmp_path / "data.toml"
+    mapping.write_text(f'file = "notes\\u0000.csv"\n{MAPPING}')
+    with pytest.raises(InputError, match=r"data\.toml: file='notes.x00\.csv'"):
+        open_lamp(mapping, MOOD, tmp_path / "cache")
 
 
 def test_a_change_of_the_data_is_seen(tmp_path: Path):

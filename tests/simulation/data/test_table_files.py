@@ -64,3 +64,27 @@ def test_cells_of_parquet_are_what_json_would_hold(tmp_path):
 def test_a_time_before_or_after_all_years_is_no_time(text):
     with pytest.raises(InputError, match="outside the years"):
         _moment(text)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_byte_that_is_no_text_costs_its_own_line(tmp_path, name):
+    path = tmp_path / name
+    lines = {
+        "a.csv": [b"who,text", b"a,\xff", b"b,two"],
+        "a.jsonl": [b"", b'"\xff"', b'{"who": "b", "text": "two"}'],
+    }
+    path.write_bytes(b"\n".join(lines[name]))
+    assert told(path, ["who"]) == [(2, "not UTF-8 text"), (3, {"who": "b", "text": "two"})]
+
+
+def test_blank_lines_before_the_header_are_none(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\n \nwho,text\na,one\n")
+    assert told(path, ["who"]) == [(4, {"who": "a", "text": "one"})]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("who,text,who,,\na,one,b,,\n")
+    with pytest.raises(MalformedFileError, match="line 1: several columns are called 'who'"):
+        told(path, ["who"])

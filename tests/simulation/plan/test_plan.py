@@ -103,6 +103,7 @@ def test_a_round_asks_more_than_it_wants_and_no_more_than_are_there() -> None:
     assert (plan.connected, plan.asked, plan.replies, plan.messages) == (300_000, 1_250, 1_000, 2_250)
     few = planned(clients=1_000)
     assert (few.connected, few.asked, few.replies) == (300, 300, 240)
+    assert planned(answering=1e-320).asked == 300_000
     everybody = planned(round_size=0)
     assert (everybody.asked, everybody.replies) == (300_000, 240_000)
 
@@ -147,7 +148,7 @@ def test_the_command_prints_a_table_or_json() -> None:
         (["--clients", "0"], "clients=0: must be at least 1"),
         (["--connected", "0"], "connected=0: must be a share"),
         (["--answering", "1.5"], "answering=1.5: must be a share"),
-        (["--megabits", "0"], "bandwidth must be above 0"),
+        (["--megabits", "0"], "megabits=0: must be above 0"),
         (["--benchmark", "nothing.json"], "nothing.json"),
     ],
 )

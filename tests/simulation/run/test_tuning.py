@@ -91,3 +91,8 @@ def test_clients_of_a_world(tmp_path, share):
         assert bool(history.answered) is contributes
         assert bool(history.questions) is not contributes
     assert prepare_clients(settings, tmp_path) == roster
+
+
+def test_a_history_that_leaves_nothing_to_fit_is_told_before_the_work():
+    with pytest.raises(InputError, match="world-history=1: at least 2"):
+        TuneSettings.read("quickstart", SMALL | {"world-history": 1})

@@ -134,3 +134,30 @@ def test_the_command_refuses_in_one_line_and_ends_in_one(
     assert told.exit_code == 0
     assert told.output.splitlines()[-1] == "no longer watched"
     assert "http://127.0.0.1:8200/" in told.output
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        '{"event"',
+        '{"event": "phase", "time": 1.0}',
+        json.dumps(round_of(1, event="round", loss="SECRET")),
+    ],
+)
+def test_a_line_that_is_no_event_is_told_by_its_number(folder: Path, line: str) -> None:
+    recorder(folder, lambda event: None)("start", {"run": str(folder)})
+    asking = client(folder)
+    assert "At work" in shown(asking)
+    with (folder / EVENTS).open("a") as file:
+        file.write(f"{line}\n")
+    for _ in range(2):
+        answer = asking.get("/")
+        assert answer.status_code == 500
+        assert answer.text.startswith(f"error: {folder / EVENTS}, line 2: ")
+        assert "SECRET" not in answer.text
+    told = CliRunner().invoke(app, ["watch", str(folder)])
+    assert f"{EVENTS}, line 2: " in str(told.exception)
+    (folder / EVENTS).unlink()
+    write_json(folder / "settings.json", [1])
+    assert "settings.json: input should be a valid dictionary" in asking.get("/").text

@@ -1,0 +1,48 @@
+"""A run folder is prepared by one command alone, and only where nothing else is."""
+
+import os
+from pathlib import Path
+
+import pytest
+from tests.simulation.small_run import SMALL
+from typer.testing import CliRunner
+
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
+from fedperfit.simulation.cli import app
+from fedperfit.simulation.run.job import at_work
+
+
+def simulate(folder: Path) -> BaseException | None:
+    sets = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}".replace("'", ""))]
+    return CliRunner().invoke(app, ["simulate", "--run-dir", os.fspath(folder), *sets]).exception
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_the_second_of_two_commands_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: list[BaseException | None] = []
+
+    def second(*_: object) -> None:
+        told.append(simulate(tmp_path))
+        raise InputError("the first command ends here")
+
+    monkeypatch.setattr("fedperfit.simulation.run.clients.open_lamp", second)
+    assert str(simulate(tmp_path)) == "the first command ends here"
+    assert [str(one) for one in told] == [f"{tmp_path}: another process is running this run"]
+
+
+def test_a_folder_that_was_only_locked_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with at_work(tmp_path):
+        pass
+    monkeypatch.setattr("fedperfit.simulation.run.job.run_cohorts", interrupted)
+    assert isinstance(simulate(tmp_path), SystemExit)
+    assert read_json(tmp_path / "settings.json")["rounds"] == 2
+    assert "holds a run already" in str(simulate(tmp_path))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "mine").write_text("")
+    assert "is not empty and holds no run" in str(simulate(tmp_path))
