@@ -66,6 +66,10 @@ class CloudSettings(JobSettings):
                 "update-basis=federated: owners agree to a basis before their edges send anything; "
                 "take public or random"
             )
+        if self.prior_source == "public" and not self.prior_file:
+            raise InputError(
+                "prior-source=public: name a prior-file, which `fedperfit prior` makes of public people"
+            )
         least = self.committee_corrupt + LEAST_HONEST
         if self.secure and self.fewest_contributors < least:
             raise InputError(

@@ -116,3 +116,14 @@ def test_a_basis_that_clients_would_make_is_refused_as_owners_could_not_agree_to
     with pytest.raises(InputError, match="update-basis=federated: owners agree to a basis before"):
         init(CloudHome(tmp_path / "cloud"), "quickstart", {"update-basis": "federated"})
     assert not (tmp_path / "cloud").exists()
+
+
+def test_public_people_are_those_of_a_file_that_is_named(tmp_path: Path) -> None:
+    values = {"personal-basis": "update", "people-prior": True, "prior-source": "public"}
+    with pytest.raises(InputError, match="prior-source=public: name a prior-file"):
+        init(CloudHome(tmp_path / "cloud"), "quickstart", values)
+    (tmp_path / "people").write_bytes(b"")
+    made = init(
+        CloudHome(tmp_path / "cloud"), "quickstart", values | {"prior-file": str(tmp_path / "people")}
+    )
+    assert (made.transport_dtype, made.prior_file) == ("sign", str(tmp_path / "people"))
