@@ -29,7 +29,7 @@ from fedperfit.simulation.data.lamp_files import folder_of
 from fedperfit.simulation.data.participants import other_history
 from fedperfit.simulation.world.build import WORLD, population_pairs
 
-PEOPLE = 40
+PEOPLE = 128
 """Public people who are fitted, at most."""
 ITEMS = 24
 """Latest items of each, at most."""

@@ -19,7 +19,7 @@ def prior(
         Path | None,
         typer.Option(help="Folder of a data set whose others are public; by default the world's population."),
     ] = None,
-    people: Annotated[int, typer.Option(min=2, help="People who are fitted, at most.")] = 40,
+    people: Annotated[int, typer.Option(min=2, help="People who are fitted, at most.")] = 128,
     items: Annotated[int, typer.Option(min=1, help="Latest items of each, at most.")] = 24,
     preset: Annotated[
         str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")
