@@ -43,7 +43,8 @@ def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
 
 
 def test_personal_shifts_are_tuned_on_the_collective_shift_of_a_finished_run(tmp_path):
-    run_locally(tmp_path / "run", small_settings(rounds=1, history_lengths=[], collective_sizes=[]))
+    changes = {"rounds": 1, "collective_learning_rate": 1e-2}
+    run_locally(tmp_path / "run", small_settings(**changes, history_lengths=[], collective_sizes=[]))
     settings = settings_of_run(tmp_path / "run", {"rates": [1e-6], "epochs": [1], "users": 2})
     assert settings.rounds == 1, "the run's settings"
     release = (tmp_path / "run" / FILE_NAME).read_bytes()
