@@ -4,11 +4,16 @@ They are the world's population, or the users of a data set that may be read, an
 fits start at a shift that changes nothing, so that a prior can be made before the first round.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
 from fedperfit.cloud.job.basis import run_basis
 from fedperfit.cloud.job.people import PUBLIC_PEOPLE, check_numbers
@@ -17,6 +22,7 @@ from fedperfit.edge.agent.side_by_side import cohorts, shared_prefix
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import FitJob, fit
+from fedperfit.protocol.messages.settings import TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.shift.basis import Basis, Coordinates
@@ -38,16 +44,20 @@ OnPerson = Callable[[int, int], None]
 """Called with the number of people who are fitted, and of all."""
 
 
-def people_scatter(
+def write_people(
+    path: Path,
     base: BaseModel,
     settings: JobSettings,
     basis: Basis,
     people: Sequence[Sequence[Pair]],
     on_person: OnPerson = lambda fitted, people: None,
 ) -> Scatter:
-    """Fit each person's coordinates, and sum how they differ.
+    """Fit each person's coordinates, and write how they differ.
+
+    Until the last is fitted, a file beside it keeps the fits, with which a stopped work goes on.
 
     Args:
+        path: File to write.
         base: The base model.
         settings: Task, prompts and training of a round, whose passes are replaced by thirty.
         basis: Basis of the coordinates.
@@ -64,17 +74,42 @@ def people_scatter(
         raise InputError("how people differ is told by two at least")
     training = settings.collective_training().replace(epochs=_EPOCHS, max_items=0)
     cache, prefix = ItemCache(base), shared_prefix(base, task_by_name(settings.task), settings.prompt_form)
+    fits = _Fits(path.with_name(path.name + ".part"), basis, training, with_items)
     jobs = [
         FitJob(Coordinates.zero(basis), encode(base, pairs), f"public/{number}")
         for number, pairs in enumerate(with_items)
     ]
-    fitted = 0
-    for cohort in cohorts(jobs, training, cache):
+    for cohort in cohorts((job for job in jobs if job.order not in fits.found), training, cache):
         if any(done.failed for done in fit(cohort, training, cache, prefix=prefix)):
             raise InputError("a fit of public people is not finite: collective-learning-rate may be too high")
-        fitted += len(cohort)
-        on_person(fitted, len(jobs))
-    return Scatter.of(basis.digest, torch.stack([job.shift.numbers for job in jobs]))
+        fits.keep({job.order: job.shift.numbers for job in cohort})
+        on_person(len(fits.found), len(jobs))
+    scatter = Scatter.of(basis.digest, torch.stack([fits.found[job.order] for job in jobs]))
+    write_atomic(path, scatter.to_bytes())
+    fits.path.unlink(missing_ok=True)
+    return scatter
+
+
+class _Fits:
+    """Fits that are finished, in a file; those of other people or settings are of no use."""
+
+    def __init__(
+        self, path: Path, basis: Basis, training: TrainingSettings, people: Sequence[Sequence[Pair]]
+    ) -> None:
+        texts = [[repr(pair) for pair in pairs] for pairs in people]
+        self._key = sha256(json.dumps([basis.digest, training.to_config(), texts]).encode()).hexdigest()
+        self.path = path
+        self.found: dict[str, torch.Tensor] = {}
+        """Numbers of each person by the order of the fit."""
+        if path.exists():
+            with suppress(SafetensorError), safe_open(path, "pt") as file:
+                if file.metadata() == {"of": self._key}:
+                    self.found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def keep(self, fitted: dict[str, torch.Tensor]) -> None:
+        """Add fits to the file."""
+        self.found |= fitted
+        write_atomic(self.path, save(self.found, metadata={"of": self._key}))
 
 
 def world_people(settings: JobSettings, people: int = PEOPLE, items: int = ITEMS) -> list[list[Pair]]:
@@ -135,4 +170,4 @@ def prepare_public(
     basis = run_basis(settings, base().card, folder)
     assert basis is not None
     people = world_people(settings)
-    write_atomic(path, people_scatter(base(), settings, basis, people, on_person).to_bytes())
+    write_people(path, base(), settings, basis, people, on_person)

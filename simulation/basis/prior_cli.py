@@ -14,7 +14,7 @@ from fedperfit.protocol.system.errors import InputError
 
 
 def prior(
-    out: Annotated[Path, typer.Argument(help="File to write.")],
+    out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
     data: Annotated[
         Path | None,
         typer.Option(help="Folder of a data set whose others are public; by default the world's population."),
@@ -33,14 +33,14 @@ def prior(
     """Find how public people differ, for the prior over people of a federation that none of them is in.
 
     Each is fitted alone, in the basis of the settings, by many passes over their items; only a sum over all
-    of them is kept. Name the file in the settings: people-prior=true, prior-source=public, prior-file=FILE.
+    of them is kept. Typed again after a stop, it goes on where it was. Name the file in the settings:
+    people-prior=true, prior-source=public, prior-file=FILE.
 
     Example: fedperfit prior people.scatter --data data/LaMP_3 --task LaMP_3 --set update-basis=random
     """
     from fedperfit.cloud.job.basis import settings_basis
     from fedperfit.protocol.model.base_model import load
-    from fedperfit.protocol.system.files import write_atomic
-    from fedperfit.simulation.basis.people import people_of_data, people_scatter, world_people
+    from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 
     options = {"task": task or None, "base_model": base_model or None}
     given = parse_options(JobSettings, options) | parse_assignments(JobSettings, set_)
@@ -58,8 +58,7 @@ def prior(
     def told(fitted: int, all_people: int) -> None:
         shown.print(f"{fitted} of {all_people} people fitted", highlight=False)
 
-    scatter = people_scatter(base, settings, basis, histories, told)
-    write_atomic(out, scatter.to_bytes())
+    scatter = write_people(out, base, settings, basis, histories, told)
     shown.print(
         f"wrote {out}: how {scatter.count + 1} people differ in {basis.numbers} coordinates", markup=False
     )

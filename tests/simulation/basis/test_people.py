@@ -24,7 +24,7 @@ from fedperfit.protocol.tasks import Pair
 from fedperfit.protocol.trust.release import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.basis import people as public
-from fedperfit.simulation.basis.people import people_of_data, people_scatter, world_people
+from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
@@ -68,9 +68,13 @@ def small(**changes: object) -> RunSettings:
     return small_settings(history_lengths=[4], collective_sizes=[], **IN_A_BASIS | PUBLIC | changes)
 
 
-def test_it_is_of_fits_of_each_person_alone(base: BaseModel, settings: JobSettings, basis: Basis) -> None:
+def test_it_is_of_fits_of_each_person_alone(
+    base: BaseModel, settings: JobSettings, basis: Basis, tmp_path: Path
+) -> None:
     people, told = world_people(settings, 3, 6), []
-    scatter = people_scatter(base, settings, basis, people, lambda fitted, of: told.append((fitted, of)))
+    scatter = write_people(
+        tmp_path / "x", base, settings, basis, people, lambda fitted, of: told.append((fitted, of))
+    )
     training, fits = settings.collective_training().replace(epochs=30, max_items=0), []
     for number, pairs in enumerate(people):
         own = Coordinates.zero(basis)
@@ -80,15 +84,57 @@ def test_it_is_of_fits_of_each_person_alone(base: BaseModel, settings: JobSettin
     torch.testing.assert_close(scatter.total, expected.total, rtol=1e-2, atol=1e-4)
     assert scatter.count == 2
     assert told[-1] == (3, 3)
+    kept = Scatter.from_bytes((tmp_path / "x").read_bytes(), basis.digest, basis.numbers)
+    assert torch.equal(kept.total.float(), scatter.total.float())
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_stopped_it_goes_on_to_the_same_file_and_with_other_people_anew(
+    base: BaseModel,
+    settings: JobSettings,
+    basis: Basis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(public, "cohorts", lambda jobs, *_: ([job] for job in jobs))
+    people, counts = world_people(settings, 3, 6), list[int]()
+
+    def write(name: str, people: list[list[Pair]], killed_after: int = 9) -> bytes:
+        def on_person(fitted: int, of: int) -> None:
+            counts.append(fitted)
+            if fitted == killed_after:
+                raise Killed
+
+        write_people(tmp_path / name, base, settings, basis, people, on_person)
+        return (tmp_path / name).read_bytes()
+
+    whole = write("whole", people)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            write("x", people, killed_after=2)
+        counts.append(0)
+        assert not (tmp_path / "x").exists()
+        (tmp_path / "x.part").rename(tmp_path / "kept")
+        (tmp_path / "x.part").write_bytes(b"half written")
+    (tmp_path / "kept").rename(tmp_path / "x.part")
+    assert write("x", people) == whole
+    assert counts == [1, 2, 3, 1, 2, 0, 1, 2, 0, 3]
+    with pytest.raises(Killed):
+        write("y", people, killed_after=1)
+    assert write("y", people[1:]) == write("z", people[1:])
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_people_without_items_count_for_nothing_and_one_is_too_few(
-    base: BaseModel, settings: JobSettings, basis: Basis
+    base: BaseModel, settings: JobSettings, basis: Basis, tmp_path: Path
 ) -> None:
     one, another = world_people(settings, 2, 6)
-    assert people_scatter(base, settings, basis, [one, [], another]).count == 1
+    assert write_people(tmp_path / "x", base, settings, basis, [one, [], another]).count == 1
     with pytest.raises(InputError, match="two at least"):
-        people_scatter(base, settings, basis, [one, []])
+        write_people(tmp_path / "x", base, settings, basis, [one, []])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +167,7 @@ def test_clients_are_asked_for_no_more_than_without_it(run: Path, tmp_path: Path
 def test_a_resumed_run_fits_nobody_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_release(run / FILE_NAME).packed
     (run / FILE_NAME).unlink()
-    monkeypatch.setattr(public, "people_scatter", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr(public, "write_people", lambda *_: pytest.fail("fitted again"))
     Study(LocalGrid(run, prepare(run, small())), small(), run, lambda event, values: None).run()
     assert read_release(run / FILE_NAME).packed == before
 
