@@ -34,7 +34,7 @@ def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None
     prior = estimated_prior(
         scatter.total[places][:, places],
         scatter.count,
-        floor=settings.prior_floor,
+        floor=settings.floor,
         strength=settings.prior_strength,
         items=settings.prior_items,
         numbers=settings.personal_numbers,

@@ -52,6 +52,7 @@ SETTINGS = "settings.json"
 """A run's settings, in its folder."""
 SELECTION = "places.json"
 """There too: what was chosen for those that are `auto`, once (see `cloud.job.job`)."""
+_UPDATES_FLOOR, _PUBLIC_FLOOR = 100.0, 0.3
 _LEAST = {"layers": [0], "collective-rank": 1, "personal-rank": 1}
 """Smallest values of what may be `auto`."""
 
@@ -113,9 +114,10 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     prior_strength: Annotated[float, Field(gt=0, le=100), Unit("weight")] = 0.15
     """Weight of the prior over people beside the sum of the losses of a person's answers; real people may
     need far more than those of the world (`fedperfit tune-prior`)."""
-    prior_floor: Annotated[float, Field(gt=0, le=1000), Unit("share")] = 100.0
-    """Variance of the prior in all directions, as a share of the mean variance between people. Updates are
-    short and noisy: a large share makes people vary alike in all directions. Public people need .3."""
+    prior_floor: Annotated[float, Field(ge=0, le=1000), Unit("share")] = 0.0
+    """Variance of the prior in all directions, as a share of the mean variance between people; 0 is .3 for
+    public people, and 100 for updates, which are so short and noisy that people had better vary alike in all
+    directions."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
     personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0
@@ -218,6 +220,11 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     def compares_updates(self) -> bool:
         """Whether the prior over people is made of how single clients' updates differ."""
         return self.people_prior and self.prior_source == "updates"
+
+    @property
+    def floor(self) -> float:
+        """Floor of the prior over people."""
+        return self.prior_floor or (_UPDATES_FLOOR if self.prior_source == "updates" else _PUBLIC_FLOOR)
 
     @property
     def release_dtype(self) -> str:

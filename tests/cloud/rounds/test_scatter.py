@@ -101,6 +101,20 @@ def test_settings_that_do_not_go_together_are_refused(values: dict[str, object],
         settings(**values)
 
 
+def test_the_floor_suits_what_the_prior_is_made_of(tmp_path: Path) -> None:
+    scatter = recorded(tmp_path).total(2)
+    floors = {}
+    for source in ("updates", "public"):
+        for floor in (0.0, 2.0):
+            wanted = settings(**{"people-prior": True, "prior-source": source, "prior-floor": floor})
+            prior = released_people(BASIS, wanted, scatter).prior
+            assert prior is not None
+            floors[source, floor] = prior.floor
+    assert floors["updates", 2.0] == floors["public", 2.0]
+    ratio = floors["updates", 0.0] / floors["public", 0.0]
+    assert ratio == pytest.approx((100 / 0.3) ** 0.5)
+
+
 def test_public_people_say_nothing_of_clients_and_go_with_every_promise() -> None:
     public = {"people-prior": True, "prior-source": "public", "transport-dtype": "sign"}
     assert not settings(**public).compares_updates
