@@ -64,7 +64,7 @@ class Scatter:
         except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError, RecursionError):
             raise InputError("not what differs between people") from None
         if made.basis != basis or made.total.shape != (numbers, numbers):
-            raise InputError(f"not what differs between people in the {numbers} coordinates of this basis")
+            raise InputError(f"how people differ in another basis than this one of {numbers} coordinates")
         if made.count < 0 or not bool(made.total.isfinite().all()):
             raise InputError("what differs between people is not made of finite numbers")
         return made

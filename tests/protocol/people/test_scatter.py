@@ -39,7 +39,7 @@ def test_a_file_holds_it_for_its_basis_alone() -> None:
     torch.testing.assert_close(read.total, told.total, rtol=1e-6, atol=1e-6)
     assert (read.basis, read.count) == ("digest", 8)
     for basis, numbers in (("another", 6), ("digest", 5)):
-        with pytest.raises(InputError, match=f"in the {numbers} coordinates of this basis"):
+        with pytest.raises(InputError, match=f"in another basis than this one of {numbers} coordinates"):
             Scatter.from_bytes(told.to_bytes(), basis, numbers)
 
 
