@@ -60,8 +60,17 @@ class Scatter:
         try:
             kept = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            made = cls(json.loads(header["__metadata__"]["basis"]), kept["sum"].double(), int(kept["count"]))
-        except (SafetensorError, KeyError, RuntimeError, ValueError, TypeError, RecursionError):
+            told = header.get("__metadata__", {}).get("basis", json.dumps(basis))  # earlier runs told none
+            made = cls(json.loads(told), kept["sum"].double(), int(kept["count"]))
+        except (
+            SafetensorError,
+            KeyError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ):
             raise InputError("not what differs between people") from None
         if made.basis != basis or made.total.shape != (numbers, numbers):
             raise InputError(f"how people differ in another basis than this one of {numbers} coordinates")

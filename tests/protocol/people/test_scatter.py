@@ -65,3 +65,10 @@ def test_numbers_that_are_not_finite_are_refused(value: float) -> None:
         Scatter.from_bytes(told.to_bytes(), "digest", 6)
     with pytest.raises(InputError, match="not what differs between people"):
         Scatter.from_bytes(save({"sum": torch.eye(6)}), "digest", 6)
+
+
+def test_sums_of_earlier_runs_which_name_no_basis_are_read() -> None:
+    before = save({"sum": torch.eye(6), "count": torch.tensor([4])})
+    read = Scatter.from_bytes(before, "digest", 6)
+    assert (read.basis, read.count) == ("digest", 4)
+    assert torch.equal(read.total, torch.eye(6).double())
