@@ -16,8 +16,7 @@ from fedperfit.protocol.system.commands import root, run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
-from fedperfit.simulation.basis.cli import basis
-from fedperfit.simulation.basis.prior_cli import prior
+from fedperfit.simulation.basis.cli import basis, prior
 from fedperfit.simulation.benchmark.cli import benchmark
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress, share_of_gpu
 from fedperfit.simulation.communication.cli import communication

@@ -1,7 +1,7 @@
-"""`fedperfit basis`: makes the file of a public basis."""
+"""`fedperfit basis` and `prior`: make the files of a public basis, and of how public people differ in one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,10 +10,17 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
+
+_Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
+_Preset = Annotated[str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")]
+_Task = Annotated[str | None, setting_option(JobSettings, "task")]
+_BaseModel = Annotated[str | None, setting_option(JobSettings, "base_model")]
+_Set = Annotated[list[str] | None, typer.Option("--set", help=SET_HELP.format(example="update-columns=8"))]
 
 
 def basis(
-    out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
+    out: _Out,
     items: Annotated[
         Path | None,
         typer.Option(
@@ -21,14 +28,10 @@ def basis(
             "by default the world's population."
         ),
     ] = None,
-    preset: Annotated[
-        str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")
-    ] = "quickstart",
-    task: Annotated[str | None, setting_option(JobSettings, "task")] = None,
-    base_model: Annotated[str | None, setting_option(JobSettings, "base_model")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help=SET_HELP.format(example="update-columns=8"))
-    ] = None,
+    preset: _Preset = "quickstart",
+    task: _Task = None,
+    base_model: _BaseModel = None,
+    set_: _Set = None,
 ) -> None:
     """Make the basis of a federation's updates of public items, which belong to none of its clients.
 
@@ -38,12 +41,64 @@ def basis(
     from fedperfit.protocol.system.files import write_atomic
     from fedperfit.simulation.basis.public import make_basis, pairs_of_file, world_pairs
 
-    options = {"task": task or None, "base_model": base_model or None}
-    given = parse_options(JobSettings, options) | parse_assignments(JobSettings, set_)
-    settings = JobSettings.from_some(read_preset(preset) | given)
+    settings = _settings(read_preset(preset), task, base_model, set_)
     pairs = world_pairs(settings) if items is None else pairs_of_file(items, settings)
     made = make_basis(load(settings.base_model, device="auto", dtype="auto"), settings, pairs)
     write_atomic(out, made.to_bytes())
     console().print(
         f"wrote {out}: {made.numbers} coordinates, of {len(pairs)} pairs; digest {made.digest}", markup=False
     )
+
+
+def prior(
+    out: _Out,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a data set whose others are public; by default the world's population."),
+    ] = None,
+    people: Annotated[int, typer.Option(min=2, help="People who are fitted, at most.")] = 128,
+    items: Annotated[int, typer.Option(min=1, help="Latest items of each, at most.")] = 24,
+    preset: _Preset = "quickstart",
+    task: _Task = None,
+    base_model: _BaseModel = None,
+    set_: _Set = None,
+) -> None:
+    """Find how public people differ, for the prior over people of a federation that none of them is in.
+
+    Each is fitted alone, in the basis of the settings, by many passes over their items; only a sum over all
+    of them is kept. Typed again after a stop, it goes on where it was. Name the file in the settings:
+    people-prior=true, prior-source=public, prior-file=FILE.
+
+    Example: fedperfit prior people.scatter --data data/LaMP_3 --task LaMP_3 --set update-basis=random
+    """
+    from fedperfit.cloud.job.basis import settings_basis
+    from fedperfit.protocol.model.base_model import load
+    from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
+
+    values = {"update-basis": "public"} | read_preset(preset)
+    settings = _settings(values, task, base_model, set_)
+    base = load(settings.base_model, device="auto", dtype="auto")
+    basis = settings_basis(settings, base.card)
+    if basis is None:
+        raise InputError("update-basis=none: people differ in a basis; name one")
+    if data is None:
+        histories = world_people(settings, people, items)
+    else:
+        histories = people_of_data(data.expanduser(), settings, people, items)
+    shown = console()
+
+    def told(fitted: int, all_people: int) -> None:
+        shown.print(f"{fitted} of {all_people} people fitted", highlight=False)
+
+    scatter = write_people(out, base, settings, basis, histories, told)
+    shown.print(
+        f"wrote {out}: how {scatter.count + 1} people differ in {basis.numbers} coordinates", markup=False
+    )
+
+
+def _settings(
+    values: dict[str, Any], task: str | None, base_model: str | None, assignments: list[str] | None
+) -> JobSettings:
+    options = {"task": task or None, "base_model": base_model or None}
+    given = parse_options(JobSettings, options) | parse_assignments(JobSettings, assignments)
+    return JobSettings.from_some(values | given)

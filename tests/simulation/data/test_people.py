@@ -9,7 +9,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.data.cli import data_app
 
 
-@pytest.mark.parametrize("name", ["../../x", "..", ".", "", "a/b", "/tmp/x", "a\x00b", "a\nb"])
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "", "a/b", "/x", "a\x00b", "a\nb"])
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: str):
     to = tmp_path / "deep" / "people"
     words = ["people", "--task", "LaMP_2M", "--to", str(to), "ada", name]
