@@ -165,9 +165,14 @@ def _check_people(settings: CloudSettings, header: ShiftHeader, people: People |
     if people.basis.columns != settings.personal_columns or (prior is not None) is not settings.people_prior:
         raise InputError("the personal basis or the prior over people is not that of cloud.toml")
     if prior is not None:
-        given = {"strength": prior.strength, "items": prior.items, "numbers": prior.numbers}
-        wanted = (settings.prior_strength, settings.prior_items, settings.personal_numbers)
-        for (name, value), expected in zip(given.items(), wanted, strict=True):
+        wanted = {
+            "strength": settings.prior_strength,
+            "items": settings.prior_items,
+            "numbers": settings.personal_numbers,
+            "gives_way": settings.prior_gives_way,
+        }
+        for name, expected in wanted.items():
+            value = getattr(prior, name)
             if value != expected:
                 raise InputError(f"the prior's {name} is {value}; cloud.toml says {expected}")
 

@@ -38,6 +38,7 @@ def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None
         strength=settings.prior_strength,
         items=settings.prior_items,
         numbers=settings.personal_numbers,
+        gives_way=settings.prior_gives_way,
     )
     return People(own, prior)
 

@@ -30,6 +30,7 @@ from fedperfit.protocol.settings.fields import (
     Auto,
     BaseModelName,
     Epochs,
+    GivesWay,
     Items,
     LearningRate,
     PromptPositions,
@@ -119,7 +120,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     public people, and 100 for updates, which are so short and noisy that people had better vary alike in all
     directions."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
-    """Most items of a person that the prior is used for; with more R, W and b are fitted freely."""
+    """Most items of a person that the prior is used for unasked."""
+    prior_gives_way: GivesWay = "items"
     personal_numbers: Annotated[int, Field(ge=0, le=64), Unit("numbers")] = 0
     """Numbers of a person under the prior, along the leading directions between people; 0 is all of the
     basis."""

@@ -26,6 +26,7 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import TOLD_STEP, Fit, FitJob, Trained, Watch
 from fedperfit.edge.fitting.form import Form, personal_shift
+from fedperfit.edge.fitting.giving_way import settled_forms
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
@@ -287,6 +288,9 @@ def personalize(
             by_form.setdefault(agent.form(release, training, epsilons[agent]), []).append(agent)
         except InputError as error:
             yield agent, error
+    undecided = by_form.pop(Form.HELD_OUT, [])
+    for agent, form in settled_forms(undecided, release, personal, training, items).items():
+        by_form.setdefault(form, []).append(agent)
 
     def conclude(agent: Agent, job: FitJob[Any], done: Fit) -> Outcome:
         shift_key, shift = release.shift_key(personal.additive), personal_shift(job.shift)

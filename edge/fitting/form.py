@@ -2,7 +2,8 @@
 
 A release may carry a frozen basis, in which a person is a few hundred numbers, and a prior over people in it.
 Under a prior the likeliest numbers are found, which takes few passes; with more items than the prior is for,
-a person is better told by R, W and b of their own. Somebody who fears for single items has the numbers in
+a person is better told by R, W and b of their own, or is asked by items held out (`edge.fitting.giving_way`).
+Somebody who fears for single items has the numbers in
 the basis fitted under noise, with a promise of differential privacy for each item.
 """
 
@@ -34,6 +35,8 @@ class Form(Enum):
     BASIS = "basis"
     PRIOR = "prior"
     PRIVATE = "private"
+    HELD_OUT = "held-out"
+    """Free or under the prior, which items held out of both decide."""
 
     @classmethod
     def of(cls, people: People | None, items: int, epsilon: float = 0.0) -> "Form":
@@ -58,7 +61,9 @@ class Form(Enum):
             return cls.FREE
         if people.prior is None:
             return cls.BASIS
-        return cls.PRIOR if items <= people.prior.items else cls.FREE
+        if items <= people.prior.items:
+            return cls.PRIOR
+        return cls.FREE if people.prior.gives_way == "items" else cls.HELD_OUT
 
     def job(
         self,
@@ -75,6 +80,7 @@ class Form(Enum):
             training: settings of the free fit.
             epsilon: as in `of`.
         """
+        assert self is not Form.HELD_OUT
         if self is Form.FREE or people is None:
             return free
         if self is Form.PRIVATE:

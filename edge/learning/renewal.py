@@ -24,10 +24,12 @@ from fedperfit.edge.agent.side_by_side import shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.fitting.form import Form, personal_shift
+from fedperfit.edge.fitting.giving_way import settled_forms
 from fedperfit.edge.learning.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
+from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.door import nothing_let_in
@@ -86,7 +88,8 @@ def renew(
         return done, FITTED
     held, rest = held_out(job.examples)
     parts = [job.examples] if few(job.examples) else [job.examples, rest]
-    fits, shifts = _fit_anew(agent, release, personal, training, parts, epsilon, watch)
+    form = _settled(agent, release, personal, training, epsilon, watch)
+    fits, shifts = _fit_anew(agent, release, personal, training, parts, form, epsilon, watch)
     _finite(fits)
     origin = FITTED
     old = _old(agent, personal, training, shifts[0])
@@ -121,7 +124,7 @@ def _renewed_privately(
     watch: Watch | None,
 ) -> Outcome:
     """Fit anew under noise; no choice by held-out items, which would tell of them, and no sibling."""
-    (done,), shifts = _fit_anew(agent, release, personal, training, [examples], epsilon, watch)
+    (done,), shifts = _fit_anew(agent, release, personal, training, [examples], Form.PRIVATE, epsilon, watch)
     record = FitRecord(done.items, FITTED, version, training.to_config(), epsilon=epsilon)
     agent.check_epsilon(epsilon)
     _store(agent, release, personal, shifts, record)
@@ -206,18 +209,40 @@ def _taught(
     both = sibling is not None and not few(examples)
     epsilon = agent.personal_epsilon
     form = agent.form(release, fitted, epsilon)
+    if form is Form.HELD_OUT:  # what the last fit on this release was; the next one asks again
+        form = Form.PRIOR if _in_basis(release, shift) else Form.FREE
     fit_record = replace(kept.fit_record, items=len(examples), origin=LEARNED, epsilon=epsilon)
     if form is Form.PRIVATE:
         fit_record, both = replace(fit_record, stage=Stage.PERSONAL.value, judged={}), False
     if form is not Form.FREE:  # a fit of few numbers is made anew, on all items
         parts = [examples, rest] if both else [examples]
-        fits, shifts = _fit_anew(agent, release, personal, fitted, parts, epsilon, watch)
+        fits, shifts = _fit_anew(agent, release, personal, fitted, parts, form, epsilon, watch)
         return _finite(fits), shifts, fit_record, examples
     jobs = [_lesson(shift, examples, len(fresh), training, count)]
     if sibling is not None and both:
         jobs.append(_lesson(sibling, rest, sum(e not in held for e in fresh), training, count))
     fits = _finite(_fit(agent, release, personal, training, jobs, watch))
     return fits, [job.shift for job in jobs], fit_record, examples
+
+
+def _settled(
+    agent: Agent,
+    release: OpenedRelease,
+    personal: PersonalSettings,
+    training: TrainingSettings,
+    epsilon: float,
+    watch: Watch | None,
+) -> Form:
+    """The form of a fit on all items, after asking those held out where it is theirs to say."""
+    form = agent.form(release, training, epsilon)
+    if form is not Form.HELD_OUT:
+        return form
+    return settled_forms([agent], release, personal, training, agent.items, watch)[agent]
+
+
+def _in_basis(release: OpenedRelease, shift: Shift) -> bool:
+    people = release.people
+    return people is not None and Coordinates.of_shift(people.basis, shift) is not None
 
 
 def _lesson(
@@ -242,11 +267,11 @@ def _fit_anew(
     personal: PersonalSettings,
     training: TrainingSettings,
     parts: Sequence[Examples],
+    form: Form,
     epsilon: float,
     watch: Watch | None,
 ) -> tuple[list[Fit], list[PersonalShift]]:
-    """Fit new shifts on parts of the person's items, all in the form that suits the number of all items."""
-    form = agent.form(release, training, epsilon)
+    """Fit new shifts on parts of the person's items, all in the form that suits all items."""
     jobs = []
     for part in parts:
         free = replace(agent.personal_job(release, personal, training), examples=part)
@@ -296,7 +321,8 @@ def _chosen(
     def learn(parts: Sequence[Examples]) -> list[Intervention]:
         shifts: Sequence[Shift] = sibling
         if not sibling:
-            _, shifts = _fit_anew(agent, release, personal, training, parts, 0.0, watch)
+            form = _settled(agent, release, personal, training, 0.0, watch)
+            _, shifts = _fit_anew(agent, release, personal, training, parts, form, 0.0, watch)
         return [Intervention([frozen, shift], additive=personal.additive) for shift in shifts]
 
     candidates = {Stage.COLLECTIVE.value: Candidate.fixed(Intervention([frozen]))}

@@ -15,6 +15,12 @@ from fedperfit.protocol.system.errors import InputError
 
 _METADATA = "people"
 _RULE = {"floor": float, "strength": float, "items": int, "numbers": int}
+_LATER = {"gives_way": "items"}
+"""Parts of the rule that are left out where they are as before there was a choice."""
+
+
+def _whole(rule: dict[str, Any]) -> bool:
+    return not rule or set(_RULE) <= set(rule) <= set(_RULE) | set(_LATER)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,8 @@ class People:
         if self.prior is not None:
             tensors |= {"directions": self.prior.directions.contiguous(), "deviations": self.prior.deviations}
             rule = {name: getattr(self.prior, name) for name in sorted(_RULE)}
+            later = {name: getattr(self.prior, name) for name in _LATER}
+            rule |= {name: value for name, value in later.items() if value != _LATER[name]}
         return save(tensors, metadata={_METADATA: json.dumps(rule, sort_keys=True)})
 
     @classmethod
@@ -83,7 +91,7 @@ class People:
         except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError, RecursionError):
             raise InputError("the prior over people is truncated, or not a safetensors file") from None
         wanted = {"basis", "directions", "deviations"} if rule else {"basis"}
-        if set(tensors) != wanted or not isinstance(rule, dict) or set(rule) not in (set(), set(_RULE)):
+        if set(tensors) != wanted or not isinstance(rule, dict) or not _whole(rule):
             raise InputError("the prior over people has missing or unknown parts")
         if tensors["basis"].dtype != torch.uint8:
             raise InputError("the basis of the prior over people is not bytes")

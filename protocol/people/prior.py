@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedperfit.protocol.settings.fields import GivesWay
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
 
@@ -38,9 +39,11 @@ class Prior:
     strength: float
     """Weight of |z|^2 / 2 beside the sum of the answers' losses."""
     items: int
-    """Most items of a person that it is used for; with more the free shift is fitted."""
+    """Most items of a person that it is used for unasked."""
     numbers: int = 0
     """Number of a person's numbers, along that many leading directions alone; 0 is all."""
+    gives_way: GivesWay = "items"
+    """What decides with more items."""
 
     def __post_init__(self) -> None:
         rows, size = self.directions.shape if self.directions.dim() == 2 else (0, 0)
@@ -58,6 +61,8 @@ class Prior:
                 raise InputError(f"the {name} of the prior over people is not a positive number")
         if self.items < 1 or not 0 <= self.numbers <= rows:
             raise InputError("the prior over people has too many numbers, or is for no items")
+        if self.gives_way not in ("items", "loss"):
+            raise InputError("the prior over people gives way to something unknown")
 
     def factor(self) -> torch.Tensor:
         """Return L: (n, n), or (n, numbers) along the leading directions alone."""
@@ -76,6 +81,7 @@ def estimated_prior(
     strength: float,
     items: int,
     numbers: int = 0,
+    gives_way: GivesWay = "items",
 ) -> Prior:
     """Make the prior that what differed between people shows.
 
@@ -84,8 +90,9 @@ def estimated_prior(
         count: Degrees of freedom of that sum: the updates less one for each mean.
         floor: Variance in all directions, as a share of the mean variance.
         strength: Weight of the prior beside the answers' losses.
-        items: Most items of a person that the prior is used for.
+        items: Most items of a person that the prior is used for unasked.
         numbers: Numbers of a person; 0 is all.
+        gives_way: What decides with more items.
 
     Raises:
         InputError: If the updates do not differ, or in too few directions for `numbers`.
@@ -107,6 +114,7 @@ def estimated_prior(
         strength,
         items,
         numbers,
+        gives_way,
     )
 
 

@@ -99,6 +99,13 @@ UpdateBasis = Annotated[
         "items; `federated` follows the mean gradients that the clients of a simulation send once."
     ),
 ]
+GivesWay = Annotated[
+    Literal["items", "loss"],
+    Field(
+        description="What people with more than `prior-items` items are fitted by: `items` fits them freely; "
+        "`loss` freely or under the prior, by the lower loss on a fifth of their items, held out of both."
+    ),
+]
 TransportType = Annotated[
     Literal["float32", "bfloat16", "int8", "int4", "sign"],
     Field(
