@@ -4,14 +4,15 @@ import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError
 
 from fedperfit.cloud.clients.clock import MACHINE, Clock
+from fedperfit.cloud.clients.sizes import Sizes, measure
 from fedperfit.protocol.messages.ledger import Direction, Entry, Ledger
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.flower_internals import MalformedContent, message_bytes, set_reply_to
+from fedperfit.protocol.system.flower_internals import MalformedContent, set_reply_to
 
 logger = logging.getLogger("fedperfit.cloud")
 
@@ -38,10 +39,8 @@ class Transfer:
     """Flower's id of the node."""
     direction: Direction
     """Way of the message: `down` or `up`."""
-    payload: int
-    """Bytes of the arrays and statistics in it."""
-    message: int
-    """Bytes of the whole message as protobuf."""
+    sizes: Sizes
+    """Its bytes."""
 
 
 class Exchange:
@@ -160,7 +159,7 @@ class Outstanding:
             logger.warning("%s: the message could not be sent", self._names.get(node, f"node {node}"))
             return False
         self.waiting[ids[0]] = node
-        self._transfers.append(Transfer(node, "down", *measure(message)))
+        self._transfers.append(Transfer(node, "down", measure(message)))
         return True
 
     def arrived(self) -> Generator[tuple[int, Message], None, None]:
@@ -171,7 +170,7 @@ class Outstanding:
                 if sender is not None:
                     self._answered.add(reply.metadata.reply_to_message_id)
                     del self.waiting[reply.metadata.reply_to_message_id]
-                    self._transfers.append(Transfer(sender, "up", *measure(reply)))
+                    self._transfers.append(Transfer(sender, "up", measure(reply)))
                     yield sender, reply
 
     def give_up(self, node: int) -> None:
@@ -276,18 +275,6 @@ def _sender(
     return node
 
 
-def measure(message: Message) -> tuple[int, int]:
-    """Return the bytes of the arrays and statistics in a message, and of the whole message as protobuf."""
-    records = list(message.content.values()) if message.has_content() else []
-    arrays = [array.data for r in records if isinstance(r, ArrayRecord) for array in r.values()]
-    values = [value for r in records if isinstance(r, ConfigRecord) for value in r.values()]
-    payload = sum(len(data) for data in (*arrays, *values) if isinstance(data, bytes))
-    try:
-        return payload, message_bytes(message)
-    except (ValueError, TypeError):
-        return payload, payload
-
-
 def entries(transfers: list[Transfer], names: Mapping[int, str], *, phase: str, round: int) -> list[Entry]:
     """Make the ledger entries of transfers, sorted by client and direction.
 
@@ -298,7 +285,15 @@ def entries(transfers: list[Transfer], names: Mapping[int, str], *, phase: str, 
         round: Number of their round.
     """
     made = [
-        Entry(phase, round, names.get(t.node, f"node-{t.node}"), t.direction, t.payload, t.message)
+        Entry(
+            phase,
+            round,
+            names.get(t.node, f"node-{t.node}"),
+            t.direction,
+            t.sizes.payload,
+            t.sizes.message,
+            t.sizes.tensors,
+        )
         for t in transfers
     ]
     return sorted(made, key=lambda entry: (entry.client, entry.direction))

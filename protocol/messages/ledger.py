@@ -1,7 +1,8 @@
 """The byte ledger: one entry per message, so that bytes are measured and never estimated."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +29,8 @@ class Entry:
     """Bytes of the packed shift or of the statistics, 0 if the message carries neither."""
     message: int
     """Bytes of the whole message as protobuf: payload, other records, Flower's metadata."""
+    tensors: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of what the payload is made of, by name; missing in ledgers of earlier versions."""
 
 
 class Ledger:

@@ -145,6 +145,23 @@ def read_header(data: bytes) -> tuple[ShiftHeader, int]:
     return header, 8 + length
 
 
+def slab_sizes(data: bytes) -> dict[str, int]:
+    """Return how many bytes of a packed shift are its header, R, W and b.
+
+    Raises:
+        InputError: If it is malformed or has too few or too many values.
+    """
+    header, offset = read_header(data)
+    shape, width = header.shape, DTYPES[header.dtype].itemsize
+    if len(data) - offset != shape.parameters * width:
+        raise InputError(
+            f"packed shift has {len(data) - offset} bytes of values, expected {shape.parameters * width}"
+        )
+    rows = len(shape.layers) * shape.rank
+    slab = rows * shape.hidden_size * width
+    return {"header": offset, "R": slab, "W": slab, "b": rows * width}
+
+
 def unpack(data: bytes) -> tuple[Shift, ShiftHeader]:
     """Unpack a collective shift; the inverse of `pack`.
 
@@ -154,14 +171,10 @@ def unpack(data: bytes) -> tuple[Shift, ShiftHeader]:
     Raises:
         InputError: If the header is malformed, or the values are too few or too many.
     """
+    slab_sizes(data)
     header, offset = read_header(data)
     shape = header.shape
     dtype = DTYPES[header.dtype]
-    if len(data) - offset != shape.parameters * dtype.itemsize:
-        raise InputError(
-            f"packed shift has {len(data) - offset} bytes of values, "
-            f"expected {shape.parameters * dtype.itemsize}"
-        )
     values = torch.from_numpy(np.frombuffer(data, np.uint8, offset=offset).copy()).view(dtype).float()
     slab = (len(shape.layers), shape.rank, shape.hidden_size)
     size = shape.parameters // (2 * shape.hidden_size + 1)

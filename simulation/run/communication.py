@@ -1,6 +1,6 @@
 """Bytes that a run sent, from its ledger, beside those that other methods would have to send."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -69,15 +69,20 @@ def _personal_parameters(job: RunSettings, card: BaseModelCard) -> int:
     return replace(shape, rank=job.personal().rank).parameters
 
 
-def _totals(entries: list[Entry]) -> dict[str, dict[str, int]]:
-    return {
-        direction: {
-            "messages": sum(entry.direction == direction for entry in entries),
-            "payload": sum(entry.payload for entry in entries if entry.direction == direction),
-            "message": sum(entry.message for entry in entries if entry.direction == direction),
+def _totals(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    sums: dict[str, dict[str, Any]] = {}
+    for direction in ("down", "up"):
+        some = [entry for entry in entries if entry.direction == direction]
+        tensors: Counter[str] = Counter()
+        for entry in some:
+            tensors.update(entry.tensors)
+        sums[direction] = {
+            "messages": len(some),
+            "payload": sum(entry.payload for entry in some),
+            "message": sum(entry.message for entry in some),
+            "tensors": dict(sorted(tensors.items())),
         }
-        for direction in ("down", "up")
-    }
+    return sums
 
 
 def _per_client(entries: list[Entry]) -> dict[str, dict[str, float]]:

@@ -269,7 +269,17 @@ def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
         "clients": clients,
         "personal": f"{about['personal-parameters']:,} parameters each; {_personal(about)}",
         "messages": Table(head, rows),
+        "tensors": Table(["phase", "what", "bytes down", "bytes up"], _tensor_rows(about["phases"])),
     }
+
+
+def _tensor_rows(phases: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for phase, totals in sorted(phases.items(), key=_natural):
+        down, up = (totals[way].get("tensors", {}) for way in ("down", "up"))
+        for name in sorted({*down, *up}):
+            rows.append(Row([phase, name, f"{down.get(name, 0):,}", f"{up.get(name, 0):,}"]))
+    return rows
 
 
 def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:

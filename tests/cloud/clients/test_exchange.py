@@ -6,10 +6,9 @@ import pytest
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from tests.cloud.fake_grid import FakeClock, FakeGrid, packed_array
 
-from fedperfit.cloud.clients.exchange import Exchange, measure
-from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD, STATISTICS_RECORD
+from fedperfit.cloud.clients.exchange import Exchange
+from fedperfit.protocol.messages.keys import SETTINGS_RECORD, SHIFT_KEY, SHIFT_RECORD
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.system.flower_internals import message_bytes
 
 NODES = {5: "anna", 6: "ben", 7: "carl"}
 
@@ -40,19 +39,6 @@ def test_yields_replies_in_the_order_of_arrival_and_sorts_the_ledger(tmp_path: P
     entries = exchange.ledger.entries()
     assert entries == exchange.last == sorted(entries, key=lambda e: (e.client, e.direction))
     assert len(entries) == 6
-
-
-def test_counts_bytes_of_arrays_and_of_the_message(tmp_path: Path) -> None:
-    FakeGrid(NODES, echo)  # sets Flower's task identity
-    message = Message(content(1000), 5, "train.contribute")
-    assert measure(message) == (1000, message_bytes(message))
-
-
-def test_counts_bytes_of_statistics_and_not_settings(tmp_path: Path) -> None:
-    FakeGrid(NODES, echo)
-    records = {SETTINGS_RECORD: ConfigRecord({"source": "contrast", "items": 10})}
-    records[STATISTICS_RECORD] = ConfigRecord({"view": bytes(700), "probes": bytes(50)})
-    assert measure(Message(RecordDict(records), 5, "train.probe"))[0] == 750
 
 
 def test_stops_at_the_deadline(tmp_path: Path, clock: FakeClock) -> None:
