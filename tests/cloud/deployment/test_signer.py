@@ -18,12 +18,14 @@ from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import (
     ask_for_release,
+    check_agreed,
     check_promised,
     signer_command,
     signer_ready,
 )
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.people.people import People
+from fedperfit.protocol.people.prior import Prior
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.shift.directions import Directions
@@ -95,6 +97,21 @@ def test_another_form_is_refused(
     with pytest.raises(RunFailed, match=f"refused the release: {reason}"):
         ask_for_release(home, shift, header, directions, people)
     assert _files(home.folder / "releases") == before
+
+
+def test_a_prior_over_people_by_another_rule_is_refused() -> None:
+    wanted = {"update-basis": "public", "personal-basis": "update", "people-prior": True, "prior-items": 7}
+    settings = CloudSettings.from_some(
+        read_preset("quickstart") | {"host": "localhost", "clients": 3} | wanted
+    )
+    header = agreed(settings, 1)[1]
+    basis = random_basis(header.shape, 16, task=header.task, fingerprint=header.fingerprint, seed=0)
+    directions = torch.eye(2, basis.numbers)
+    prior = Prior(directions, torch.tensor([0.2, 0.1]), 0.05, settings.prior_strength, 7)
+    check_agreed(settings, header, None, People(basis, prior))
+    for other in ({"strength": 1.0}, {"items": 8}, {"numbers": 1}, {"gives_way": "loss"}):
+        with pytest.raises(InputError, match=f"the prior's {next(iter(other))} is .*; cloud.toml says"):
+            check_agreed(settings, header, None, People(basis, replace(prior, **other)))
 
 
 def _files(folder: Path) -> set[str]:
