@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedperfit.edge.consent.item_sets import digested, linked, settled, told_next
+from fedperfit.edge.consent.item_sets import changed, digested, linked, settled, told_next
 from fedperfit.edge.consent.memory import GuardState
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.consent.shift_rule import check_shift
@@ -267,10 +267,8 @@ class Guard:
             unchanged = digests[: len(pinned)] == pinned
             if not (unchanged and added < policy.growth and pinned):
                 if pinned and added + removed < policy.growth:
-                    raise Refused(
-                        f"{added + removed} items differ from those used before; their difference would tell "
-                        f"them: at least {policy.growth} must"
-                    )
+                    told = changed(pinned, digests)
+                    raise Refused(f"{told}; that would tell of them, unless at least {policy.growth} differ")
                 pinned = digests
             sent = pinned[-policy.max_items :]  # a contribution is made of these alone; -0 is all
             distinct = len(set(sent))

@@ -87,6 +87,21 @@ def few(policy: Policy, before: Sequence[str], after: Sequence[str]) -> bool:
     return 0 < _items(_copies(before) ^ _copies(after)) < policy.growth
 
 
+def changed(before: Sequence[str], after: Sequence[str]) -> str:
+    """Say how the items of a history changed since they were used.
+
+    Args:
+        before: Digests of the items as they were used.
+        after: Digests of the items as they are.
+    """
+    differing = len(set(before) ^ set(after))
+    if differing:
+        return f"{differing} of the items differ from those used before"
+    if Counter(before) == Counter(after):
+        return "the items used before are in another order"
+    return "copies of items used before were added or removed"
+
+
 def settled(
     policy: Policy, before: Sequence[str], chosen: Sequence[str], every: Sequence[str]
 ) -> list[str] | None:
