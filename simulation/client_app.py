@@ -195,7 +195,11 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
         contexts = {message.metadata.message_id: (message, context) for message, context in group}
         for answer in _respond(group):
             request, context = contexts[answer.metadata.reply_to_message_id]
-            scan(_folder(context), request, answer)
+            try:
+                scan(_folder(context), request, answer)
+            except InputError as error:  # nothing leaves that is not counted
+                _keep_refusal(request, context, error)
+                answer = refusal(request, type(error).__name__)
             yield answer
 
 

@@ -19,6 +19,7 @@ from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.sent_scan import total
 from fedperfit.simulation.stored_models import AGENT, read_about
 from fedperfit.simulation.world.build import (
     BOUNDS,
@@ -139,10 +140,15 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
 
 
 def _read_roster(folder: Path) -> Roster:
-    """Read who the clients of a prepared folder are; raises InputError, naming a broken file."""
+    """Read who the clients of a prepared folder are, and that what their replies held is on file.
+
+    Raises:
+        InputError: Naming a broken file.
+    """
     roster = read_form(folder / ROSTER, Roster)
     if not roster:
         raise MalformedFileError(f"{folder / ROSTER}: no clients")
+    total(folder / CLIENTS / str(partition) for partition in range(len(roster)))
     return roster
 
 

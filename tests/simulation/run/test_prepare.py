@@ -51,6 +51,7 @@ def test_a_folder_that_was_only_locked_is_empty(tmp_path: Path, monkeypatch: pyt
         ("roster.json", "[]", "dict"),
         ("roster.json", "{}", "no clients"),
         ("enrolled.json", '{"a": 1}', "not a directory of keys"),
+        ("0/scan.json", '{"replies": "man', "line 1: broken JSON"),
     ],
 )
 def test_what_all_clients_share_is_named_where_it_is_broken(
