@@ -30,10 +30,11 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.messages.sums import SumSettings
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Pair
 from fedperfit.protocol.trust.policy import Policy, RequestKind
 
@@ -59,9 +60,7 @@ class Guard:
         """
         self._path, self.policy, self._clock = path, policy, clock
         self._lock = threading.Lock()
-        self._state = (
-            GuardState(**read_json(path)) if path.exists() else GuardState(salt=secrets.token_hex(32))
-        )
+        self._state = read_form(path, GuardState) if path.exists() else GuardState(salt=secrets.token_hex(32))
 
     def contribution(self, packed: bytes, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
         """Admit a round of stage 1, and count it.

@@ -6,7 +6,9 @@ but of one item, however many they are.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from fedperfit.protocol.trust.policy import Policy
 
