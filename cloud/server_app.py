@@ -7,6 +7,7 @@ from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.clients.roster import NobodyFits
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
@@ -21,12 +22,19 @@ from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.run_folder import run_folder
 
 app = ServerApp()
 logger = logging.getLogger("fedperfit.cloud")
 _PAUSE_SECONDS = 2.0
+
+
+class _Members(TypedDict):
+    """The release in force, and whom it names for secure sums."""
+
+    enrolled: dict[str, Any]
+    release: str
 
 
 @app.main()
@@ -96,7 +104,7 @@ def contributing(job: Job, settings: CloudSettings, clients: list[str]) -> list[
     """
     if not settings.secure:
         return clients
-    members = read_json(job.folder / MEMBERS)
+    members = read_form(job.folder / MEMBERS, _Members)
     job.directory, job.release = Directory.from_json(members["enrolled"]), members["release"]
     for client in sorted(set(clients) - set(job.directory.keys)):
         logger.warning(

@@ -5,6 +5,7 @@ It decides nothing and holds nothing. Its agents live in the same process; a dep
 """
 
 import json
+import logging
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
@@ -62,6 +63,7 @@ from fedperfit.simulation.sent_scan import scan
 from fedperfit.simulation.storages import Storage
 from fedperfit.simulation.stored_models import items_of, read_about, storage_of
 
+logger = logging.getLogger("fedperfit.simulation")
 app = ClientApp()
 _STATISTICS = {MOMENTS_TYPE: MOMENTS_KEY, PROBE_TYPE: SUMS_KEY, LAYER_GRADIENT_TYPE: LAYER_GRADIENT_KEY}
 """Key of the statistics in a reply, by the type of the request."""
@@ -193,7 +195,11 @@ def respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
         contexts = {message.metadata.message_id: (message, context) for message, context in group}
         for answer in _respond(group):
             request, context = contexts[answer.metadata.reply_to_message_id]
-            scan(_folder(context), request, answer)
+            try:
+                scan(_folder(context), request, answer)
+            except InputError as error:  # nothing leaves that is not counted
+                _keep_refusal(request, context, error)
+                answer = refusal(request, type(error).__name__)
             yield answer
 
 
@@ -239,7 +245,8 @@ def _respond(requests: Sequence[tuple[Message, Context]]) -> Iterator[Message]:
 
 
 def _keep_refusal(message: Message, context: Context, error: Exception) -> None:
-    """Append the whole of an error to `refusals.jsonl` in the run folder; these clients are nobody's."""
+    """Log an error, and add all of it to `refusals.jsonl` in the run folder; these clients are nobody's."""
+    logger.warning("client %d: %s", _partition(context), error)
     values = {
         "client": str(context.node_config["partition-id"]),
         "request": message.metadata.message_type,
@@ -340,9 +347,18 @@ def read_enrolled(clients: Path) -> Directory | None:
 
     Args:
         clients: Folder of the clients of a run.
+
+    Raises:
+        InputError: Naming the file, if it is broken.
     """
     path = clients / ENROLLED
-    return Directory.from_json(read_json(path)) if path.exists() else None
+    if not path.exists():
+        return None
+    value = read_json(path)
+    try:
+        return Directory.from_json(value)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 @lru_cache(maxsize=1)

@@ -55,6 +55,7 @@ def tune(
     """
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.trust.release import FILE_NAME
+    from fedperfit.protocol.trust.release_file import read_release
     from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
 
     console = Console()
@@ -63,7 +64,7 @@ def tune(
     if run is not None and preset is not None:
         raise InputError("--preset: the settings are those of the run that is named")
     settings = settings_of_run(run, changes) if run else TuneSettings.read(preset or "quickstart", changes)
-    release = (run / FILE_NAME).read_bytes() if run else None
+    release = read_release(run / FILE_NAME).to_bytes() if run else None
     folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     with tracked(track, "tune") as follow:
 

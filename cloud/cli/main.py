@@ -19,8 +19,8 @@ app = typer.Typer(
     name="fedperfit-cloud",
     help="The cloud's side of fedperfit.\n\n"
     "A federation trains the collective shift over many clients, writes one checkpoint per round, and "
-    "ends in a signed release that every edge builds its own personal shift on. Nothing here needs the "
-    "weights of a base model, nor a GPU.",
+    "ends in a signed release that every edge builds its own personal shift on. Nothing here needs a "
+    "GPU; of the base model the files are read for their fingerprint, and no more.",
     epilog="Begin with: fedperfit-cloud init FOLDER, then up, enroll and run.",
     no_args_is_help=True,
     add_completion=False,

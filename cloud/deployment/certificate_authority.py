@@ -14,13 +14,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.deployment.home import CloudHome, write_server_certificate
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic, write_json
-from fedperfit.protocol.trust.authorities import FILE_NAME, Authorities, parse_authorities, sign_authorities
+from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.trust.authorities import (
+    FILE_NAME,
+    Authorities,
+    parse_authorities,
+    read_number,
+    sign_authorities,
+)
 from fedperfit.protocol.trust.certificates import Certificate, new_authority
 
 
@@ -106,7 +114,7 @@ def publish_authorities(home: CloudHome) -> None:
         try:
             last = parse_authorities(path.read_bytes(), key.public)
         except InputError:  # the signing key was changed since
-            number = int(read_json(path)["number"]) + 1
+            number = read_number(path) + 1
         else:
             if last.certificates == certificates:
                 return
@@ -119,7 +127,11 @@ def valid_until(path: Path) -> datetime:
     return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc
 
 
+_Change = TypedDict("_Change", {"from": datetime})
+"""Time from which the next authority takes over."""
+
+
 def next_day(home: CloudHome) -> datetime | None:
     """Return the time from which a new authority takes over; None if the authority is not being changed."""
     path = home.tls / "next.json"
-    return datetime.fromisoformat(read_json(path)["from"]) if path.exists() else None
+    return read_form(path, _Change)["from"] if path.exists() else None

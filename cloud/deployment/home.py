@@ -126,10 +126,10 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
         anywhere: Whether the folder may lie in a git work tree or in fedperfit's own folders.
 
     Raises:
-        InputError: If the folder holds a cloud already or is in a bad place, a setting or the basis file
-            is wrong, or no basis ships for the settings and no form of updates was chosen.
+        InputError: If the folder holds a cloud already or is in a bad place, a setting or a file that one
+            names is wrong, or no basis ships for the settings and no form of updates was chosen.
     """
-    from fedperfit.cloud.job.basis import read_basis
+    from fedperfit.cloud.job.given_files import check_given_files
 
     path = home.folder / "cloud.toml"
     if path.exists():
@@ -137,8 +137,7 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
     if not anywhere:
         check_place(home.folder)
     settings = _new_settings(CloudSettings.own(read_preset(preset)), values)
-    if settings.basis_file:
-        read_basis(Path(settings.basis_file))
+    check_given_files(settings)
     private_folder(home.folder)
     authority = new_authority("fedperfit")
     for name, content in (("ca.crt", authority.certificate), ("ca.key", authority.key)):

@@ -17,8 +17,9 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from fedperfit.cloud.deployment.home import CloudHome
-from fedperfit.protocol.system.errors import MalformedFileError, RunFailed
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.files import write_json
 
 _LOCK = ".enrolment.lock"
 _LOCK_SECONDS = 90.0
@@ -79,10 +80,7 @@ def read_invitation(home: CloudHome, name: str) -> Invitation | None:
     path = _path(home, name)
     if not path.exists():
         return None
-    try:
-        return Invitation(**read_json(path))
-    except TypeError:
-        raise MalformedFileError(f"{path}: not an invitation") from None
+    return read_form(path, Invitation)
 
 
 def invitations(home: CloudHome) -> list[Invitation]:

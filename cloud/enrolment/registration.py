@@ -9,7 +9,10 @@ Where registering a key failed for good, its token is free again.
 
 from contextlib import suppress
 from datetime import datetime
-from typing import Any
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.up import wait_for_superlink
@@ -23,17 +26,26 @@ from fedperfit.cloud.enrolment.invitations import (
 )
 from fedperfit.cloud.enrolment.superlink_nodes import find_node, register_node, unregister_node
 from fedperfit.protocol.secure_sums.keys import Directory, PublicKeys
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.trust.bundle import NAME
 from fedperfit.protocol.trust.enrolment import EnrolmentReply, EnrolmentRequest
 from fedperfit.protocol.trust.node_key import fingerprint
 
-_SUMS = "sums"
-"""Field of the record of a node whose machine has keys for secure sums."""
-_LEAVING = "leaving"
-"""Field of the record of a node that is being unenrolled."""
 _UNKNOWN = "this is not an invitation of this cloud, or it was taken back"
+
+
+class Record(TypedDict):
+    """What is on file of an enrolled client."""
+
+    name: str
+    node: Annotated[str, Field(pattern=r"^[0-9]+\z")]
+    key: str
+    sums: NotRequired[str]
+    """Public keys for secure sums, of a machine that has some."""
+    leaving: NotRequired[bool]
+    """Whether it is being unenrolled."""
 
 
 def redeem(home: CloudHome, request: EnrolmentRequest) -> EnrolmentReply:
@@ -119,7 +131,7 @@ def unenroll(home: CloudHome, name: str) -> None:
             raise InputError(f"{name} is not enrolled")
         if record.exists():
             wait_for_superlink(home, read_cloud(home))
-            write_json(record, {**read_json(record), _LEAVING: True})
+            write_json(record, {**read_form(record, Record), "leaving": True})
             _leave(home, name)
         elif invitation is not None and invitation.key:
             wait_for_superlink(home, read_cloud(home))
@@ -142,7 +154,7 @@ def repair(home: CloudHome) -> None:
     """
     with changing(home):
         for path in sorted(home.nodes.glob("*.json")):
-            if read_json(path).get(_LEAVING):
+            if read_form(path, Record).get("leaving"):
                 _leave(home, path.stem)
                 revoke_invitation(home, path.stem)
         for invitation in invitations(home):
@@ -161,13 +173,21 @@ def enrolled(home: CloudHome) -> dict[int, str]:
 
 def keys_for_sums(home: CloudHome) -> Directory:
     """Return the keys for secure sums of all enrolled clients that came with some."""
-    records = [record for record in _enrolled(home) if _SUMS in record]
-    return Directory({record["name"]: PublicKeys.from_hex(record[_SUMS]) for record in records})
+    return Directory(
+        {
+            record["name"]: PublicKeys.from_hex(record["sums"])
+            for record in _enrolled(home)
+            if "sums" in record
+        }
+    )
 
 
-def _enrolled(home: CloudHome) -> list[dict[str, Any]]:
-    records: list[dict[str, Any]] = [read_json(path) for path in sorted(home.nodes.glob("*.json"))]
-    return [record for record in records if not record.get(_LEAVING)]
+def _enrolled(home: CloudHome) -> list[Record]:
+    return [record for record in _all_records(home) if not record.get("leaving")]
+
+
+def _all_records(home: CloudHome) -> list[Record]:
+    return [read_form(path, Record) for path in sorted(home.nodes.glob("*.json"))]
 
 
 def _reason_against(invitation: Invitation | None, request: EnrolmentRequest, now: datetime) -> str:
@@ -190,8 +210,7 @@ def _reason_against_key(home: CloudHome, request: EnrolmentRequest) -> str:
 
     Such a key is known to the SuperLink, and `repair` would take it for one that was approved.
     """
-    records = [read_json(path) for path in home.nodes.glob("*.json")]
-    names = {record["name"] for record in records if record["key"] == request.key}
+    names = {record["name"] for record in _all_records(home) if record["key"] == request.key}
     names |= {invitation.name for invitation in invitations(home) if invitation.key == request.key}
     return "this key is another client's: every client has its own" if names - {request.name} else ""
 
@@ -216,12 +235,12 @@ def _free(home: CloudHome, invitation: Invitation) -> None:
 
 def _record(home: CloudHome, invitation: Invitation, node: int) -> None:
     values = {"name": invitation.name, "node": str(node), "key": invitation.key}
-    sums = {_SUMS: invitation.sums} if invitation.sums else {}
+    sums = {"sums": invitation.sums} if invitation.sums else {}
     write_json(home.node(invitation.name), values | sums)
 
 
 def _leave(home: CloudHome, name: str) -> None:
-    record = read_json(home.node(name))
+    record = read_form(home.node(name), Record)
     if find_node(home, record["key"]) is not None:  # it is not, if an earlier attempt was killed
         unregister_node(home, int(record["node"]))
     home.node(name).unlink()

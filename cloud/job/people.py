@@ -56,13 +56,13 @@ def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
     """
     path = folder / PUBLIC_PEOPLE
     if path.exists():
-        return _read(path, basis)
+        return read_scatter(path, basis)
     if not settings.prior_file:
         raise InputError(
             "prior-source=public: expected prior-file, a file that `fedperfit prior` makes of public people"
         )
     named = Path(settings.prior_file).expanduser()
-    scatter = _read(named, basis)
+    scatter = read_scatter(named, basis)
     write_atomic(path, scatter.to_bytes())
     return scatter
 
@@ -76,7 +76,16 @@ def check_numbers(basis: Basis) -> None:
         )
 
 
-def _read(path: Path, basis: Basis) -> Scatter:
+def read_scatter(path: Path, basis: Basis) -> Scatter:
+    """Read a file that says how public people differ.
+
+    Args:
+        path: The file.
+        basis: The basis that it must be in.
+
+    Raises:
+        InputError: Naming the file, if it is missing, malformed or of another basis.
+    """
     try:
         return Scatter.from_bytes(path.read_bytes(), basis.digest, basis.numbers)
     except OSError as error:

@@ -265,7 +265,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         from fedperfit.protocol.shift.selection import PERSONAL_SHARE, SHARE, least_rank, select_layers
 
         chosen: dict[str, Any] = {}
-        layers = self._scaled_layers(card.layers)
+        layers = list(self.layers_on(card.layers))
         if self.layers == AUTO:
             layers = list(select_layers(layer_gradients).layers)
             chosen |= {"layers": layers, "layers-of": card.layers}
@@ -307,7 +307,7 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         rank = chosen_rank("collective-rank", self.collective_rank)
         personal_rank = chosen_rank("personal-rank", self.personal_rank)
         shape = ShiftShape(
-            layers=tuple(self._scaled_layers(card.layers)),
+            layers=self.layers_on(card.layers),
             rank=rank,
             hidden_size=card.hidden_size,
             positions=Positions.parse(self.positions),
@@ -327,8 +327,14 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     def _given_layers(self) -> list[int]:
         return [] if isinstance(self.layers, str) else self.layers
 
-    def _scaled_layers(self, depth: int) -> list[int]:
-        return sorted({min(depth - 1, round(layer * depth / self.layers_of)) for layer in self._given_layers})
+    def layers_on(self, depth: int) -> tuple[int, ...]:
+        """Layers of a model that the given ones are, scaled by depth; none where they are to be chosen.
+
+        Args:
+            depth: Number of the model's decoder layers.
+        """
+        scaled = {min(depth - 1, round(layer * depth / self.layers_of)) for layer in self._given_layers}
+        return tuple(sorted(scaled))
 
     def federation(self) -> FederationSettings:
         """The settings of the rounds."""

@@ -1,24 +1,33 @@
 """Health and metrics of a cloud, in Prometheus' text format: counts, and no name of anybody."""
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import NotRequired
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.deployment.home import CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.signer import signer_ready
 from fedperfit.cloud.deployment.up import superlink_ready
 from fedperfit.cloud.monitoring.run_progress import RunProgress, newest_run
-from fedperfit.protocol.system.errors import FedperfitError
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.system.metrics import CONTENT_TYPE, Metric, gauge, text
 from fedperfit.protocol.trust.pointer import parse_pointer
 from fedperfit.protocol.trust.published import POINTER_FILE
 from fedperfit.protocol.trust.validity import parse_time
+
+logger = logging.getLogger("fedperfit.cloud")
+
+
+class _Client(TypedDict):
+    leaving: NotRequired[bool]
 
 
 def routes(home: CloudHome) -> list[Route]:
@@ -53,20 +62,30 @@ def programs(home: CloudHome) -> dict[str, bool]:
 
 
 def cloud_metrics(home: CloudHome) -> str:
-    """Write the state of a cloud and of its newest run.
+    """Write the state of a cloud and of its newest run; what cannot be read is left out, and logged.
 
     Args:
         home: The cloud.
     """
     here: Mapping[tuple[str, ...], float] = {(name,): up for name, up in programs(home).items()}
-    enrolled = [path for path in home.nodes.glob("*.json") if not read_json(path).get("leaving")]
-    metrics = [
-        Metric("program_up", "gauge", "Whether a program of the cloud answers.", here, ("program",)),
-        gauge("enrolled_clients", "Clients that are enrolled.", len(enrolled)),
-        *_releases(home),
-    ]
+    metrics = [Metric("program_up", "gauge", "Whether a program of the cloud answers.", here, ("program",))]
+    for read in (_enrolled, _releases, _newest_run):
+        try:
+            metrics += read(home)
+        except InputError as error:
+            logger.warning("left out of the metrics: %s", error)
+    return text("fedperfit_cloud", metrics)
+
+
+def _enrolled(home: CloudHome) -> list[Metric]:
+    records = [read_form(path, _Client) for path in home.nodes.glob("*.json")]
+    staying = [record for record in records if not record.get("leaving")]
+    return [gauge("enrolled_clients", "Clients that are enrolled.", len(staying))]
+
+
+def _newest_run(home: CloudHome) -> list[Metric]:
     run = newest_run(home)
-    return text("fedperfit_cloud", [*metrics, *(_run(run) if run is not None else [])])
+    return _run(run) if run is not None else []
 
 
 def _releases(home: CloudHome) -> list[Metric]:

@@ -8,12 +8,21 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock
+from typing_extensions import TypedDict
 
 from fedperfit.protocol.secure_sums.cohorts import most_together
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.files import write_json
 
 FILE = "told-sums.json"
 """File beside the runs of a federation: a release, and the names in each sum under it."""
+
+
+class _Kept(TypedDict):
+    """What the file holds."""
+
+    release: str
+    lists: list[list[str]]
 
 
 class ToldLists:
@@ -45,6 +54,7 @@ class ToldLists:
         return chosen
 
     def _told(self) -> list[list[str]]:
-        kept = read_json(self._path) if self._path.exists() else {}
-        lists: list[list[str]] = kept["lists"] if kept.get("release") == self._release else []
-        return lists
+        if not self._path.exists():
+            return []
+        kept = read_form(self._path, _Kept)
+        return kept["lists"] if kept["release"] == self._release else []

@@ -1,8 +1,10 @@
 """What the clients of one round sent, so that a round that was killed need not be asked for again."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
+
+from pydantic import BeforeValidator
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.clients.sealed_gate import SealedUpdate
 from fedperfit.cloud.rounds.forms import Admitted
@@ -30,6 +32,12 @@ class Collection(Generic[_Sent]):
         return [self.updates[client] for client in sorted(self.updates)]
 
 
+def _from_hex(value: object) -> bytes:
+    if not isinstance(value, str):
+        raise ValueError("not hexadecimal digits")
+    return bytes.fromhex(value)
+
+
 def sealed_to_json(collection: Collection[SealedUpdate]) -> dict[str, Any]:
     """Return what a round of sealed updates has, as JSON values."""
     return {
@@ -42,14 +50,21 @@ def sealed_to_json(collection: Collection[SealedUpdate]) -> dict[str, Any]:
     }
 
 
-def sealed_from_json(values: Mapping[str, Any]) -> Collection[SealedUpdate]:
+Hexadecimal = Annotated[bytes, BeforeValidator(_from_hex)]
+"""Bytes that JSON holds as hexadecimal digits."""
+
+
+class SealedRound(TypedDict):
+    """Form of what `sealed_to_json` makes, with the session that it is for."""
+
+    session: str
+    asked: list[str]
+    dropped: dict[str, str]
+    sent: list[Entry]
+    updates: dict[str, list[Hexadecimal]]
+
+
+def sealed_from_json(values: SealedRound) -> Collection[SealedUpdate]:
     """Read what `sealed_to_json` made."""
-    return Collection(
-        values["asked"],
-        {
-            client: SealedUpdate(client, [bytes.fromhex(envelope) for envelope in sealed])
-            for client, sealed in values["updates"].items()
-        },
-        values["dropped"],
-        [Entry(**entry) for entry in values["sent"]],
-    )
+    updates = {client: SealedUpdate(client, sealed) for client, sealed in values["updates"].items()}
+    return Collection(values["asked"], updates, values["dropped"], values["sent"])

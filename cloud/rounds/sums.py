@@ -11,18 +11,19 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import torch
 from flwr.app import ConfigRecord, RecordDict
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.clients.exchange import Exchange, logger
 from fedperfit.cloud.clients.replies import Rejected
 from fedperfit.cloud.clients.sealed_gate import BadShares, SealedUpdate, admit_sum
 from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.cloud.privacy.told_lists import ToldLists
-from fedperfit.cloud.rounds.collection import Collection, sealed_from_json, sealed_to_json
+from fedperfit.cloud.rounds.collection import Collection, SealedRound, sealed_from_json, sealed_to_json
 from fedperfit.cloud.rounds.committee_settings import CommitteeSettings
 from fedperfit.cloud.rounds.robust import TooFew
 from fedperfit.protocol.messages.keys import (
@@ -40,9 +41,10 @@ from fedperfit.protocol.secure_sums.field import Elements
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.secure_sums.session import Session, draw_committee
 from fedperfit.protocol.secure_sums.sharing import reconstruct
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError, TooFewClients
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 
 _APART = "fewest-apart"
 _UNANNOUNCED = "0" * 64
@@ -51,6 +53,21 @@ _TIMES = 2
 """Times that members are asked for a sum while too few have told it."""
 RUN = "sums.json"
 """File beside a training's checkpoints: the random name of its sums, and the release that they are under."""
+
+
+class _Named(TypedDict):
+    """The random name of a training's sums, and the release that they are under."""
+
+    run: str
+    release: NotRequired[str]
+
+
+class _Told(TypedDict):
+    """The sum of a round that members told."""
+
+    addends: int
+    total: list[int]
+    sent: NotRequired[list[Entry]]
 
 
 class SecureSums:
@@ -110,10 +127,10 @@ class SecureSums:
             raise TooFewClients(f"fewest-contributors={least}: only {clients} clients can contribute")
         path, shape = self._folder / RUN, self.settings.committee
         self.wanted = CoordinateSettings.of(basis.digest, codec)
-        known = read_json(path) if path.exists() else {}
-        going_on = bool(known) and known.get("release", "") == self.release
+        known = read_form(path, _Named) if path.exists() else None
+        going_on = known is not None and known.get("release", "") == self.release
         self.terms = SumSettings(
-            sum_run=known["run"] if going_on else self._name(),
+            sum_run=known["run"] if known is not None and going_on else self._name(),
             sum_broadcast=_UNANNOUNCED,
             sum_numbers=basis.numbers,
             sum_addends=clients,
@@ -181,7 +198,7 @@ class SecureSums:
             number: Round, counted from 1.
         """
         path = self._folder / f"sealed-{number:04d}.json"
-        values = read_json(path) if path.exists() else None
+        values = read_form(path, SealedRound) if path.exists() else None
         if values is None or values["session"] != self.session(number).digest.hex():
             return None
         logger.info("round %d: going on with what contributors sealed", number)
@@ -208,7 +225,7 @@ class SecureSums:
         session, path = self.session(number), self._folder / f"sum-{number:04d}.json"
         self.sent = []
         if path.exists():
-            self.sent = [Entry(**entry) for entry in read_json(path).get("sent", [])]
+            self.sent = read_form(path, _Told).get("sent", [])
             self._exchange.ledger.add(self.sent)
         else:
             if len(updates) < session.least:
@@ -216,7 +233,7 @@ class SecureSums:
             total = self._told(session, updates)
             sent = [asdict(entry) for entry in self.sent]
             write_json(path, {"addends": len(updates), "total": total.tolist(), "sent": sent})
-        kept = read_json(path)
+        kept = read_form(path, _Told)
         try:
             whole = np.array(kept["total"], np.int64)
             return session.numbers.decode(whole, kept["addends"]), kept["addends"]

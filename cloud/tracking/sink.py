@@ -17,8 +17,9 @@ from fedperfit.cloud.tracking.tensorboard import TensorBoard
 from fedperfit.cloud.tracking.tracker import Results, Settings, TrackedRun, Tracker
 from fedperfit.cloud.tracking.trackio import Trackio
 from fedperfit.cloud.tracking.wandb import WeightsAndBiases
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import FedperfitError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 
 logger = logging.getLogger("fedperfit.cloud")
 
@@ -102,8 +103,8 @@ class _Sink:
 
     def _open(self, folder: Path) -> None:
         self._folder, path = folder, folder / IDENTITIES
-        known = read_json(path) if path.exists() else {}
-        run = TrackedRun(folder, self._command, settings_of(read_json(folder / SETTINGS)))
+        known = read_form(path, dict[str, str]) if path.exists() else {}
+        run = TrackedRun(folder, self._command, settings_of(read_form(folder / SETTINGS, dict[str, Any])))
         for name in self.names:
             try:
                 self.trackers.append(TRACKERS[name](import_module(name), run, known.get(name, "")))

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedperfit.edge.agent.history import changing
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
 
@@ -123,7 +125,7 @@ def share_metrics(folder: Path, share: bool) -> None:
     """Send sums of losses and scores with replies from now on, or no longer."""
     path = folder / "client.json"
     with changing(folder):
-        write_json(path, {**read_json(path), "shares_metrics": share})
+        write_json(path, {**read_form(path, dict[str, Any]), "shares_metrics": share})
 
 
 def personal_epsilon(folder: Path) -> float:
@@ -152,5 +154,7 @@ def limit_epsilon(folder: Path, epsilon: float) -> None:
         )
     path = folder / "client.json"
     with changing(folder):
-        kept = {key: value for key, value in read_json(path).items() if key != _PERSONAL_EPSILON}
+        kept = {
+            key: value for key, value in read_form(path, dict[str, Any]).items() if key != _PERSONAL_EPSILON
+        }
         write_json(path, {**kept, _PERSONAL_EPSILON: epsilon} if epsilon else kept)

@@ -1,10 +1,12 @@
 """Moves a person's history into their vault, so that nothing of it need lie in clear."""
 
 from pathlib import Path
+from typing import Any
 
 from fedperfit.edge.agent.history import FILES, SEALED, changing, files_to_seal, read_history
 from fedperfit.edge.vault.vault import Vault
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.files import write_json
 
 
 def seal_history(folder: Path, vault: Vault) -> list[Path]:
@@ -20,7 +22,7 @@ def seal_history(folder: Path, vault: Vault) -> list[Path]:
     Raises:
         InputError: a file is missing or malformed, or another process uses the vault.
     """
-    about = read_json(folder / "client.json")
+    about = read_form(folder / "client.json", dict[str, Any])
     if about.get(SEALED) is not False:
         return []
     files, history = files_to_seal(folder), read_history(folder)
@@ -28,7 +30,7 @@ def seal_history(folder: Path, vault: Vault) -> list[Path]:
         {"items": history.items, "answered": history.answered, "questions": history.questions}
     )
     with changing(folder):  # the owner may have changed what it says meanwhile
-        about = read_json(folder / "client.json")
+        about = read_form(folder / "client.json", dict[str, Any])
         others = {field: value for field, value in about.items() if field not in FILES}
         write_json(folder / "client.json", {**others, SEALED: True})
     return files

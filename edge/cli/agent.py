@@ -303,7 +303,8 @@ def rotate_key(
 ) -> None:
     """Seal the vault under a new key, kept as before or in another way; the agent must be stopped.
 
-    A new passphrase comes from FEDPERFIT_NEW_PASSPHRASE, or is asked for twice.
+    A new passphrase comes from FEDPERFIT_NEW_PASSPHRASE, or is asked for twice. An empty vault has no key:
+    how its first one will be kept is noted.
     """
     from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
@@ -314,6 +315,16 @@ def rotate_key(
     home = Home(folder.absolute())
     settings = read_settings(home)
     kind = kept_by(home.vault_key, settings.key)
+    vault = Vault(home.folder / VAULT)
+    with vault.held(finishing=False):
+        if vault.empty:
+            settings = settings.replace(key=to or kind)
+            settings.write(home)
+            kept = UNPROTECTED[settings.key]
+            console().print(
+                f"sealed nothing: the vault is empty; its first key will be kept by {kept}", soft_wrap=True
+            )
+            return
     present = keeper(kind)
     new = next_keeper(to or kind, kind)
     vault = Vault(home.folder / VAULT, present)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedperfit.edge.consent.item_sets import digested, linked, settled, told_next
+from fedperfit.edge.consent.item_sets import changed, digested, linked, settled, told_next
 from fedperfit.edge.consent.memory import GuardState
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.edge.consent.shift_rule import check_shift
@@ -30,10 +30,11 @@ from fedperfit.protocol.messages.settings import (
     TrainingSettings,
 )
 from fedperfit.protocol.messages.sums import SumSettings
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import unpack
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Pair
 from fedperfit.protocol.trust.policy import Policy, RequestKind
 
@@ -59,9 +60,7 @@ class Guard:
         """
         self._path, self.policy, self._clock = path, policy, clock
         self._lock = threading.Lock()
-        self._state = (
-            GuardState(**read_json(path)) if path.exists() else GuardState(salt=secrets.token_hex(32))
-        )
+        self._state = read_form(path, GuardState) if path.exists() else GuardState(salt=secrets.token_hex(32))
 
     def contribution(self, packed: bytes, training: TrainingSettings, pairs: Sequence[Pair]) -> int:
         """Admit a round of stage 1, and count it.
@@ -267,10 +266,8 @@ class Guard:
             unchanged = digests[: len(pinned)] == pinned
             if not (unchanged and added < policy.growth and pinned):
                 if pinned and added + removed < policy.growth:
-                    raise Refused(
-                        f"{added + removed} items differ from those used before; their difference would tell "
-                        f"them: at least {policy.growth} must"
-                    )
+                    told = changed(pinned, digests)
+                    raise Refused(f"{told}; that would tell of them, unless at least {policy.growth} differ")
                 pinned = digests
             sent = pinned[-policy.max_items :]  # a contribution is made of these alone; -0 is all
             distinct = len(set(sent))

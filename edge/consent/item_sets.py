@@ -6,7 +6,9 @@ but of one item, however many they are.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, TypedDict
+from typing import Any
+
+from typing_extensions import TypedDict
 
 from fedperfit.protocol.trust.policy import Policy
 
@@ -85,6 +87,21 @@ def few(policy: Policy, before: Sequence[str], after: Sequence[str]) -> bool:
         after: Digests of the other.
     """
     return 0 < _items(_copies(before) ^ _copies(after)) < policy.growth
+
+
+def changed(before: Sequence[str], after: Sequence[str]) -> str:
+    """Say how the items of a history changed since they were used.
+
+    Args:
+        before: Digests of the items as they were used.
+        after: Digests of the items as they are.
+    """
+    differing = len(set(before) ^ set(after))
+    if differing:
+        return f"{differing} of the items differ from those used before"
+    if Counter(before) == Counter(after):
+        return "the items used before are in another order"
+    return "copies of items used before were added or removed"
 
 
 def settled(

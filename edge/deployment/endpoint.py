@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.certificates import issue, new_authority
 
 BRIDGE_KEY = "bridge"
@@ -85,6 +87,10 @@ def _listen_on_tcp(server: grpc.Server, folder: Path) -> None:
     write_json(folder / _TCP, {"address": f"127.0.0.1:{port}"})
 
 
+class _Address(TypedDict):
+    address: str
+
+
 def _target(folder: Path) -> tuple[str, Any, list[tuple[str, Any]]]:
     if not (folder / _TCP).exists():
         return f"unix:{_socket_path(folder)}", None, LIMITS
@@ -93,7 +99,7 @@ def _target(folder: Path) -> tuple[str, Any, list[tuple[str, Any]]]:
     )
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     named = [*LIMITS, ("grpc.ssl_target_name_override", _NAME)]
-    return read_json(folder / _TCP)["address"], credentials, named
+    return read_form(folder / _TCP, _Address)["address"], credentials, named
 
 
 def _socket_path(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.home import Home, cloud_address, read_settings
 from fedperfit.edge.sandbox import CLOUD_PORT, MIRROR_PORT
 from fedperfit.edge.sandbox.confinement import SHOWN, confined
 from fedperfit.edge.sandbox.traffic import Traffic
@@ -103,7 +103,7 @@ class FetcherProgram:
     def command(self) -> list[str]:
         """Return the command that runs it."""
         if self.unconfined:
-            address: str = read_json(self.home.node / "address.json")["address"]
+            address = cloud_address(self.home)
             authority, feed = (self.home.node / _AUTHORITY).absolute(), self.home.feed.absolute()
         else:
             address = f"127.0.0.1:{CLOUD_PORT}"

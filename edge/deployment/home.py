@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import (
@@ -36,6 +37,7 @@ from fedperfit.protocol.settings.fields import (
     ModelType,
     ProcessMemory,
 )
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
@@ -192,6 +194,38 @@ class AgentSettings(Settings):
     def write(self, home: Home) -> None:
         """Keep them in `home`."""
         write_json(home.folder / "agent.json", self.to_flat())
+
+
+class _Client(TypedDict):
+    name: str
+
+
+class _Address(TypedDict):
+    address: str
+
+
+def client_name(home: Home) -> str:
+    """Read the name by which the cloud knows the person; raises InputError where its file is no such."""
+    return read_form(home.folder / "client.json", _Client)["name"]
+
+
+def cloud_address(home: Home) -> str:
+    """Read where the cloud is reached, host:port; raises InputError where its file is missing or no such."""
+    return read_form(_address_file(home), _Address)["address"]
+
+
+def write_address(home: Home, address: str) -> None:
+    """Keep where the cloud is reached.
+
+    Args:
+        home: The person's folder.
+        address: Name and port, host:port.
+    """
+    write_json(_address_file(home), {"address": address})
+
+
+def _address_file(home: Home) -> Path:
+    return home.node / "address.json"
 
 
 def read_settings(home: Home) -> AgentSettings:

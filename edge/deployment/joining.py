@@ -10,12 +10,12 @@ import grpc
 from fedperfit.edge.agent.history import files_to_seal, read_history
 from fedperfit.edge.deployment.endpoint import connect
 from fedperfit.edge.deployment.fetcher import FetcherProgram
-from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.home import Home, client_name, read_settings
 from fedperfit.edge.deployment.left_over import AGENT, stop_left_over
 from fedperfit.edge.deployment.supernode import SuperNode
 from fedperfit.edge.vault.keys import UNPROTECTED, passphrase_variable
 from fedperfit.protocol.system.errors import RunFailed
-from fedperfit.protocol.system.files import private_folder, read_json
+from fedperfit.protocol.system.files import private_folder
 from fedperfit.protocol.system.memory import limit_memory
 from fedperfit.protocol.system.processes import Child, Children, wait_until
 
@@ -86,7 +86,7 @@ def keep_running(
             raise RunFailed(f"the agent did not start: {first.last_words()}")
         launch("supernode")
         launch("fetcher")
-        say(f"joined as {read_json(home.folder / 'client.json')['name']}; logs: {home.supernode_log}")
+        say(f"joined as {client_name(home)}; logs: {home.supernode_log}")
         due = time.monotonic()
         while not stopping():
             if time.monotonic() >= due:

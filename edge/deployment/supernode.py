@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedperfit.edge.deployment.endpoint import BRIDGE_KEY
-from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.home import Home, cloud_address, read_settings
 from fedperfit.edge.sandbox import CLOUD_PORT
 from fedperfit.edge.sandbox.confinement import SHOWN, confined
 from fedperfit.edge.sandbox.traffic import Traffic
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.edge.vault.keys import PASSPHRASE_VARIABLE
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, toml_value, write_atomic
+from fedperfit.protocol.system.files import toml_value, write_atomic
 from fedperfit.protocol.system.flower import (
     CLIENT_APP,
     OTHER_APPS,
@@ -126,8 +126,7 @@ class SuperNode:
         return {"node": self.home.node, "bridge": self.home.bridge}
 
     def _address(self) -> str:
-        address: str = read_json(self.home.node / "address.json")["address"]
-        return address
+        return cloud_address(self.home)
 
 
 def _write_programs(folder: Path) -> None:

@@ -7,12 +7,11 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-from fedperfit.edge.deployment.home import Home
+from fedperfit.edge.deployment.home import Home, cloud_address
 from fedperfit.protocol.doctor.files import certificates
 from fedperfit.protocol.doctor.findings import Finding, ok, wrong
 from fedperfit.protocol.doctor.network import reach
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json
 
 _SKEW = timedelta(minutes=5)
 """Difference of the clocks that Flower's authentication allows, less a little."""
@@ -29,7 +28,7 @@ def cloud(home: Home) -> Iterator[Finding]:
     Raises:
         InputError: If the address or the authority's certificate is missing or broken.
     """
-    address: str = read_json(home.node / "address.json")["address"]
+    address = cloud_address(home)
     yield from certificates(
         home.authority,
         "the cloud's authority",

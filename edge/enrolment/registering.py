@@ -68,7 +68,11 @@ def register(
 
 
 def _key(home: Home, digest: str) -> NodeKey:
-    if home.node_key.exists() and home.invitation.exists() and home.invitation.read_text() == digest:
+    if (
+        home.node_key.exists()
+        and home.invitation.exists()
+        and home.invitation.read_bytes() == digest.encode()
+    ):
         return read_node_key(home.node_key)
     home.invitation.unlink(missing_ok=True)
     key = NodeKey()

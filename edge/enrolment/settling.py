@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fedperfit.edge.agent.history import SEALED
-from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.edge.deployment.home import AgentSettings, Home, write_address
 from fedperfit.protocol.model.base_model import load, read_card
 from fedperfit.protocol.model.functional import FunctionalFingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
@@ -78,7 +78,7 @@ def settle(
     settings.write(home)
     write_policy(home.policy, bundle.signed_policy)
     write_atomic(home.authority, bundle.authority.encode())
-    write_json(home.node / "address.json", {"address": bundle.address})
+    write_address(home, bundle.address)
     return settings
 
 
@@ -94,6 +94,6 @@ def settled(home: Home, digest: str) -> bool:
     """
     if not home.enrolment.exists():
         return False
-    if home.enrolment.read_text() != digest:
+    if home.enrolment.read_bytes() != digest.encode():
         raise InputError(f"{home.folder}: belongs to another enrolment; choose another --folder")
     return True

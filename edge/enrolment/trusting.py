@@ -8,12 +8,12 @@ import ssl
 from collections.abc import Callable
 from http import HTTPStatus
 
-from fedperfit.edge.deployment.home import Home, read_settings
+from fedperfit.edge.deployment.home import Home, cloud_address, read_settings
 from fedperfit.edge.enrolment.asking import NoAnswer, answer
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_atomic
-from fedperfit.protocol.trust.authorities import MAX_BYTES, PATH, parse_authorities
+from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.trust.authorities import MAX_BYTES, PATH, parse_authorities, read_number
 
 _SECONDS = 10.0
 
@@ -36,10 +36,10 @@ def accept_authorities(home: Home, data: bytes) -> bool:
         InputError: If it is malformed, or not signed by the cloud's key.
     """
     stated = parse_authorities(data, trusted_keys(home.releases, read_settings(home).release_key)[-1])
-    known = read_json(home.authorities)["number"] if home.authorities.exists() else 0
+    known = read_number(home.authorities) if home.authorities.exists() else 0
     if stated.number <= known:
         return False
-    changed = home.authority.read_text() != stated.pem
+    changed = home.authority.read_bytes() != stated.pem.encode()
     write_atomic(home.authority, stated.pem.encode())
     write_atomic(home.authorities, data)
     return changed
@@ -55,7 +55,7 @@ def fetch_authorities(home: Home) -> bool:
         NoContact: If the cloud does not answer.
         InputError: If what it says is not such a statement.
     """
-    address = read_json(home.node / "address.json")["address"]
+    address = cloud_address(home)
     trusted = ssl.create_default_context(cafile=str(home.authority))
     data = b""
     try:

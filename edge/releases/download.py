@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fedperfit.edge.releases.fetching import Told
 from fedperfit.protocol.system.errors import FedperfitError
+from fedperfit.protocol.system.flower import KEPT_SECONDS
 from fedperfit.protocol.trust.published import (
     MAX_POINTER_BYTES,
     POINTER_FILE,
@@ -34,8 +35,6 @@ SILENT_SECONDS = 20.0
 """Longest silence of a server's."""
 WHOLE_SECONDS = 300.0
 """Longest time that one file may take."""
-_KEPT_SECONDS = 65.0
-"""Time for which an unused connection is kept; nginx keeps one for 75 s."""
 
 
 class NotFetched(FedperfitError):
@@ -77,7 +76,7 @@ class _Connection:
     def lasts(self) -> bool:
         """Whether another file may come on it."""
         open_yet = self._talk is not None and self._talk.sock is not None
-        return open_yet and time.monotonic() - self._used < _KEPT_SECONDS
+        return open_yet and time.monotonic() - self._used < KEPT_SECONDS
 
     def close(self) -> None:
         """End it, in whatever state it is."""

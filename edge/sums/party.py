@@ -20,8 +20,9 @@ from fedperfit.protocol.secure_sums.cohorts import keeps_together
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
 from fedperfit.protocol.secure_sums.session import Session
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import create_whole, read_json, write_atomic, write_json
+from fedperfit.protocol.system.files import create_whole, write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch  # keys are made without it
@@ -73,10 +74,7 @@ class SumParty:
         self.name, self.directory, self.release = name, directory, release
         self._answered, self._fewest_apart = folder / ANSWERED, fewest_apart
         self._lists = folder / LISTS / f"{release or 'first'}.json"
-        try:
-            self._keys = SumKeys.from_bytes((folder / KEYS).read_bytes())
-        except OSError as error:
-            raise InputError(f"{folder / KEYS}: {error.strerror}") from None
+        self._keys = _read_keys(folder / KEYS)
 
     def check_enrolled(self) -> None:
         """Raise InputError unless the person is enrolled with these keys."""
@@ -157,8 +155,7 @@ class SumParty:
             raise AlreadyAnswered(f"round {session.round} is answered already, over other shares")
 
     def _told_lists(self) -> list[list[str]]:
-        lists: list[list[str]] = read_json(self._lists) if self._lists.exists() else []
-        return lists
+        return read_form(self._lists, list[list[str]]) if self._lists.exists() else []
 
     def _check_apart(self, names: Sequence[str]) -> None:
         """Raise TooFewApart where a sum over these people, taken from earlier ones, tells of too few."""
@@ -194,8 +191,20 @@ def make_keys(folder: Path) -> SumKeys:
 
     Args:
         folder: The person's own folder.
+
+    Raises:
+        InputError: If they are broken.
     """
     path = folder / KEYS
     if not path.exists():
         write_atomic(path, SumKeys.new().to_bytes())
-    return SumKeys.from_bytes(path.read_bytes())
+    return _read_keys(path)
+
+
+def _read_keys(path: Path) -> SumKeys:
+    try:
+        return SumKeys.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None

@@ -258,6 +258,11 @@ class Vault:
             content = json.dumps(kept, ensure_ascii=False).encode()
             self._write(self._learned, "learned", {"items": len(kept)}, content)
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no key and nothing sealed, as before the first use or after `forget`."""
+        return not (self._key_path.exists() or self._sealed())
+
     def rotate(self, keeper: KeyKeeper) -> None:
         """Seal everything under a new key, kept by `keeper`; the next `held` finishes a killed rotation."""
         with self.held():

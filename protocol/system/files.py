@@ -185,6 +185,24 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
             yield number, _line_value(line)
 
 
+def finished_json_lines(path: Path) -> list[tuple[int, Any]]:
+    """Read one JSON value per line of a file that somebody may be writing; an unfinished last one is not.
+
+    Returns:
+        Number of each line, from 1, and its value.
+
+    Raises:
+        InputError: The file is missing or may not be read, or a line before the last is not JSON.
+    """
+    lines = list(json_lines(path))
+    if lines and isinstance(lines[-1][1], InputError):
+        lines.pop()
+    for number, value in lines:
+        if isinstance(value, InputError):
+            raise MalformedFileError(f"{path}, line {number}: {value}")
+    return lines
+
+
 def _line_value(line: bytes) -> Any:
     try:
         return json.loads(line.decode())

@@ -24,7 +24,8 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 """No telemetry, and no downloads in the middle of a run."""
-
+KEPT_SECONDS = 65.0
+"""Time for which an edge keeps a connection to the cloud that it does not use; nginx keeps one for 75 s."""
 
 SUPEREXEC = "flower-superexec"
 """What SuperLink and SuperNode start apps with; they do not start it again when it dies."""

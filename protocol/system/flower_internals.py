@@ -28,6 +28,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.flower import KEPT_SECONDS
 
 NODE_UNAVAILABLE: int = ErrorCode.NODE_UNAVAILABLE
 """Error code of the reply that a SuperLink makes up for a node that is gone."""
@@ -139,10 +140,6 @@ def run_superlink(token: str, middleware: Sequence[Any]) -> None:
         getattr(module, name)
         setattr(module, name, replacement)
     program.flower_superlink()
-
-
-KEPT_SECONDS = 65.0
-"""Time for which a SuperNode keeps a connection that it does not use; nginx keeps one for 75 s."""
 
 
 def lasting(client: type[Any]) -> type[Any]:

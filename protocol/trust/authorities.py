@@ -7,10 +7,13 @@ earlier one.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from typing_extensions import TypedDict
 
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.trust.rotation import Rotation, followed, parse_rotations
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
@@ -62,6 +65,22 @@ def sign_authorities(
         "rotations": [asdict(rotation) for rotation in rotations],
     }
     return {**fields, "signature": key.sign(_KIND, fields)}
+
+
+class _Numbered(TypedDict):
+    number: int
+
+
+def read_number(path: Path) -> int:
+    """Read the number of a statement that is on file, whoever signed it.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: The file is missing, or no statement.
+    """
+    return read_form(path, _Numbered)["number"]
 
 
 def parse_authorities(data: bytes, trusted: str) -> Authorities:

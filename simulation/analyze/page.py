@@ -122,9 +122,9 @@ def conclusions(about: Mapping[str, Any]) -> list[str]:
         f"Random text: {_rank(few[RANDOM]['0.8'])} and {_rank(few[RANDOM]['0.9'])}.",
         f"Collective coordinate of history above random text of the same length: {shift['verdict']}. "
         f"History {_plain(own)}, random text {_plain(layer[RANDOM]['shift'])}; difference "
-        f"{_signed(shift['difference'])}, between {low:+.0%} and {high:+.0%} of history's. On a direction of "
-        f"its own random text has {_plain(layer[RANDOM]['own-shift'])}; the two have a cosine of "
-        f"{layer[RANDOM]['cosine']:.2f}.",
+        f"{_signed(shift['difference'])}, between {low:+z.0%} and {high:+z.0%} of history's. On a "
+        f"direction of its own random text has {_plain(layer[RANDOM]['own-shift'])}; the two have a cosine "
+        f"of {layer[RANDOM]['cosine']:.2f}.",
         f"History above another user's: {shift[OTHER]['verdict']}. Difference "
         f"{_signed(shift[OTHER]['difference'])}; personal spread {_plain(layer[HISTORY]['spread'])}.",
     ]
@@ -151,7 +151,7 @@ def _plain(about: Mapping[str, float], sign: str = "") -> str:
     """Three digits of the largest of the three numbers, and as many decimals of all."""
     largest = max(abs(about[end]) for end in ("value", "low", "high"))
     decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
-    value, low, high = (f"{about[end]:{sign}.{decimals}f}" for end in ("value", "low", "high"))
+    value, low, high = (f"{about[end]:{sign}z.{decimals}f}" for end in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"
 
 

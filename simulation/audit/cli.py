@@ -79,6 +79,7 @@ def audit(
         given["attack-files"] = [str(path) for path in files]
     if gate is not None and given:
         raise InputError("--gate takes the settings of the stored result: leave the other options out")
+    stored = read_result(gate) if gate is not None else None
     folder = (out or Path("runs") / f"audit-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     if resume:
         if set(given) - {"attacks"}:
@@ -116,6 +117,6 @@ def audit(
         console.print(terminal_table(about))
         console.print(finding(about), markup=False, soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True)
-    if gate is not None:
-        check(result, read_result(gate))
+    if stored is not None:
+        check(result, stored)
         console.print(f"no attack tells more than in {gate}", soft_wrap=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import read_json
+from typing_extensions import TypedDict
+
+from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, RunFailed, SettingError
 from fedperfit.simulation.audit.attack import Role
-from fedperfit.simulation.audit.result import FORMAT
 from fedperfit.simulation.audit.settings import AuditSettings
 
 
@@ -15,20 +16,55 @@ class Regression(RunFailed):
     """An attack tells more than it did, or can no longer be trusted to tell what there is."""
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """Read a result that an audit wrote; raises InputError where it is none."""
-    result = read_json(path)
-    if not isinstance(result, dict) or result.get("format") != FORMAT:
-        raise InputError(f"{path}: no result of an audit, format {FORMAT}")
+class Interval(TypedDict):
+    """A figure, and where it lies in 95 of 100 cases."""
+
+    value: float
+    low: float
+    high: float
+
+
+class StoredAttack(TypedDict):
+    """Figures of an attack and of its controls, by condition; the role of each is among them."""
+
+    conditions: dict[str, dict[str, Interval | float | str | None]]
+
+
+class StoredResult(TypedDict):
+    """Result of an audit, as far as others are compared with it."""
+
+    format: Literal[1]
+    setting: dict[str, Any]
+    settings: dict[str, Any]
+    attacks: dict[str, StoredAttack]
+
+
+def read_result(path: Path) -> StoredResult:
+    """Read a result that an audit wrote; raises InputError, naming the file, where it is none."""
+    result = read_form(path, StoredResult)
+    for name, attack in result["attacks"].items():
+        for condition, figures in attack["conditions"].items():
+            if figures.get("role") not in [*Role]:
+                raise MalformedFileError(f"{path}: {name}, {condition}: it has no role")
     return result
 
 
 def stored_gate(path: Path) -> AuditSettings:
-    """Read the settings of a stored result, under which it can be compared with a new one."""
-    return AuditSettings.from_flat(read_result(path)["settings"])
+    """Read the settings of a stored result, under which it can be compared with a new one.
+
+    Args:
+        path: The result.
+
+    Raises:
+        InputError: It is none, or its settings are not allowed; the file is named.
+    """
+    try:
+        return AuditSettings.from_flat(read_result(path)["settings"])
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from None
 
 
-def check(result: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
+def check(result: Mapping[str, Any], stored: StoredResult) -> None:
     """Compare a result with a stored one.
 
     Args:
@@ -48,7 +84,7 @@ def check(result: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
         raise Regression("; ".join(faults))
 
 
-def _faults(new: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
+def _faults(new: Mapping[str, Any], stored: Mapping[str, StoredAttack]) -> Iterator[str]:
     for name, attack in stored.items():
         conditions = new.get(name, {}).get("conditions", {})
         for condition, figures in attack["conditions"].items():
@@ -57,12 +93,12 @@ def _faults(new: Mapping[str, Any], stored: Mapping[str, Any]) -> Iterator[str]:
                 continue
             for key, before in figures.items():
                 if isinstance(before, dict):
-                    fault = _fault(conditions[condition].get(key), before, figures["role"])
+                    fault = _fault(conditions[condition].get(key), before, str(figures["role"]))
                     if fault:
                         yield f"{name}, {condition}: {key} {fault}"
 
 
-def _fault(now: Mapping[str, float] | None, before: Mapping[str, float], role: str) -> str | None:
+def _fault(now: Mapping[str, float] | None, before: Interval, role: str) -> str | None:
     if now is None:
         return "is missing"
     if role == Role.POSITIVE and now["value"] < before["low"]:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from typing_extensions import TypedDict
 
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import mend_lines, read_json_lines, write_json
+from fedperfit.protocol.system.files import mend_lines, write_json
 from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
 from fedperfit.simulation.audit.ground import Ground
 from fedperfit.simulation.audit.page import REPORT, write_page
@@ -35,6 +37,13 @@ SETTINGS = "settings.json"
 """File in the folder with the settings."""
 LOCK = ".lock"
 """File in the folder that is locked while a process works on the audit."""
+
+
+class _Line(TypedDict):
+    """The trials on one subject."""
+
+    subject: str
+    trials: list[Trials]
 
 
 def begin(folder: Path, settings: AuditSettings) -> None:
@@ -175,13 +184,13 @@ def _left(folder: Path, attack: Attack) -> Iterator[str]:
     """Yield the subjects that are not on file."""
     path = _file(folder, attack)
     mend_lines(path)
-    done = {line["subject"] for line in read_json_lines(path)} if path.exists() else set()
+    done = {line["subject"] for line in read_form_lines(path, _Line)} if path.exists() else set()
     return (subject for subject in attack.subjects() if subject not in done)
 
 
 def _trials(folder: Path, attack: Attack) -> Iterator[Trials]:
-    for line in read_json_lines(_file(folder, attack)):
-        yield from (Trials(**fields) for fields in line["trials"])
+    for line in read_form_lines(_file(folder, attack), _Line):
+        yield from line["trials"]
 
 
 def _keep(folder: Path, attack: Attack, line: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
         shown.add_row(
             key,
             f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})",
-            f"{gap['value']:+.3f}{'*' if gap['significant'] else ' '}" if gap else "",
+            f"{gap['value']:+z.3f}{'*' if gap['significant'] else ' '}" if gap else "",
             *_byte_cells(row),
         )
     return shown

@@ -1,6 +1,7 @@
 """Results of a study from its units: every row's score beside the bytes that it took."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,12 @@ import numpy as np
 
 from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import score
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.communication.ground import Ground
 from fedperfit.simulation.communication.row import Row
 from fedperfit.simulation.communication.settings import CommunicationSettings
-from fedperfit.simulation.communication.units import DRAW, SEED, Unit
+from fedperfit.simulation.communication.units import SEED, Training, Unit, read_draw
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
 from fedperfit.simulation.world.build import BOTH, Which
@@ -88,13 +89,13 @@ def _task(folder: Path, ground: Ground, rows: Mapping[str, type[Row]], name: str
     return result
 
 
-def _trained(folder: Path, settings: CommunicationSettings, task: str, row: str) -> list[dict[str, Any]]:
+def _trained(folder: Path, settings: CommunicationSettings, task: str, row: str) -> list[Training]:
     """Return the trainings of a row that are on file, one for each seed."""
     paths = [folder / Unit(task, row, SEED, seed).file for seed in settings.seeds]
-    return [read_json(path) for path in paths if path.exists()]
+    return [read_form(path, Training) for path in paths if path.exists()]
 
 
-def _pooled(people: Participants, units: Sequence[Mapping[str, Any]]) -> Sample:
+def _pooled(people: Participants, units: Sequence[Training]) -> Sample:
     """Pool the metric sums of every person over seeds."""
     samples = [Sample.of(people.task, unit["people"]) for unit in units]
     return Sample(people.task, samples[0].users, np.sum([sample.sums for sample in samples], axis=0))
@@ -112,14 +113,14 @@ def _shape(row: type[Row], settings: CommunicationSettings) -> dict[str, int]:
 
 
 def _search(folder: Path, settings: CommunicationSettings, task: str, row: str) -> dict[str, Any]:
-    log = [read_json(folder / Unit(task, row, DRAW, n).file) for n in range(settings.draws)]
-    chosen = read_json(folder / Unit(task, row, SEED, settings.seeds[0]).file)["rates"]
-    order = sorted(draw["rates"]["shared"] for draw in log)
+    log = [read_draw(folder, task, row, number) for number in range(settings.draws)]
+    chosen = read_form(folder / Unit(task, row, SEED, settings.seeds[0]).file, Training)["rates"]
+    order = sorted(draw["rates"].shared for draw in log)
     return {
-        "tried": [draw["rates"] | {"score": draw["score"]} for draw in log],
+        "tried": [asdict(draw["rates"]) | {"score": draw["score"]} for draw in log],
         "questions": log[0]["questions"],
-        "chosen": chosen,
-        "at-the-edge": len(order) > 1 and chosen["shared"] in (order[0], order[-1]),
+        "chosen": asdict(chosen),
+        "at-the-edge": len(order) > 1 and chosen.shared in (order[0], order[-1]),
     }
 
 

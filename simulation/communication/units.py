@@ -8,11 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.messages.ledger import Entry
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import TooFewClients
-from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.communication.ground import Ground, asked_of
 from fedperfit.simulation.communication.rates import Rates, drawn_rates
@@ -20,6 +22,7 @@ from fedperfit.simulation.communication.row import Row, rows_by_name
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.compare.search import goodness
 from fedperfit.simulation.data.participants import Target
+from fedperfit.simulation.report.bootstrap import Phase
 
 DRAW, SEED = "draw", "seed"
 """Kinds of units: a rate scored on others, a training scored on targets."""
@@ -61,6 +64,42 @@ def plan(ground: Ground, rows: dict[str, type[Row]]) -> Iterator[Unit]:
             if row.searched:
                 yield from (Unit(task, name, DRAW, n) for n in range(settings.draws))
             yield from (Unit(task, name, SEED, seed) for seed in settings.seeds)
+
+
+class Draw(TypedDict):
+    """Result of a rate that was tried on others."""
+
+    rates: Rates
+    questions: int
+    score: float | None
+    """Mean over the questions; None where the cloud refused every update."""
+
+
+class Size(TypedDict):
+    """Bytes of a message, or of several."""
+
+    payload: int | float
+    message: int | float
+
+
+class Traffic(TypedDict):
+    """Messages of a training."""
+
+    updates: int
+    update: Size
+    """Bytes of an update, the median."""
+    up: Size
+    down: Size
+
+
+class Training(TypedDict):
+    """Result of a training with one seed."""
+
+    rates: Rates
+    people: Phase
+    """Metric sums of the people asked."""
+    traffic: Traffic
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -139,9 +178,21 @@ def best_rates(folder: Path, unit: Unit, draws: int) -> Rates:
         unit: Any unit of the row.
         draws: Number of draws.
     """
-    log = [read_json(folder / Unit(unit.task, unit.row, DRAW, n).file) for n in range(draws)]
+    log = [read_draw(folder, unit.task, unit.row, n) for n in range(draws)]
     top = max(log, key=lambda draw: -float("inf") if draw["score"] is None else draw["score"])
-    return Rates(**top["rates"])
+    return top["rates"]
+
+
+def read_draw(folder: Path, task: str, row: str, number: int) -> Draw:
+    """Read a finished draw; raises InputError, naming the file, where it is none.
+
+    Args:
+        folder: Folder of the study.
+        task: Id of the task.
+        row: Name of the row.
+        number: Number of the draw.
+    """
+    return read_form(folder / Unit(task, row, DRAW, number).file, Draw)
 
 
 def _draw(folder: Path, ground: Ground, row: type[Row], unit: Unit, rates: Rates) -> dict[str, Any]:

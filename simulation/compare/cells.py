@@ -7,14 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import load
-from fedperfit.protocol.system.files import mend_lines, read_json_lines
+from fedperfit.protocol.settings.forms import read_form_lines
+from fedperfit.protocol.system.files import mend_lines
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import Method, lineage, registry
-from fedperfit.simulation.compare.search import best, drawn, goodness
+from fedperfit.simulation.compare.search import Trial, best, drawn, goodness
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.data.participants import Participants, Target, participants
 from fedperfit.simulation.memory import Peak
@@ -55,6 +58,24 @@ class Cell:
     user: str
     size: int
     """History items, or other users; -1 for all there are."""
+
+
+Line = TypedDict(
+    "Line",
+    {
+        "user": str,
+        "size": int,
+        "answers": list[str],
+        "items": int,
+        "parameters": int | float,
+        "bytes-down": int | float,
+        "bytes-up": int | float,
+        "fit-seconds": float,
+        "answer-seconds": float,
+        "peak-bytes": int | None,
+    },
+)
+"""What a unit wrote for one cell."""
 
 
 class WorkerState:
@@ -117,18 +138,18 @@ class WorkerState:
         values: dict[str, Any] = {}
         for link in lineage(self.methods, name):
             if self.methods[link].space:
-                values |= best(read_json_lines(self.folder / WorkUnit(task, link, SEARCH, 0).file))
+                values |= best(read_form_lines(self.folder / WorkUnit(task, link, SEARCH, 0).file, Trial))
         return values
 
     def left(self, unit: WorkUnit) -> list[Any]:
         """List the draws or cells of the unit that are not on file."""
         path = self.folder / unit.file
         mend_lines(path)
-        lines = read_json_lines(path) if path.exists() else []
         if unit.kind == SEARCH:
-            done = {line["draw"] for line in lines}
+            done = {trial["draw"] for trial in read_form_lines(path, Trial)} if path.exists() else set()
             tries = drawn(self.methods[unit.method], self.settings.draws)
             return [(n, values) for n, values in enumerate(tries) if n not in done]
+        lines = read_form_lines(path, Line) if path.exists() else []
         on_file = {(line["user"], line["size"]) for line in lines}
         return [cell for cell in self.cells(unit) if (cell.user, cell.size) not in on_file]
 

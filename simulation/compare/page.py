@@ -194,7 +194,7 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
         shown.add_row(
             _title(row, about),
             f"{value['value']:.3f} ({value['low']:.3f}-{value['high']:.3f})",
-            f"{gap['value']:+.3f}{'*' if gap['significant'] else ' '}" if gap else "",
+            f"{gap['value']:+z.3f}{'*' if gap['significant'] else ' '}" if gap else "",
             *_cost_cells(row)[:4],
             style="bold" if row["method"] == "perfit" else None,
         )

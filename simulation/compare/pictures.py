@@ -33,7 +33,7 @@ def scores(about: Mapping[str, Any]) -> Picture:
             axes.plot([value["low"], value["high"]], [place, place], color=colour, lw=3, alpha=0.45)
             axes.plot([value["value"]], [place], "o", color=colour, ms=6)
         axes.set_yticks(range(len(rows)), [row["title"] for row in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top, and none on an edge
         for name, label in (("unknown", "best without knowing the user"), ("bayes", "Bayes-optimal")):
             if "bounds" in about:
                 value = about["bounds"][name][main]["value"]

@@ -12,11 +12,13 @@ import numpy as np
 
 from fedperfit.cloud.tracking.figures import flat_figures
 from fedperfit.edge.engine.scoring import Sums, score
-from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
+from fedperfit.protocol.settings.forms import read_form_lines
+from fedperfit.protocol.system.errors import MalformedFileError
+from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import Task, task_id
-from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
+from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, Line, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import Method
-from fedperfit.simulation.compare.search import best
+from fedperfit.simulation.compare.search import Trial, best
 from fedperfit.simulation.compare.settings import BOOTSTRAP_SAMPLES
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
@@ -35,9 +37,6 @@ PATTERN = (
     ("perfit-small", "oppu"),
 )
 """Pairs of methods of which the paper finds the first above the second."""
-
-Line = Mapping[str, Any]
-"""A line that a unit wrote for one cell or draw."""
 
 
 def write_results(state: WorkerState) -> dict[str, Any]:
@@ -83,8 +82,15 @@ class _TaskCells:
                 for seed in state.settings.seeds:
                     path = state.folder / WorkUnit(self.task.id, name, kind, seed).file
                     if path.exists():
-                        lines = [line for line in read_json_lines(path) if line["user"] in self.golds]
-                        self.lines[name, kind, seed] = lines
+                        lines = read_form_lines(path, Line)
+                        for line in lines:
+                            self._check(line, path)
+                        self.lines[name, kind, seed] = [line for line in lines if line["user"] in self.golds]
+
+    def _check(self, line: Line, path: Path) -> None:
+        questions, answers = len(self.golds.get(line["user"], line["answers"])), len(line["answers"])
+        if answers != questions:
+            raise MalformedFileError(f"{path}: {answers} answers of {line['user']} to {questions} questions")
 
     def of(self, method: str, kind: str, size: int | None = None) -> list[Line]:
         """Collect lines of all seeds.
@@ -129,7 +135,7 @@ class _TaskCells:
                     "size": line["size"],
                     "user": line["user"],
                     "questions": len(line["answers"]),
-                    **{key: line[key] for key in _COSTS},
+                    **{key: value for key, value in line.items() if key in _COSTS},
                     **{key: float(value[0]) for key, value in metrics.items() if key != "f1"},
                 }
 
@@ -211,7 +217,7 @@ def _row(
         "users": len(sample.users),
         "seeds": len({seed for name, kind, seed in cells.lines if (name, kind) == (method.name, MAIN)}),
         "metrics": bootstrap.estimates(sample),
-        **{cost: _median(line[cost] for line in lines) for cost in _COSTS},
+        **{cost: _median(dict(line)[cost] for line in lines) for cost in _COSTS},
     }
     if reference is not None and method.name != REFERENCE:
         row["difference"] = bootstrap.difference(sample, reference)
@@ -258,7 +264,7 @@ def _searches(state: WorkerState, task: Task) -> dict[str, Any]:
     searches = {}
     for name in state.methods:
         path = state.folder / WorkUnit(task.id, name, SEARCH, 0).file
-        if path.exists() and (log := read_json_lines(path)):
+        if path.exists() and (log := read_form_lines(path, Trial)):
             chosen = best(log)
             searches[name] = {
                 "draws": len(log),

@@ -2,9 +2,11 @@
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from typing import Any
+
+from typing_extensions import TypedDict
 
 from fedperfit.edge.engine.scoring import score
 from fedperfit.protocol.tasks import Task
@@ -64,11 +66,21 @@ def goodness(task: Task, answers: Sequence[str], golds: Sequence[str]) -> tuple[
     return sign * value, len(golds)
 
 
-def best(log: Sequence[Mapping[str, Any]]) -> Values:
+class Trial(TypedDict):
+    """What a search wrote for one draw."""
+
+    draw: int
+    values: dict[str, Any]
+    """Values of hyper-parameters that were tried."""
+    score: float
+    questions: int
+    seconds: float
+
+
+def best(log: Sequence[Trial]) -> Values:
     """Return the values of the trial with the highest score, the first of equals."""
     top = max(log, key=lambda trial: (_number(trial["score"]), -trial["draw"]))
-    values: Values = top["values"]
-    return values
+    return top["values"]
 
 
 def _number(score: float) -> float:

@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+from typing_extensions import TypedDict
+
+from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp_files import (
     GROUPS,
@@ -49,6 +52,13 @@ class User:
     """Questions `{"id", "input", "gold"}`, all texts; the gold exactly as published."""
 
 
+class _About(TypedDict):
+    """What is said of converted tables."""
+
+    layout: Layout
+    remarks: NotRequired[list[str]]
+
+
 class LampData:
     """Users of one task in two groups: `others`, for the collective shift, and `targets`.
 
@@ -68,9 +78,9 @@ class LampData:
         from datasets import Dataset, concatenate_datasets
 
         self.task = task
-        about = read_json(folder / ABOUT)
-        self.layout = Layout(about["layout"])
-        self.remarks: list[str] = about.get("remarks", [])
+        about = read_form(folder / ABOUT, _About)
+        self.layout = about["layout"]
+        self.remarks = about.get("remarks", [])
         self._tables: dict[str, Any] = {}
         self._rows: dict[str, dict[str, list[int]]] = {}
         for group in GROUPS:

@@ -15,6 +15,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 from fedperfit.protocol.system.files import json_lines
 from fedperfit.protocol.tasks.templates import nearest_of
+from fedperfit.simulation.data.csv_rows import CsvRows
 
 FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that can be read; but for Parquet, `.gz` may follow."""
@@ -90,30 +91,15 @@ def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Recor
     if twice := [name for name, times in Counter(names).items() if name and times > 1]:
         raise MalformedFileError(f"{path}, line {reader.line_num}: several columns are called {twice[0]!r}")
     _check_columns(path, names, columns)
-    begun = skipped = reader.line_num
-    reader = csv.reader(lines[skipped:], delimiter=delimiter)
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            yield begun + 1, MalformedFileError(f"broken CSV ({error})")
-            begun = skipped = begun + 1
-            reader = csv.reader(lines[skipped:], delimiter=delimiter)
-            continue
-        if row is None:
-            return
-        ended = skipped + reader.line_num
-        if ended > begun + 1 and _unclosed(lines[begun:ended], delimiter):
-            yield begun + 1, MalformedFileError("broken CSV (a quote that is never closed)")
-            skipped = ended = begun + 1
-            reader = csv.reader(lines[skipped:], delimiter=delimiter)
+    for number, row in CsvRows(lines, delimiter).after(reader.line_num):
+        if isinstance(row, MalformedFileError):
+            yield number, row
         elif not _is_text(row):
-            yield begun + 1, MalformedFileError("not UTF-8 text")
+            yield number, MalformedFileError("not UTF-8 text")
         elif row and len(row) != len(names):
-            yield begun + 1, MalformedFileError("not as many cells as there are columns")
+            yield number, MalformedFileError("not as many cells as there are columns")
         elif row:
-            yield begun + 1, dict(zip(names, row, strict=True))
-        begun = ended
+            yield number, dict(zip(names, row, strict=True))
 
 
 def _is_text(row: list[str]) -> bool:
@@ -123,15 +109,6 @@ def _is_text(row: list[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _unclosed(lines: list[str], delimiter: str) -> bool:
-    """Whether lines were read as one record for a quote that is closed nowhere, or within another cell."""
-    try:
-        list(csv.reader(lines, delimiter=delimiter, strict=True))
-    except csv.Error:
-        return True
-    return False
 
 
 def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[Record]:

@@ -82,11 +82,11 @@ def differences_table(main: str, rows: Sequence[Difference]) -> Table:
         low, high = row.interval
         cells = [row.phase, str(row.people), f"{row.value:.3f}", f"{row.other:.3f}"]
         cells.append(
-            f"{row.value - row.other:+.3f} [{low:+.3f}, {high:+.3f}]{'' if low <= 0 <= high else ' *'}"
+            f"{row.value - row.other:+z.3f} [{low:+z.3f}, {high:+z.3f}]{'' if low <= 0 <= high else ' *'}"
         )
         if limited:
             cells.append("" if row.limit is None else f"{row.limit:.3f}")
-            cells.append("" if row.share is None else "{:.2f} [{:.2f}, {:.2f}]".format(*row.share))
+            cells.append("" if row.share is None else "{:z.2f} [{:z.2f}, {:z.2f}]".format(*row.share))
         table.add_row(*cells)
     return table
 

@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from fedperfit.protocol.settings.forms import in_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.benchmark.record import read_record
 from fedperfit.simulation.plan.fitting import COORDINATES, WHOLE, memory_factors, numbers_of, seconds_factors
@@ -29,6 +33,19 @@ STATUS_MEMORY = 864
 """Bytes of memory that the cloud takes for each of them while it asks, measured with 2,000 clients."""
 _BROADCAST_PREFIX = 8
 """Bytes of a broadcast before its coordinates: tag and round."""
+
+
+class _Round(TypedDict):
+    """What the benchmark measured of a round."""
+
+    form: str
+    replies: Annotated[int, Field(ge=1)]
+    seconds: float
+    peak_bytes: int | None
+    bytes_down: int
+    bytes_up: int
+    payload_down: int
+    payload_up: int
 
 
 @dataclass(frozen=True)
@@ -106,7 +123,8 @@ def read_constants(record: Path | None, form: str) -> Constants:
         content = json.loads(shipped.read_text(encoding="utf-8"))
     else:
         content = read_record(record)
-    rows = [row for row in content.get("rounds", []) if row["peak_bytes"] is not None]
+    measured = in_form(content.get("rounds", []), list[_Round], str(record or SHIPPED))
+    rows = [row for row in measured if row["peak_bytes"] is not None]
     lacking = {*COORDINATES, *WHOLE} - {row["form"] for row in rows}
     if lacking:
         names = ", ".join(sorted(lacking))

@@ -95,10 +95,10 @@ def estimate(about: Mapping[str, float], form: str = ".3f", *, mark: str = "") -
 
     Args:
         about: The `value` and the ends `low` and `high` of its interval.
-        form: Format of all three numbers.
+        form: Format of all three numbers; none is written as a zero with a minus.
         mark: Sign behind the value.
     """
-    value, low, high = (format(about[end], form) for end in ("value", "low", "high"))
+    value, low, high = (format(about[end], form.replace(".", "z.")) for end in ("value", "low", "high"))
     return Noted(value, f"[{low}, {high}]", mark)
 
 

@@ -12,14 +12,15 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
-from fedperfit.simulation.client_app import CLIENTS, ENROLLED
+from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
-from fedperfit.simulation.stored_models import AGENT
+from fedperfit.simulation.sent_scan import total
+from fedperfit.simulation.stored_models import AGENT, read_about
 from fedperfit.simulation.world.build import (
     BOUNDS,
     LIMIT,
@@ -90,11 +91,13 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
         The clients.
 
     Raises:
-        InputError: Data or the roster is missing or broken, a user has no history, or encoder or metric
-            cannot be loaded.
+        InputError: Data, or what is on file of all clients, is missing or broken, a user has no history, or
+            encoder or metric cannot be loaded.
     """
     if (folder / ROSTER).exists():
-        return read_form(folder / ROSTER, Roster)
+        read_about(folder / CLIENTS)  # without what all clients share none of them could answer
+        read_enrolled(folder / CLIENTS)
+        return _read_roster(folder)
     if settings.encoder:
         sentence_encoder(settings.encoder, "cpu")
     task = task_by_name(settings.task)
@@ -133,6 +136,19 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
     if settings.secure:
         _enrol(folder, list(roster))
     write_json(folder / ROSTER, roster)
+    return roster
+
+
+def _read_roster(folder: Path) -> Roster:
+    """Read who the clients of a prepared folder are, and that what their replies held is on file.
+
+    Raises:
+        InputError: Naming a broken file.
+    """
+    roster = read_form(folder / ROSTER, Roster)
+    if not roster:
+        raise MalformedFileError(f"{folder / ROSTER}: no clients")
+    total(folder / CLIENTS / str(partition) for partition in range(len(roster)))
     return roster
 
 

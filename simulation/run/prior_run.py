@@ -9,6 +9,7 @@ from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
 
@@ -38,7 +39,7 @@ def open_prior_run(run: Path) -> PriorRun:
         raise InputError(f"{run}: no finished run of `simulate`")
     settings = RunSettings.from_file(run / SETTINGS)
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
-    release = OpenedRelease.of((run / FILE_NAME).read_bytes(), base)
+    release = OpenedRelease.of(read_release(run / FILE_NAME).to_bytes(), base)
     if release.people is None or release.people.prior is None:
         raise InputError(f"{run}: its release has no prior over people; run with people-prior=true")
     folders = sorted(folder for folder in (run / CLIENTS).iterdir() if folder.is_dir())

@@ -80,14 +80,14 @@ def _subline(summary: Mapping[str, Any]) -> str:
     if difference:
         about = difference[main]
         parts.append(
-            f"Paired difference {about['value']:+.3f}, "
-            f"95 % interval {about['low']:+.3f} to {about['high']:+.3f}, "
+            f"Paired difference {about['value']:+z.3f}, "
+            f"95 % interval {about['low']:+z.3f} to {about['high']:+z.3f}, "
             f"{summary['stages']['personal']['users']} users."
         )
     share = summary.get("share", {}).get("personal")
     if share:
         parts.append(
-            f"That is {share['value']:.0%} ({share['low']:.0%} to {share['high']:.0%}) "
+            f"That is {share['value']:z.0%} ({share['low']:z.0%} to {share['high']:z.0%}) "
             "of what knowing the user could gain."
         )
     sent = summary["communication"]
@@ -144,7 +144,7 @@ def _scores(summary: Mapping[str, Any]) -> Table | None:
 
 def _differences(summary: Mapping[str, Any]) -> str:
     return "; ".join(
-        f"{metric} {about['value']:+.3f} [{about['low']:+.3f}, {about['high']:+.3f}]"
+        f"{metric} {about['value']:+z.3f} [{about['low']:+z.3f}, {about['high']:+z.3f}]"
         f"{'' if about['significant'] else ' (within chance)'}"
         for metric, about in summary["differences"].get("personal-collective", {}).items()
     )
@@ -318,6 +318,6 @@ def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
     for key, label, metrics in rows:
         cells = [f"{m['value']:.3f} ({m['low']:.3f}-{m['high']:.3f})" for m in (metrics[n] for n in names)]
         if shares:
-            cells.append(f"{shares[key]['value']:.0%}" if key in shares else "")
+            cells.append(f"{shares[key]['value']:z.0%}" if key in shares else "")
         shown.add_row(label, *cells)
     return shown

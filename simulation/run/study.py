@@ -16,6 +16,7 @@ from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 from fedperfit.simulation.basis.people import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
@@ -98,6 +99,7 @@ class Study(Job):
                 people=people,
             )
             write_atomic(path, release.to_bytes())
+        read_release(path)  # which names a broken one
         return path.read_bytes()
 
     def _history_study(self, clients: Sequence[str], payload: bytes) -> None:

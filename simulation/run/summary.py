@@ -50,13 +50,7 @@ def summarise(folder: Path) -> dict[str, Any]:
             for a, b in (("personal", "collective"), ("collective", "base"), ("personal", "base"))
             if a in stages and b in stages
         },
-        "users": {
-            user: {
-                stage: float(s.metrics(np.eye(len(s.users)))[main][s.users.index(user)])
-                for stage, s in stages.items()
-            }
-            for user in (next(iter(stages.values())).users if stages else [])
-        },
+        "users": _users(stages, main),
         "history": _curve(bootstrap, samples, HISTORY, f"{HISTORY}0"),
         "collective": _collective_curve(bootstrap, samples),
         "rounds": _rounds(folder / "rounds.json"),
@@ -88,6 +82,18 @@ def run_settings(folder: Path) -> RunSettings:
         return RunSettings.from_flat(values)
     except InputError as error:
         raise InputError(f"{folder / SETTINGS}: {error}") from None
+
+
+def _users(stages: Mapping[str, Sample], main: str) -> dict[str, dict[str, float]]:
+    """Score each user in each stage; who was dropped from a stage is left out."""
+    scores = {
+        stage: dict(
+            zip(sample.users, map(float, sample.metrics(np.eye(len(sample.users)))[main]), strict=True)
+        )
+        for stage, sample in stages.items()
+    }
+    everybody = set.intersection(*map(set, scores.values())) if scores else set()
+    return {user: {stage: of[user] for stage, of in scores.items()} for user in sorted(everybody)}
 
 
 def read_samples(folder: Path, task: Task) -> dict[str, Sample]:

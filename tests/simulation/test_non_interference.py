@@ -12,11 +12,11 @@ from tests.simulation.small_run import prepare, run_locally, small_settings
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import COUNTS_RECORD, METRICS_RECORD
-from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.errors import MalformedFileError, TooFewClients
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
-from fedperfit.simulation.sent_scan import total
+from fedperfit.simulation.sent_scan import FILE, total
 
 
 @pytest.fixture
@@ -106,6 +106,22 @@ def test_the_scan_of_a_run_finds_a_planted_leak(tmp_path, monkeypatch):
     monkeypatch.setattr(client_app, "reply", leak)
     run_refused(tmp_path, small_settings())
     assert total((tmp_path / "clients").iterdir()).personal >= 32
+
+
+def test_a_client_whose_count_cannot_be_kept_sends_nothing_and_fails_alone(tmp_path, monkeypatch):
+    target, kept = tmp_path / "clients" / "3", client_app.scan
+
+    def scan(folder: Path, request: Message, reply: Message) -> None:
+        if folder == target:
+            raise MalformedFileError(f"{folder / FILE}: broken")
+        kept(folder, request, reply)
+
+    monkeypatch.setattr(client_app, "scan", scan)
+    grid = run_locally(tmp_path, small_settings())
+    refused = [(node, content) for node, _, content, error in grid.received if "MalformedFileError" in error]
+    assert {node for node, _ in refused} == {4}
+    assert not any(content for _, content in refused)
+    assert f"{target / FILE}: broken" in (tmp_path / client_app.REFUSALS).read_text()
 
 
 def _raw(reply: RecordDict, tensor: torch.Tensor) -> None:

@@ -5,12 +5,17 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.enrolment.policy import policy_of
-from fedperfit.cloud.job.basis import settings_basis
-from fedperfit.protocol.model.base_model import read_card
+from fedperfit.cloud.job.basis import read_basis, settings_basis
+from fedperfit.protocol.model.base_model import embedded_folder, read_card
+from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.system.errors import InputError
+
+SHIPPED = Path(str(resources.files("fedperfit.configs") / "bases" / "LaMP_2M.basis"))
 
 
 @pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
@@ -92,7 +97,7 @@ def test_nobody_gets_whole_shifts_without_having_asked_for_them(
 
 def test_a_basis_of_ones_own_and_another_codec_are_taken_as_they_are(tmp_path: Path) -> None:
     own = tmp_path / "our.basis"
-    shutil.copy(next((resources.files("fedperfit.configs") / "bases").iterdir()), own)
+    shutil.copy(SHIPPED, own)
     given: dict[str, object] = {"base-model": "a-model-of-our-own", "basis-file": str(own)}
     made = init(CloudHome(tmp_path / "cloud"), "quickstart", given)
     assert (made.update_basis, made.transport_dtype, made.basis_file) == ("public", "sign", str(own))
@@ -112,6 +117,37 @@ def test_a_basis_file_that_is_none_is_refused_at_once(
     assert not home.folder.exists()
 
 
+@pytest.mark.parametrize("model", ["embedded", "a-model-of-our-own"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"task": "LaMP_3"},
+        {"collective-rank": 4},
+        {"layers": [2, 5]},
+        {"positions": "f3+l7"},
+        {"update-columns": 8},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_basis_file_for_another_shape_is_refused_before_anything_is_made(
+    tmp_path: Path, model: str, other: dict[str, object]
+) -> None:
+    home = CloudHome(tmp_path / "cloud")
+    with pytest.raises(InputError, match=r"LaMP_2M.basis: the basis is for "):
+        init(home, "quickstart", {"base-model": model, "basis-file": str(SHIPPED), **other})
+    assert not home.folder.exists()
+
+
+def test_a_basis_file_of_another_model_is_refused_where_the_model_is_there(tmp_path: Path) -> None:
+    home, model = CloudHome(tmp_path / "cloud"), tmp_path / "model"
+    shutil.copytree(embedded_folder(), model)
+    weights = load_file(model / "model.safetensors")
+    save_file({name: -tensor for name, tensor in weights.items()}, model / "model.safetensors")
+    with pytest.raises(InputError, match="the basis is for base model "):
+        init(home, "quickstart", {"base-model": str(model), "basis-file": str(SHIPPED)})
+    assert not home.folder.exists()
+
+
 def test_a_basis_that_clients_would_make_is_refused_as_owners_could_not_agree_to_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="update-basis=federated: owners agree to a basis before"):
         init(CloudHome(tmp_path / "cloud"), "quickstart", {"update-basis": "federated"})
@@ -122,8 +158,12 @@ def test_public_people_are_those_of_a_file_that_is_named(tmp_path: Path) -> None
     values = {"personal-basis": "update", "people-prior": True, "prior-source": "public"}
     with pytest.raises(InputError, match="prior-source=public: name a prior-file"):
         init(CloudHome(tmp_path / "cloud"), "quickstart", values)
-    (tmp_path / "people").write_bytes(b"")
-    made = init(
-        CloudHome(tmp_path / "cloud"), "quickstart", values | {"prior-file": str(tmp_path / "people")}
-    )
-    assert (made.transport_dtype, made.prior_file) == ("sign", str(tmp_path / "people"))
+    people, home = tmp_path / "people", CloudHome(tmp_path / "cloud")
+    people.write_bytes(b"")
+    with pytest.raises(InputError, match="people: not what differs between people"):
+        init(home, "quickstart", values | {"prior-file": str(people)})
+    assert not home.folder.exists()
+    basis = read_basis(SHIPPED)
+    people.write_bytes(Scatter.of(basis.digest, torch.randn(3, basis.numbers)).to_bytes())
+    made = init(home, "quickstart", values | {"prior-file": str(people)})
+    assert (made.transport_dtype, made.prior_file) == ("sign", str(people))

@@ -75,6 +75,34 @@ def test_an_unfinished_event_and_one_of_an_earlier_version_are_read(cloud):
     assert 'fedperfit_cloud_run_dropped{kind="other"} 3' in lines(home)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "rou',
+        '["round"]',
+        '{"event": "round", "round": 1}',
+        '{"event": "phase", "clients": ""}',
+    ],
+)
+def test_what_is_no_event_costs_the_figures_of_the_run_alone_and_is_named(cloud, caplog, line):
+    home, _ = cloud
+    path = home.runs / "one" / EVENTS
+    path.parent.mkdir(parents=True)
+    path.write_text(line + '\n{"event": "done"}\n')
+    told = lines(home)
+    assert "fedperfit_cloud_enrolled_clients 0" in told
+    assert not [line for line in told if "run_" in line]
+    assert f"left out of the metrics: {path}, line 1: " in caplog.text
+
+
+def test_a_broken_record_of_a_client_costs_their_number_alone_and_is_named(cloud, caplog):
+    home, _ = cloud
+    home.node("anna").parent.mkdir(exist_ok=True)
+    home.node("anna").write_text('["anna"]')
+    assert not [line for line in lines(home) if "enrolled" in line]
+    assert f"left out of the metrics: {home.node('anna')}: " in caplog.text
+
+
 def test_what_was_dropped_is_told_by_kind_and_not_in_the_clients_words():
     reasons = {
         "a": "no reply within 120 s",

@@ -152,6 +152,23 @@ def test_a_passphrase_is_confirmed_and_a_rotation_asks_for_old_and_new(run, home
     assert Vault(home.folder / "vault", PassphraseKey("three")).learned() == [{"a": "1"}]
 
 
+def test_a_vault_that_holds_nothing_has_nothing_to_seal(run, home, monkeypatch):
+    monkeypatch.delenv("FEDPERFIT_PASSPHRASE", raising=False)
+    Vault(home.folder / "vault").learn([{"a": "1"}])
+    assert run("forget", home.folder, "--yes")[0] == 0
+    prompts = entering(monkeypatch)
+    code, said = run("rotate-key", home.folder, "--to", "passphrase")
+    assert (code, said.split(" by ")[0]) == (
+        0,
+        "sealed nothing: the vault is empty; its first key will be kept",
+    )
+    assert "a passphrase: the vault is as safe" in said
+    assert (read_settings(home).key, prompts) == ("passphrase", [])
+    assert run("rotate-key", home.folder)[1] == said, "no passphrase of a key that there is not"
+    code, said = run("rotate-key", home.folder, "--to", "a-drawer")
+    assert (code, said.count("\n"), "file, passphrase or keyring" in said) == (2, 1, True)
+
+
 def test_a_first_passphrase_is_asked_for_twice_a_known_one_once(monkeypatch):
     monkeypatch.delenv("FEDPERFIT_PASSPHRASE", raising=False)
     prompts = entering(monkeypatch, "one", "one")

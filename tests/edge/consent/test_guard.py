@@ -1,5 +1,6 @@
 """What a guard counts, remembers and refuses, and what a refused release leaves in force."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -64,6 +65,22 @@ def test_changes_outside_of_what_is_sent_do_not_cover_one_inside(tmp_path, base)
         guard.items([*new[:7], *whole[7:-1], new[7]])
     assert guard.items([*new, *whole[8:]]) == 40
     assert guard.items([*whole, *new]) == 48
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (PAIRS[::-1], "the items used before are in another order"),
+        ([*PAIRS, *PAIRS[:3]], None),
+        ([PAIRS[0], *PAIRS], "copies of items used before were added or removed"),
+        (PAIRS[1:], "1 of the items differ from those used before"),
+    ],
+)
+def test_what_changed_of_items_that_were_used_is_said_as_it_is(tmp_path, base, after, said):
+    guard = Guard(tmp_path / "guard.json", policy(base))
+    assert guard.items(PAIRS) == len(PAIRS)
+    with pytest.raises(Refused, match=f"^{said}; ") if said else nullcontext():
+        guard.items(after)
 
 
 def test_copies_of_one_item_are_not_many(tmp_path, base):

@@ -109,6 +109,7 @@ def test_where_users_have_few_questions_more_of_them_validate(task, items, answe
 
 
 def test_draws_of_one_search_are_pieces_of_their_own_and_units_wait_for_all(tmp_path):
+    tried = {"values": {}, "score": 0.0, "questions": 1, "seconds": 1.0}
     state = started(tmp_path, methods=["perfit-stage2-p"], draws=3)
     units = plan(state)
     work = pieces(state, units)
@@ -129,7 +130,7 @@ def test_draws_of_one_search_are_pieces_of_their_own_and_units_wait_for_all(tmp_
             for piece in pieces:
                 asked[piece] = needs(piece)
                 assert [draw for draw, _ in payload(piece).left] == [piece.draw]
-                yield piece, Line({"draw": piece.draw, "values": {}, "score": 0.0}, 1.0, {})
+                yield piece, Line(tried | {"draw": piece.draw}, 1.0, {})
 
     do_pieces(state, searched, lambda unit: needs(state, unit), Recording(), lambda unit, seconds: None)
     last = searched[-1]

@@ -22,7 +22,7 @@ from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.analyze.study import run_study
 from fedperfit.simulation.compare import page as compare_page
 from fedperfit.simulation.compare.results import write_results
-from fedperfit.simulation.report.html import Noted, Row, Table, render
+from fedperfit.simulation.report.html import Noted, Row, Table, estimate, render
 from fedperfit.simulation.report.svg import svg
 from fedperfit.simulation.run import report as run_page
 from fedperfit.simulation.run.summary import write_metrics
@@ -182,3 +182,9 @@ def test_bytes_are_written_out_on_a_logarithmic_axis(tmp_path: Path) -> None:
     assert "100,000</text>" in html
     assert "mathdefault" not in html
     assert np.all(["$" not in text for text in Reader(html).texts])
+
+
+def test_no_figure_is_a_zero_with_a_minus():
+    about = {"value": -0.0001, "low": -0.2, "high": -1e-9}
+    assert estimate(about, ".0%").value == "0%"
+    assert estimate(about, "+.3f").note == "[-0.200, +0.000]"

@@ -43,6 +43,30 @@ def test_a_folder_that_was_only_locked_is_empty(tmp_path: Path, monkeypatch: pyt
     assert "holds a run already" in str(simulate(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("agent.json", '{"base-model": "emb', "line 1: broken JSON"),
+        ("agent.json", "{}", "base-model: field required"),
+        ("roster.json", "[]", "dict"),
+        ("roster.json", "{}", "no clients"),
+        ("enrolled.json", '{"a": 1}', "not a directory of keys"),
+        ("0/scan.json", '{"replies": "man', "line 1: broken JSON"),
+    ],
+)
+def test_what_all_clients_share_is_named_where_it_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: str, told: str
+):
+    monkeypatch.setattr("fedperfit.simulation.run.job.run_cohorts", interrupted)
+    simulate(tmp_path)
+    path = tmp_path / "clients" / file
+    path.write_text(content)
+    again = CliRunner().invoke(app, ["simulate", "--run-dir", os.fspath(tmp_path), "--resume"]).exception
+    assert isinstance(again, InputError)
+    assert str(again).startswith(f"{path}")
+    assert told in str(again)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     (tmp_path / "mine").write_text("")
     assert "is not empty and holds no run" in str(simulate(tmp_path))

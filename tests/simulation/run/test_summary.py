@@ -130,6 +130,17 @@ def test_the_share_is_zero_at_the_lower_bound_and_one_at_the_upper(tmp_path, tas
     assert summary["stages"]["personal"]["metrics"][main]["value"] == bounds["bayes"][main]["value"]
 
 
+def test_who_was_dropped_from_a_stage_is_in_no_comparison_of_users(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    path = folder / "results" / "evaluate-personal.json"
+    left = read_json(path)
+    left.pop("targets-0")
+    write_json(path, left)
+    summary = summarise(folder)
+    assert sorted(summary["users"]) == sorted(left)
+    assert all(set(stages) == set(summary["stages"]) for stages in summary["users"].values())
+
+
 def test_the_share_of_the_way_to_the_limit_is_told_at_every_length(tmp_path):
     folder = write_run(tmp_path, "LaMP_2M")
     bounds = read_json(folder / "bounds.json")
