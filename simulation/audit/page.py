@@ -70,15 +70,11 @@ def finding(attack: Mapping[str, Any]) -> str:
 
 
 def _kept(promised: Sequence[Mapping[str, Any]]) -> str:
-    broken = [
-        f"{about['promise']:g}"
-        for about in promised
-        if max(about["epsilon"]["low"], about["epsilon-bound"]["value"]) > about["promise"]
-    ]
+    broken = [f"{about['promise']:g}" for about in promised if about["surely-above"] > about["promise"]]
     if broken:
         return f"Breaks its promise of epsilon {', '.join(dict.fromkeys(broken))}."
     off = max(abs(about["epsilon"]["value"] / about["promise"] - 1) for about in promised)
-    return f"Keeps its promises: no bound lies above one, and estimates are within {off:.0%} of them."
+    return f"Keeps its promises: no bound is surely above one, and estimates are within {off:.0%} of them."
 
 
 def terminal_table(attack: Mapping[str, Any]) -> TerminalTable:

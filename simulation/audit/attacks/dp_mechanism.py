@@ -12,8 +12,9 @@ import torch
 from fedperfit.cloud.privacy.ledger import PrivacyLedger, write_secret
 from fedperfit.cloud.privacy.rounds import SECRET, PrivateRounds
 from fedperfit.cloud.privacy.settings import PrivacySettings
+from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.simulation.audit.attack import Attack, Role, Trials
-from fedperfit.simulation.audit.epsilon import epsilon_bound, epsilon_estimate
+from fedperfit.simulation.audit.epsilon import CONFIDENCE, epsilon_bound, epsilon_estimate
 
 PROMISES = (1.0, 2.0, 4.0, 8.0)
 """Epsilons that are promised."""
@@ -26,6 +27,9 @@ _ASKED = 4096
 _LONE_RUNS, _LONE_TRIALS, _LONE_ASKED, _LONE_NUMBERS = 4, 250, 1024, 16
 _GUESSED = 0.1
 """Share of the canaries that the bound guesses."""
+_SURE = 1 - (1 - CONFIDENCE) / (4 * len(PROMISES))
+"""Confidence of the two bounds of each of the two experiments with a promise, one of which must lie above it:
+of twenty audits in which all promises are kept, one at most says of any that it is broken."""
 
 
 class Rounds:
@@ -130,16 +134,16 @@ class DpMechanism(Attack):
         """Run a federation of canaries."""
         promise, run = float(subject.split("/")[0]), int(subject.split("/")[1])
         rounds = self._rounds(promise, _ASKED, f"many/{subject}")
-        scores, truths = many(rounds, seed=1000 * run)
+        scores, truths = many(rounds, seed=self._seed(f"many/{subject}"))
         found = [Trials(f"epsilon {promise:g}, {MANY}", f"run {run}", scores, truths)]
         if run < _LONE_RUNS:
             rounds = self._rounds(promise, _LONE_ASKED, f"lone/{subject}")
-            alone = lone(rounds, seed=run, trials=_LONE_TRIALS)
+            alone = lone(rounds, seed=self._seed(f"lone/{subject}"), trials=_LONE_TRIALS)
             found.append(Trials(f"epsilon {promise:g}, {LONE}", f"run {run}", *alone))
         if promise == PROMISES[0]:
-            bare = many(self._rounds(1e4, _ASKED, f"bare/{subject}"), seed=1000 * run)
+            bare = many(self._rounds(1e4, _ASKED, f"bare/{subject}"), seed=self._seed(f"bare/{subject}"))
             found.append(Trials("no noise to speak of", f"run {run}", *bare))
-            other = random.Random(run).choices((False, True), k=len(scores))
+            other = random.Random(self._seed(f"other/{run}")).choices((False, True), k=len(scores))
             found.append(Trials("coins that nobody acts upon", f"run {run}", scores, other))
         return found
 
@@ -150,13 +154,23 @@ class DpMechanism(Attack):
         truths = [truth for each in trials for truth in each.truths]
         bound = epsilon_bound(scores, truths, delta, _GUESSED)
         named = condition.startswith("epsilon")
-        promise = {"promise": float(condition.split()[1].strip(","))} if named else {}
-        return promise | {
+        about: dict[str, Any] = {}
+        if named:
+            promise = float(condition.split()[1].strip(","))
+            surely = max(
+                epsilon_estimate(scores, truths, delta, _SURE)["low"],
+                epsilon_bound(scores, truths, delta, _GUESSED, _SURE),
+            )
+            about = {"promise": promise, "surely-above": surely}
+        return about | {
             "epsilon": epsilon_estimate(scores, truths, delta),
             "epsilon-bound": {"value": bound, "low": bound, "high": bound},
         }
 
+    def _seed(self, label: str) -> int:
+        return seed_from(f"{self.ground.settings.seed}/{label}")
+
     def _rounds(self, epsilon: float, asked: int, label: str) -> Rounds:
         settings = self.ground.settings
         delta, codec = settings.target_delta, settings.transport_dtype
-        return Rounds(epsilon, delta, codec, settings.rounds, asked, label)
+        return Rounds(epsilon, delta, codec, settings.rounds, asked, f"{settings.seed}/{label}")
