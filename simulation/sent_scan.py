@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from flwr.app import Message
 
-from fedperfit.edge.agent.agent import VAULT
 from fedperfit.edge.vault.traces import Traces
-from fedperfit.edge.vault.vault import Vault
+from fedperfit.edge.vault.vault import VAULT, Vault
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError

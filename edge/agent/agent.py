@@ -30,7 +30,7 @@ from fedperfit.edge.fitting.giving_way import settled_forms
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, Vault
+from fedperfit.edge.vault.vault import VAULT, FitRecord, Vault
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.packing import pack
@@ -41,8 +41,6 @@ from fedperfit.protocol.tasks import Pair, Prompt
 
 logger = logging.getLogger("fedperfit.edge")
 
-VAULT = "vault"
-"""Name of the vault's folder in a person's own folder."""
 _EVALUATED_TOGETHER = 64
 """Number of agents whose questions are answered side by side."""
 

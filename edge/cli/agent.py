@@ -271,10 +271,9 @@ def forget(
 
     A history file outside the vault is yours and stays. Works with and without a running agent.
     """
-    from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.vault.keys import FileKey, KeyringKey
-    from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault import VAULT, Vault
     from fedperfit.protocol.schema import owner_pb2
 
     home = Home(folder.absolute())
@@ -306,10 +305,9 @@ def rotate_key(
     A new passphrase comes from FEDPERFIT_NEW_PASSPHRASE, or is asked for twice. An empty vault has no key:
     how its first one will be kept is noted.
     """
-    from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.vault.keys import UNPROTECTED, keeper, next_keeper
-    from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault import VAULT, Vault
     from fedperfit.edge.vault.vault_key import kept_by
 
     home = Home(folder.absolute())

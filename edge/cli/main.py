@@ -61,9 +61,8 @@ Preset = Annotated[
 @app.command()
 def show(folder: Folder) -> None:
     """What the folder holds: task, items, kept personal shifts."""
-    from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.agent.history import read_history
-    from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault import VAULT, Vault
 
     history = read_history(folder)
     kept = Vault(folder / VAULT).slots()

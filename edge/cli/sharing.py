@@ -14,11 +14,10 @@ def export_shift(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Write your personal shift to a file, in the clear. Whoever has the file can tell much about you."""
-    from fedperfit.edge.agent.agent import VAULT
     from fedperfit.edge.deployment.home import Home, read_settings
     from fedperfit.edge.vault.export import WARNING, export_shift
     from fedperfit.edge.vault.keys import keeper
-    from fedperfit.edge.vault.vault import Vault
+    from fedperfit.edge.vault.vault import VAULT, Vault
     from fedperfit.edge.vault.vault_key import kept_by
     from fedperfit.protocol.messages.settings import FULL_SLOT
 

@@ -29,6 +29,8 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import sweep, write_atomic
 
+VAULT = "vault"
+"""Name of the vault's folder in a person's own folder."""
 FORMAT = 2
 _LOCK_SECONDS = 0.5
 _LARGEST = 1 << 30

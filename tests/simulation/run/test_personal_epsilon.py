@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 from tests.simulation.small_run import run_locally, small_settings
 
-from fedperfit.edge.agent.agent import VAULT
-from fedperfit.edge.vault.vault import Vault
+from fedperfit.edge.vault.vault import VAULT, Vault
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 
