@@ -102,8 +102,8 @@ UpdateBasis = Annotated[
 GivesWay = Annotated[
     Literal["items", "loss"],
     Field(
-        description="What people with more than `prior-items` items are fitted by: `items` fits them freely; "
-        "`loss` freely or under the prior, by the lower loss on a fifth of their items, held out of both."
+        description="How people with more than `prior-items` items are fitted: `items` freely; `loss` under the "
+        "prior, or freely where that clearly answers a fifth of their items better, held out of both fits."
     ),
 ]
 TransportType = Annotated[
