@@ -102,8 +102,8 @@ UpdateBasis = Annotated[
 GivesWay = Annotated[
     Literal["items", "loss"],
     Field(
-        description="How people with more than `prior-items` items are fitted: `items` freely; `loss` under the "
-        "prior, or freely where that clearly answers a fifth of their items better, held out of both fits."
+        description="How people with more than `prior-items` items are fitted: `items` freely; `loss` under "
+        "the prior, or freely where that clearly answers a fifth of their items better, held out of both."
     ),
 ]
 TransportType = Annotated[
