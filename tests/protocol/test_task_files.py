@@ -148,6 +148,8 @@ def test_a_setting_keeps_the_file_itself(tmp_path: Path):
         (("mail: ", "{labels!r}"), "instruction: only a field's name"),
         (("mail: ", '"'), r"\(at line 7, column \d+\)"),
         ((URGENCY, "\n"), "the key 'name' is missing"),
+        (('["now", "later"]', "9" * 5000), "a number too long or nested too deeply"),
+        (('["now", "later"]', "[" * 5000), "a number too long or nested too deeply"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], told: str):
