@@ -24,7 +24,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import private_folder, toml_value, toml_values, write_atomic
+from fedperfit.protocol.system.files import from_home, private_folder, toml_value, toml_values, write_atomic
 from fedperfit.protocol.system.flower import environment
 from fedperfit.protocol.trust.certificates import Certificate, issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
@@ -169,7 +169,7 @@ def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) ->
 
 def _absolute(values: Mapping[str, object]) -> dict[str, object]:
     """Return settings whose files are found from any folder: `up`, `enroll` and `run` may be typed in any."""
-    found = {key: Path(str(values[key])).expanduser() for key in _FILES if values.get(key)}
+    found = {key: from_home(str(values[key])) for key in _FILES if values.get(key)}
     return {**values, **{key: str(path.absolute()) for key, path in found.items() if path.exists()}}
 
 

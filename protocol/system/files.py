@@ -78,6 +78,21 @@ def _unfinished(path: Path, data: bytes) -> Path:
     return Path(temporary)
 
 
+def from_home(name: str | Path) -> Path:
+    """Return a path in which `~` or `~NAME` at the beginning stands for a home folder.
+
+    Args:
+        name: Path as somebody typed it.
+
+    Raises:
+        MissingFileError: There is no such home folder.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise MissingFileError(f"{name}: no such home folder") from None
+
+
 def private_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, or close one that is there to everybody else.
 

@@ -190,6 +190,9 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path):
     for name, told in (("none", "no such file"), ("latin", "not UTF-8"), ("folder", "directory")):
         with pytest.raises(InputError, match=told):
             task_by_name(str(tmp_path / f"{name}.toml"))
+    for name, told in (("~nobody-here/x.toml", "no such home folder"), ("\0.toml", "no name of a file")):
+        with pytest.raises(InputError, match=told):
+            task_by_name(name)
 
 
 @given(text=st.text() | st.text("[]{}=\"'\n\\.abc1 #", max_size=80).map(lambda end: URGENCY + end))
