@@ -28,6 +28,7 @@ fields = ["subject", "mail"]
 target = "reply"
 """
 NUMBER = 'name="N"\nkind="number"\nfields=["text"]\ntarget="warmth"\nlabels=["0", "2.5", "-10"]\n'
+LISTED = f'{URGENCY}[wording]\nsentence = "of {{labels}}, {{mail}} is {{urgency}}"\n'
 ITEM = {
     "subject": "Lunch {x}",
     "mail": "At noon?",
@@ -79,11 +80,11 @@ def test_stated_templates_go_before_the_defaults():
     assert task.parse(task.target("Yes", PromptForm.OPPU)) == "Yes"
 
 
-@pytest.mark.parametrize("text", [URGENCY, REPLY, NUMBER, f"{REPLY}free-history = true\n"])
+@pytest.mark.parametrize("text", [URGENCY, REPLY, NUMBER, f"{REPLY}free-history = true\n", LISTED])
 def test_other_methods_have_words_for_any_task(text):
     task = own(text)
     shown = str(ITEM[task.answer])
-    assert shown in task.wording.sentence.format(**ITEM)
+    assert shown in task.shown(task.wording.sentence, ITEM)
     assert task.wording.joint
     assert task.wording.profile
     assert shown in history_text(task, [ITEM])
