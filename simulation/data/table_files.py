@@ -153,17 +153,22 @@ def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[R
 
 
 def _rows(batch: Any) -> list[Any]:
-    """Return the rows of a batch; where some text is not UTF-8, they are read one by one."""
+    """Return the rows of a batch; where some cell cannot be read, they are read one by one."""
     try:
-        return [{name: _as_json(value) for name, value in row.items()} for row in batch.to_pylist()]
-    except UnicodeDecodeError:
+        return [_as_json(row) for row in batch.to_pylist()]
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
-            return [MalformedFileError("not UTF-8 text")]
+            text = isinstance(error, UnicodeDecodeError)
+            return [MalformedFileError("not UTF-8 text" if text else str(error).partition("\n")[0])]
     return [row for number in range(batch.num_rows) for row in _rows(batch.slice(number, 1))]
 
 
 def _as_json(value: Any) -> Any:
     """Return a cell as JSON would hold it: bytes as UTF-8 text, decimals and times as they are written."""
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, Decimal):
