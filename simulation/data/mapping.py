@@ -120,11 +120,17 @@ class Mapping:
             tell(remark)
         if remarks and not any(groups.values()):
             raise nothing_let_in(remarks)
+        left_out = [remark for remark in remarks if remark.endswith("left out")]
+        why = f"; {nothing_let_in(left_out)}" if left_out else ""
         if len(groups) == 1:
-            return self._divided(next(iter(groups.values())), tell)
+            (users,) = groups.values()
+            if len(users) < 2:
+                few = f"{len(users)} users with usable items; at least two are needed"
+                raise InputError(f"{self.sources[0]}: {few}{why}")
+            return self._divided(users, tell)
         for group, people in groups.items():
             if not people:
-                raise InputError(f"{self.files[group][0]}: no users with usable items")
+                raise InputError(f"{self.files[group][0]}: no users with usable items{why}")
         prefix = {group: f"{group}-" * bool(set.intersection(*map(set, groups.values()))) for group in groups}
         targets = groups["targets"]
         return {
@@ -133,11 +139,7 @@ class Mapping:
         }
 
     def _divided(self, users: People, tell: Tell) -> dict[str, list[LampRow]]:
-        """Divide the users of one split."""
-        if len(users) < 2:
-            raise InputError(
-                f"{self.sources[0]}: {len(users)} users with usable items; at least two are needed"
-            )
+        """Divide the users of one split, at least two."""
         if self.split.by == "time":
             names = list(users)
             others = [

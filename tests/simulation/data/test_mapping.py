@@ -170,6 +170,12 @@ def test_bad_lines_are_told_with_their_numbers_and_cost_themselves_alone(tmp_pat
         ("notes.parquet", b"x", "", "notes.parquet: "),
         ("notes.xlsx", b"", "", "expected a file that ends in .csv"),
         ("notes.csv", as_csv(RECORDS[:1]), "", "1 users with usable items; at least two"),
+        (
+            "notes.csv",
+            as_csv([RECORDS[1], RECORDS[2] | {"when": "May"}]),
+            "",
+            "notes.csv, line 3: date 'May' is not like 2012-05-18; left out",
+        ),
         ("notes.csv", as_csv([{**RECORDS[0], "mood": "x"}]), "", "line 2: mood='x': expected one of"),
         ("notes.csv", b"", "usr = 1\n", "unknown key 'usr'; the nearest is 'user'"),
         ("notes.csv", b"", '[split]\nby = "tiem"\n', "split.by='tiem'"),
