@@ -22,7 +22,7 @@ from fedperfit.protocol.tasks.task_file import Table, read_toml
 from fedperfit.simulation.data.columns import Columns, ColumnsTable
 from fedperfit.simulation.data.lamp_files import LampRow, Layout
 from fedperfit.simulation.data.own_people import Part, People, people_of
-from fedperfit.simulation.data.table_files import FORMS
+from fedperfit.simulation.data.table_files import FORMS, is_table
 
 SUFFIX = ".toml"
 """Ending of the files that say where data of one's own are."""
@@ -189,7 +189,7 @@ def _published(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
-    paths = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(FORMS)]
+    paths = [path for path in sorted(folder.iterdir()) if is_table(path)]
     words = {path: set(re.split(r"[^a-z]+", path.name.lower())) for path in paths}
     found: dict[str, list[Path]] = {}
     for group, parts in _PARTS.items():

@@ -18,6 +18,7 @@ from fedperfit.protocol.tasks.templates import nearest_of
 
 FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that can be read; but for Parquet, `.gz` may follow."""
+_PACKED = ".gz"
 _LONGEST_CELL = 1 << 24
 """Characters of a cell of a CSV file."""
 
@@ -36,7 +37,7 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     Raises:
         InputError: The file is missing, broken as a whole, of another form, or lacks a column.
     """
-    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    form = _form(path)
     if form in (".jsonl", ".ndjson"):
         return json_lines(path)
     if form == ".json":
@@ -48,10 +49,19 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
 
 
+def is_table(path: Path) -> bool:
+    """Tell whether a file's name ends as those that can be read do, in capital letters or small ones."""
+    return _form(path) in FORMS
+
+
+def _form(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(_PACKED)).suffix
+
+
 def _text(path: Path, errors: str = "strict") -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig", errors)
+        return (gzip.decompress(data) if path.suffix.lower() == _PACKED else data).decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:

@@ -58,6 +58,8 @@ def as_parquet(records: list[dict[str, Any]]) -> bytes:
 LINES = "\n".join(json.dumps(record) for record in RECORDS).encode()
 FORMS = {
     "notes.csv": b"\xef\xbb\xbf" + as_csv(RECORDS),
+    "NOTES.CSV": as_csv(RECORDS),
+    "Notes.Jsonl.GZ": gzip.compress(LINES),
     "notes.tsv": as_csv(RECORDS, "\t"),
     "notes.csv.gz": gzip.compress(as_csv(RECORDS)),
     "notes.json": json.dumps(RECORDS).encode(),
