@@ -138,6 +138,7 @@ def test_neutral_values_of_what_is_not_offered_pass(client):
         "presence_penalty": 0,
         "logit_bias": {},
         "modalities": ["text"],
+        "extra_body": {"top_k": -1, "min_p": 0, "typical_p": 1.0, "repetition_penalty": 1},
     }
     same = chat(client, **asked, response_format={"type": "text"}, logprobs=False, stop=[], n=1)
     assert same.choices[0].message == plain
