@@ -1,12 +1,12 @@
 """The presets that ship."""
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.settings.names import nearest
-from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
+from fedperfit.protocol.system.files import toml_values
 
 
 def read_preset(preset: str) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def read_preset(preset: str) -> dict[str, Any]:
         InputError: There is no such preset or file, or it is not TOML.
     """
     try:
-        return tomllib.loads(preset_text(preset))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return toml_values(preset_text(preset))
+    except MalformedFileError as error:
         raise InputError(f"{preset}: {error}") from None
 
 

@@ -15,7 +15,6 @@ logs/            output of SuperLink, SuperExec, signer, registrar and proxy
 runs/            one folder per run
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import private_folder, toml_value, write_atomic
+from fedperfit.protocol.system.files import from_home, private_folder, toml_value, toml_values, write_atomic
 from fedperfit.protocol.system.flower import environment
 from fedperfit.protocol.trust.certificates import Certificate, issue, new_authority
 from fedperfit.protocol.trust.signing import SigningKey
@@ -169,7 +168,7 @@ def _new_settings(preset: Mapping[str, object], values: Mapping[str, object]) ->
 
 def _absolute(values: Mapping[str, object]) -> dict[str, object]:
     """Return settings whose files are found from any folder: `up`, `enroll` and `run` may be typed in any."""
-    found = {key: Path(str(values[key])).expanduser() for key in _FILES if values.get(key)}
+    found = {key: from_home(str(values[key])) for key in _FILES if values.get(key)}
     return {**values, **{key: str(path.absolute()) for key, path in found.items() if path.exists()}}
 
 
@@ -201,10 +200,10 @@ def read_cloud(home: CloudHome) -> CloudSettings:
     """
     path = home.folder / "cloud.toml"
     try:
-        return CloudSettings.from_flat(tomllib.loads(path.read_text(encoding="utf-8")))
+        return CloudSettings.from_flat(toml_values(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise InputError(f"{home.folder}: no cloud here (no cloud.toml); see fedperfit-cloud init") from None
-    except (tomllib.TOMLDecodeError, RecursionError, UnicodeDecodeError, InputError) as error:
+    except (UnicodeDecodeError, InputError) as error:
         raise InputError(f"{path}: {error}") from None
 
 

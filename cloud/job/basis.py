@@ -10,7 +10,7 @@ from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.basis_sources import federated_basis, random_basis
 from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import from_home, write_atomic
 
 BASIS = "update.basis"
 """File of a run's basis in its folder."""
@@ -63,7 +63,7 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
                 "items; none ships for this task, model and shape"
             )
         return shipped
-    path = Path(settings.basis_file).expanduser()
+    path = from_home(settings.basis_file)
     basis = read_basis(path)
     check_fits(basis, settings, card, path)
     return basis

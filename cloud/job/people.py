@@ -11,7 +11,7 @@ from fedperfit.protocol.people.prior import estimated_prior, part
 from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import from_home, write_atomic
 
 PUBLIC_PEOPLE = "people.scatter"
 """File of a run's folder: how public people differ."""
@@ -61,7 +61,7 @@ def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
         raise InputError(
             "prior-source=public: expected prior-file, a file that `fedperfit prior` makes of public people"
         )
-    named = Path(settings.prior_file).expanduser()
+    named = from_home(settings.prior_file)
     scatter = read_scatter(named, basis)
     write_atomic(path, scatter.to_bytes())
     return scatter

@@ -70,5 +70,5 @@ def history_text(task: Task, items: Sequence[dict[str, Any]]) -> str:
         items: history shown, oldest first.
     """
     words = task.wording.chameleon
-    lines = [f"{number}. {words.item.format(**item)}" for number, item in enumerate(items, start=1)]
+    lines = [f"{number}. {task.shown(words.item, item)}" for number, item in enumerate(items, start=1)]
     return "\n".join([words.opening, *lines])

@@ -2,9 +2,11 @@
 
 Definitions (reference: LaMP's evaluation): accuracy by exact match after stripping, an unknown
 label is wrong; macro F1 over the task's labels from per-label counts; an unparsable number scores
-as the farther end of the scale; texts as `protocol.tasks.text_metrics` compares them.
+as the farther end of the scale; texts as `protocol.tasks.text_metrics` compares them,
+whichever way their accents are coded.
 """
 
+import unicodedata
 from collections.abc import Sequence
 
 from fedperfit.protocol.tasks import AnswerKind, Task
@@ -35,6 +37,9 @@ def score(task: Task, answers: Sequence[str], golds: Sequence[str]) -> Sums:
     elif task.kind is AnswerKind.NUMBER:
         sums = _rating(task, answers, golds)
     else:
+        answers, golds = (
+            [unicodedata.normalize("NFC", text) for text in texts] for texts in (answers, golds)
+        )
         matches = sum(a.strip() == g.strip() for a, g in zip(answers, golds, strict=True))
         sums = {"correct": float(matches)}
     for name in sums_of(task.kind, task.metrics):

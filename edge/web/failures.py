@@ -37,6 +37,11 @@ def error_fields(message: str, kind: str, code: str | None) -> dict[str, str | N
     return {"message": whole, "type": kind, "param": named, "code": code}
 
 
+def _is_form(part: str | int) -> bool:
+    """Whether a part of a mistake's place is the name of a form that its value was tried as."""
+    return part == "str" or "[" in str(part)
+
+
 def add_handlers(app: FastAPI) -> None:
     """Have an application answer its errors in OpenAI's form."""
 
@@ -46,12 +51,15 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        text = str(first["msg"])
-        if text.startswith(_PREFIX):
-            return failure(400, text.removeprefix(_PREFIX))
-        return failure(400, f"{where}: {text}" if where else text)
+        told = error.errors()
+        for text in (str(one["msg"]) for one in told):
+            if text.startswith(_PREFIX):
+                return failure(400, text.removeprefix(_PREFIX))
+        nearest = max(told, key=lambda one: len(one["loc"]))  # of several forms that a value may have
+        if nearest["type"] == "json_invalid":
+            return failure(400, f"the body is no JSON from character {nearest['loc'][-1]} on")
+        where = ".".join(str(part) for part in nearest["loc"][1:] if not _is_form(part))
+        return failure(400, f"{where}: {nearest['msg']}" if where else nearest["msg"])
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:

@@ -66,9 +66,11 @@ class Form:
             text: text of the piece.
             scores: tokens of the piece.
         """
-        delta = {} if answer.last.finish else {"role": "assistant", "content": text}
+        offset = len(answer.text) - len(text)
+        begun = {} if offset else {"role": "assistant"}  # once: OpenAI's client joins the texts of all events
+        delta = begun if answer.last.finish else {**begun, "content": text}
         content: dict[str, Any] = {"delta": delta} if self._chat else {"text": text}
-        choice = self._choice(answer, content, scores, len(answer.text) - len(text))
+        choice = self._choice(answer, content, scores, offset)
         return {**self._named(".chunk", answer.last), "choices": [choice]}
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ _NO_TOOLS = "this model calls no tools"
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     **dict.fromkeys(("frequency_penalty", "presence_penalty"), ((0,), "penalties are not offered")),
     **dict.fromkeys(("repetition_penalty", "length_penalty"), ((1,), "penalties are not offered")),
-    **dict.fromkeys(("top_k", "min_p", "typical_p"), ((0, -1), "only temperature and top_p are offered")),
+    **dict.fromkeys(("top_k", "min_p"), ((0, -1), "only temperature and top_p are offered")),
+    "typical_p": ((1,), "only temperature and top_p are offered"),
     **dict.fromkeys(("tools", "functions", "web_search_options"), (([], {}), _NO_TOOLS)),
     **dict.fromkeys(("tool_choice", "function_call"), (("none", "auto"), _NO_TOOLS)),
     **dict.fromkeys(("logit_bias", "audio"), (({},), "it is not offered")),

@@ -18,7 +18,7 @@ from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.special_tokens import closing_tokens, end_of_text, end_of_turn, start_tokens
 from fedperfit.protocol.model.stored import ADAPTER, CHAT_TEMPLATE, StoredModel, fingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.files import from_home, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,7 @@ def resolve(name: str) -> Path:
         return embedded_folder()
     if name == SMOLLM2:
         return converted(smollm2_file())
-    folder = Path(name).expanduser()
+    folder = from_home(name)
     if name and folder.is_dir():
         file = gguf_file(folder)
         return converted(file) if file is not None else folder.resolve()

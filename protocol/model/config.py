@@ -52,13 +52,24 @@ def decoder_config(config: Any) -> Any:
 def longest_input(config: Any) -> int | None:
     """Return the longest input in tokens that a configuration names, None where it names none.
 
-    Architectures whose positions are relative (ALiBi, recurrent layers) may leave it out.
+    Architectures whose positions are relative (ALiBi, recurrent layers) may leave it out. With LongRoPE it is
+    the length up to which positions stand for the same: longer rows turn all of a batch's into others.
 
     Args:
         config: A `transformers.PretrainedConfig`.
     """
-    named = [getattr(text_config(config), name, None) for name in _LONGEST]
-    return next((length for length in named if isinstance(length, int) and length > 0), None)
+    text = text_config(config)
+    named = [getattr(text, name, None) for name in _LONGEST]
+    known = [length for length in named if isinstance(length, int) and length > 0][:1]
+    stated = getattr(text, "rope_parameters", None) or {}
+    ropes = [
+        stated,
+        *(rope for rope in stated.values() if isinstance(rope, dict)),
+    ]  # of all or each kind of layers
+    alike = [
+        rope["original_max_position_embeddings"] for rope in ropes if rope.get("rope_type") == "longrope"
+    ]
+    return min([*known, *alike], default=None)
 
 
 def attention_window(config: Any) -> int | None:

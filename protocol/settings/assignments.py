@@ -1,7 +1,6 @@
 """Settings given on a command line: `key=value`, with the same spelling in every command."""
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args, get_origin
 
@@ -11,7 +10,8 @@ from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.mistakes import unknown_setting
 from fedperfit.protocol.settings.names import key_of
 from fedperfit.protocol.settings.rules import choices_of
-from fedperfit.protocol.system.errors import SettingError
+from fedperfit.protocol.system.errors import MalformedFileError, SettingError
+from fedperfit.protocol.system.files import toml_values
 
 NOTHING = "none"
 """Word for an empty list."""
@@ -67,8 +67,8 @@ def parse_value(group: type[Settings], key: str, text: str) -> Any:
 
 def _toml(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return toml_values(f"value = {text}")["value"]
+    except MalformedFileError:
         return float(text) if _BARE_POINT.fullmatch(text) else text
 
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import tempfile
+import tomllib
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Iterator
@@ -77,6 +78,21 @@ def _unfinished(path: Path, data: bytes) -> Path:
     return Path(temporary)
 
 
+def from_home(name: str | Path) -> Path:
+    """Return a path in which `~` or `~NAME` at the beginning stands for a home folder.
+
+    Args:
+        name: Path as somebody typed it.
+
+    Raises:
+        MissingFileError: There is no such home folder.
+    """
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise MissingFileError(f"{name}: no such home folder") from None
+
+
 def private_folder(path: Path) -> None:
     """Make a folder that only its owner may enter, or close one that is there to everybody else.
 
@@ -145,6 +161,23 @@ def read_json(path: Path) -> Any:
         raise MalformedFileError(f"{path}: JSON with a number too long or nested too deeply") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+
+
+def toml_values(text: str) -> dict[str, Any]:
+    """Read the text of a TOML file.
+
+    Args:
+        text: TOML.
+
+    Raises:
+        MalformedFileError: It is not TOML; the message says why, without the file's name.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedFileError(str(error)) from None
+    except (ValueError, RecursionError):
+        raise MalformedFileError("TOML with a number too long or nested too deeply") from None
 
 
 def toml_value(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 import html
 import json
+import math
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -155,8 +157,9 @@ def _encodable(value: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(text: str) -> str | float:
     """Return what two ways to write one label have in common: a number's value, or the text without dress."""
-    text = html.unescape(text).strip().casefold()
+    text = " ".join(unicodedata.normalize("NFKC", html.unescape(text)).casefold().split())
     try:
-        return float(text) if "_" not in text else text
+        number = float(text)
     except ValueError:
         return text
+    return number if math.isfinite(number) and "_" not in text else text

@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.files import from_home
 from fedperfit.protocol.tasks.task import Task
 from fedperfit.protocol.tasks.templates import nearest_of
 
@@ -52,7 +53,7 @@ def task_by_name(name: str) -> Task:
     if "\n" in name:
         return _own(name, "the text of a task")
     if name.endswith(_SUFFIX):
-        return _own(_text(Path(name).expanduser()), name)
+        return _own(_text(from_home(name)), name)
     if name in _met:
         return _met[name]
     written = {known.lower().replace("_", "-"): known for known in TASKS}
@@ -108,3 +109,5 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: not UTF-8 text") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{str(path)!r}: no name of a file") from None

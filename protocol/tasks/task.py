@@ -209,6 +209,15 @@ class Task:
             return "\n".join(turn.text for turn in turns_of(item[self.field]))
         return self.body.format(**{key: item[key] for key in self.fields})
 
+    def shown(self, template: str, item: Mapping[str, Any]) -> str:
+        """Show an item in another method's words, with its answer.
+
+        Args:
+            template: Text with the item's fields in braces, and perhaps the list of labels.
+            item: The item's fields.
+        """
+        return template.format(**{**item, LABELS: ", ".join(self.labels)})
+
     def parse(self, answer: str) -> str | None:
         """Return the label an answer names, exactly after stripping, or None; free text is only stripped."""
         answer = answer.strip()

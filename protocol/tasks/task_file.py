@@ -1,12 +1,12 @@
 """A task's file: its keys, their checks, and what a mistake in it reads like."""
 
 import math
-import tomllib
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.files import toml_values
 from fedperfit.protocol.tasks.answers import AnswerKind
 from fedperfit.protocol.tasks.metrics import check_metrics
 from fedperfit.protocol.tasks.templates import FIELD_NAME, LABELS, check_template, nearest_of
@@ -218,8 +218,8 @@ def read_toml(model: type[_Model], text: str, source: str) -> _Model:
     if len(text) > LARGEST:
         raise MalformedFileError(f"{source}: more than {LARGEST} characters")
     try:
-        return model(**tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return model(**toml_values(text))
+    except MalformedFileError as error:
         raise MalformedFileError(f"{source}: {error}") from None
     except ValidationError as error:
         raise MalformedFileError(f"{source}: {_explained(model, error)}") from None

@@ -11,6 +11,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import from_home
 
 _Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
 _Preset = Annotated[str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")]
@@ -84,7 +85,7 @@ def prior(
     if data is None:
         histories = world_people(settings, people, items)
     else:
-        histories = people_of_data(data.expanduser(), settings, people, items)
+        histories = people_of_data(from_home(data), settings, people, items)
     shown = console()
 
     def told(fitted: int, all_people: int) -> None:

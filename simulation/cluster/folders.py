@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from fedperfit.protocol.model.base_model import EMBEDDED
 from fedperfit.protocol.settings.base import Settings
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import from_home, write_atomic
 from fedperfit.simulation.world.build import WORLD
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
@@ -83,5 +83,5 @@ def whole_path(name: str) -> str:
     Args:
         name: Path, the name of a model on a hub, or that of something that ships.
     """
-    path = Path(name).expanduser()
+    path = from_home(name)
     return str(path.resolve()) if name not in (EMBEDDED, WORLD) and path.exists() else name

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
@@ -157,7 +157,7 @@ def _check_rows(settings: CommunicationSettings) -> None:
             f"data={settings.data}: {', '.join(lacking)} need public-items, a JSON list of items of none of "
             "the clients; or leave them out of --rows"
         )
-    if settings.public_items and not Path(settings.public_items).expanduser().is_file():
+    if settings.public_items and not from_home(settings.public_items).is_file():
         raise InputError(f"public-items={settings.public_items}: no such file")
     if any(issubclass(row, AdapterRow) for row in rows.values()):
         required("peft")

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_json_lines
+from fedperfit.protocol.system.files import from_home, write_json_lines
 from fedperfit.protocol.tasks import AnswerKind, task_by_name
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
@@ -96,7 +96,7 @@ def people_command(
         if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
             raise InputError(f"{name!r}: no name for a person's folder")
     with TemporaryDirectory() as folder:
-        root = Path(data).expanduser()
+        root = from_home(data)
         if data == WORLD:
             size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
             root = write_world(Path(folder), task, size, seed)

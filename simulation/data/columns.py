@@ -31,7 +31,7 @@ class ColumnsTable(Table):
     user: str
     """Column that names the person."""
     time: str = ""
-    """Column with dates or times; without it, items are in the order of the file."""
+    """Column with dates, which begin with the year, or numbers; without it, items are as in the file."""
     target: str = ""
     """Column of the task's target; by default of the same name."""
     fields: Annotated[dict[str, str], Field(default_factory=dict)]

@@ -276,10 +276,10 @@ def sortable_date(date: Any) -> tuple[int, ...]:
     """Turn `2012-05-18`, `2012-5-18 10:11:12` or `2012` into numbers that sort.
 
     Raises:
-        InputError: It is not like these.
+        InputError: It is not like these, or does not begin with the year.
     """
     text = str(date)
-    if isinstance(date, bool) or not re.fullmatch(r"[0-9]{1,18}([-/:.T ]+[0-9]{1,18})*Z?", text):
+    if isinstance(date, bool) or not re.fullmatch(r"[0-9]{1,18}|[0-9]{4}([-/:.T ]+[0-9]{1,18})*Z?", text):
         raise InputError(f"date {text[:40]!r} is not like 2012-05-18")
     return tuple(int(number) for number in re.findall(r"[0-9]+", text))
 

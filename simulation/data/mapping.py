@@ -22,7 +22,7 @@ from fedperfit.protocol.tasks.task_file import Table, read_toml
 from fedperfit.simulation.data.columns import Columns, ColumnsTable
 from fedperfit.simulation.data.lamp_files import LampRow, Layout
 from fedperfit.simulation.data.own_people import Part, People, people_of
-from fedperfit.simulation.data.table_files import FORMS
+from fedperfit.simulation.data.table_files import FORMS, is_table
 
 SUFFIX = ".toml"
 """Ending of the files that say where data of one's own are."""
@@ -120,11 +120,17 @@ class Mapping:
             tell(remark)
         if remarks and not any(groups.values()):
             raise nothing_let_in(remarks)
+        left_out = [remark for remark in remarks if remark.endswith("left out")]
+        why = f"; {nothing_let_in(left_out)}" if left_out else ""
         if len(groups) == 1:
-            return self._divided(next(iter(groups.values())), tell)
+            (users,) = groups.values()
+            if len(users) < 2:
+                few = f"{len(users)} users with usable items; at least two are needed"
+                raise InputError(f"{self.sources[0]}: {few}{why}")
+            return self._divided(users, tell)
         for group, people in groups.items():
             if not people:
-                raise InputError(f"{self.files[group][0]}: no users with usable items")
+                raise InputError(f"{self.files[group][0]}: no users with usable items{why}")
         prefix = {group: f"{group}-" * bool(set.intersection(*map(set, groups.values()))) for group in groups}
         targets = groups["targets"]
         return {
@@ -133,11 +139,7 @@ class Mapping:
         }
 
     def _divided(self, users: People, tell: Tell) -> dict[str, list[LampRow]]:
-        """Divide the users of one split."""
-        if len(users) < 2:
-            raise InputError(
-                f"{self.sources[0]}: {len(users)} users with usable items; at least two are needed"
-            )
+        """Divide the users of one split, at least two."""
         if self.split.by == "time":
             names = list(users)
             others = [
@@ -187,7 +189,7 @@ def _published(folder: Path) -> dict[str, list[Path]]:
     """
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
-    paths = [path for path in sorted(folder.iterdir()) if path.name.removesuffix(".gz").endswith(FORMS)]
+    paths = [path for path in sorted(folder.iterdir()) if is_table(path)]
     words = {path: set(re.split(r"[^a-z]+", path.name.lower())) for path in paths}
     found: dict[str, list[Path]] = {}
     for group, parts in _PARTS.items():

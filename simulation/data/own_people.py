@@ -1,8 +1,10 @@
 """People in files of one's own: their items, dated, and the questions that their records ask."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ from fedperfit.simulation.data.columns import Columns
 from fedperfit.simulation.data.lamp_files import sortable_date
 from fedperfit.simulation.data.table_files import records
 
+_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+_YEAR_FIRST = re.compile(r"[0-9]{4}(\.[0-9]{1,2}|[0-9]{4})?")
+"""Years, months and days that are written like numbers: `2012`, `2012.05`, `20120518`."""
+
 
 @dataclass
 class Part:
     """Items of a person, and the questions that their record asks."""
 
-    dated: list[tuple[tuple[int, ...], dict[str, Any]]] = field(default_factory=list)
+    dated: list[tuple[tuple[int | Decimal, ...], dict[str, Any]]] = field(default_factory=list)
     """Items with their times, as they came."""
     questions: list[dict[str, str]] = field(default_factory=list)
     """Questions as `LampRow` has them."""
@@ -116,21 +122,22 @@ def _name(value: Any) -> str:
     return name
 
 
-def _moment(value: Any) -> tuple[int, ...]:
+def _moment(value: Any) -> tuple[int | Decimal, ...]:
     """Turn a date, a time or a number of seconds into numbers that sort."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = repr(value)
-    elif isinstance(value, datetime | date):
-        value = value.isoformat()
-    if not isinstance(value, str):
+    counted = isinstance(value, int | float) and not isinstance(value, bool)
+    text = value.isoformat() if isinstance(value, date) else repr(value) if counted else value
+    if not isinstance(text, str):
         raise InputError(f"no time in {value!r:.60}")
+    text = text.strip()
+    if _NUMBER.fullmatch(text) and (isinstance(value, float) or not _YEAR_FIRST.fullmatch(text)):
+        return (Decimal(text),)
     try:
-        moment = datetime.fromisoformat(value.strip())
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        return sortable_date(value.strip())
+        return sortable_date(text)
     if moment.tzinfo is not None:
         try:
             moment = moment.astimezone(UTC)
         except OverflowError:
-            raise InputError(f"no time in {value!r:.60}: outside the years 1 to 9999") from None
+            raise InputError(f"no time in {text!r:.60}: outside the years 1 to 9999") from None
     return (*moment.timetuple()[:6], moment.microsecond)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import from_home
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.data.lamp import User, open_lamp
@@ -105,7 +106,7 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
         if not (root / BOUNDS).exists():
             write_world(folder / "world", task.name, world, seed=0)
     else:
-        root = Path(data).expanduser()
+        root = from_home(data)
         root = folder_of(root, task)
     lamp = open_lamp(root, task)
     others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]

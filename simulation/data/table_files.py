@@ -19,6 +19,7 @@ from fedperfit.simulation.data.csv_rows import CsvRows
 
 FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that can be read; but for Parquet, `.gz` may follow."""
+_PACKED = ".gz"
 _LONGEST_CELL = 1 << 24
 """Characters of a cell of a CSV file."""
 
@@ -37,7 +38,7 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     Raises:
         InputError: The file is missing, broken as a whole, of another form, or lacks a column.
     """
-    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    form = _form(path)
     if form in (".jsonl", ".ndjson"):
         return json_lines(path)
     if form == ".json":
@@ -49,10 +50,19 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
 
 
+def is_table(path: Path) -> bool:
+    """Tell whether a file's name ends as those that can be read do, in capital letters or small ones."""
+    return _form(path) in FORMS
+
+
+def _form(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(_PACKED)).suffix
+
+
 def _text(path: Path, errors: str = "strict") -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig", errors)
+        return (gzip.decompress(data) if path.suffix.lower() == _PACKED else data).decode("utf-8-sig", errors)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
@@ -130,17 +140,22 @@ def _parquet(path: Path, columns: Collection[str], *, whole: bool) -> Iterator[R
 
 
 def _rows(batch: Any) -> list[Any]:
-    """Return the rows of a batch; where some text is not UTF-8, they are read one by one."""
+    """Return the rows of a batch; where some cell cannot be read, they are read one by one."""
     try:
-        return [{name: _as_json(value) for name, value in row.items()} for row in batch.to_pylist()]
-    except UnicodeDecodeError:
+        return [_as_json(row) for row in batch.to_pylist()]
+    except (ValueError, OverflowError) as error:
         if batch.num_rows == 1:
-            return [MalformedFileError("not UTF-8 text")]
+            text = isinstance(error, UnicodeDecodeError)
+            return [MalformedFileError("not UTF-8 text" if text else str(error).partition("\n")[0])]
     return [row for number in range(batch.num_rows) for row in _rows(batch.slice(number, 1))]
 
 
 def _as_json(value: Any) -> Any:
     """Return a cell as JSON would hold it: bytes as UTF-8 text, decimals and times as they are written."""
+    if isinstance(value, dict):
+        return {name: _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, Decimal):

@@ -13,7 +13,7 @@ from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
@@ -177,7 +177,7 @@ def count_clients(settings: RunSettings) -> int:
     """Count the clients that `prepare_clients` will make."""
     if settings.data == WORLD:
         return settings.others + settings.targets + settings.new
-    data = open_lamp(Path(settings.data).expanduser(), task_by_name(settings.task))
+    data = open_lamp(from_home(settings.data), task_by_name(settings.task))
     return min(settings.others, len(data.users("others"))) + min(settings.targets, len(data.users("targets")))
 
 
@@ -201,7 +201,7 @@ def _enrol(folder: Path, names: Sequence[str]) -> None:
 
 def _data_folder(settings: RunSettings, folder: Path) -> Path:
     if settings.data != WORLD:
-        return Path(settings.data).expanduser()
+        return from_home(settings.data)
     size = WorldSize(
         others=settings.others,
         targets=settings.targets,

@@ -20,6 +20,9 @@ NEWS, SCORES, TITLES = TASKS["LaMP_2N"], TASKS["LaMP_3"], TASKS["LaMP_4"]
 TRUTH = task_by_name(
     'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["true", "No", "no", "1"]\n'
 )
+CAFES = task_by_name(
+    'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["caf\u00e9", "nan"]\n'
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
     lambda inner: (
@@ -44,6 +47,10 @@ VALUES = st.recursive(
         (TRUTH, "TRUE", "true"),
         (TRUTH, 1.0, "1"),
         (TRUTH, "No", "No"),
+        (NEWS, "food  &\xa0drink", "food & drink"),
+        (NEWS, "\uff33ports", "sports"),
+        (CAFES, "Cafe\u0301", "caf\u00e9"),
+        (CAFES, "NAN", "nan"),
         (TITLES, "&amp; as it stands ", "&amp; as it stands "),
         (TITLES, 3, "3"),
     ],

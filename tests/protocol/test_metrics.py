@@ -48,6 +48,8 @@ def test_unspaced_scripts_are_compared_by_character():
     assert TEXT_METRICS["rouge-1"]("猫坐着", "猫坐在垫子上") == pytest.approx(2 * 2 / (3 + 6))
     assert 0 < TEXT_METRICS["bleu"]("猫坐在垫子", "猫坐在垫子上") < 1
     assert TEXT_METRICS["rouge-1"]("нет", "да") == 0
+    for answer, gold in (("x ١", "x ٢"), ("5 ＡＢ", "5 ＸＹ")):  # noqa: RUF001 - as some write
+        assert TEXT_METRICS["rouge-1"](answer, gold) == 0.5
 
 
 @given(answer=LATIN, gold=LATIN.filter(lambda text: any(c.isascii() and c.isalnum() for c in text)))

@@ -28,6 +28,7 @@ fields = ["subject", "mail"]
 target = "reply"
 """
 NUMBER = 'name="N"\nkind="number"\nfields=["text"]\ntarget="warmth"\nlabels=["0", "2.5", "-10"]\n'
+LISTED = f'{URGENCY}[wording]\nsentence = "of {{labels}}, {{mail}} is {{urgency}}"\n'
 ITEM = {
     "subject": "Lunch {x}",
     "mail": "At noon?",
@@ -79,11 +80,11 @@ def test_stated_templates_go_before_the_defaults():
     assert task.parse(task.target("Yes", PromptForm.OPPU)) == "Yes"
 
 
-@pytest.mark.parametrize("text", [URGENCY, REPLY, NUMBER, f"{REPLY}free-history = true\n"])
+@pytest.mark.parametrize("text", [URGENCY, REPLY, NUMBER, f"{REPLY}free-history = true\n", LISTED])
 def test_other_methods_have_words_for_any_task(text):
     task = own(text)
     shown = str(ITEM[task.answer])
-    assert shown in task.wording.sentence.format(**ITEM)
+    assert shown in task.shown(task.wording.sentence, ITEM)
     assert task.wording.joint
     assert task.wording.profile
     assert shown in history_text(task, [ITEM])
@@ -148,6 +149,8 @@ def test_a_setting_keeps_the_file_itself(tmp_path: Path):
         (("mail: ", "{labels!r}"), "instruction: only a field's name"),
         (("mail: ", '"'), r"\(at line 7, column \d+\)"),
         ((URGENCY, "\n"), "the key 'name' is missing"),
+        (('["now", "later"]', "9" * 5000), "a number too long or nested too deeply"),
+        (('["now", "later"]', "[" * 5000), "a number too long or nested too deeply"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], told: str):
@@ -188,6 +191,9 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path):
     for name, told in (("none", "no such file"), ("latin", "not UTF-8"), ("folder", "directory")):
         with pytest.raises(InputError, match=told):
             task_by_name(str(tmp_path / f"{name}.toml"))
+    for name, told in (("~nobody-here/x.toml", "no such home folder"), ("\0.toml", "no name of a file")):
+        with pytest.raises(InputError, match=told):
+            task_by_name(name)
 
 
 @given(text=st.text() | st.text("[]{}=\"'\n\\.abc1 #", max_size=80).map(lambda end: URGENCY + end))

@@ -8,7 +8,7 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import from_home, write_atomic
 from fedperfit.simulation.basis.public import make_basis, pairs_of_file, world_pairs
 from fedperfit.simulation.communication.row import Asked, Row
 from fedperfit.simulation.run.in_process import run_federation
@@ -75,7 +75,7 @@ class ShiftRow(Row):
 
         def make() -> bytes:
             file = self.settings.public_items
-            pairs = pairs_of_file(Path(file).expanduser(), job) if file else world_pairs(job)
+            pairs = pairs_of_file(from_home(file), job) if file else world_pairs(job)
             return make_basis(context.base, job, pairs).to_bytes()
 
         about = [repr(job.shape(context.base.card)), job.update_columns, job.seed, self.settings.public_items]

@@ -59,7 +59,7 @@ def _show(context: MethodContext, item: dict[str, Any], template: str) -> str:
         pair = context.task.item_pair(item, context.form)
         joint = "" if isinstance(pair.prompt, str) else "\n"
         return f"{asked_text(pair.prompt)}{joint}{pair.target}\n"
-    return context.task.wording.sentence.format(**item)
+    return context.task.shown(context.task.wording.sentence, item)
 
 
 def _tokens(context: MethodContext, prompt: Prompt) -> int:

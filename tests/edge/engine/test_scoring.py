@@ -7,7 +7,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error
 
 from fedperfit.edge.engine.scoring import score
-from fedperfit.protocol.tasks import TASKS
+from fedperfit.protocol.tasks import TASKS, task_by_name
 
 TAGS, RATINGS = TASKS["LaMP_2M"], TASKS["LaMP_3"]
 ANSWERS = st.sampled_from([*TAGS.labels, " comedy ", "Comedy", "nonsense", ""])
@@ -58,3 +58,11 @@ def test_text_sums():
         expected = sum(scorer.score(gold, answer)[name].fmeasure for answer, gold in pairs)
         assert sums[key] == pytest.approx(expected)
     assert sums["correct"] == sum(answer == gold for answer, gold in pairs)
+
+
+def test_a_text_is_itself_whichever_way_its_accents_are_coded():
+    task = task_by_name(
+        'name = "T"\nkind = "text"\nfields = ["x"]\ntarget = "y"\nmetrics = ["rouge-1", "chrf", "bleu"]\n'
+    )
+    sums = score(task, ["cafe\u0301 du soir ici"], ["caf\u00e9 du soir ici"])
+    assert sums == {"correct": 1, "rouge-1": 1, "chrf": 1, "bleu": pytest.approx(1)}

@@ -81,6 +81,18 @@ def test_chat(client, edge):
     assert streamed[-1].choices[0].finish_reason == last.finish
 
 
+@pytest.mark.parametrize("more", [{}, {"n": 2}, {"stop": " "}])
+def test_the_clients_own_streaming_ends_with_the_same_message(client, more):
+    messages = [{"role": "user", "content": PROMPT}]
+    asked = {"model": "fedperfit-personal", "messages": messages, **more}
+    whole = client.chat.completions.create(**asked)
+    assert [choice.finish_reason for choice in whole.choices] == ["stop"] * more.get("n", 1)
+    with client.chat.completions.stream(**asked) as stream:
+        last = stream.get_final_completion()
+    for one, same in zip(last.choices, whole.choices, strict=True):
+        assert (one.message.role, one.message.content or "") == ("assistant", same.message.content)
+
+
 def test_sampling_follows_the_seed(client):
     asked = {"model": "fedperfit-base", "prompt": PROMPT, "temperature": 1.5, "top_p": 0.9}
     texts = [client.completions.create(**asked, seed=seed).choices[0].text for seed in (1, 1, 2)]

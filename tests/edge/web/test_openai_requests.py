@@ -138,6 +138,7 @@ def test_neutral_values_of_what_is_not_offered_pass(client):
         "presence_penalty": 0,
         "logit_bias": {},
         "modalities": ["text"],
+        "extra_body": {"top_k": -1, "min_p": 0, "typical_p": 1.0, "repetition_penalty": 1},
     }
     same = chat(client, **asked, response_format={"type": "text"}, logprobs=False, stop=[], n=1)
     assert same.choices[0].message == plain
@@ -247,6 +248,32 @@ def test_half_of_a_character_is_a_400(client, path, asked):
     answer = client.post(path, json.dumps({"model": MODEL, **asked}).encode())
     assert answer.status_code == 400
     assert "half of a character" in answer.json()["error"]["message"]
+
+
+IMAGE = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "told"),
+    [
+        ("responses", {"input": [IMAGE]}, "content of type 'input_image': models here read text only"),
+        ("responses", {"input": [{"role": "tool"}]}, "role 'tool': this model calls no tools"),
+        ("responses", {"input": [{"type": "reasoning"}]}, "input.0.role: Field required"),
+        ("responses", {"input": 5}, "input: Input should be a valid string"),
+        ("completions", {"prompt": {}}, "prompt: Input should be a valid string"),
+        ("completions", {"prompt": [[1], [-1]]}, "prompt.1.0: Input should be greater than or equal to 0"),
+        ("completions", {"prompt": "a", "stop": ["b", 5]}, "stop.1: Input should be a valid string"),
+    ],
+)
+def test_a_mistake_in_a_value_of_several_forms_is_told_where_it_is(client, path, asked, told):
+    answer = client.post(path, json.dumps({"model": MODEL, **asked}).encode())
+    assert (answer.status_code, answer.json()["error"]["message"]) == (400, told)
+
+
+def test_a_body_that_is_no_json_is_told_where(client):
+    answer = client.post("completions", b'{"model": "x" "y"}')
+    error = {"type": "invalid_request_error", "param": None, "code": None}
+    assert answer.json()["error"] == {"message": "the body is no JSON from character 14 on", **error}
 
 
 ODD = [

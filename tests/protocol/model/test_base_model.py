@@ -176,6 +176,7 @@ def refused(action, *told):
 def test_unknown_folders_are_told(tmp_path):
     for name in (str(tmp_path / "gone"), "./gone", "~/gone", "a/b/c", ""):
         refused(lambda name=name: read_card(name), "no such folder")
+    refused(lambda: read_card("~nobody-here/m"), "no such home folder")
 
 
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])

@@ -58,6 +58,8 @@ def as_parquet(records: list[dict[str, Any]]) -> bytes:
 LINES = "\n".join(json.dumps(record) for record in RECORDS).encode()
 FORMS = {
     "notes.csv": b"\xef\xbb\xbf" + as_csv(RECORDS),
+    "NOTES.CSV": as_csv(RECORDS),
+    "Notes.Jsonl.GZ": gzip.compress(LINES),
     "notes.tsv": as_csv(RECORDS, "\t"),
     "notes.csv.gz": gzip.compress(as_csv(RECORDS)),
     "notes.json": json.dumps(RECORDS).encode(),
@@ -87,6 +89,38 @@ def test_every_form_gives_the_same_users(tmp_path: Path, name: str):
     assert [question["input"] for question in target.questions] == [one["note"] for one in expected[6:]]
     assert len(data.remarks) == 16
     assert data.remarks[0].endswith("mood='Down' is taken as 'down'")
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["1700000000.25", "1700000000.5", "1700000001"],
+        ["1611121299000", "1611121312000", "1611121399000"],
+        ["-86400", "0", "86400"],
+        ["20231231", "20240105", "20240301"],
+        ["2023", "2023.12", "2024.01"],
+        [1700000000.25, 1700000000.5, 1.7e18],
+        [1700000000000000001, 1700000000000000002, 1700000000000000003],
+        [2012.25, 2012.5, 2013],
+    ],
+)
+def test_times_of_every_form_are_in_their_order(tmp_path: Path, times: list[Any]):
+    records = [
+        {"who": who, "when": when, "text": f"{place}", "mood": "up"}
+        for who in ("p1", "p2")
+        for place, when in reversed([*enumerate(times)])
+    ]
+    lines = "\n".join(json.dumps(record) for record in records).encode()
+    data = opened(tmp_path, "notes.jsonl", lines)
+    (other,) = (data.user("others", name) for name in data.users("others"))
+    assert [item["note"] for item in other.history] == ["0", "1", "2"]
+    assert data.remarks == []
+
+
+def test_a_date_that_does_not_begin_with_the_year_costs_its_line(tmp_path: Path):
+    records = [record | {"when": "12/31/2023"} if n == 3 else record for n, record in enumerate(RECORDS)]
+    data = opened(tmp_path, "notes.csv", as_csv(records))
+    assert data.remarks[1].endswith("line 5: date '12/31/2023' is not like 2012-05-18; left out")
 
 
 def test_a_split_by_time_trains_on_everyones_earlier_items(tmp_path: Path):
@@ -138,6 +172,12 @@ def test_bad_lines_are_told_with_their_numbers_and_cost_themselves_alone(tmp_pat
         ("notes.parquet", b"x", "", "notes.parquet: "),
         ("notes.xlsx", b"", "", "expected a file that ends in .csv"),
         ("notes.csv", as_csv(RECORDS[:1]), "", "1 users with usable items; at least two"),
+        (
+            "notes.csv",
+            as_csv([RECORDS[1], RECORDS[2] | {"when": "May"}]),
+            "",
+            "notes.csv, line 3: date 'May' is not like 2012-05-18; left out",
+        ),
         ("notes.csv", as_csv([{**RECORDS[0], "mood": "x"}]), "", "line 2: mood='x': expected one of"),
         ("notes.csv", b"", "usr = 1\n", "unknown key 'usr'; the nearest is 'user'"),
         ("notes.csv", b"", '[split]\nby = "tiem"\n', "split.by='tiem'"),

@@ -60,6 +60,28 @@ def test_cells_of_parquet_are_what_json_would_hold(tmp_path):
     assert second == (2, "not UTF-8 text")
 
 
+def test_a_cell_of_parquet_that_cannot_be_read_costs_its_row(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = {
+        "day": pyarrow.array([18263, 5_000_000], pyarrow.date32()),
+        "time": pyarrow.array([0, 0], pyarrow.timestamp("s")),
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+    assert told(path, [*columns]) == [
+        (1, {"day": "2020-01-02", "time": "1970-01-01T00:00:00"}),
+        (2, "date value out of range"),
+    ]
+
+
+def test_cells_within_lists_of_parquet_are_what_json_would_hold(tmp_path):
+    path = tmp_path / "a.parquet"
+    item = {"text": b"caf\xc3\xa9", "stars": Decimal("4.5"), "when": [date(2020, 1, 2)]}
+    pyarrow.parquet.write_table(pyarrow.table({"items": [[item]]}), path)
+    assert told(path, ["items"]) == [
+        (1, {"items": [{"text": "café", "stars": "4.5", "when": ["2020-01-02"]}]})
+    ]
+
+
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00"])
 def test_a_time_before_or_after_all_years_is_no_time(text):
     with pytest.raises(InputError, match="outside the years"):
