@@ -342,7 +342,7 @@ def evaluate(
             except InputError as error:
                 yield agent, error
         for (agent, _, _), answers in zip(asking, _answers(items, release, asking, settings), strict=True):
-            golds = [question["gold"] for question in agent.history.questions]
+            golds = [question["gold"] for question in agent.history.judged]
             yield agent, Outcome(len(golds), score(agent.history.task, answers, golds))
 
 

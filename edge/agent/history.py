@@ -65,9 +65,14 @@ class History:
         pairs += [self.task.item_pair(item, form) for item in self.items]
         return pairs[-latest:]
 
+    @property
+    def judged(self) -> list[dict[str, Any]]:
+        """Held-out questions with a right answer: sums of scores tell of these alone."""
+        return [held for held in self.questions if held["gold"].strip()]
+
     def asked(self, form: PromptForm) -> list[Pair]:
-        """Prompts of the held-out questions, with the right answers as targets."""
-        return [self.task.query_pair(held["input"], held["gold"], form) for held in self.questions]
+        """Prompts of the held-out questions that are judged, with the right answers as targets."""
+        return [self.task.query_pair(held["input"], held["gold"], form) for held in self.judged]
 
 
 class _About(TypedDict):

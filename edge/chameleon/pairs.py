@@ -133,14 +133,20 @@ def preference_states(
 def candidates(task: Task, history: History) -> list[dict[str, Any]]:
     """List the items that pairs may be made of: past questions with their answers count as items.
 
+    Items that read alike are one, the oldest, whatever number each has: pairs of copies would tell it alone.
+
     Args:
         task: the person's task.
         history: the person's history.
     """
-    if task.free_history:
-        return list(history.items)
-    answered = ({**task.query_fields(q["input"]), task.answer: q["gold"]} for q in history.answered)
-    return [*answered, *history.items]
+    every = list(history.items)
+    if not task.free_history:
+        answered = ({**task.query_fields(q["input"]), task.answer: q["gold"]} for q in history.answered)
+        every = [*answered, *every]
+    unlike: dict[tuple[str, ...], dict[str, Any]] = {}
+    for item in every:
+        unlike.setdefault(tuple(item[name] for name in (*task.fields, task.answer)), item)
+    return list(unlike.values())
 
 
 def selected(reader: Reader, history: History, items: int) -> list[dict[str, Any]]:

@@ -226,8 +226,9 @@ class Guard:
         with self._lock:
             known = {self._digest(*digested(item)): item for item in every}
             new = [self._digest(*digested(item)) for item in chosen]
-            digests = settled(self._required(), self._state.selected, new, list(known))
-            if digests is None or not self._link("pairs", digests):
+            kept = settled(self._required(), self._state.selected, new, list(known))
+            digests = list(dict.fromkeys(kept or ()))  # an earlier version told of copies
+            if kept is None or not self._link("pairs", digests):
                 raise Refused(
                     "a few items that pairs were made of were changed: their difference would tell them"
                 )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fedperfit.protocol.people.scatter import MOST_NUMBERS
 from fedperfit.protocol.settings.fields import GivesWay
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
@@ -49,6 +50,8 @@ class Prior:
         rows, size = self.directions.shape if self.directions.dim() == 2 else (0, 0)
         if not 1 <= rows <= min(size, MOST_DIRECTIONS) or tuple(self.deviations.shape) != (rows,):
             raise InputError("the directions of the prior over people have a wrong shape")
+        if size > MOST_NUMBERS:  # a fit has a matrix of so many rows and columns
+            raise InputError(f"the prior over people has {size} coordinates, at most {MOST_NUMBERS} are fit")
         error = self.directions.double() @ self.directions.double().T - torch.eye(rows)
         if not float(error.abs().max()) <= 1e-4:
             raise InputError("the directions of the prior over people are not orthonormal")

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from fedperfit.protocol.system.errors import InputError
 
 MOST_NUMBERS = 2048
-"""Coordinates whose outer products are summed, at most."""
+"""Coordinates whose outer products are summed, and that a prior over people is of, at most."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.consent.refusal import Refused
 from fedperfit.protocol.shift.packing import ShiftHeader
+from fedperfit.protocol.system.files import read_json_lines, write_json_lines
 
 
 @pytest.mark.parametrize("guarded", [False, True])
@@ -34,3 +35,19 @@ def test_a_loss_of_one_item(tmp_path, monkeypatch, guarded):
     assert set(losses) == ({8} if guarded else {8, 9})
     assert told[9].items == 9, "the fit itself is the person's, and is made"
     assert bool(scores.metrics) is not guarded, "of three questions"
+
+
+@pytest.mark.parametrize("without", [0, 1])
+def test_questions_without_a_right_answer_hide_no_other_ones_score(tmp_path, without):
+    """Of eight questions and one answer the sums would be the score of one, and name its answer."""
+    folder = write_client(tmp_path / "ada", questions=8)
+    questions = read_json_lines(folder / "questions.jsonl")
+    unanswered = [question | {"gold": ""} for question in questions[:without]]
+    write_json_lines(folder / "questions.jsonl", [*unanswered, *questions[without:]])
+    agreed = policy(least_items=8, growth=8)
+    agree(folder, agreed)
+    header = ShiftHeader(shape=agreed.shape, task="LaMP_2M", fingerprint=agreed.fingerprint, round=0)
+    with deployed(folder) as edge:
+        told = edge.evaluate(releases(header, 1)[0].to_bytes(), evaluation("collective"), lambda: True)
+    assert told.items == 8 - without
+    assert bool(told.metrics) is not bool(without)

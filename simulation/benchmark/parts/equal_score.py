@@ -114,7 +114,7 @@ class Ground:
         task, phase = self.context.task, Phase()
         for user, one in enumerate(self.people):
             given = answers(user, [pair.prompt for pair in one.asked(self.context.form)])
-            golds = [question["gold"] for question in one.questions]
+            golds = [question["gold"] for question in one.judged]
             phase[one.name] = {"items": len(golds), "metrics": score(task, given, golds)}
         sample = Sample.of(task, phase)
         return float(sample.metrics(np.ones((1, len(sample.users))))[task.metrics[0]][0])

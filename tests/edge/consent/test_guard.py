@@ -1,5 +1,6 @@
 """What a guard counts, remembers and refuses, and what a refused release leaves in force."""
 
+import json
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -162,6 +163,19 @@ def test_pairs_of_a_copy_are_made_of_the_items_before(tmp_path, base):
     guard, items = Guard(tmp_path / "guard.json", policy(base)), [{"text": f"item {n}"} for n in range(24)]
     assert guard.selection(items, items) == items
     assert guard.selection([*items, items[0]], [*items, items[0]]) == items
+
+
+def test_no_pairs_are_made_of_copies(tmp_path, base):
+    path, agreed = tmp_path / "guard.json", policy(base)
+    items = [{"text": f"item {n}"} for n in range(24)]
+    assert Guard(path, agreed).selection([*items, *items], items) == items
+    state = json.loads(path.read_text())
+    told = [*state["selected"], state["selected"][0]]
+    path.write_text(
+        json.dumps(state | {"selected": told, "chains": {"pairs": {"last": told, "changes": []}}})
+    )
+    with pytest.raises(Refused, match="were changed"):  # an earlier version told of the first one twice
+        Guard(path, agreed).selection(items, items)
 
 
 def test_a_copy_at_the_end_of_what_is_sent_is_one_item_more(tmp_path, base):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from tests.cloud.fake_grid import FakeGrid
-from tests.edge.deployment.deployments import CLOUD, deployed, releases, served
+from tests.edge.deployment.deployments import CLOUD, agree, deployed, policy, releases, served
 from tests.edge.edge_clients import evaluation, write_client
 
 from fedperfit.cloud.clients.exchange import Exchange
@@ -26,9 +26,11 @@ from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, leading
+from fedperfit.protocol.system.files import read_json_lines, write_json_lines
 from fedperfit.protocol.tasks import PromptForm
 
-PAIRS = bridge_pb2.Pairs(items=6, source="contrast", batch_size=8, prompt_form="lamp")
+SIX = {"items": 6, "source": "contrast", "batch_size": 8, "prompt_form": "lamp"}
+PAIRS = bridge_pb2.Pairs(**SIX)
 PROMPT = "a quiet story about the sea"
 
 
@@ -47,6 +49,25 @@ def stubs(edge):
 @pytest.fixture
 def header(header):
     return type(header)(**{**vars(header), "task": "LaMP_4"})
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_copies_of_one_item_are_one_pair_whatever_their_numbers(tmp_path, numbered):
+    """What stands out most of a person, said often, would fill all pairs: their sums would tell it alone."""
+    said = {"text": "a", "title": "b"}
+
+    def told(name, copies):
+        folder = write_client(tmp_path / name, "LaMP_4", items=8)
+        items = read_json_lines(folder / "history.jsonl")
+        write_json_lines(folder / "history.jsonl", [*copies, *items])
+        agree(folder, policy(task="LaMP_4", least_items=6))
+        with deployed(folder) as edge:
+            return edge.moments(PairSettings(**SIX), lambda: True)
+
+    once = told("once", [said])
+    assert once.items == 6
+    assert told("often", [{**said, "id": str(n)} if numbered else said for n in range(6)]) == once
+    assert told("never", []) != once
 
 
 def test_moments_and_sums_are_those_of_the_pairs(stubs, edge):

@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import Prior, estimated_prior, part
+from fedperfit.protocol.people.scatter import MOST_NUMBERS
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.shift.packing import ShiftHeader
@@ -79,6 +80,19 @@ def test_a_prior_that_means_nothing_is_refused(change, message):
     two = replace(made, directions=made.directions[:2], deviations=made.deviations[:2])
     with pytest.raises(InputError, match=message):
         replace(two, **change)
+
+
+def test_a_prior_of_more_coordinates_than_a_fit_has_memory_for_is_refused():
+    """A release of 3 MB could ask for 8 GB at every edge that fits a personal shift on it."""
+    made = prior()
+
+    def along_one_of(numbers: int) -> Prior:
+        axis = torch.nn.functional.one_hot(torch.tensor([0]), numbers).float()
+        return replace(made, directions=axis, deviations=torch.ones(1))
+
+    assert along_one_of(MOST_NUMBERS).factor().shape == (MOST_NUMBERS, MOST_NUMBERS)
+    with pytest.raises(InputError, match=f"{MOST_NUMBERS + 1} coordinates, at most {MOST_NUMBERS}"):
+        along_one_of(MOST_NUMBERS + 1)
 
 
 def test_updates_that_do_not_differ_make_no_prior():
