@@ -116,6 +116,13 @@ def _file(folder: Path, about: Mapping[str, object], part: str) -> Path:
 def read_history(folder: Path) -> History:
     """Read a client's folder; a bad line costs that line alone, and is told in `remarks`.
 
+    Args:
+        folder: a folder with client.json and history.jsonl, and questions.jsonl and answered.jsonl where
+            there are any. Where client.json says that a vault holds the history, it comes without items.
+
+    Returns:
+        The person's name, task, items and questions, oldest first.
+
     Raises:
         InputError: A file is missing, or no line of it can be used, or client.json is wrong; it is named.
     """

@@ -113,8 +113,11 @@ class ItemCache:
             budget: bytes; None takes `default_budget`, 0 keeps nothing.
         """
         self.base = base
+        """The frozen model."""
         self.budget = default_budget(base.device) if budget is None else budget
+        """Most bytes that are kept."""
         self.bytes = 0
+        """Bytes that are kept now."""
         self.most_bytes = self.most_items = 0
         """Most bytes and most items that were ever kept at once."""
         self._prefixes: dict[ItemKind, Prefix | None] = {}

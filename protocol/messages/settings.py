@@ -62,19 +62,24 @@ class MessageSettings(Settings):
 
 
 class TrainingSettings(MessageSettings):
-    """How one stage is trained on one client."""
+    """How one stage is trained on one client: AdamW on the mean loss of batches, in nats per target token."""
 
     seed: Seed
+    """Seed of the order of the items."""
     epochs: Epochs
     """Passes over the client's items."""
     batch_size: BatchSize
+    """Items per optimizer step."""
     learning_rate: LearningRate
     """Peak of AdamW's rate: falls linearly to a tenth over a personal fit, stays constant in a round."""
     weight_decay: WeightDecay
+    """AdamW's decoupled decay of W and b; the orthonormal R has none."""
     clip_norm: ClipNorm
+    """Greatest Euclidean norm of a step's gradient; a longer one is scaled down to it."""
     max_items: Items
     """The client's latest items to train on, at most; 0 is all."""
     prompt_form: PromptStyle
+    """Template of the prompts."""
 
 
 class CoordinateSettings(MessageSettings):

@@ -17,7 +17,12 @@ _MAX_NEWTON_SCHULZ = 30
 
 
 class Shift(nn.Module):
-    """The trainable tensors of one stage; the identity if made by `identity`."""
+    """The trainable tensors of one stage: phi(h) = h + (W h + b - R h) R in each shifted layer.
+
+    h (..., d) is the layer's output at a shifted position, R and W are (r, d), b is (r,), and R R^T = I:
+    the hidden state moves in r directions of its d. The three are stacked over the layers. After PerFit
+    (ICLR 2026), in the form of LoReFT (Wu et al., 2024, arXiv:2404.03592).
+    """
 
     def __init__(self, shape: ShiftShape, *, R: torch.Tensor, W: torch.Tensor, b: torch.Tensor) -> None:
         """Make a shift of given tensors, which become its parameters.

@@ -32,10 +32,15 @@ def parse_release(data: bytes) -> Release:
 
 
 def read_release(path: Path) -> Release:
-    """Read a release file; see `parse_release`.
+    """Read a release file and check all in it but its signer, whom `Release.check_signed_from` judges.
+
+    Args:
+        path: File of one release, `*.safetensors`.
 
     Raises:
-        InputError: Naming the file, if it is missing or `parse_release` refuses it.
+        InputError: Naming the file: it is missing, truncated or too large, the shift does not match its
+            hash, the metadata contradict the shift's own header or the chain, or a field is missing,
+            unknown or malformed.
     """
     content = read_shift_file(path, KIND, MAX_BYTES)
     try:

@@ -31,7 +31,11 @@ class SigningKey:
     """An Ed25519 private key that signs releases and rotations."""
 
     def __init__(self, key: Ed25519PrivateKey | None = None) -> None:
-        """Hold a private key, a newly generated one by default."""
+        """Hold a private key.
+
+        Args:
+            key: The key; by default a new one, from the operating system's random numbers.
+        """
         self._key = key or Ed25519PrivateKey.generate()
 
     @property
@@ -52,7 +56,11 @@ class SigningKey:
         return self._key.sign(_message(context, statement)).hex()
 
     def write(self, path: Path) -> None:
-        """Write the private key to `path`, readable by its owner only."""
+        """Write the private key as PKCS8 PEM, in the clear and readable by its owner only.
+
+        Args:
+            path: File to be written, or replaced whole.
+        """
         write_atomic(path, self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 

@@ -25,10 +25,15 @@ class Family(IntEnum):
     """Families of methods, in the order of the table."""
 
     FLOOR = 0
+    """Nothing of the user is fitted: the base model alone, or the likeliest answer."""
     PROMPT = 1
+    """The user's items stand in the prompt."""
     ADAPTER = 2
+    """Weights are adapted, as by LoRA."""
     STEERING = 3
+    """A vector, the same for every input, is added to hidden states."""
     SHIFT = 4
+    """Hidden states are shifted by a trained map of low rank, as in PerFit."""
     OTHER = 5
 
 
@@ -37,10 +42,16 @@ class LogUniform:
     """A range from which numbers are drawn with a uniform logarithm."""
 
     low: float
+    """Lower end, above 0."""
     high: float
+    """Upper end, not below the lower."""
 
     def draw(self, rng: random.Random) -> float:
-        """Draw a number, rounded to three digits so that a log of draws can be read and repeated."""
+        """Draw a number, rounded to three digits so that a log of draws can be read and repeated.
+
+        Args:
+            rng: Random numbers of the search.
+        """
         return float(f"{math.exp(rng.uniform(math.log(self.low), math.log(self.high))):.3g}")
 
 
@@ -85,11 +96,19 @@ class Method(ABC):
 
     @classmethod
     def suits(cls, task: Task) -> bool:
-        """Whether the task has what the method needs."""
+        """Whether the task has what the method needs.
+
+        Args:
+            task: Task of a comparison; the method has no row where it does not suit.
+        """
         return True
 
     def learn(self, others: Sequence[History]) -> None:
-        """Make the collective part from the others' pairs."""
+        """Make the collective part, which `fit` and `answer` find on `self`.
+
+        Args:
+            others: Histories of people who are no targets.
+        """
         return
 
     def fit(self, history: History) -> Any:
@@ -113,7 +132,11 @@ class Method(ABC):
         """
 
     def parameters(self, fitted: Any) -> int:
-        """Count the numbers that are kept for one user."""
+        """Count the numbers that are kept for one user.
+
+        Args:
+            fitted: Result of `fit` for this user.
+        """
         return 0
 
     def bytes_down(self) -> int:

@@ -159,16 +159,18 @@ def times_plot(runs: Mapping[str, Mapping[str, Any]]) -> Picture:
 
 
 def bytes_plot(summary: Mapping[str, Any]) -> Picture:
-    """Draw bytes per client, round and direction, on a log scale."""
+    """Draw bytes per client, round and direction, on a log scale; in a basis those of an update."""
     about = summary["communication"]
-    rows = [("collective shift", about["payload"], COLLECTIVE)]
+    up = about.get("payload-up", about["payload"])
+    alike = up == about["payload"]
+    rows = [("collective shift" if alike else "update", up, COLLECTIVE)]
     rows += [(name, size, BASE) for name, size in about["alternatives"].items()]
 
     def draw(axes: Axes) -> None:
         axes.barh([name for name, _, _ in rows], [size for _, size, _ in rows], color=[c for _, _, c in rows])
         log_bottom(axes)
         axes.invert_yaxis()
-        axes.set_xlabel("bytes per client, round and direction")
+        axes.set_xlabel(f"bytes per client{', round and direction' if alike else ' and round, up'}")
 
     return svg("Bytes per client and round beside LoRA and the full model", draw, size=(5.6, 2.3))
 

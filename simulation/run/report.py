@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table as TerminalTable
 
 from fedperfit.protocol.system.files import read_json, write_atomic
-from fedperfit.simulation.report import plots
+from fedperfit.simulation.report import plots, traffic
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 from fedperfit.simulation.run.summary import METRICS, run_settings
@@ -197,7 +197,7 @@ def _figures(summary: Mapping[str, Any]) -> list[Figure]:
             summary["communication"],
             "What travels",
             plots.bytes_plot,
-            "One packed shift, as measured; the others are counted from the base model's shapes.",
+            "One message of training, as measured; the others are counted from the base model's shapes.",
         ),
     ]
     return [
@@ -243,48 +243,25 @@ def _selection(about: Mapping[str, Any]) -> dict[str, Any] | None:
 def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
     if not about:
         return None
-    head = ["phase", "messages down", "bytes down", "of it shifts", "messages up", "bytes up", "of it shifts"]
-
-    def row(name: str, totals: Mapping[str, Mapping[str, int]]) -> Row:
-        numbers = [totals[way][key] for way in ("down", "up") for key in ("messages", "message", "payload")]
-        return Row([name, *(f"{number:,}" for number in numbers)])
-
-    rows = [row(f"round {one['round']}", one) for one in about["rounds"] if one["round"]]
-    rows += [
-        row(phase, totals)
-        for phase, totals in sorted(about["phases"].items(), key=_natural)
-        if phase != "train"
-    ]
     own = about.get("payload-up", about["payload"])
     alternatives = ", ".join(
-        f"{name} {size:,} B ({size / own:.1f} times)" for name, size in about["alternatives"].items() if own
-    )
-    clients = "; ".join(
-        f"{way} {ends['min']:,.0f} to {ends['max']:,.0f} B, median {ends['median']:,.0f}"
-        for way, ends in about["clients"].items()
+        f"{name} {size:,} B ({size / own:,.1f} times)" for name, size in about["alternatives"].items() if own
     )
     return {
+        "what": "update" if own != about["payload"] else "packed collective shift",
         "payload": f"{own:,.0f}",
         "alternatives": alternatives,
-        "clients": clients,
+        "clients": "; ".join(f"{way} {_range(ends)}" for way, ends in about["clients"].items()),
         "personal": f"{about['personal-parameters']:,} parameters each; {_personal(about)}",
-        "messages": Table(head, rows),
-        "tensors": Table(["phase", "what", "bytes down", "bytes up"], _tensor_rows(about["phases"])),
+        "messages": traffic.message_table(about),
+        "parts": traffic.part_table(about),
+        "words": traffic.part_words(about),
     }
 
 
-def _tensor_rows(phases: Mapping[str, Any]) -> list[Row]:
-    rows = []
-    for phase, totals in sorted(phases.items(), key=_natural):
-        down, up = (totals[way].get("tensors", {}) for way in ("down", "up"))
-        for name in sorted({*down, *up}):
-            rows.append(Row([phase, name, f"{down.get(name, 0):,}", f"{up.get(name, 0):,}"]))
-    return rows
-
-
-def _natural(entry: tuple[str, Any]) -> list[tuple[int, str]]:
-    """Sort key that puts history-2 before history-16."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in entry[0].split("-")]
+def _range(ends: Mapping[str, float]) -> str:
+    low, median, high = (f"{ends[end]:,.0f}" for end in ("min", "median", "max"))
+    return f"{low} B each" if low == high else f"{low} to {high} B, median {median}"
 
 
 def _dropped(summary: Mapping[str, Any]) -> Table | None:

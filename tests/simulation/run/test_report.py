@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 from tests.simulation.run_folders import write_run
 
+from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.simulation.run.report import headline, summary_table, write_report
 from fedperfit.simulation.run.summary import write_metrics
@@ -43,6 +44,21 @@ def test_the_limit_of_cold_start_is_drawn_and_told(tmp_path):
     html = report_of(folder)
     assert html.count("best with these items (Bayes)") >= 2
     assert "share of the way there" in html
+
+
+def test_in_a_basis_the_page_speaks_of_an_update_and_not_of_a_mean_of_both_ways(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    assert "One packed collective shift is 24,832 B" in report_of(folder)
+    entries = [
+        Entry("train", 1, "others-0", "down", 1_096, 1_500, {"coordinates": 1_096}),
+        Entry("train", 1, "others-0", "up", 40, 240, {"update": 40}),
+    ]
+    (folder / "ledger" / "train.jsonl").unlink()
+    Ledger(folder / "ledger" / "train.jsonl").add(entries)
+    html = report_of(folder)
+    assert "One update is 40 B" in html
+    assert "down 1,500 B each; up 240 B each" in html
+    assert "<b>coordinates</b>: the collective shift in that basis" in html
 
 
 def test_the_page_is_self_contained_and_well_formed(tmp_path):

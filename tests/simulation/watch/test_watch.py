@@ -75,7 +75,7 @@ def test_a_run_is_shown_as_it_goes_on(folder: Path) -> None:
     html = shown(asking)
     assert "<h1>Done</h1>" in html
     assert "http-equiv" not in html
-    assert '<td>stages/personal/f1</td><td>0.500</td><td class="note">[0.500, 0.500]</td>' in html
+    assert '<td>stages/<wbr>personal/<wbr>f1</td><td>0.500</td><td class="note">[0.500, 0.500]</td>' in html
     assert asking.get("/report").text == "<p>the report"
 
 
