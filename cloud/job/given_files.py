@@ -1,13 +1,12 @@
 """Files of a basis and of public people that settings name, checked before anything is made of them."""
 
-from pathlib import Path
-
 from fedperfit.cloud.job.basis import read_basis, settings_basis
 from fedperfit.cloud.job.people import check_numbers, read_scatter
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.protocol.model.base_model import EMBEDDED, read_card
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import from_home
 
 _DEEPEST = 1024
 """Decoder layers of the deepest model that layers are scaled to."""
@@ -26,7 +25,7 @@ def check_given_files(settings: JobSettings) -> None:
     """
     if settings.update_basis == "none":
         return
-    if settings.base_model == EMBEDDED or Path(settings.base_model).expanduser().is_dir():
+    if settings.base_model == EMBEDDED or from_home(settings.base_model).is_dir():
         basis = settings_basis(settings, read_card(settings.base_model))
     else:
         basis = _basis_for_any_model(settings)
@@ -35,14 +34,14 @@ def check_given_files(settings: JobSettings) -> None:
     if settings.people_prior:
         check_numbers(basis)
     if settings.prior_file:
-        read_scatter(Path(settings.prior_file).expanduser(), basis)
+        read_scatter(from_home(settings.prior_file), basis)
 
 
 def _basis_for_any_model(settings: JobSettings) -> Basis | None:
     """Return the basis of a file that fits the settings on some model; None where they name none."""
     if not settings.basis_file:
         return None
-    path = Path(settings.basis_file).expanduser()
+    path = from_home(settings.basis_file)
     basis = read_basis(path)
     compared: list[tuple[str, object, object]] = [
         ("task", basis.task, settings.task_id),
