@@ -90,7 +90,7 @@ def policy(
     folder: Folder,
     out: Annotated[Path, typer.Argument(dir_okay=False, help="File to write the signed policy to.")],
 ) -> None:
-    """Write what your settings ask edges to agree to, for `fedperfit-edge policy --accept`."""
+    """Write what your settings ask edges to agree to, for `fedperfit-edge policy FOLDER --accept`."""
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.deployment.release_store import CloudReleases
     from fedperfit.cloud.enrolment.policy import offered
@@ -103,7 +103,9 @@ def policy(
     agreed = verify_policy(signed, key.public)
     for sentence in agreed.sentences():
         console().print(sentence)
-    console().print(f"wrote version {agreed.version}; at an edge: fedperfit-edge policy --accept {out.name}")
+    console().print(
+        f"wrote version {agreed.version}; at an edge: fedperfit-edge policy FOLDER --accept {out.name}"
+    )
 
 
 def run(

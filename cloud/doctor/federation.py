@@ -50,7 +50,9 @@ def model_and_policy(home: CloudHome, settings: CloudSettings) -> Iterator[Findi
         yield wrong("policy", said, "put the agreed base model back, or have edges agree to a new policy")
     elif differing:
         said = f"cloud.toml differs from what edges agreed to in {', '.join(differing)}"
-        yield warning("policy", said, f"{write}, then fedperfit-edge policy --accept at every edge")
+        yield warning(
+            "policy", said, f"{write}, then fedperfit-edge policy FOLDER --accept FILE at every edge"
+        )
     else:
         yield ok("policy", f"version {offered.version} is what the settings need")
 

@@ -24,7 +24,8 @@ def join(
         Path | None, typer.Option(help="Where everything of yours is kept; by default in your data folder.")
     ] = None,
     history: Annotated[
-        Path | None, typer.Option(help="Your history: one item of the task per line, as JSON. Only read.")
+        Path | None,
+        typer.Option(help="Your history: one item of the task per line, as JSON. The file stays as it is."),
     ] = None,
     questions: Annotated[
         Path | None, typer.Option(help="Questions with answers to measure on, never trained on.")
@@ -60,6 +61,8 @@ def join(
     """Join a cloud and take part until Ctrl-C; the same command goes on later.
 
     Your history, personal shift and generated texts never leave this machine. What does is in `sent`.
+
+    Example: fedperfit-edge join ada.bundle --folder ada --history history.jsonl
     """
     import platformdirs
 

@@ -202,7 +202,8 @@ class Deployed:
         release = self._accepted("evaluate", data)
         with self._model.turn(self._wanted(alive)):
             outcome = self.agent.evaluate(release.to_bytes(), settings.replace(slot=FULL_SLOT))
-            return self._told("evaluate", outcome, self.agent.history.asked(settings.prompt_form))
+            told = self._told("evaluate", outcome, self.agent.history.asked(settings.prompt_form))
+            return self._of_many(told) if settings.stage is Stage.PERSONAL else told
 
     # Calls of what fetches releases.
 
@@ -374,6 +375,14 @@ class Deployed:
         if shares_metrics(self.home.folder) and self.guard.tells(kind, pairs, most):
             return outcome
         return replace(outcome, metrics={})
+
+    def _of_many(self, outcome: Outcome) -> Outcome:
+        """Leave out scores of a personal shift, which tell its items, as the loss of its fit would be."""
+        training = TrainingSettings.from_config(self.stages.kept()[0].fit_record.training)
+        pairs = self._pairs(training.prompt_form)
+        if self.stages.kept()[0].fit_record.items != len(pairs[-training.max_items :]):
+            return replace(outcome, metrics={})  # of other items than there are now
+        return self._told("personalize", outcome, pairs, training.max_items)
 
     def _accepted(self, kind: RequestKind, data: bytes) -> Release:
         """Keep a release that the guard lets pass; one that it refuses leaves the last one in force."""

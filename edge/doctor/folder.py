@@ -59,7 +59,8 @@ def history(home: Home, settings: AgentSettings) -> Iterator[Finding]:
     if kept.sealed and not home.vault_key.exists():
         yield wrong("vault's key", f"{home.vault_key} is missing", "take it from your backup")
     elif settings.key == FileKey.kind:
-        advice = "fedperfit-edge rotate-key --to passphrase keeps it from who can read the folder"
+        rotate = f"fedperfit-edge rotate-key {quote(str(home.folder))} --to passphrase"
+        advice = f"stop the agent; {rotate} keeps it from who can read the folder"
         yield warning("vault's key", f"kept by {UNPROTECTED[settings.key]}", advice)
     else:
         yield ok("vault's key", f"kept by {UNPROTECTED[settings.key]}")

@@ -51,3 +51,24 @@ def test_questions_without_a_right_answer_hide_no_other_ones_score(tmp_path, wit
         told = edge.evaluate(releases(header, 1)[0].to_bytes(), evaluation("collective"), lambda: True)
     assert told.items == 8 - without
     assert bool(told.metrics) is not bool(without)
+
+
+@pytest.mark.parametrize("items", [7, 8])
+def test_scores_of_a_personal_shift_are_of_as_many_items(tmp_path, items):
+    """A shift of one item answers questions like that item, and its scores count the answers."""
+    folder = write_client(tmp_path / "ada", items=items, questions=8)
+    agreed = policy(least_items=8, growth=8)
+    agree(folder, agreed)
+    header = ShiftHeader(shape=agreed.shape, task="LaMP_2M", fingerprint=agreed.fingerprint, round=0)
+    data = releases(header, 1)[0].to_bytes()
+
+    def told(edge, stage):
+        return set(edge.evaluate(data, evaluation(stage), lambda: True).metrics)
+
+    with deployed(folder) as edge:
+        edge.personalize(data, PERSONAL, TRAINING.replace(epochs=1), lambda: True)
+        assert told(edge, "collective")
+        assert bool(told(edge, "personal")) is (items == 8)
+        edge.learn([{"description": "a storm", "tag": "classic"}], lambda: True)
+        assert bool(told(edge, "personal")) is (items == 7), "by one item more than before it would be told"
+        assert told(edge, "collective")
