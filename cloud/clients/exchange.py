@@ -40,7 +40,7 @@ class Transfer:
     direction: Direction
     """Way of the message: `down` or `up`."""
     sizes: Sizes
-    """Its bytes."""
+    """Bytes of the message, in all and by tensor."""
 
 
 class Exchange:

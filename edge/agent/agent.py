@@ -14,6 +14,7 @@ from typing import Any
 
 from fedperfit.edge.agent.basis_file import BASIS, BasisFile
 from fedperfit.edge.agent.consent import personal_epsilon
+from fedperfit.edge.agent.giving_way import settled_forms
 from fedperfit.edge.agent.history import History, admit_part, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Contribution, Outcome
@@ -26,7 +27,6 @@ from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.training import TOLD_STEP, Fit, FitJob, Trained, Watch
 from fedperfit.edge.fitting.form import Form, personal_shift
-from fedperfit.edge.fitting.giving_way import settled_forms
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift

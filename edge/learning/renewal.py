@@ -5,7 +5,7 @@ a new release. So a fifth of the items, chosen by their own hash, is held out of
 which is fitted beside the one in use and treated like it from then on. On a new release the old sibling and
 a new one are compared on the held-out items, and the shift in use follows the better sibling.
 
-Whether a personal shift answers at all is chosen likewise (`edge/learning/choice.py`): the collective shift
+Whether a personal shift answers at all is chosen likewise (`edge/fitting/choice.py`): the collective shift
 alone, or the group's directions on top of it, may clearly suit a person better. As long as there are too few
 items for a sibling, shifts are fitted on parts of them for this choice.
 """
@@ -17,15 +17,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedperfit.edge.agent.agent import Agent
+from fedperfit.edge.agent.giving_way import settled_forms
 from fedperfit.edge.agent.history import admit_part
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.agent.side_by_side import shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
+from fedperfit.edge.fitting.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.fitting.form import Form, personal_shift
-from fedperfit.edge.fitting.giving_way import settled_forms
-from fedperfit.edge.learning.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.vault import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings

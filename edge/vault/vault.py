@@ -64,7 +64,7 @@ class FitRecord:
     training: dict[str, Any] = field(default_factory=dict)
     """`TrainingSettings` of the fit, as a config."""
     stage: str = "personal"
-    """Stage with the lowest held-out loss, as chosen by `edge.learning.choice`."""
+    """Stage with the lowest held-out loss, as chosen by `edge.fitting.choice`."""
     judged: dict[str, float] = field(default_factory=dict)
     """Mean loss on held-out items by stage, in nats per target token, for each stage that could answer."""
     epsilon: float = 0.0

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 
 from fedperfit.protocol.people.scatter import MOST_NUMBERS
-from fedperfit.protocol.settings.fields import GivesWay
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
 
@@ -43,8 +42,8 @@ class Prior:
     """Most items of a person that it is used for unasked."""
     numbers: int = 0
     """Number of a person's numbers, along that many leading directions alone; 0 is all."""
-    gives_way: GivesWay = "items"
-    """What decides with more items."""
+    gives_way: str = "items"
+    """What decides with more items: `items` fits freely, `loss` asks the person's own held-out items."""
 
     def __post_init__(self) -> None:
         rows, size = self.directions.shape if self.directions.dim() == 2 else (0, 0)
@@ -84,7 +83,7 @@ def estimated_prior(
     strength: float,
     items: int,
     numbers: int = 0,
-    gives_way: GivesWay = "items",
+    gives_way: str = "items",
 ) -> Prior:
     """Make the prior that what differed between people shows.
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.learning.choice import Candidate, Examples, Intervention, choose, losses
+from fedperfit.edge.fitting.choice import Candidate, Examples, Intervention, choose, losses
 from fedperfit.protocol.shift.directions import editing
 from fedperfit.simulation.compare.building_blocks.shifts import stack
 from fedperfit.simulation.compare.method import Family

@@ -255,7 +255,7 @@ def test_what_suits_the_person_best_answers_and_says_so(stubs, header, stage, mo
     (release,) = releases(header, 1, group(header))
     assert owner.Explain(owner_pb2.ExplainRequest()).stage == "base"
     each = {name: torch.full((4,), 2.0 - (name == stage)) for name in list(Stage)[1:]}
-    monkeypatch.setattr("fedperfit.edge.learning.choice._judged", lambda *asked: each)
+    monkeypatch.setattr("fedperfit.edge.fitting.choice._judged", lambda *asked: each)
     bridge.Personalize(personalize(release))
     told = owner.Explain(owner_pb2.ExplainRequest())
     assert told.stage == stage

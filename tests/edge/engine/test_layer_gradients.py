@@ -4,7 +4,7 @@ import torch
 
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.layer_gradients import layer_gradient
-from fedperfit.edge.learning.choice import Intervention, losses
+from fedperfit.edge.fitting.choice import Intervention, losses
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift

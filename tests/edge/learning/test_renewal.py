@@ -12,7 +12,7 @@ from tests.edge.edge_clients import evaluation, write_client
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.examples import encode
-from fedperfit.edge.learning.choice import Intervention, few, held_out, losses
+from fedperfit.edge.fitting.choice import Intervention, few, held_out, losses
 from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift

@@ -7,7 +7,7 @@ import torch
 from tests.simulation.compare.small_comparison import run_all, started
 
 from fedperfit.edge.engine.layer_gradients import layer_gradient
-from fedperfit.edge.learning.choice import Choice
+from fedperfit.edge.fitting.choice import Choice
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.selection import select_layers
 from fedperfit.protocol.system.errors import InputError

@@ -19,8 +19,8 @@ from fedperfit.edge.agent.side_by_side import trained
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Fit, FitJob, Watch
+from fedperfit.edge.fitting.choice import Intervention, few, held_out, losses
 from fedperfit.edge.fitting.form import Form, personal_shift
-from fedperfit.edge.learning.choice import Intervention, few, held_out, losses
 from fedperfit.protocol.messages.settings import PersonalSettings, TrainingSettings
 from fedperfit.protocol.system.errors import InputError
 

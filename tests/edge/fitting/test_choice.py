@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedperfit.edge.engine.examples import Example, encode
-from fedperfit.edge.learning.choice import Candidate, Intervention, choose, few, held_out, losses
+from fedperfit.edge.fitting.choice import Candidate, Intervention, choose, few, held_out, losses
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.tasks import Pair
@@ -83,9 +83,9 @@ def test_another_way_must_be_clearly_better_than_the_usual_one(base, usual, othe
         "other": Candidate.fixed(Intervention(additive=True)),
     }
     told = {False: torch.tensor(usual), True: torch.tensor(other)}
-    monkeypatch.setattr("fedperfit.edge.learning.choice._parts", lambda examples: [([], [])])
+    monkeypatch.setattr("fedperfit.edge.fitting.choice._parts", lambda examples: [([], [])])
     monkeypatch.setattr(
-        "fedperfit.edge.learning.choice.losses",
+        "fedperfit.edge.fitting.choice.losses",
         lambda base, examples, intervention: told[intervention.additive],
     )
     assert choose(base, [], candidates, "usual").name == chosen
@@ -112,7 +112,7 @@ def test_what_learns_is_never_judged_on_what_it_learned_from(base, count, monkey
         judged.append(set(examples))
         return torch.zeros(len(examples))
 
-    monkeypatch.setattr("fedperfit.edge.learning.choice.losses", watching)
+    monkeypatch.setattr("fedperfit.edge.fitting.choice.losses", watching)
     examples = encode(base, [*pairs(count), *pairs(count)[:1]])[: max(count, 1)]
     examples += examples[: count // 4]  # some twice
     candidates = {"fixed": Candidate.fixed(Intervention()), "own": Candidate(learn, learns=True)}

@@ -9,14 +9,14 @@ import torch
 from tests.edge.edge_clients import write_client
 from tests.edge.fitting.test_form import PERSONAL, people_of, release_of
 
+from fedperfit.edge.agent import giving_way
 from fedperfit.edge.agent.agent import Agent, personalize
+from fedperfit.edge.agent.giving_way import settled_forms
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.people.whitened import PASSES
 from fedperfit.edge.engine.training import fit
-from fedperfit.edge.fitting import giving_way
+from fedperfit.edge.fitting.choice import Intervention, held_out, losses
 from fedperfit.edge.fitting.form import Form, personal_shift
-from fedperfit.edge.fitting.giving_way import settled_forms
-from fedperfit.edge.learning.choice import Intervention, held_out, losses
 from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.basis import Coordinates
