@@ -169,6 +169,7 @@ def bytes_plot(summary: Mapping[str, Any]) -> Picture:
     def draw(axes: Axes) -> None:
         axes.barh([name for name, _, _ in rows], [size for _, size, _ in rows], color=[c for _, _, c in rows])
         log_bottom(axes)
+        axes.tick_params(axis="x", labelsize="x-small")  # from 100 to 10,000,000 in a basis
         axes.invert_yaxis()
         axes.set_xlabel(f"bytes per client{', round and direction' if alike else ' and round, up'}")
 
