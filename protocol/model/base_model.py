@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 EMBEDDED = "embedded"
 _CHAT = "chat"
 """Form of the prompts that needs a chat template."""
-_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+_HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.spm", "*.tiktoken", "*.codes", "*.txt", "*.jinja"]
 _CONTEXT = 8192
 """Longest input of models that know no limit, in tokens."""
 

@@ -21,6 +21,8 @@ _TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", CHAT_TEMPLATE),
 )
+_VOCABULARIES = (".model", ".spm", ".tiktoken", ".codes")
+"""Endings of the files that tokenizers of other kinds keep their vocabulary in."""
 _SAYS_NOTHING = {
     *("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"),
     *("base_model_name_or_path", "inference_mode", "revision", "peft_version"),
@@ -124,6 +126,8 @@ def fingerprint(model: StoredModel) -> Fingerprint:
         if path.is_file():
             total.update(name.encode() + hashlib.sha256(path.read_bytes()).digest())
     former = total.hexdigest()
+    for path in _other_vocabularies(model.tokenizer):
+        total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     total.update(b"config" + _canonical(model.weights / "config.json"))
     adapter = _Tensors(model.adapter_files())
     if model.adapter is not None:
@@ -133,6 +137,11 @@ def fingerprint(model: StoredModel) -> Fingerprint:
     value = total.hexdigest()
     parameters = weights.parameters + adapter.parameters
     return Fingerprint(_EMBEDDED[1] if value == _EMBEDDED[0] else value, former, parameters, weights.dtype)
+
+
+def _other_vocabularies(folder: Path) -> list[Path]:
+    files = [path for path in folder.iterdir() if path.suffix in _VOCABULARIES and path.is_file()]
+    return sorted(path for path in files if path.name not in _TOKENIZER_FILES)
 
 
 class _Tensors:

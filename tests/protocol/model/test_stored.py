@@ -85,6 +85,16 @@ def test_a_chat_template_changes_it(original, folder):
     assert identity(folder) != identity(original)
 
 
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "source.spm", "qwen.tiktoken", "bpe.codes"])
+def test_a_vocabulary_of_another_kind_of_tokenizer_changes_it(original, folder, name):
+    seen = {identity(original)}
+    for content in (b"one", b"another"):
+        (folder / name).write_bytes(content)
+        seen.add(identity(folder))
+    assert len(seen) == 3
+    assert read_card(str(folder)).former == read_card(str(original)).former, "as former versions have it"
+
+
 def test_an_adapter_beside_the_weights_is_applied_and_changes_it(original, folder, adapter):
     source, logits = adapter
     shutil.copytree(source, folder, dirs_exist_ok=True)
