@@ -255,7 +255,7 @@ def _history(items: list[Any], task: Task, place: str, tell: Tell) -> list[dict[
     """Return the items with their answers as texts; oldest first if all are dated."""
     if not items:
         raise InputError(f"{place}: an empty history")
-    history = []
+    history: list[tuple[str, dict[str, Any]]] = []
     for number, item in enumerate(items, start=1):
         where = f"{place}, history item {number}"
         if not isinstance(item, dict):
@@ -263,13 +263,21 @@ def _history(items: list[Any], task: Task, place: str, tell: Tell) -> list[dict[
         _text(item, task.field, where)
         item = {**item, task.answer: _text(item, task.answer, where)}
         if (let_in := _admitted(item, task.answer, task, where, tell)) is not None:
-            history.append(let_in)
-    if all("date" in item for item in history):
+            history.append((where, let_in))
+    if all("date" in item for _, item in history):
+        return _oldest_first(history, tell)
+    return [item for _, item in history]
+
+
+def _oldest_first(history: list[tuple[str, dict[str, Any]]], tell: Tell) -> list[dict[str, Any]]:
+    """Sort items by their dates; one whose date cannot be read has no place among them and is left out."""
+    dated = []
+    for where, item in history:
         try:
-            history.sort(key=lambda item: sortable_date(item["date"]))
+            dated.append((sortable_date(item["date"]), item))
         except InputError as error:
-            raise InputError(f"{place}: {error}") from None
-    return history
+            tell(f"{where}: {error}; left out")
+    return [item for _, item in sorted(dated, key=lambda one: one[0])]
 
 
 def sortable_date(date: Any) -> tuple[int, ...]:

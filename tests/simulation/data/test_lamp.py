@@ -117,6 +117,16 @@ def test_undated_histories_keep_their_order(tmp_path: Path) -> None:
     assert opened(tmp_path, files).user("targets", "0").history == profile
 
 
+def test_an_item_without_a_readable_date_among_dated_ones_costs_itself(tmp_path: Path) -> None:
+    files = oppu()
+    profile = [item(1, date="2020-01-01"), item(2, date="May"), item(3, date="2010-01-01")]
+    files["user_top_100_history.json"][0]["profile"] = profile
+    data = opened(tmp_path, files)
+    assert data.user("targets", "0").history == [profile[2], profile[0]]
+    (told,) = data.remarks
+    assert told.endswith("history item 2: date 'May' is not like 2012-05-18; left out")
+
+
 def test_unknown_group_and_user(tmp_path: Path) -> None:
     data = opened(tmp_path, oppu())
     with pytest.raises(InputError, match="unknown group 'dev'"):
