@@ -2,9 +2,9 @@
 
 A release may carry a frozen basis, in which a person is a few hundred numbers, and a prior over people in it.
 Under a prior the likeliest numbers are found, which takes few passes; with more items than the prior is for,
-a person is better told by R, W and b of their own, or is asked by items held out (`edge.agent.giving_way`).
-Somebody who fears for single items has the numbers in
-the basis fitted under noise, with a promise of differential privacy for each item.
+R, W and b of a person's own are better, or items that are held out decide (`edge.agent.giving_way`). Somebody
+who fears for single items has the numbers in the basis fitted under noise, with a promise of differential
+privacy for each item.
 """
 
 import math

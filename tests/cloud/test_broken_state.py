@@ -1,11 +1,11 @@
 """Files that a cloud keeps, cut off or of something else: what reads them names them in one line."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.broken_files import check_named
 
 from fedperfit.cloud.deployment.certificate_authority import next_day
 from fedperfit.cloud.deployment.home import CloudHome
@@ -13,7 +13,6 @@ from fedperfit.cloud.enrolment.invitations import read_invitation
 from fedperfit.cloud.enrolment.registration import enrolled, keys_for_sums
 from fedperfit.cloud.privacy.told_lists import FILE, ToldLists
 from fedperfit.cloud.tracking.sink import IDENTITIES, tracked
-from fedperfit.protocol.system.errors import InputError
 
 READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("nodes/ada.json", lambda folder: enrolled(CloudHome(folder))),
@@ -35,9 +34,4 @@ def _follow(folder: Path) -> None:
 def test_a_broken_file_is_named(
     tmp_path: Path, file: str, read: Callable[[Path], Any], content: bytes
 ) -> None:
-    path = tmp_path / file
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=re.escape(str(path))) as error:
-        read(tmp_path)
-    assert "\n" not in str(error.value)
+    check_named(tmp_path, file, read, content)
