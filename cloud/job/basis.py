@@ -10,7 +10,7 @@ from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.basis_sources import federated_basis, random_basis
 from fedperfit.protocol.shift.selection import LayerGradient
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import from_home, write_atomic
+from fedperfit.protocol.system.files import from_home, read_parsed, write_atomic
 
 BASIS = "update.basis"
 """File of a run's basis in its folder."""
@@ -22,12 +22,7 @@ def read_basis(path: Path) -> Basis:
     Raises:
         InputError: Naming the file, if it is missing or malformed.
     """
-    try:
-        return Basis.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_parsed(path, Basis.from_bytes)
 
 
 def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:

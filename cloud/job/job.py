@@ -38,8 +38,8 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.selection import STEP, LayerGradient, warm_start
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError, TooFewClients
-from fedperfit.protocol.system.files import write_atomic, write_json
+from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.files import read_parsed, write_atomic, write_json
 from fedperfit.protocol.trust.release_file import read_release
 
 
@@ -238,10 +238,7 @@ class Job:
             )
             directions = search.find(clients, edited=self._job.edited_layers, seed=self._job.seed)
             write_atomic(path, directions.to_bytes())
-        try:
-            return Directions.from_bytes(path.read_bytes())
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
+        return read_parsed(path, Directions.from_bytes)
 
     def personalize(
         self,

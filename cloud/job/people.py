@@ -11,7 +11,7 @@ from fedperfit.protocol.people.prior import estimated_prior, part
 from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import from_home, write_atomic
+from fedperfit.protocol.system.files import from_home, read_parsed, write_atomic
 
 PUBLIC_PEOPLE = "people.scatter"
 """File of a run's folder: how public people differ."""
@@ -86,9 +86,4 @@ def read_scatter(path: Path, basis: Basis) -> Scatter:
     Raises:
         InputError: Naming the file, if it is missing, malformed or of another basis.
     """
-    try:
-        return Scatter.from_bytes(path.read_bytes(), basis.digest, basis.numbers)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))

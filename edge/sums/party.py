@@ -22,7 +22,7 @@ from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_sh
 from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import create_whole, write_atomic, write_json
+from fedperfit.protocol.system.files import create_whole, read_parsed, write_atomic, write_json
 
 if TYPE_CHECKING:
     import torch  # keys are made without it
@@ -202,9 +202,4 @@ def make_keys(folder: Path) -> SumKeys:
 
 
 def _read_keys(path: Path) -> SumKeys:
-    try:
-        return SumKeys.from_bytes(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return read_parsed(path, SumKeys.from_bytes)

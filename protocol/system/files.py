@@ -7,10 +7,10 @@ import tempfile
 import tomllib
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 
@@ -19,6 +19,8 @@ _PART = ".part"
 """Suffix of a file that is still being written."""
 _OWNERS_OWN = 0o600
 """Permissions of a file that its owner alone may read and write."""
+
+Parsed = TypeVar("Parsed")
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = _OWNERS_OWN, modified: float | None = None) -> None:
@@ -139,6 +141,24 @@ def write_json(path: Path, value: Any) -> None:
         value: Anything JSON can hold.
     """
     write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def read_parsed(path: Path, parse: Callable[[bytes], Parsed]) -> Parsed:
+    """Read a file of a format of our own.
+
+    Args:
+        path: The file.
+        parse: Reads its bytes; raises InputError where they are malformed.
+
+    Raises:
+        InputError: Naming the file, if it is missing or malformed.
+    """
+    try:
+        return parse(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> Any:
