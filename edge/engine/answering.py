@@ -1,4 +1,4 @@
-"""Answers questions by the shifted model: with greedy text, or the likeliest of a fixed set of labels.
+"""Answers questions by the shifted model: with greedy text, or one of a fixed set of labels.
 
 Questions of many users are answered side by side, each under its own user's shifts.
 """
@@ -15,7 +15,7 @@ from fedperfit.edge.engine.paths.labels import label_scores
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import target_tokens
-from fedperfit.protocol.tasks import AnswerKind, PromptForm, Task
+from fedperfit.protocol.tasks import AnswerKind, Estimate, PromptForm, Task
 
 
 def answer(
@@ -28,7 +28,7 @@ def answer(
     batch_size: int,
     items: ItemCache | None = None,
 ) -> list[str]:
-    """Answer questions of a task: with the likeliest of its labels, or with text where it has none.
+    """Answer questions of a task: with one of its labels, or with text where it has none.
 
     Args:
         base: the frozen model.
@@ -46,8 +46,26 @@ def answer(
         most = task.answer_tokens
         return generate(base, stack, questions, most=most, batch_size=batch_size, items=items)
     labels = label_tokens(base, task, form)
-    chosen = likeliest(base, stack, questions, labels, batch_size=batch_size, items=items)
-    return [task.labels[index] for index in chosen]
+    scores = score_labels(base, stack, questions, labels, batch_size=batch_size, items=items)
+    return choose(task, scores)
+
+
+def choose(task: Task, scores: torch.Tensor) -> list[str]:
+    """Take the labels that a task's estimate makes of their scores.
+
+    Args:
+        task: has labels.
+        scores: log-likelihood of each label in nats, up to a constant per question: (questions, labels).
+
+    Returns:
+        One label per question.
+    """
+    if task.estimate is Estimate.MODE:
+        return [task.labels[index] for index in scores.argmax(-1).tolist()]
+    ascending = sorted(range(len(task.labels)), key=lambda index: float(task.labels[index]))
+    below = scores[:, ascending].double().softmax(-1).cumsum(-1)
+    places = (2 * below < below[:, -1:]).sum(-1)
+    return [task.labels[ascending[place]] for place in places.tolist()]
 
 
 def label_tokens(base: BaseModel, task: Task, form: PromptForm) -> list[tuple[int, ...]]:
@@ -108,7 +126,7 @@ def generate(
 
 
 @torch.inference_mode()
-def likeliest(
+def score_labels(
     base: BaseModel,
     stack: Stack,
     questions: Sequence[Question],
@@ -116,8 +134,8 @@ def likeliest(
     *,
     batch_size: int,
     items: ItemCache | None = None,
-) -> list[int]:
-    """Find the label with the highest log-likelihood, end token included, for each question.
+) -> torch.Tensor:
+    """Find the log-likelihood of each label, end token included, for each question.
 
     Args:
         base: the frozen model.
@@ -128,12 +146,10 @@ def likeliest(
         items: keeps keys and values of prompts for when they are asked again; None to keep none.
 
     Returns:
-        Number of the label for each question, in their order.
+        Log-likelihoods in nats, on the CPU: (questions, labels), questions in their order.
     """
-    best = [0] * len(questions)
+    scores = torch.zeros(len(questions), len(labels))
     path = checked(base, stack.layers, stack.positions).labels
     for batch in question_batches(base, stack, questions, batch_size, items, path):
-        scores = label_scores(base, stack, batch, labels)
-        for index, choice in zip(batch.indices, scores.argmax(-1).tolist(), strict=True):
-            best[index] = choice
-    return best
+        scores[torch.tensor(batch.indices)] = label_scores(base, stack, batch, labels).float().cpu()
+    return scores

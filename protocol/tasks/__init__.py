@@ -1,6 +1,6 @@
 """Tasks: how an item becomes a prompt and a target, and an answer a label; each is a TOML file."""
 
-from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
 from fedperfit.protocol.tasks.prompt import Conversation, Prompt, Turn, asked_text, preceded
 from fedperfit.protocol.tasks.registry import TASKS, id_of_text, own_text, task_by_name, task_id
 from fedperfit.protocol.tasks.task import Pair, Task, cut_words
@@ -10,6 +10,7 @@ __all__ = [
     "TASKS",
     "AnswerKind",
     "Conversation",
+    "Estimate",
     "Pair",
     "Prompt",
     "PromptForm",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
 from fedperfit.protocol.tasks.conversations import as_text, asked_turns, turns_of
 from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
 from fedperfit.protocol.tasks.prompt import SYSTEM, USER, Conversation, Prompt, Turn, asking
@@ -62,6 +62,8 @@ class Task:
     """End of the instruction in questions that the data word themselves; empty for bare questions."""
     labels: tuple[str, ...]
     """All possible answers; empty for free text."""
+    estimate: Estimate
+    """Which of the labels is the answer."""
     metrics: tuple[str, ...]
     """Names of its metrics, the main one first."""
     answer_tokens: int
@@ -103,6 +105,7 @@ class Task:
             instruction=table.instruction.format(**listed),
             marker=table.marker,
             labels=tuple(table.labels),
+            estimate=table.estimate,
             metrics=tuple(table.metrics) or DEFAULT_METRICS[table.kind],
             answer_tokens=table.answer_tokens,
             conversation=table.conversation,

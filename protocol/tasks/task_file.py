@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import toml_values
-from fedperfit.protocol.tasks.answers import AnswerKind
+from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
 from fedperfit.protocol.tasks.metrics import check_metrics
 from fedperfit.protocol.tasks.templates import FIELD_NAME, LABELS, check_template, nearest_of
 
@@ -105,6 +105,8 @@ class TaskTable(Table):
     """Field of an item that holds the answer."""
     labels: Annotated[list[str], Field(max_length=MOST_LABELS)] = []
     """All possible answers, in the order of the prompt; none for free text."""
+    estimate: Annotated[Estimate, Field(strict=False)] = Estimate.MODE
+    """Which of the labels is the answer: the likeliest, `mode`, or of numbers the `median`."""
     metrics: list[str] = []
     """Metrics of its answers, the main one first: names, or `module:function` in simulations; else LaMP's."""
     instruction: str = ""
@@ -154,6 +156,8 @@ class TaskTable(Table):
     def _check_labels(self) -> None:
         if (self.kind is AnswerKind.TEXT) is bool(self.labels):
             raise InputError(f"a task of kind {self.kind} has {'no ' if self.labels else ''}labels")
+        if self.estimate is Estimate.MEDIAN and self.kind is not AnswerKind.NUMBER:
+            raise InputError(f"estimate='median': expected kind 'number' in place of {self.kind.value!r}")
         if len(set(self.labels)) < len(self.labels):
             raise InputError("labels: one stands twice")
         for label in self.labels:

@@ -123,7 +123,7 @@ def world_people(settings: JobSettings, people: int = PEOPLE, items: int = ITEMS
     Raises:
         InputError: The world does not have the task.
     """
-    drawn = population_pairs(settings.task, settings.seed, items_per_user=items)
+    drawn = population_pairs(task_by_name(settings.task), settings.seed, items_per_user=items)
     return [[pair for pair, _ in islice(drawn, items)] for _ in range(people)]
 
 

@@ -59,7 +59,7 @@ def make_basis(base: BaseModel, settings: JobSettings, pairs: Sequence[Pair]) ->
 
 def world_pairs(settings: JobSettings) -> list[Pair]:
     """Draw pairs of the world's population; raises InputError for a task that the world does not have."""
-    drawn = population_pairs(settings.task, settings.seed, items_per_user=GROUP)
+    drawn = population_pairs(task_by_name(settings.task), settings.seed, items_per_user=GROUP)
     return [pair for pair, _ in islice(drawn, PAIRS)]
 
 

@@ -99,7 +99,7 @@ def people_command(
         root = from_home(data)
         if data == WORLD:
             size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
-            root = write_world(Path(folder), task, size, seed)
+            root = write_world(Path(folder), task_by_name(task), size, seed)
         source = open_lamp(root, task_by_name(task))
         for name, user in _chosen(source, names, anyone=data == WORLD):
             write_json_lines(to / name / "history.jsonl", user.history)

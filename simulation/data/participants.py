@@ -12,7 +12,7 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.data.lamp import User, open_lamp
 from fedperfit.simulation.data.lamp_files import folder_of
-from fedperfit.simulation.world.build import BOUNDS, WORLD, WORLD_TASKS, Bounds, read_bounds, write_world
+from fedperfit.simulation.world.build import BOUNDS, WORLD, Bounds, read_bounds, write_world
 from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
 
 ENOUGH_QUESTIONS = 80
@@ -93,8 +93,6 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     for metric in own_metrics(task.metrics):
         own_metric(metric)
     if data == WORLD:
-        if task.id not in WORLD_TASKS:
-            raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(WORLD_TASKS)}")
         world = WorldSize(
             others=size.others,
             targets=size.targets,
@@ -102,9 +100,9 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
             history=size.world_history,
             questions=size.world_questions,
         )
-        root = folder / "world" / task.name
+        root = folder / "world" / task.id
         if not (root / BOUNDS).exists():
-            write_world(folder / "world", task.name, world, seed=0)
+            write_world(folder / "world", task, world, seed=0)
     else:
         root = from_home(data)
         root = folder_of(root, task)

@@ -210,7 +210,8 @@ def _data_folder(settings: RunSettings, folder: Path) -> Path:
         questions=settings.world_questions,
     )
     lengths = settings.history_lengths
-    return write_world(folder / "world", settings.task, size, settings.seed, lengths=lengths)
+    task = task_by_name(settings.task)
+    return write_world(folder / "world", task, size, settings.seed, lengths=lengths)
 
 
 def _user(source: LampData, part: str, name: str) -> User:

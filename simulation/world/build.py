@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, task_by_name
+from fedperfit.protocol.tasks import TASKS, Pair, PromptForm, Task
 from fedperfit.simulation.world.headlines import Headlines
 from fedperfit.simulation.world.rating import Rating
 from fedperfit.simulation.world.settings import WorldSize
@@ -70,13 +70,13 @@ def read_limits(folder: Path) -> Limits:
 class _Writer:
     """Draws users of one task and never the same text twice."""
 
+    task: Task
     world_task: WorldTask[Any, Any]
     rng: random.Random
     community: bool
 
     def __post_init__(self) -> None:
         self._seen: set[str] = set()
-        self._task = TASKS[self.world_task.task]
 
     def example(self, taste: Any) -> tuple[str, str, Any]:
         """Draw a new item: its text, the user's answer, and its cues."""
@@ -102,7 +102,7 @@ class _Writer:
             answers to all of them.
         """
         taste = self.world_task.taste(self.rng, community=self.community)
-        task = self._task
+        task = self.task
         profile, seen, asked = [], [], []
         for number in range(size.history):
             text, answer, cues = self.example(taste)
@@ -130,8 +130,8 @@ class _Writer:
         return {"user_id": name, "profile": profile, "query": query}, answers, limit
 
 
-def write_world(folder: Path, task: str, size: WorldSize, seed: int, *, lengths: Sequence[int] = ()) -> Path:
-    """Write the world of one task into `folder/task`.
+def write_world(folder: Path, task: Task, size: WorldSize, seed: int, *, lengths: Sequence[int] = ()) -> Path:
+    """Write the world of one task into a folder named by its id.
 
     Beside LaMP's files stands `bounds.json`: for each target's and new user's question the best answer when
     the taste is known (`bayes`) and when it is not (`unknown`). Beside the new users' stands `limit.json`: by
@@ -139,7 +139,7 @@ def write_world(folder: Path, task: str, size: WorldSize, seed: int, *, lengths:
 
     Args:
         folder: Parent of the folder that is written.
-        task: LaMP name of one of the world's tasks.
+        task: One of the world's tasks, in words of its own or those that ship.
         size: Numbers of users and items.
         seed: Seed of the community's users.
         lengths: Numbers of items in `limit.json`, which is not written without any.
@@ -150,9 +150,9 @@ def write_world(folder: Path, task: str, size: WorldSize, seed: int, *, lengths:
     Raises:
         InputError: The world does not have this task.
     """
-    world_task = _world_task(task)
-    writer = _Writer(world_task, random.Random(f"{seed}/{task}/community"), community=True)
-    root = folder / task
+    rng = random.Random(f"{seed}/{task.name}/community")
+    writer = _Writer(task, world_task_of(task), rng, community=True)
+    root = folder / task.id
     others = []
     for number in range(size.others):
         user, answers, _ = writer.user(f"other-{number}", size, max(1, size.questions // 4))
@@ -165,35 +165,45 @@ def write_world(folder: Path, task: str, size: WorldSize, seed: int, *, lengths:
         golds = [{"id": a["id"], "output": a["gold"]} for _, answers, _ in drawn for a in answers]
         write_json(target_root / "user_others.json", others)
         write_json(target_root / "user_top_100_history.json", [user for user, _, _ in drawn])
-        write_json(target_root / "user_top_100_history_label.json", {"task": task, "golds": golds})
+        write_json(target_root / "user_top_100_history_label.json", {"task": task.name, "golds": golds})
         write_json(target_root / BOUNDS, {user["user_id"]: answers for user, answers, _ in drawn})
         if known:
             write_json(target_root / LIMIT, {user["user_id"]: limit for user, _, limit in drawn})
     return root
 
 
-def population_pairs(task: str, seed: int, *, items_per_user: int = 16) -> Iterator[tuple[Pair, Any]]:
+def population_pairs(task: Task, seed: int, *, items_per_user: int = 16) -> Iterator[tuple[Pair, Any]]:
     """Yield training pairs of population users without end, each with its cues.
 
     Args:
-        task: LaMP name of one of the world's tasks.
+        task: One of the world's tasks, in words of its own or those that ship.
         seed: Seed of the population's users.
         items_per_user: Pairs drawn from one user before the next user is drawn.
 
     Raises:
         InputError: The world does not have this task.
     """
-    writer = _Writer(_world_task(task), random.Random(f"{seed}/{task}/population"), community=False)
-    lamp = task_by_name(task)
+    rng = random.Random(f"{seed}/{task.name}/population")
+    writer = _Writer(task, world_task_of(task), rng, community=False)
     while True:
         taste = writer.world_task.taste(writer.rng, community=False)
         for _ in range(items_per_user):
             text, answer, cues = writer.example(taste)
-            item = {lamp.field: text, lamp.answer: answer}
-            yield lamp.item_pair(item, PromptForm.LAMP), cues
+            item = {task.field: text, task.answer: answer}
+            yield task.item_pair(item, PromptForm.LAMP), cues
 
 
-def _world_task(task: str) -> WorldTask[Any, Any]:
-    if task not in WORLD_TASKS:
-        raise InputError(f"the world has no task {task!r}: expected one of {', '.join(WORLD_TASKS)}")
-    return WORLD_TASKS[task]
+def world_task_of(task: Task) -> WorldTask[Any, Any]:
+    """Return what the world draws for a task, which a file may word and score in its own way.
+
+    Raises:
+        InputError: The world does not have this task, or the file gives it other fields or labels.
+    """
+    if task.name not in WORLD_TASKS:
+        raise InputError(f"the world has no task {task.name!r}: expected one of {', '.join(WORLD_TASKS)}")
+    known = TASKS[task.name]
+    for key in ("kind", "fields", "answer", "labels"):
+        if getattr(task, key) != getattr(known, key):
+            stated = "target" if key == "answer" else key
+            raise InputError(f"the world's task {task.name!r} has other {stated} than this file gives it")
+    return WORLD_TASKS[task.name]

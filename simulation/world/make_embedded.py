@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fedperfit.protocol.tasks import Pair, asked_text
+from fedperfit.protocol.tasks import TASKS, Pair, asked_text
 from fedperfit.simulation.world.build import WORLD_TASKS, population_pairs
 
 SPECIAL = ("<pad>", "<s>", "</s>")
@@ -56,7 +56,7 @@ def train_tokenizer(seed: int, *, pairs_per_task: int = 4000) -> PreTrainedToken
 
 def _texts(seed: int, pairs_per_task: int) -> Iterator[str]:
     for task in WORLD_TASKS:
-        pairs = population_pairs(task, seed)
+        pairs = population_pairs(TASKS[task], seed)
         for _ in range(pairs_per_task):
             pair, _ = next(pairs)
             yield asked_text(pair.prompt) + pair.target
@@ -154,7 +154,7 @@ def train(seed: int, steps: int, batch: int, peak: float) -> tuple[LlamaForCausa
     tokenizer = train_tokenizer(seed)
     model = build_model(len(tokenizer))
     model.train()
-    streams = {task: population_pairs(task, seed) for task in WORLD_TASKS}
+    streams = {task: population_pairs(TASKS[task], seed) for task in WORLD_TASKS}
     optimizers = _optimizers(model, peak)
     started = time.monotonic()
     for step in range(steps):

@@ -138,6 +138,8 @@ def test_a_setting_keeps_the_file_itself(tmp_path: Path):
         (('["now", "later"]', '["now", 3]'), "labels.1=3: "),
         (('"labels"', '"number"'), "label 'now' is no number"),
         (('"labels"', '"text"'), "a task of kind text has no labels"),
+        (('kind = "labels"', 'kind = "labels"\nestimate = "median"'), "expected kind 'number' in place of"),
+        (('kind = "labels"', 'kind = "labels"\nestimate = "mean"'), "estimate"),
         (('["mail"]', '["mail", "mail"]'), "fields: one is named twice"),
         (('["mail"]', '["the mail"]'), "'the mail' cannot be a field's name"),
         (('["mail"]', '["labels"]'), "'labels' cannot be a field's name"),

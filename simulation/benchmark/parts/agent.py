@@ -94,7 +94,7 @@ def _measure(folder: Path, base_model: str) -> dict[str, Any]:
 def _person(folder: Path, base_model: str) -> Home:
     task = task_by_name(_TASK)
     world = write_world(
-        folder / "world", _TASK, WorldSize(others=1, targets=1, new=1, history=64, questions=1), seed=0
+        folder / "world", task, WorldSize(others=1, targets=1, new=1, history=64, questions=1), seed=0
     )
     data = open_lamp(world, task)
     home = Home(folder / "home")

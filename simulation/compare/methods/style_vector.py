@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fedperfit.edge.agent.history import History
-from fedperfit.edge.engine.answering import label_tokens
+from fedperfit.edge.engine.answering import choose, label_tokens
 from fedperfit.edge.engine.examples import Example, encode, pad_left
 from fedperfit.edge.engine.generation import generation_config
 from fedperfit.edge.engine.prefix import forgets, prefix_parts_of, run_prefix, starting_with
@@ -54,7 +54,8 @@ class StyleVector(Method):
         )
         if self.context.task.kind is AnswerKind.TEXT:
             return [text for row in rows for text in self._texts(fitted, row.prompt)]
-        return [self.context.task.labels[self._likeliest(fitted, row.prompt)] for row in rows]
+        scores = [self._scores(fitted, row.prompt) for row in rows]
+        return choose(self.context.task, torch.stack(scores)) if scores else []
 
     def parameters(self, fitted: Any) -> int:
         return 0 if fitted is None else int(fitted.numel())
@@ -99,8 +100,8 @@ class StyleVector(Method):
         return [text.strip() for text in texts]
 
     @torch.inference_mode()
-    def _likeliest(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> int:
-        """Return the number of the likeliest label; the unchanged part of the prompt is run once."""
+    def _scores(self, vector: torch.Tensor, prompt: tuple[int, ...]) -> torch.Tensor:
+        """Return the log-likelihood of each label; the unchanged part of the prompt is run once."""
         base, start = self.context.base, len(prompt) - 1
         labels = label_tokens(base, self.context.task, self.context.form)
         layers = range(len(decoder_layers(base.model)))
@@ -128,7 +129,7 @@ class StyleVector(Method):
             ).logits
         wanted = torch.where(batch.target, batch.ids, 0)[:, 1:, None]
         logs = logits[:, :-1].float().log_softmax(-1).gather(2, wanted)[:, :, 0]
-        return int((logs * batch.target[:, 1:]).sum(1).argmax())
+        return (logs * batch.target[:, 1:]).sum(1).cpu()
 
 
 def _recording(states: list[torch.Tensor]) -> Any:

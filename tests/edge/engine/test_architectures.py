@@ -18,7 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from fedperfit.edge.engine.answering import likeliest
+from fedperfit.edge.engine.answering import score_labels
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.items import CachePlan, ItemCache
 from fedperfit.edge.engine.slab import Slab, Stack
@@ -92,7 +92,7 @@ def test_a_sliding_window_shorter_than_the_prompt_is_recomputed():
     for positions in ("l7", "f7+l7"):
         assert check_step(sliding, Positions.parse(positions), 1 << 30) is CachePlan.STATES
     for prefix in (20, 4):
-        check_likeliest(sliding, [e.prompt for e in examples_of(5, seed=4, prefix=prefix)])
+        check_labels(sliding, [e.prompt for e in examples_of(5, seed=4, prefix=prefix)])
 
 
 def test_labels_that_outgrow_a_window_are_scored_in_full():
@@ -103,15 +103,15 @@ def test_labels_that_outgrow_a_window_are_scored_in_full():
     prompts = [example.prompt for example in examples_of(8, seed=4, prefix=4, shortest=8)]
     longest = max(map(len, prompts))
     assert 2 * longest <= 52 < 2 * (longest + 9)
-    check_likeliest(BaseModel(model=model, tokenizer=None, card=CARD), prompts)
+    check_labels(BaseModel(model=model, tokenizer=None, card=CARD), prompts)
 
 
-def test_likeliest_equals_scoring_each_label_in_full(small):
-    check_likeliest(small, [example.prompt for example in examples_of(5, seed=4)])
+def test_scores_of_labels_equal_scoring_each_in_full(small):
+    check_labels(small, [example.prompt for example in examples_of(5, seed=4)])
 
 
-def check_likeliest(small, prompts):
-    """Among labels of one length, so that not the shortest always wins, and of several."""
+def check_labels(small, prompts):
+    """Labels of one length, and of several."""
     shifts = [moved(SHAPE, 1), moved(SHAPE, 2)]
     questions = [Question(prompt) for prompt in prompts]
     for labels in (
@@ -119,10 +119,10 @@ def check_likeliest(small, prompts):
         [(first, 2) for first in range(5, 45)],
         [(5, 6, 2), (5, 7, 8, 9, 2), (11, 2), (12, 13, 2), (14,)],
     ):
-        chosen = likeliest(small, Stack(shifts, None, False), questions, labels, batch_size=3)
-        for prompt, index in zip(prompts, chosen, strict=True):
-            scores = [slow_score(small, shifts, prompt, label) for label in labels]
-            assert scores[index] == pytest.approx(max(scores), abs=1e-4)
+        found = score_labels(small, Stack(shifts, None, False), questions, labels, batch_size=3)
+        for prompt, scores in zip(prompts, found, strict=True):
+            slow = [slow_score(small, shifts, prompt, label) for label in labels]
+            assert scores.tolist() == pytest.approx(slow, abs=1e-4)
 
 
 def slow_score(small, shifts, prompt, label) -> float:

@@ -19,7 +19,7 @@ from tests.protocol.encoder_decoders import (
 )
 
 from fedperfit.edge.chameleon.states import last_states, tokenize_answered
-from fedperfit.edge.engine.answering import generate, likeliest
+from fedperfit.edge.engine.answering import generate, score_labels
 from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.generation import Sampling
@@ -115,7 +115,8 @@ def test_scores_of_labels_are_log_likelihoods_by_transformers(base, name, stack)
         expected = torch.stack([_likelihood(model, prompt[:-1], label) for label in LABELS])
         assert torch.allclose(row, expected, rtol=1e-4, atol=1e-4)
         assert torch.allclose(plain_scores(base, stack, prompt, LABELS), expected, rtol=1e-4, atol=1e-4)
-        assert likeliest(base, stack, [Question(prompt)], LABELS, batch_size=1) == [int(expected.argmax())]
+        alone = score_labels(base, stack, [Question(prompt)], LABELS, batch_size=1)
+        assert torch.allclose(alone[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def _likelihood(model, prompt, label):
@@ -156,10 +157,12 @@ def test_people_side_by_side_get_what_each_gets_alone(base):
     )
     examples = examples_of(base, 6)
     questions = [Question(e.prompt, number % 2) for number, e in enumerate(examples)]
-    together = likeliest(base, stack, questions, LABELS, batch_size=6)
-    for question, chosen in zip(questions, together, strict=True):
-        own = stack.some([question.user])
-        assert likeliest(base, own, [Question(question.prompt)], LABELS, batch_size=1) == [chosen]
+    together = score_labels(base, stack, questions, LABELS, batch_size=6)
+    for question, scores in zip(questions, together, strict=True):
+        alone = score_labels(
+            base, stack.some([question.user]), [Question(question.prompt)], LABELS, batch_size=1
+        )
+        assert torch.allclose(alone[0], scores, rtol=1e-4, atol=1e-4)
     (batch,) = question_batches(base, stack, questions, 6, None, Path.FAST)
     assert batch.ids.shape[0] == 6
     scores = label_scores(base, stack, batch, LABELS)

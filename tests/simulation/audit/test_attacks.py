@@ -9,6 +9,7 @@ import torch
 
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.audit.attack import Role, attacks_by_name
 from fedperfit.simulation.audit.attacks.stolen_items import likelihoods
 from fedperfit.simulation.audit.figures import area
@@ -51,7 +52,7 @@ def test_the_gate_holds(tmp_path: Path) -> None:
 
 def test_people_of_data_are_of_both_groups_and_have_items_enough(tmp_path: Path) -> None:
     size = WorldSize(others=3, targets=2, new=1, history=6, questions=1)
-    data = write_world(tmp_path / "world", "LaMP_2M", size, seed=0)
+    data = write_world(tmp_path / "world", TASKS["LaMP_2M"], size, seed=0)
     settings = AuditSettings.read("quickstart", {"data": str(data), "items": 3, "others": 4})
     ground = Ground(settings, tmp_path / "audit")
     assert ground.names == ["other-0", "other-1", "other-2", "target-0"]

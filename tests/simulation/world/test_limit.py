@@ -111,13 +111,13 @@ def test_more_items_are_better_and_none_is_what_the_prior_says(task):
 
 def test_the_world_writes_them_for_new_users_only(tmp_path):
     size = WorldSize(others=1, targets=1, new=2, history=4, questions=3)
-    root = write_world(tmp_path, "LaMP_3", size, seed=1, lengths=(0, 2, 4))
+    root = write_world(tmp_path, TASKS["LaMP_3"], size, seed=1, lengths=(0, 2, 4))
     limit = json.loads((root / NEW_USERS / LIMIT).read_text())
     bounds = json.loads((root / NEW_USERS / BOUNDS).read_text())
     assert limit.keys() == bounds.keys()
     assert all(set(about) == {"0", "2", "4"} for about in limit.values())
     assert all(len(answers) == 3 for about in limit.values() for answers in about.values())
     assert not (root / LIMIT).exists()
-    plain = write_world(tmp_path / "plain", "LaMP_3", size, seed=1)
+    plain = write_world(tmp_path / "plain", TASKS["LaMP_3"], size, seed=1)
     assert not (plain / NEW_USERS / LIMIT).exists()
     assert (plain / NEW_USERS / BOUNDS).read_bytes() == (root / NEW_USERS / BOUNDS).read_bytes()

@@ -3,6 +3,7 @@ from functools import partial
 import torch
 
 from fedperfit.protocol.model.base_model import EMBEDDED, load
+from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.world import make_embedded
 from fedperfit.simulation.world.build import population_pairs
 from fedperfit.simulation.world.make_embedded import _collate, _loss, build_model, train, train_tokenizer
@@ -28,7 +29,9 @@ def test_running_the_shared_beginning_once_is_exact():
     torch.manual_seed(0)
     tokenizer = train_tokenizer(1, pairs_per_task=300)
     model = build_model(len(tokenizer))
-    pairs = [pair for pair, _ in zip((p for p, _ in population_pairs("LaMP_3", 5)), range(4), strict=False)]
+    pairs = [
+        pair for pair, _ in zip((p for p, _ in population_pairs(TASKS["LaMP_3"], 5)), range(4), strict=False)
+    ]
     batch = _collate(pairs, tokenizer)
     assert batch.shared.shape[1] > 10
     with torch.no_grad():

@@ -3,17 +3,19 @@ import random
 import re
 from collections import Counter
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from fedperfit.edge.engine.answering import generate, likeliest
+from fedperfit.edge.engine.answering import answer
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Stack
 from fedperfit.protocol.model.base_model import EMBEDDED, embedded_folder, load
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import TASKS, AnswerKind
+from fedperfit.protocol.tasks import TASKS, PromptForm, task_by_name
+from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.world.build import (
     BOUNDS,
     NEW_USERS,
@@ -36,7 +38,7 @@ def main_score(task: str, answers: list[str], golds: list[str]) -> float:
 
 @pytest.fixture(scope="module", params=list(WORLD_TASKS))
 def world(request, tmp_path_factory):
-    return write_world(tmp_path_factory.mktemp("world"), request.param, SIZE, seed=1)
+    return write_world(tmp_path_factory.mktemp("world"), TASKS[request.param], SIZE, seed=1)
 
 
 def users_of(root):
@@ -57,13 +59,13 @@ def test_users_are_disjoint_and_no_text_comes_twice(world):
 def test_the_population_shares_no_text_with_the_community(world):
     task = TASKS[world.name]
     texts = {item[task.field] for user in users_of(world) for item in user["profile"]}
-    prompts = [pair.prompt for pair, _ in islice(population_pairs(world.name, 1), 2000)]
+    prompts = [pair.prompt for pair, _ in islice(population_pairs(TASKS[world.name], 1), 2000)]
     assert not any(prompt.removesuffix("\n").endswith(tuple(texts)) for prompt in prompts)
 
 
 def test_same_seed_same_files_other_seed_other_files(world, tmp_path):
-    again = write_world(tmp_path / "again", world.name, SIZE, seed=1)
-    other = write_world(tmp_path / "other", world.name, SIZE, seed=2)
+    again = write_world(tmp_path / "again", TASKS[world.name], SIZE, seed=1)
+    other = write_world(tmp_path / "other", TASKS[world.name], SIZE, seed=2)
     name = "user_others.json"
     assert (again / name).read_bytes() == (world / name).read_bytes() != (other / name).read_bytes()
 
@@ -113,7 +115,7 @@ def test_no_answer_beats_the_best_without_knowing_the_user(task, community):
 def test_the_vocabulary_has_1500_words():
     words = set()
     for task in WORLD_TASKS:
-        for pair, _ in islice(population_pairs(task, 0), 8000):
+        for pair, _ in islice(population_pairs(TASKS[task], 0), 8000):
             words |= set(re.findall(r"[a-z]+", f"{pair.prompt} {pair.target}".lower()))
     assert len(words) >= 1500
 
@@ -122,7 +124,25 @@ def test_sizes_and_tasks_are_checked(tmp_path):
     with pytest.raises(InputError, match="targets=0"):
         WorldSize(targets=0)
     with pytest.raises(InputError, match="LaMP_7"):
-        write_world(tmp_path, "LaMP_7", SIZE, seed=0)
+        write_world(tmp_path, TASKS["LaMP_7"], SIZE, seed=0)
+
+
+def test_a_file_may_word_and_score_a_task_of_the_world_in_its_own_way(tmp_path):
+    """The people and items are those of the task that ships; other labels the file may not have."""
+    shipped = (Path(__file__).parents[3] / "configs" / "tasks" / "LaMP_3.toml").read_text()
+    own = task_by_name('estimate = "median"\n' + shipped.replace("further explanation.", "a word more."))
+    for task in (own, TASKS["LaMP_3"]):
+        write_world(tmp_path, task, SIZE, seed=1)
+    users = [
+        (data := open_lamp(tmp_path / task.id, task)).user("targets", data.users("targets")[0])
+        for task in (own, TASKS["LaMP_3"])
+    ]
+    assert users[0].history == users[1].history
+    assert [q["gold"] for q in users[0].questions] == [q["gold"] for q in users[1].questions]
+    assert all("a word more." in question["input"] for question in users[0].questions)
+    fewer = task_by_name(shipped.replace('"4", "5"]', '"4"]'))
+    with pytest.raises(InputError, match="the world's task 'LaMP_3' has other labels"):
+        write_world(tmp_path, fewer, SIZE, seed=1)
 
 
 def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
@@ -131,17 +151,10 @@ def test_the_embedded_model_is_close_to_the_best_without_knowing_the_user():
     assert base.card.layers >= 8
     assert sum(path.stat().st_size for path in embedded_folder().iterdir()) <= 12_000_000
     for task, world_task in WORLD_TASKS.items():
-        pairs = list(islice(population_pairs(task, 4321), 240))
+        pairs = list(islice(population_pairs(TASKS[task], 4321), 240))
         asked = [Question(example.prompt) for example in encode(base, [pair for pair, _ in pairs])]
         alone = Stack([], None, False)
-        lamp = TASKS[task]
-        if lamp.kind is AnswerKind.TEXT:
-            answers = generate(base, alone, asked, most=64, batch_size=40)
-        else:
-            tokens = base.tokenizer(list(lamp.labels), add_special_tokens=False)["input_ids"]
-            labels = [(*label, base.tokenizer.eos_token_id) for label in tokens]
-            chosen = likeliest(base, alone, asked, labels, batch_size=40)
-            answers = [lamp.labels[index] for index in chosen]
+        answers = answer(base, TASKS[task], PromptForm.LAMP, alone, asked, batch_size=40)
         golds = [pair.target for pair, _ in pairs]
         best = main_score(task, [world_task.best_unknown(c, community=False) for _, c in pairs], golds)
         assert main_score(task, answers, golds) > best - 0.1, task

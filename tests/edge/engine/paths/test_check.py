@@ -11,7 +11,7 @@ from tests.edge.random_items import examples_of
 from tools.architectures import checked_row
 from tools.tiny_architectures import tiny_model
 
-from fedperfit.edge.engine.answering import likeliest
+from fedperfit.edge.engine.answering import score_labels
 from fedperfit.edge.engine.batching import Question
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
@@ -84,16 +84,17 @@ def slow_rows_fit(base, shift, examples, training):
     return losses[-1]
 
 
-def test_labels_on_the_plain_path_are_the_likeliest(rwkv):
+def test_labels_on_the_plain_path_are_scored_in_full(rwkv):
     shift = moved(ShiftShape(layers=(1, 2), rank=3, hidden_size=32, positions=L7), 1)
     labels = [(first, 2) for first in range(5, 25)]
     prompts = [example.prompt for example in examples_of(3, seed=4)]
     stack = Stack([shift], None, False)
     with torch.no_grad():
-        chosen = likeliest(rwkv, stack, [Question(p) for p in prompts], labels, batch_size=3)
-        for prompt, index in zip(prompts, chosen, strict=True):
-            scores = [-slow_loss(rwkv, [shift], [Example(prompt, label)]).item() for label in labels]
-            assert scores[index] == pytest.approx(max(scores), abs=1e-5)
+        found = score_labels(rwkv, stack, [Question(p) for p in prompts], labels, batch_size=3)
+        for prompt, scores in zip(prompts, found, strict=True):
+            losses = [slow_loss(rwkv, [shift], [Example(prompt, label)]).item() for label in labels]
+            means = [-score / len(label) for score, label in zip(scores.tolist(), labels, strict=True)]
+            assert means == pytest.approx(losses, abs=1e-5)
 
 
 def wrong(*arguments, **more):
