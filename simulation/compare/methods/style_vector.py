@@ -129,7 +129,8 @@ class StyleVector(Method):
             ).logits
         wanted = torch.where(batch.target, batch.ids, 0)[:, 1:, None]
         logs = logits[:, :-1].float().log_softmax(-1).gather(2, wanted)[:, :, 0]
-        return (logs * batch.target[:, 1:]).sum(1).cpu()
+        scores: torch.Tensor = (logs * batch.target[:, 1:]).sum(1).cpu()
+        return scores
 
 
 def _recording(states: list[torch.Tensor]) -> Any:

@@ -1,4 +1,5 @@
 from functools import partial
+from itertools import islice
 
 import torch
 
@@ -29,9 +30,7 @@ def test_running_the_shared_beginning_once_is_exact():
     torch.manual_seed(0)
     tokenizer = train_tokenizer(1, pairs_per_task=300)
     model = build_model(len(tokenizer))
-    pairs = [
-        pair for pair, _ in zip((p for p, _ in population_pairs(TASKS["LaMP_3"], 5)), range(4), strict=False)
-    ]
+    pairs = [pair for pair, _ in islice(population_pairs(TASKS["LaMP_3"], 5), 4)]
     batch = _collate(pairs, tokenizer)
     assert batch.shared.shape[1] > 10
     with torch.no_grad():
