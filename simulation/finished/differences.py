@@ -3,7 +3,7 @@
 Several pairs of runs, as of several seeds, are pooled: all their people count alike.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +39,7 @@ class Difference:
 
 
 def differences(pairs: Sequence[tuple[Path, Path]]) -> tuple[str, list[Difference]]:
-    """Compare runs with others over the same people.
+    """Compare runs with others over the same people, where one file may word a task otherwise than another.
 
     Args:
         pairs: Folders of finished runs, each with that of the run it is compared with.
@@ -52,8 +52,8 @@ def differences(pairs: Sequence[tuple[Path, Path]]) -> tuple[str, list[Differenc
             phase is in all runs.
     """
     read = [_Run.read(folder) for pair in pairs for folder in pair]
-    if len(tasks := sorted({run.task.id for run in read})) > 1:
-        raise InputError(f"the runs are of several tasks: {', '.join(tasks)}")
+    if len({_scored(run.task) for run in read}) > 1:
+        raise InputError(f"the runs are of several tasks: {', '.join(sorted({run.task.id for run in read}))}")
     runs, others = read[::2], read[1::2]
     for run, other in zip(runs, others, strict=True):
         run.check_people(other)
@@ -63,6 +63,11 @@ def differences(pairs: Sequence[tuple[Path, Path]]) -> tuple[str, list[Differenc
     bootstrap = Bootstrap(runs[0].settings.seed, runs[0].settings.bootstrap_samples)
     main = runs[0].task.metrics[0]
     return main, [_difference(bootstrap, main, phase, runs, others) for phase in sorted(shared, key=_place)]
+
+
+def _scored(task: Task) -> tuple[Hashable, ...]:
+    """What two tasks must share for their scores to be compared."""
+    return task.name, task.kind, task.labels, task.metrics
 
 
 def differences_table(main: str, rows: Sequence[Difference]) -> Table:

@@ -118,3 +118,23 @@ def test_the_command_prints_a_table_or_one_line(pair: tuple[Path, Path]):
     lone = CliRunner().invoke(app, ["difference", "--run", run, "--run", run, "--other", other])
     assert isinstance(lone.exception, InputError)
     assert "2 --run and 1 --other" in str(lone.exception)
+
+
+def reworded(folder: Path, *changes: tuple[str, str]) -> Path:
+    """Have the run's task be that of a file, which is the shipped one's but for these changes."""
+    text = (Path(__file__).parents[3] / "configs" / "tasks" / f"{TASK}.toml").read_text(encoding="utf-8")
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    settings: dict[str, Any] = read_json(folder / "settings.json")
+    write_json(folder / "settings.json", settings | {"task": text})
+    return folder
+
+
+def test_a_file_that_words_the_task_otherwise_is_compared_with_it(pair: tuple[Path, Path]):
+    run, other = pair
+    expected = differences([pair])
+    assert differences([(reworded(run, ("Which tag", "What tag")), other)]) == expected
+    reworded(run, ('"accuracy", "f1"', '"f1"'))
+    with pytest.raises(InputError, match="of several tasks: LaMP_2M, LaMP_2M-"):
+        differences([pair])
