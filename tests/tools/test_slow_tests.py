@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tests.conftest import LONGEST
 from tools.slow_tests import SLOW, slow_tests
 
 TESTS = Path(__file__).parents[1]
@@ -21,3 +22,7 @@ def test_every_slow_test_is_there() -> None:
     for line in SLOW.read_text(encoding="utf-8").splitlines():
         file, _, name = line.partition("::")
         assert f"def {name}(" in (TESTS / file).read_text(encoding="utf-8"), line
+
+
+def test_every_file_that_is_begun_first_is_there() -> None:
+    assert [name for name in LONGEST if not (TESTS / name).is_file()] == []

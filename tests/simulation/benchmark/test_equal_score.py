@@ -10,7 +10,13 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.benchmark.parts import equal_score
 from fedperfit.simulation.benchmark.record import Record
 
-BASIS = {"update_basis": "public", "personal_basis": "update", "collective_learning_rate": 1e-2}
+RUN = {
+    "update_basis": "random",
+    "personal_basis": "update",
+    "collective_learning_rate": 1e-2,
+    "history_lengths": [],
+    "collective_sizes": [],
+}
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def record(folder) -> Record:
 @pytest.mark.usefixtures("quick")
 def test_new_people_of_a_run_are_fitted_in_every_way(tmp_path):
     run = tmp_path / "run"
-    run_locally(run, small_settings(people_prior=True, **BASIS))
+    run_locally(run, small_settings(people_prior=True, **RUN))
     rows = equal_score.run(run, 8, 1, record(tmp_path))
     free, under = rows[0], rows[1]
     assert [row["way"] for row in rows] == ["PerFit", "under the prior", "pyreft", "LoRA r=8"]
@@ -45,7 +51,7 @@ def test_a_run_without_a_prior_is_refused(tmp_path):
     with pytest.raises(InputError, match="no finished run"):
         equal_score.run(write_run(tmp_path / "open", "LaMP_2M"), 8, 1, record(tmp_path))
     run = tmp_path / "run"
-    run_locally(run, small_settings(**BASIS))
+    run_locally(run, small_settings(**RUN))
     with pytest.raises(InputError, match="no prior over people"):
         equal_score.run(run, 8, 1, record(tmp_path))
 
