@@ -23,15 +23,18 @@ class Uplink:
     The bytes are passed on as they are: TLS is between what is in the sandbox and who is there.
     """
 
-    def __init__(self, folder: Path, address: str, count: Count | None = None) -> None:
+    def __init__(
+        self, folder: Path, address: str, count: Count | None = None, seconds: float | None = None
+    ) -> None:
         """Prepare the socket.
 
         Args:
             folder: Folder of the socket; made for its owner only.
             address: Address of the cloud or of the mirror, host:port.
             count: Told of the bytes that leave and come, in a thread of its own; None counts none.
+            seconds: Longest time that a connection is passed on; None for as long as it lasts.
         """
-        self._folder, self._count = folder, count
+        self._folder, self._count, self._seconds = folder, count, seconds
         self.problem = ""
         """Why the last connection to the address could not be made; empty where it could."""
         host, _, port = address.rpartition(":")
@@ -56,7 +59,7 @@ class Uplink:
             raise InputError(f"{path}: no socket can be made; use a folder with a shorter path") from None
         path.chmod(0o600)
         self._thread.start()
-        relay = Relay(self._connect, most=_CONNECTIONS, count=self._count)
+        relay = Relay(self._connect, most=_CONNECTIONS, count=self._count, seconds=self._seconds)
         starting = asyncio.start_unix_server(relay, sock=listener)
         asyncio.run_coroutine_threadsafe(starting, self._loop).result()
         return self
