@@ -12,8 +12,8 @@ LABELS = "labels"
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 """Pattern of a field's name."""
 _MOST_PLACES = 32
-"""Places of a template that are filled in, at most: a list of labels or a field in each of thousands would make
-gigabytes of a small file."""
+"""Places of a template that are filled in, at most; with the list of labels in each of thousands a small file
+would make prompts that fill the memory."""
 
 
 def check_template(key: str, template: str, allowed: Collection[str]) -> None:

@@ -106,7 +106,8 @@ class Policy(Settings):
     fewest_contributors: Annotated[int, Field(ge=0), Unit("people")] = 0
     """Fewest people whose sum is told."""
     fewest_apart: Annotated[int, Field(ge=1), Unit("people")] = 1
-    """Fewest people that sums under one release, taken from each other, may tell of; 1 bounds nothing."""
+    """Fewest people that sums under one release, taken from each other, may tell of, beside those whose
+    machines the cloud may control; 1 bounds nothing."""
     clipping_norm: Annotated[float, Field(ge=0), Unit("Euclidean norm")] = 0.0
     """Norm to which a sealed contribution is clipped, unless it is a vote; exactly."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
@@ -228,7 +229,7 @@ class Policy(Settings):
             if self.fewest_apart > 1:
                 lines.append(
                     "It tells no sum that, taken from earlier ones under the same release, would tell of "
-                    f"fewer than {self.fewest_apart} people."
+                    f"fewer than {self.fewest_apart} people whose machines are not the cloud's."
                 )
         if self.personalize_per_day:
             lines.append(
