@@ -12,7 +12,7 @@ from pathlib import Path
 
 import fedperfit
 from fedperfit.cloud.deployment.home import CloudHome
-from fedperfit.protocol.sandboxes.bubblewrap import POWERLESS, check, program
+from fedperfit.protocol.sandboxes.bubblewrap import KERNEL, POWERLESS, check, program
 
 _NAMESPACES = ("--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _RESOLVER = "/run/systemd/resolve"
@@ -40,10 +40,7 @@ def confined(home: CloudHome, command: Sequence[str], *, shown: Sequence[Path]) 
         "--ro-bind",
         "/",
         "/",
-        "--dev",
-        "/dev",
-        "--proc",
-        "/proc",
+        *KERNEL,
     ]
     for place in (_SCRATCH, "/var/tmp", "/run"):
         shell += ["--tmpfs", place]

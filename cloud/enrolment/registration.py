@@ -172,14 +172,19 @@ def enrolled(home: CloudHome) -> dict[int, str]:
 
 
 def keys_for_sums(home: CloudHome) -> Directory:
-    """Return the keys for secure sums of all enrolled clients that came with some."""
-    return Directory(
-        {
-            record["name"]: PublicKeys.from_hex(record["sums"])
-            for record in _enrolled(home)
-            if "sums" in record
-        }
-    )
+    """Return the keys for secure sums of all enrolled clients that came with some.
+
+    Raises:
+        InputError: If some are none; it names the client.
+    """
+    keys = {}
+    for record in _enrolled(home):
+        try:
+            if "sums" in record:
+                keys[record["name"]] = PublicKeys.from_hex(record["sums"])
+        except InputError as error:
+            raise InputError(f"{record['name']}: {error}; unenroll it") from None
+    return Directory(keys)
 
 
 def _enrolled(home: CloudHome) -> list[Record]:
@@ -200,6 +205,8 @@ def _reason_against(invitation: Invitation | None, request: EnrolmentRequest, no
         return f"this invitation expired at {invitation.expires}; ask for a new one"
     try:
         request.check_proof()
+        if request.sums:
+            PublicKeys.from_hex(request.sums)
     except InputError as error:
         return str(error)
     return ""

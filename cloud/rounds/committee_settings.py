@@ -30,7 +30,8 @@ class CommitteeSettings(Settings):
     fewest_contributors: FewestContributors = 10
     """Clients without which no sum is told."""
     fewest_apart: FewestApart = 2
-    """Clients that sums under one release, taken from each other, tell of at least; 1 bounds nothing."""
+    """Clients that sums under one release, taken from each other, tell of at least, beside those that the
+    cloud may control; 1 bounds nothing."""
 
     @property
     def secure(self) -> bool:

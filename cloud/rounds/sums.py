@@ -37,6 +37,7 @@ from fedperfit.protocol.messages.keys import (
 from fedperfit.protocol.messages.ledger import Entry
 from fedperfit.protocol.messages.settings import CoordinateSettings
 from fedperfit.protocol.messages.sums import SumSettings, session_of
+from fedperfit.protocol.secure_sums.cohorts import fewest_together
 from fedperfit.protocol.secure_sums.field import Elements
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.secure_sums.session import Session, draw_committee
@@ -100,7 +101,8 @@ class SecureSums:
             lists: Folder in which all runs of the federation keep over whom sums were told; None for that of
                 the checkpoints.
         """
-        self._told_lists = ToldLists(lists or folder, release, settings.fewest_apart)
+        together = fewest_together(settings.fewest_apart, settings.committee_corrupt)
+        self._told_lists = ToldLists(lists or folder, release, together)
         self.settings, self.directory, self.release = settings, directory, release
         self._exchange, self._folder = exchange, folder
         self._norm, self._deadline = privacy.clipping_norm, deadline

@@ -1,6 +1,7 @@
 """One request of this machine itself to the cloud, its bytes counted as those of the messages are."""
 
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -28,23 +29,25 @@ def answer(
         trusted: What its certificate is checked against.
         method: The request's method.
         path: The request's path.
-        seconds: Longest time that the cloud may take.
+        seconds: Longest time that the whole answer may take, however the cloud deals it out.
         **content: Content and headers of the request, as `httpx` takes them.
 
     Raises:
         NoAnswer: If the cloud does not answer, or stops in the midst.
     """
+    begun = time.monotonic()
     try:
         with (
             Traffic(home.traffic) as traffic,
-            Uplink(home.asking, address, traffic.count) as uplink,
+            Uplink(home.asking, address, traffic.count, seconds) as uplink,
             _client(home, trusted, seconds) as client,
         ):
             try:
                 with client.stream(method, f"https://{address}{path}", **content) as response:
                     yield response
             except httpx.HTTPError as error:
-                raise NoAnswer(uplink.problem or str(error) or type(error).__name__) from None
+                late = f"no whole answer in {seconds:g} s" if time.monotonic() - begun >= seconds else ""
+                raise NoAnswer(uplink.problem or late or str(error) or type(error).__name__) from None
     finally:
         with suppress(OSError):
             home.asking.rmdir()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import fedperfit
 from fedperfit.edge import sandbox
-from fedperfit.protocol.sandboxes.bubblewrap import POWERLESS, check, program
+from fedperfit.protocol.sandboxes.bubblewrap import KERNEL, POWERLESS, check, program
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
@@ -68,10 +68,7 @@ def confined(
         program(_RISK),
         *_NAMESPACES,
         *POWERLESS,
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
+        *KERNEL,
         "--remount-ro",
         "/dev",
     ]

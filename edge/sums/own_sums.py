@@ -7,6 +7,7 @@ from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.sums.party import KEYS, MemberAnswer, SumParty
 from fedperfit.edge.sums.requests import SumRequest, tell_sum, told_before
+from fedperfit.protocol.secure_sums.cohorts import fewest_together
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -41,8 +42,8 @@ class OwnSums:
         if release is None or directory is None:
             raise InputError("no release in force names who is enrolled for secure sums")
         policy = self._guard.policy
-        apart = policy.fewest_apart if policy is not None else 1
-        party = SumParty(self._folder, self._name, directory, release.digest, fewest_apart=apart)
+        together = fewest_together(policy.fewest_apart, policy.committee_corrupt) if policy is not None else 1
+        party = SumParty(self._folder, self._name, directory, release.digest, together=together)
         party.check_enrolled()
         return party
 

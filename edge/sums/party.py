@@ -57,7 +57,7 @@ class SumParty:
     """A client with its keys, as contributor and member."""
 
     def __init__(
-        self, folder: Path, name: str, directory: Directory, release: str = "", *, fewest_apart: int = 1
+        self, folder: Path, name: str, directory: Directory, release: str = "", *, together: int = 1
     ) -> None:
         """Read the keys of a person's folder.
 
@@ -66,13 +66,14 @@ class SumParty:
             name: Name under which the person is enrolled.
             directory: All that are enrolled.
             release: Digest of the release in force here; empty before the first.
-            fewest_apart: Fewest people that sums under one release, taken from each other, may tell of.
+            together: Fewest people that sums under one release, taken from each other, may tell of, those
+                whose machines are the cloud's among them.
 
         Raises:
             InputError: If there are no keys, or they are broken.
         """
         self.name, self.directory, self.release = name, directory, release
-        self._answered, self._fewest_apart = folder / ANSWERED, fewest_apart
+        self._answered, self._together = folder / ANSWERED, together
         self._lists = folder / LISTS / f"{release or 'first'}.json"
         self._keys = _read_keys(folder / KEYS)
 
@@ -159,9 +160,9 @@ class SumParty:
 
     def _check_apart(self, names: Sequence[str]) -> None:
         """Raise TooFewApart where a sum over these people, taken from earlier ones, tells of too few."""
-        if not keeps_together(self._told_lists(), names, self._fewest_apart):
+        if not keeps_together(self._told_lists(), names, self._together):
             raise TooFewApart(
-                f"this sum, taken from earlier ones, would tell of fewer than {self._fewest_apart} people"
+                f"this sum, taken from earlier ones, would tell of fewer than {self._together} people"
             )
 
     def _keep_list(self, names: Sequence[str]) -> None:

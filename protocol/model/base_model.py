@@ -15,6 +15,7 @@ from fedperfit.protocol.model.chat_template import NO_TEMPLATE
 from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.model.no_code import NO_CODE, read_config, read_tokenizer
 from fedperfit.protocol.model.special_tokens import closing_tokens, end_of_text, end_of_turn, start_tokens
 from fedperfit.protocol.model.stored import ADAPTER, CHAT_TEMPLATE, StoredModel, fingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
@@ -121,12 +122,10 @@ def read_card(name: str) -> BaseModelCard:
 
 @lru_cache(maxsize=8)
 def _read_card(folder: Path) -> BaseModelCard:
-    from transformers import AutoConfig
-
     stored = _stored(folder)
     stored.weight_files()
     try:
-        config = text_config(AutoConfig.from_pretrained(stored.weights))
+        config = text_config(read_config(stored.weights))
         attending = config.num_hidden_layers
         if config.is_encoder_decoder:
             config, attending = _decoder(config)
@@ -264,13 +263,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     Raises:
         InputError: If it cannot be found or loaded, or is of a kind that makes no text.
     """
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSeq2SeqLM,
-        AutoTokenizer,
-        GenerationConfig,
-    )
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     from transformers.utils import logging
 
     from fedperfit.protocol.model.encoder_decoder import EncoderDecoder
@@ -287,7 +280,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # its table of missing weights: our error is one line
     try:
-        reads_first = text_config(AutoConfig.from_pretrained(stored.weights)).is_encoder_decoder
+        reads_first = text_config(read_config(stored.weights)).is_encoder_decoder
         kind = AutoModelForSeq2SeqLM if reads_first else AutoModelForCausalLM
         loaded: Any = kind.from_pretrained(
             stored.weights,
@@ -295,11 +288,12 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             generation_config=GenerationConfig(),  # the folder's own has no say in what is generated
+            **NO_CODE,
         )
         model, report = loaded
         if stored.adapter not in (None, stored.weights):  # transformers applies one beside the weights
             model.load_adapter(str(stored.adapter))
-        tokenizer = AutoTokenizer.from_pretrained(stored.tokenizer)
+        tokenizer = read_tokenizer(stored.tokenizer)
         _check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
         if reads_first:
             model = EncoderDecoder(model)

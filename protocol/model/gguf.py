@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from fedperfit.protocol.model.no_code import NO_CODE
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 SMOLLM2 = "smollm2"
@@ -99,7 +100,7 @@ def _save(file: Path, folder: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise InputError("reading GGUF files needs the package gguf: pip install gguf")
     logging.disable_progress_bar()
-    source: Any = {"gguf_file": file.name}
+    source: Any = {"gguf_file": file.name, **NO_CODE}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             file.parent, dtype=torch.float32, output_loading_info=True, **source

@@ -8,6 +8,9 @@ from fedperfit.protocol.system.errors import InputError
 
 POWERLESS = ("--cap-drop", "ALL", "--new-session", "--die-with-parent")
 """Options without which a sandbox would keep its maker's powers, terminal, or life after its end."""
+KERNEL = ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev")
+"""Options that show processes and devices. The kernel's settings are the whole machine's and root's to change
+without any power, a program that it starts outside of all sandboxes among them; so they are read-only."""
 
 
 def program(risk: str) -> str:

@@ -16,6 +16,18 @@ from collections.abc import Iterable, Sequence
 Cohort = frozenset[str]
 
 
+def fewest_together(apart: int, corrupt: int) -> int:
+    """Return the fewest people of a cohort, so that it tells of no fewer whose machines are not the cloud's.
+
+    What those of the cloud's sealed it can take from the sum of a cohort.
+
+    Args:
+        apart: Fewest people that sums, taken from each other, may tell of; 1 bounds nothing.
+        corrupt: Most machines that the cloud may control.
+    """
+    return apart + corrupt if apart > 1 else 1
+
+
 def cohorts(lists: Iterable[Iterable[str]]) -> list[Cohort]:
     """Return people by the lists that name them, the cohorts in the order of their first names.
 

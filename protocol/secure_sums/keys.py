@@ -14,6 +14,8 @@ from fedperfit.protocol.system.errors import InputError
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
+_ANYBODY = X25519PrivateKey.from_private_bytes(bytes(range(KEY_BYTES)))
+"""A private key that is no secret, by which it is seen whether a public one can be sealed to."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class PublicKeys:
     def __post_init__(self) -> None:
         if not len(self.box) == len(self.signing) == KEY_BYTES:
             raise InputError(f"keys for sums are {KEY_BYTES} bytes each")
+        try:
+            _ANYBODY.exchange(self.sealing)
+        except ValueError:  # of small order: no contributor could seal to a committee with it
+            raise InputError("keys for sums: nothing can be sealed to this one") from None
 
     @classmethod
     def from_hex(cls, text: str) -> "PublicKeys":

@@ -18,6 +18,8 @@ MOST_LABELS = 1000
 
 MOST_TOKENS = 1 << 16
 """Tokens that a task may let an answer have."""
+_MOST_METRICS = 32
+"""Metrics that a task may have."""
 
 
 def _key(name: str) -> str:
@@ -107,7 +109,7 @@ class TaskTable(Table):
     """All possible answers, in the order of the prompt; none for free text."""
     estimate: Annotated[Estimate, Field(strict=False)] = Estimate.MODE
     """Which of the labels is the answer: the likeliest, `mode`, or of numbers the `median`."""
-    metrics: list[str] = []
+    metrics: Annotated[list[str], Field(max_length=_MOST_METRICS)] = []
     """Metrics of its answers, the main one first: names, or `module:function` in simulations; else LaMP's."""
     instruction: str = ""
     """Text before the fields, in all forms of the prompts; `{labels}` stands for the list of labels."""

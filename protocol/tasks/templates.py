@@ -11,6 +11,9 @@ LABELS = "labels"
 """Name that stands for the list of a task's labels in its templates; no field has it."""
 FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 """Pattern of a field's name."""
+_MOST_PLACES = 32
+"""Places of a template that are filled in, at most; with the list of labels in each of thousands a small file
+would make prompts that fill the memory."""
 
 
 def check_template(key: str, template: str, allowed: Collection[str]) -> None:
@@ -22,15 +25,16 @@ def check_template(key: str, template: str, allowed: Collection[str]) -> None:
         allowed: Names that it may use.
 
     Raises:
-        InputError: It is broken, or uses another name.
+        InputError: It is broken, uses another name, or too many.
     """
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
         raise InputError(f"{key}: broken template ({error}); a brace itself is written twice") from None
-    for _, name, detail, conversion in parts:
-        if name is None:
-            continue
+    places = [(name, detail, conversion) for _, name, detail, conversion in parts if name is not None]
+    if len(places) > _MOST_PLACES:
+        raise InputError(f"{key}: {len(places)} names in braces, at most {_MOST_PLACES} may be filled in")
+    for name, detail, conversion in places:
         if detail or conversion or not FIELD_NAME.fullmatch(name):
             raise InputError(f"{key}: only a field's name stands in braces, not {name!r}")
         if name not in allowed:

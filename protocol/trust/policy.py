@@ -35,6 +35,8 @@ _LEAST_REDUCTION = 4
 is the gradient itself, and its rows span the hidden states of every token."""
 _MOST_POSITIONS = 32
 """Positions of a prompt that a shift may act on; on all of them an update shows the whole of it."""
+_SMALL = 8
+"""Numbers of a whole shift over those of an update that tells clearly less, at least."""
 
 LEAST_HONEST = 2
 """People in a sum, at least, whose machines are not the cloud's: a sum of one is no secret."""
@@ -106,7 +108,8 @@ class Policy(Settings):
     fewest_contributors: Annotated[int, Field(ge=0), Unit("people")] = 0
     """Fewest people whose sum is told."""
     fewest_apart: Annotated[int, Field(ge=1), Unit("people")] = 1
-    """Fewest people that sums under one release, taken from each other, may tell of; 1 bounds nothing."""
+    """Fewest people that sums under one release, taken from each other, may tell of, beside those whose
+    machines the cloud may control; 1 bounds nothing."""
     clipping_norm: Annotated[float, Field(ge=0), Unit("Euclidean norm")] = 0.0
     """Norm to which a sealed contribution is clipped, unless it is a vote; exactly."""
     pair_items: Annotated[int, Field(ge=0), Unit("items")] = 0
@@ -209,10 +212,14 @@ class Policy(Settings):
                 f"until {self.growth} have been added, and goes through them at most "
                 f"{self.most_epochs_of('contribute')} times.",
             ]
-            if not self.update_basis:
+            if not self.update_basis or self.update_numbers * _SMALL > self.shape.parameters:
+                told = (
+                    "Such a shift is told whole"
+                    if not self.update_basis
+                    else "So many are near a whole shift"
+                )
                 lines.append(
-                    "Such a shift is told whole: the larger the model, the more words of those items can be "
-                    "read in it."
+                    f"{told}: the larger the model, the more words of those items can be read in it."
                 )
             if not self.committee_size:
                 lines.append("The cloud sees it, yours beside everybody else's, not their sum alone.")
@@ -228,7 +235,7 @@ class Policy(Settings):
             if self.fewest_apart > 1:
                 lines.append(
                     "It tells no sum that, taken from earlier ones under the same release, would tell of "
-                    f"fewer than {self.fewest_apart} people."
+                    f"fewer than {self.fewest_apart} people whose machines are not the cloud's."
                 )
         if self.personalize_per_day:
             lines.append(

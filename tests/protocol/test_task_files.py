@@ -169,6 +169,11 @@ def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], told: s
     [
         ('[prompts.oppu]\nprompt = "{mial}"', "prompts.oppu.prompt: no field 'mial'; the nearest is 'mail'"),
         ('[prompts.oppu]\nprompt = "{urgency}"', "prompts.oppu.prompt: no field 'urgency'"),
+        (
+            f'[prompts.oppu]\nprompt = "{"{mail}" * 33}"',
+            "prompts.oppu.prompt: 33 names in braces, at most 32",
+        ),
+        (f'[wording]\nprofile = "{"{labels}" * 4000}"', "wording.profile: 4000 names in braces"),
         ('[prompts.oppu]\ntarget = "it is {urgency}"', "expected {urgency}, blanks around it"),
         (
             '[prompts.chat]\nsystem = "{mail}"',

@@ -66,6 +66,22 @@ def test_nobody_can_put_other_keys_into_a_request(home, superlink):
         assert "does not show that the key is yours" in redeem(home, forged).reason
 
 
+def test_keys_that_nothing_can_be_sealed_to_are_refused(home, superlink):
+    bundle = invited(home)
+    refused = redeem(home, asking(bundle, sums="00" * 64))
+    assert (refused.state, refused.reason) == ("refused", "keys for sums: nothing can be sealed to this one")
+    assert redeem(home, asking(bundle, sums=SumKeys.new().public.hex)).state == "enrolled"
+
+
+def test_such_keys_of_an_earlier_version_are_named(home, superlink):
+    joined(home, "ada")
+    write_json(home.node("ada"), {**read_json(home.node("ada")), "sums": "00" * 64})
+    with pytest.raises(
+        InputError, match="ada: keys for sums: nothing can be sealed to this one; unenroll it"
+    ):
+        publish_members(home)
+
+
 def test_enrolments_of_earlier_versions_are_in_no_list(home, superlink):
     node = NodeKey()
     redeem(home, asking(invited(home, "bob"), node))

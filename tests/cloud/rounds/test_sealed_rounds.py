@@ -188,13 +188,14 @@ def test_lost_contributors_and_members_change_nothing_but_who_is_in_the_sum(tmp_
     assert torch.equal(numbers(job), (0.02 * votes(left).sum(dim=0) / 6).float())
 
 
-def test_who_alone_was_lost_takes_another_along_so_that_no_two_sums_tell_of_one(tmp_path):
+def test_who_alone_was_lost_takes_others_along_so_that_no_two_sums_tell_of_one(tmp_path):
+    """Two others, as one of the three may be the cloud's."""
     whole, less = SealedEdges(tmp_path), SealedEdges(tmp_path, lost=["c2"])
     whole.release = less.release = "ab" * 32
     train(sealed(tmp_path, whole))
     (again,) = train(sealed(tmp_path, less, lists=tmp_path / "checkpoints", at="again"))
-    assert again.admitted == ["c1", *NAMES[2:-1]]
-    assert "fewest-apart=2" in again.dropped["c9"]
+    assert again.admitted == ["c1", *NAMES[2:-2]]
+    assert all("fewest-apart=2" in again.dropped[name] for name in ("c8", "c9"))
     assert "no reply" not in again.dropped["c9"]
     assert again.skipped is False
 
@@ -216,7 +217,7 @@ def test_a_round_with_too_few_is_skipped(tmp_path, stage, caplog):
     assert report.skipped
     assert float(numbers(job).abs().max()) == 0
     assert (
-        "a sum needs 3 clients" if stage == "contributors" else "members answered, 5 are needed"
+        "the sum would tell it apart" if stage == "contributors" else "members answered, 5 are needed"
     ) in caplog.text
 
 

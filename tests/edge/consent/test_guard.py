@@ -1,6 +1,7 @@
 """What a guard counts, remembers and refuses, and what a refused release leaves in force."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
@@ -46,6 +47,20 @@ def test_no_more_in_a_day_than_agreed_whatever_the_clock_and_restarts(tmp_path, 
         Guard(path, agreed, clock=clock).contribution(data, training(), PAIRS)
     clock.now = NOON + timedelta(days=1)
     Guard(path, agreed, clock=clock).contribution(data, training(), PAIRS)
+
+
+@pytest.mark.parametrize("carried", [False, True])
+def test_who_joins_again_tells_no_item_by_a_difference_where_the_guards_memory_came_along(
+    tmp_path, base, carried
+):
+    """In a new folder nothing is known of earlier contributions, unless `guard.json` is copied into it."""
+    before, after = PAIRS[:24], PAIRS[:25]
+    old, new = tmp_path / "guard.json", tmp_path / "again.json"
+    agreed = policy(base, max_items=0)
+    Guard(old, agreed).items(before)
+    if carried:
+        shutil.copy(old, new)
+    assert Guard(new, agreed).items(after) == (24 if carried else 25)
 
 
 @pytest.mark.parametrize("change", [{"task": "LaMP_3"}, {"fingerprint": "0" * 64}])

@@ -253,7 +253,7 @@ def test_a_member_tells_no_sum_that_differs_from_an_earlier_one_by_one_person(cl
     with deployed(cloud.folder) as edge:
         assert enrolled(edge, cloud).sums.tell(cloud.sum(everybody)).total
     with deployed(cloud.folder) as edge:
-        with pytest.raises(TooFewApart, match="would tell of fewer than 2 people"):
+        with pytest.raises(TooFewApart, match="would tell of fewer than 3 people"):
             edge.sums.tell(again(one_less))
         edge.forget()
         with pytest.raises(TooFewApart):

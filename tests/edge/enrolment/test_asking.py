@@ -3,8 +3,9 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -21,6 +22,16 @@ BODY = b"answer" * 1000
 
 
 class Cloud(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        """Answer by a byte now and then, each long before anybody's patience with the next one ends."""
+        self.send_response(200)
+        self.send_header("content-length", "1000")
+        self.end_headers()
+        with suppress(OSError):
+            for _ in range(1000):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
         self.send_response(200)
@@ -89,3 +100,16 @@ def test_a_certificate_of_somebody_else_is_no_answer(tmp_path: Path) -> None:
     trusted = ssl.create_default_context()
     with cloud(tmp_path) as port, refused, answer(home, f"127.0.0.1:{port}", trusted, "GET", "/", 30):
         pass
+
+
+def test_an_answer_that_is_dealt_out_for_ever_ends_in_time(tmp_path: Path) -> None:
+    """`join` asks every hour, and meanwhile starts nothing again and does not stop when it is told to."""
+    home = Home(tmp_path / "ada")
+    home.folder.mkdir()
+    begun = time.monotonic()
+    with cloud(tmp_path) as port:
+        trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+        asked = answer(home, f"127.0.0.1:{port}", trusted, "GET", "/", 1)
+        with pytest.raises(NoAnswer, match="no whole answer in 1 s"), asked as response:
+            response.read()
+    assert time.monotonic() - begun < 10

@@ -3,9 +3,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedperfit.edge.sandbox import uplink
 from fedperfit.edge.sandbox.uplink import SOCKET, Uplink
 from fedperfit.protocol.system.errors import InputError
 
@@ -71,6 +73,41 @@ def test_the_socket_is_the_owners_and_goes_at_the_end(tmp_path: Path) -> None:
             assert folder.stat().st_mode & 0o777 == 0o700
             assert (folder / SOCKET).stat().st_mode & 0o777 == 0o600
         assert not (folder / SOCKET).exists()
+
+
+@pytest.fixture
+def named(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name of the cloud's, which its owner lets lead to this machine now."""
+    ask = socket.getaddrinfo
+    name = "cloud.example.org"
+
+    def answered(host: str, *about: Any, **more: Any) -> Any:
+        return ask("127.0.0.1" if host == name else host, *about, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answered)
+    return name
+
+
+def test_unguarded_a_name_leads_to_any_program_of_this_machine(
+    tmp_path: Path, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uplink, "_leads_here", lambda writer: False)
+    with echo() as address, Uplink(tmp_path / "uplink", address.replace("127.0.0.1", named)):
+        assert sent_back(connect(tmp_path / "uplink"), b"PING") == b"PING"
+
+
+def test_a_name_does_not_lead_to_this_machine(tmp_path: Path, named: str) -> None:
+    with echo() as address, Uplink(tmp_path / "uplink", address.replace("127.0.0.1", named)) as way:
+        assert sent_back(connect(tmp_path / "uplink"), b"PING") == b""
+        assert way.problem == f"the name {named} leads to this machine itself"
+
+
+@pytest.mark.parametrize("host", ["localhost", socket.gethostname()])
+def test_a_name_of_this_machine_does(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *about, **more: ask("127.0.0.1", *about, **more))
+    with echo() as address, Uplink(tmp_path / "uplink", address.replace("127.0.0.1", host)):
+        assert sent_back(connect(tmp_path / "uplink"), b"PING") == b"PING"
 
 
 def test_a_cloud_that_is_not_there_closes_the_connection(tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_an_owner_is_told_that_updates_are_whole_shifts_and_only_then():
     assert words not in " ".join(votes.sentences())
 
 
+def test_an_owner_is_told_that_a_basis_of_all_directions_is_as_good_as_a_whole_shift():
+    """A cloud makes the basis; of as many rows as a state is wide it leaves nothing out."""
+    everything = policy(update_basis="0" * 64, update_numbers=2 * 4 * (192 + 1), update_codec="float32")
+    assert "So many are near a whole shift: the larger the model" in " ".join(everything.sentences())
+
+
 def test_the_policy_says_in_words_what_sums_are_told():
     words = " ".join(policy(**COMMITTEE).sentences())
     assert "sealed to a committee of 5 machines drawn from all that are enrolled; 4 of them tell" in words
