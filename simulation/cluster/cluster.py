@@ -19,9 +19,13 @@ from fedperfit.simulation.cluster.scratch import CLUSTER, scratch_folder
 from fedperfit.simulation.optional import required
 
 _ANSWER_SECONDS = 5.0
-"""Longest wait for the machine of a given address."""
+"""Longest wait for the machine of a given address, and for its cluster."""
+_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""Call that the head of a Ray cluster answers."""
 _ROUNDING = 1e-9
 """What shares may lack of a whole, as Ray counts them."""
+AUTO = "auto"
+"""Address of the cluster that runs on this machine."""
 EQUAL = {"RAY_worker_niceness": "0"}
 """Environment of a cluster's processes in which workers run as other programs do, not after them."""
 _STORE_BYTES = 512 << 20
@@ -69,7 +73,7 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
         InputError: Ray cannot be imported, nothing answers at the address, or the workers have no room.
     """
     ray = required("ray")
-    _check_address(request.address)
+    check_address(request.address)
     before, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
     own = scratch_folder(CLUSTER)
     os.environ |= QUIET | ALLOCATOR | SAFE_PATH | EQUAL
@@ -101,14 +105,32 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about what Ray will do one day
             ray.init(address=address or "local", **options)
+    except ConnectionError as error:
+        if address != AUTO:
+            raise InputError(f"ray-address={address}: {_line(error)}") from None
+        raise InputError(
+            f"ray-address={AUTO}: no cluster runs on this machine, where `ray start --head` starts one"
+        ) from None
     except Exception as error:  # Ray raises the base class itself, among others
         place = f"ray-address={address}" if address else "a Ray cluster on this machine"
-        raise InputError(f"{place}: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"{place}: {_line(error)}") from None
 
 
-def _check_address(address: str) -> None:
-    """Raise InputError where nothing answers, which Ray itself finds out after minutes."""
-    if address in ("", "auto"):
+def _line(error: Exception) -> str:
+    """Return the beginning of what an error says, in one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def check_address(address: str) -> None:
+    """Check that a cluster answers, which Ray itself finds out after minutes, or never.
+
+    Args:
+        address: `HOST:PORT`; empty and `auto` are known only when Ray looks.
+
+    Raises:
+        InputError: It is no such address, nothing answers there, or something that is no cluster.
+    """
+    if address in ("", AUTO):
         return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdigit()) or "/" in host:
@@ -117,6 +139,21 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"ray-address={address}: no cluster answers there ({error})") from None
+    if not _is_head(address):
+        raise InputError(f"ray-address={address}: what answers there is no head of a Ray cluster")
+
+
+def _is_head(address: str) -> bool:
+    """Whether something that listens is the head of a Ray cluster, one that lets nobody in included."""
+    import grpc
+
+    others = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_CLUSTER_ID)(b"", timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            return error.code() not in others
+    return True
 
 
 def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> Placement:

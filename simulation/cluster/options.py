@@ -6,13 +6,21 @@ from typing import Annotated
 import typer
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.cluster import ClusterRequest, check_address
+
+
+def _checked(address: str) -> str:
+    """Return an address at which a cluster answers, before anything is made for its work."""
+    check_address(address)
+    return address
+
 
 RayAddress = Annotated[
     str,
     typer.Option(
+        callback=_checked,
         help="With Ray: `HOST:PORT` of a running cluster, or `auto` for this machine's; by default one is "
-        "started here, and stopped."
+        "started here, and stopped.",
     ),
 ]
 Workers = Annotated[

@@ -2,17 +2,25 @@
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 from tests.simulation.cluster.ray_cluster import two_nodes
+from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.simulation.cli import app
+from fedperfit.simulation.cluster import cluster as on_ray
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, placement
 from fedperfit.simulation.cluster.pool import Pool
 
@@ -160,3 +168,50 @@ def test_an_address_that_nobody_answers_at_is_told_in_one_line(address: str) -> 
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(params=["silence", "http", "grpc"])
+def other_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a server that is no Ray cluster."""
+    if request.param == "grpc":
+        server = grpc.server(ThreadPoolExecutor(1))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None)
+    elif request.param == "http":
+        with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web:
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            yield f"127.0.0.1:{web.server_port}"
+            web.shutdown()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_a_server_that_is_no_cluster_is_told_before_anything_is_made(
+    other_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "_ANSWER_SECONDS", 1.0)
+    words = [
+        "simulate",
+        "--backend",
+        "ray",
+        "--ray-address",
+        other_server,
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    told = CliRunner().invoke(app, words)
+    said = f"ray-address={other_server}: what answers there is no head of a Ray cluster"
+    assert str(told.exception) == said
+    assert not (tmp_path / "run").exists()
+
+
+def test_auto_without_a_cluster_says_how_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_there(**options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "init", none_there)
+    with pytest.raises(InputError, match="ray-address=auto: no cluster runs on this machine"):
+        on_ray._connect(ray, "auto", "")
