@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import root, run
+from fedperfit.protocol.system.commands import go_on, root, run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
@@ -135,7 +135,8 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     with at_work(folder):
         clients = prepare_run(settings, folder, resume=resume)
-    console.print(f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
+    about = f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}"
+    console.print(about, soft_wrap=True, markup=False)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -157,7 +158,7 @@ def simulate(
             else:
                 run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
     except KeyboardInterrupt:
-        console.print(f"stopped; go on with: fedperfit simulate --resume --run-dir {folder}", soft_wrap=True)
+        go_on(console, "fedperfit", "simulate", "--resume", "--run-dir", str(folder))
         raise typer.Exit(130) from None
     finish(console, folder)
 
@@ -201,7 +202,7 @@ def finish(console: Console, folder: Path) -> None:
     from fedperfit.simulation.run.report import summary_table
 
     console.print(summary_table(read_json(folder / "metrics.json")))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -232,7 +233,7 @@ def timeline(
     draw(runs, out)
     console = Console()
     console.print(times_table(runs))
-    console.print(f"picture: {out}", soft_wrap=True)
+    console.print(f"picture: {out}", soft_wrap=True, markup=False)
 
 
 @app.command()

@@ -83,11 +83,26 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
             signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in place
         yield placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
-        ray.shutdown()
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ |= before
-        shutil.rmtree(own, ignore_errors=True)
+        with _uninterrupted():
+            ray.shutdown()
+            for name in set(os.environ) - set(before):
+                del os.environ[name]
+            os.environ |= before
+            shutil.rmtree(own, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Do a block of some seconds to its end, however often somebody presses Ctrl-C meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _connect(ray: Any, address: str, folder: str) -> None:

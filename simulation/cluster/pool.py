@@ -1,5 +1,6 @@
 """Units of work on workers: this process, or those of a cluster, where a unit survives its worker's death."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -17,8 +18,12 @@ from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, clus
 from fedperfit.simulation.cluster.scratch import WORKER, scratch_folder
 from fedperfit.simulation.optional import required
 
+logger = logging.getLogger("fedperfit.simulation")
+
 Unit = TypeVar("Unit", bound=Hashable)
 
+_PATIENCE_SECONDS = 60.0
+"""Wait for the first process on a cluster after which the user is told what it waits for."""
 _MOST_DEATHS = 3
 """Number of workers that may die over one unit before the run is given up."""
 
@@ -129,6 +134,7 @@ class Pool(Generic[Unit]):
         self._absent: set[int] = set()
         """Workers that were started and have never answered."""
         self._stillborn = 0
+        self._cpus, self._told = placed.cpus, False
         self._turn: object = None
         for worker in range(placed.workers):
             self._await_start(worker)
@@ -168,7 +174,7 @@ class Pool(Generic[Unit]):
         left, deaths = list(units), Counter[Unit]()
         while self._turn is turn and (left or self._busy):
             self._give_out(left, payload, needs, home)
-            (first, *_), _ = self._ray.wait([*self._starting, *self._busy], num_returns=1)
+            first = self._first_answer()
             if first in self._starting:
                 continue  # it is welcomed with all others that have come
             unit = self._busy[first][1]
@@ -182,6 +188,24 @@ class Pool(Generic[Unit]):
                 yield unit, content
             elif report != "done":
                 raise (InputError if report == "input" else RunFailed)(f"{unit}: {content}")
+
+    def _first_answer(self) -> Any:
+        """Wait for the first answer of any worker; while none has begun, say once what it waits for."""
+        answers = [*self._starting, *self._busy]
+        patience = None if self._busy or self._told else _PATIENCE_SECONDS
+        there, _ = self._ray.wait(answers, num_returns=1, timeout=patience)
+        if not there:
+            self._told = True
+            free, cpus = (
+                get().get("CPU", 0) for get in (self._ray.available_resources, self._ray.cluster_resources)
+            )
+            logger.warning(
+                "no process on the cluster has begun yet: %g of its %g CPUs are free, and each takes %g; "
+                "waiting for room",
+                *(free, cpus, self._cpus),
+            )
+            there, _ = self._ray.wait(answers, num_returns=1)
+        return there[0]
 
     def _give_out(
         self,

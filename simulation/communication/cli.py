@@ -11,6 +11,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
@@ -101,14 +102,12 @@ def communication(
 
             results = run_study(folder, heard, request)
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; go on with: fedperfit communication --resume --run-dir {folder}", soft_wrap=True
-        )
+        go_on(console, "fedperfit", "communication", "--resume", "--run-dir", str(folder))
         raise typer.Exit(130) from None
     for name, about in results["tasks"].items():
         console.print(terminal_table(name, about))
         console.print(finding(about), markup=False, soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
 
 
 def _line(event: dict[str, Any], passed: float) -> str:

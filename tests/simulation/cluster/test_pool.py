@@ -1,5 +1,6 @@
 """Units of work on workers of a cluster: order, deaths, and what is wrong."""
 
+import logging
 import os
 import signal
 import socket
@@ -19,10 +20,13 @@ from tests.simulation.cluster.ray_cluster import two_nodes
 from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.processes import wait_until
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.cluster import cluster as on_ray
+from fedperfit.simulation.cluster import pool as pools
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, placement
 from fedperfit.simulation.cluster.pool import Pool
+from fedperfit.simulation.cluster.store import Store
 
 pytestmark = pytest.mark.slow  # for the cluster that its tests share
 
@@ -128,6 +132,32 @@ def test_work_that_is_dropped_does_not_come_back(pool: Pool[str]) -> None:
     assert list(dropped) == []
 
 
+def test_who_waits_for_room_is_told(
+    pool: Pool[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "_PATIENCE_SECONDS", 0.5)
+    second = Pool[str](Placement(1, 1.0, 0.0), Words)
+    waiting = threading.Thread(target=second._first_answer)
+    with caplog.at_level(logging.WARNING):
+        waiting.start()
+        assert wait_until(lambda: bool(caplog.messages), 60)
+    assert waiting.is_alive()
+    ray.kill(second._workers[0])
+    waiting.join(60)
+    (said,) = caplog.messages
+    assert said.endswith("0 of its 2 CPUs are free, and each takes 1; waiting for room")
+
+
+def test_a_store_that_is_full_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(content: object) -> None:
+        raise ray.exceptions.OutOfDiskError("Local disk is full\nThe object cannot be created")
+
+    monkeypatch.setattr(ray, "put", full)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFailed, match=r"^the cluster's object store is full: [^\n]*; --resume continues$"):
+        Store().reference(tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("asked", "nodes", "placed"),
     [
@@ -206,6 +236,25 @@ def test_a_server_that_is_no_cluster_is_told_before_anything_is_made(
     said = f"ray-address={other_server}: what answers there is no head of a Ray cluster"
     assert str(told.exception) == said
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_interrupt_does_not_keep_a_cluster_from_being_stopped(
+    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def shutdown() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(True)
+
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), cluster(ClusterRequest(nodes.address)):
+        raise KeyboardInterrupt
+    assert ended == [True]
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_auto_without_a_cluster_says_how_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
