@@ -18,7 +18,14 @@ from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis, prior
 from fedperfit.simulation.benchmark.cli import benchmark
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress, share_of_gpu
+from fedperfit.simulation.cluster.options import (
+    ActorCpus,
+    ActorGpus,
+    RayActors,
+    RayAddress,
+    refuse_unused,
+    share_of_gpu,
+)
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -117,6 +124,9 @@ def simulate(
     from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
+    on_ray = {"ray-address": ray_address, "ray-actors": ray_actors, "actor-cpus": actor_cpus}
+    if backend is not Backend.RAY:
+        refuse_unused("--backend ray", {**on_ray, "actor-gpus": actor_gpus})
     console = Console()
     if resume:
         if run_dir is None:

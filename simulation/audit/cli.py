@@ -74,6 +74,7 @@ def audit(
         for name, attack in attacks_by_name(files).items():
             console.print(f"[bold]{name}[/bold]  {attack.title}")
         return
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options: dict[str, Any] = {"attacks": attacks, "base_model": base_model, "data": data}
     given = parse_options(AuditSettings, options) | parse_assignments(AuditSettings, setting)
     if files:
@@ -88,7 +89,6 @@ def audit(
         extend(folder, given.get("attacks", []))
     else:
         begin(folder, stored_gate(gate) if gate is not None else AuditSettings.read(preset, given))
-    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:

@@ -26,6 +26,8 @@ _ROUNDING = 1e-9
 """What shares may lack of a whole, as Ray counts them."""
 AUTO = "auto"
 """Address of the cluster that runs on this machine."""
+LEAST_CPUS = 0.01
+"""Smallest share of a core that a worker may have."""
 EQUAL = {"RAY_worker_niceness": "0"}
 """Environment of a cluster's processes in which workers run as other programs do, not after them."""
 _STORE_BYTES = 512 << 20
@@ -182,7 +184,8 @@ def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> 
         nodes: Resources of each node, with `CPU` and `GPU` among them.
 
     Raises:
-        InputError: A worker has no room on any node, or all together have more GPUs than there are.
+        InputError: A worker has no room on any node, a share that is too small or no number, or all have more
+            GPUs together than there are.
     """
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     cores_each, gpus_each = request.cpus, request.gpus
@@ -190,6 +193,11 @@ def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> 
         cores_each = cpus / request.workers if request.workers and not request.address else 1.0
     if gpus_each is None:
         gpus_each = min(1.0, gpus / request.workers) if request.workers else min(1.0, gpus)
+    if not cores_each >= LEAST_CPUS:
+        share = f"{request.workers} workers: " if request.cpus is None else ""
+        raise InputError(f"{share}{cores_each:g} CPUs for each of them, {LEAST_CPUS:g} are the least")
+    if not gpus_each >= 0:
+        raise InputError(f"{gpus_each:g} GPUs for each worker: expected a number, 0 or more")
     fitting = sum(_fitting(node, cores_each, gpus_each) for node in nodes)
     workers = request.workers or fitting
     there = f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"

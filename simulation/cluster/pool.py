@@ -24,6 +24,8 @@ Unit = TypeVar("Unit", bound=Hashable)
 
 _PATIENCE_SECONDS = 60.0
 """Wait for the first process on a cluster after which the user is told what it waits for."""
+_LONGEST_CAUSE = 300
+"""Characters of what Ray says of a worker's death that are told."""
 _MOST_DEATHS = 3
 """Number of workers that may die over one unit before the run is given up."""
 
@@ -182,7 +184,8 @@ class Pool(Generic[Unit]):
             if report == "died":
                 deaths[unit] += 1
                 if deaths[unit] == _MOST_DEATHS:
-                    raise RunFailed(f"{unit}: {_MOST_DEATHS} processes died over it; --resume continues")
+                    died = f"{_MOST_DEATHS} processes died over it{content}"
+                    raise RunFailed(f"{unit}: {died}; --resume continues")
                 left.insert(0, unit)
             elif report == "part":
                 yield unit, content
@@ -235,10 +238,10 @@ class Pool(Generic[Unit]):
         worker, _ = self._busy[stream]
         try:
             report, content = self._ray.get(next(stream))
-        except (self._ray.exceptions.RayError, StopIteration):
+        except (self._ray.exceptions.RayError, StopIteration) as error:
             del self._busy[stream]
             self._replace(worker)
-            return "died", None
+            return "died", _cause(error)
         if report != "part":
             del self._busy[stream]
             self._idle.add(worker)
@@ -273,6 +276,13 @@ class Pool(Generic[Unit]):
         self._ray.kill(self._workers[worker])
         self._workers[worker] = self._start()
         self._await_start(worker)
+
+
+def _cause(error: Exception) -> str:
+    """Return what Ray says of a worker's death, to be added to a sentence; empty where it says nothing."""
+    said = " ".join(str(error).split())
+    detail = said.rpartition("exit detail: ")[2][:_LONGEST_CAUSE]
+    return f" ({detail})" if detail else ""
 
 
 @contextmanager

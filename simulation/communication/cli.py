@@ -65,6 +65,7 @@ def communication(
         for name, row in rows_by_name().items():
             console.print(f"[bold]{name}[/bold]  {row.title}")
         return
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options: dict[str, Any] = {
         **{"tasks": tasks, "base_model": base_model, "data": data, "rows": rows, "users": users},
         **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
@@ -80,7 +81,6 @@ def communication(
     else:
         folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         begin(folder, CommunicationSettings.from_flat(given))
-    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
