@@ -12,13 +12,20 @@ from rich.console import Console
 
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import root, run
+from fedperfit.protocol.system.commands import go_on, root, run
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis, prior
 from fedperfit.simulation.benchmark.cli import benchmark
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayActors, RayAddress, share_of_gpu
+from fedperfit.simulation.cluster.options import (
+    ActorCpus,
+    ActorGpus,
+    RayActors,
+    RayAddress,
+    refuse_unused,
+    share_of_gpu,
+)
 from fedperfit.simulation.communication.cli import communication
 from fedperfit.simulation.compare.cli import compare
 from fedperfit.simulation.data.cli import data_app
@@ -117,6 +124,9 @@ def simulate(
     from fedperfit.simulation.run.report import pictures
     from fedperfit.simulation.run.runner import run_simulation
 
+    on_ray = {"ray-address": ray_address, "ray-actors": ray_actors, "actor-cpus": actor_cpus}
+    if backend is not Backend.RAY:
+        refuse_unused("--backend ray", {**on_ray, "actor-gpus": actor_gpus})
     console = Console()
     if resume:
         if run_dir is None:
@@ -135,7 +145,8 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     with at_work(folder):
         clients = prepare_run(settings, folder, resume=resume)
-    console.print(f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}")
+    about = f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}"
+    console.print(about, soft_wrap=True, markup=False)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -157,7 +168,7 @@ def simulate(
             else:
                 run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
     except KeyboardInterrupt:
-        console.print(f"stopped; go on with: fedperfit simulate --resume --run-dir {folder}", soft_wrap=True)
+        go_on(console, "fedperfit", "simulate", "--resume", "--run-dir", str(folder))
         raise typer.Exit(130) from None
     finish(console, folder)
 
@@ -201,7 +212,7 @@ def finish(console: Console, folder: Path) -> None:
     from fedperfit.simulation.run.report import summary_table
 
     console.print(summary_table(read_json(folder / "metrics.json")))
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
 
 
 @app.command()
@@ -232,7 +243,7 @@ def timeline(
     draw(runs, out)
     console = Console()
     console.print(times_table(runs))
-    console.print(f"picture: {out}", soft_wrap=True)
+    console.print(f"picture: {out}", soft_wrap=True, markup=False)
 
 
 @app.command()

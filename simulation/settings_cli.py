@@ -1,5 +1,6 @@
 """`fedperfit settings` and `fedperfit presets`: what can be set, and what ships set."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -117,4 +118,6 @@ def _copy(name: str, file: Path, *, force: bool) -> None:
     if file.exists() and not force:
         raise InputError(f"{file}: is there already; --force replaces it")
     write_atomic(file, text.encode())
-    console().print(f"wrote {file}; use it with --preset {file}", soft_wrap=True)
+    console().print(
+        f"wrote {file}; use it with --preset {shlex.quote(str(file))}", soft_wrap=True, markup=False
+    )

@@ -1,6 +1,7 @@
 """The commands `fedperfit tune` and `tune-prior`."""
 
 import math
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +67,7 @@ def tune(
     settings = settings_of_run(run, changes) if run else TuneSettings.read(preset or "quickstart", changes)
     release = read_release(run / FILE_NAME).to_bytes() if run else None
     folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tracked(track, "tune") as follow:
 
         def heard(event: dict[str, Any]) -> None:

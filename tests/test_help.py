@@ -48,6 +48,12 @@ def test_help_shows_what_each_parameter_is_for(words: tuple[str, ...], command: 
         assert letters(about) in letters(shown.output), f"--help hides what {parameter.name} is for"
 
 
+@pytest.mark.parametrize("name", APPS)
+def test_every_program_completes_its_own_command_lines(name: str) -> None:
+    shown = CliRunner().invoke(APPS[name], ["--help"], env={"COLUMNS": "200"})
+    assert "--install-completion" in shown.output
+
+
 def test_all_commands_are_walked() -> None:
     assert {words[0] for words, _ in CASES} == {*APPS}
     assert ("fedperfit-cloud", "release", "verify") in [words for words, _ in CASES]

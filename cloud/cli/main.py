@@ -23,7 +23,6 @@ app = typer.Typer(
     "GPU; of the base model the files are read for their fingerprint, and no more.",
     epilog="Begin with: fedperfit-cloud init FOLDER, then up, enroll and run.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )

@@ -1,9 +1,10 @@
 """Checkpoints: one file per finished round, so that a killed run resumes with the same result.
 
-`round-0000.safetensors` is the start, before any update. All rounds are kept.
+`round-0000.safetensors` is the start, before any update. All rounds are kept, and each file has the report of
+its own round; those of earlier versions have the reports of all rounds before it, too.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ class Checkpoints:
             "round": checkpoint.round,
             "digest": checkpoint.digest,
             "entries": checkpoint.entries,
-            "history": [report.to_json() for report in checkpoint.history],
         }
+        if checkpoint.history:
+            fields["report"] = checkpoint.history[-1].to_json()
         if checkpoint.numbers is not None:
             fields["numbers"] = checkpoint.numbers
         packed = pack(checkpoint.shift, checkpoint.header)
@@ -126,12 +128,11 @@ class Checkpoints:
 
     def _read(self, path: Path) -> Checkpoint:
         packed, fields, _ = read_shift_file(path, _KIND)
-        for name, kind in (("round", int), ("digest", str), ("entries", int), ("history", list)):
+        for name, kind in (("round", int), ("digest", str), ("entries", int)):
             if type(fields.get(name)) is not kind:
                 raise InputError(f"{path}: the checkpoint's {name} is missing or not of type {kind.__name__}")
         try:
             shift, header = unpack(packed)
-            history = [RoundReport.from_json(report) for report in fields["history"]]
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         if self.path(fields["round"]) != path or header.round != fields["round"]:
@@ -141,6 +142,33 @@ class Checkpoints:
             isinstance(numbers, list) and all(isinstance(number, float) for number in numbers)
         ):
             raise InputError(f"{path}: the checkpoint's coordinates are not a list of numbers")
+        history = self._history(fields["round"])
         return Checkpoint(
             fields["round"], shift, header, fields["digest"], fields["entries"], history, numbers
         )
+
+    def _history(self, round: int) -> list[RoundReport]:
+        """Gather the reports of the rounds up to one, from the files of all of them."""
+        before: list[RoundReport] = []
+        after: list[RoundReport] = []
+        for number in range(round, -1, -1):
+            path = self.path(number)
+            _, fields, _ = read_shift_file(path, _KIND)
+            try:
+                if "history" in fields:
+                    before = [RoundReport.from_json(one) for one in fields["history"]]
+                    break
+                if number:
+                    after.append(RoundReport.from_json(fields.get("report")))
+            except (InputError, TypeError) as error:
+                raise InputError(f"{path}: {error}") from None
+        names: dict[str, str] = {}
+        return [_sharing(report, names) for report in [*before, *reversed(after)]]
+
+
+def _sharing(report: RoundReport, names: dict[str, str]) -> RoundReport:
+    """Return a report whose names are the objects of the reports before it: a round may have thousands."""
+    asked, admitted = (
+        [names.setdefault(name, name) for name in each] for each in (report.asked, report.admitted)
+    )
+    return replace(report, asked=asked, admitted=admitted)

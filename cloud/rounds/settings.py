@@ -36,6 +36,14 @@ class RoundSettings(Settings):
     """Share of the updates that may lie, which the rules against liars prepare for."""
     seed: Seed = 0
 
+    @model_validator(mode="after")
+    def _check_at_work(self) -> Self:
+        if self.clients_per_round and self.buffer_size > self.clients_per_round:
+            raise InputError(
+                f"buffer-size={self.buffer_size} exceeds clients-per-round={self.clients_per_round}"
+            )
+        return self
+
 
 class FederationSettings(RoundSettings):
     """One federation, from the first round to the last."""
@@ -55,10 +63,6 @@ class FederationSettings(RoundSettings):
         if self.clients_per_round and self.min_updates > self.clients_per_round:
             raise InputError(
                 f"min-updates={self.min_updates} exceeds clients-per-round={self.clients_per_round}"
-            )
-        if self.clients_per_round and self.buffer_size > self.clients_per_round:
-            raise InputError(
-                f"buffer-size={self.buffer_size} exceeds clients-per-round={self.clients_per_round}"
             )
         return self
 

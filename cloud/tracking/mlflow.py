@@ -1,8 +1,11 @@
 """MLflow: its store on this machine, or the one that MLFLOW_TRACKING_URI names."""
 
 import io
+import os
 import re
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 
 from PIL import Image
 
@@ -13,16 +16,30 @@ _LONGEST = 6000
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]")
 
 
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+"""Variable of MLflow's: how often it asks a server that does not answer, by default for four minutes."""
+_SQLITE = "sqlite:///"
+_NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
+
+
+def _check_database(uri: str) -> None:
+    """Raise an error where a database file cannot be opened, which MLflow itself tries for two minutes."""
+    if uri.startswith(_SQLITE):
+        with closing(sqlite3.connect(uri.removeprefix(_SQLITE))) as database:
+            database.execute("PRAGMA schema_version")
+
+
 class MLflow(Tracker):
     """A run of the experiment `fedperfit`."""
 
     name = "mlflow"
 
     def begin(self, known: str) -> None:
+        os.environ.setdefault(_RETRIES, "3")
+        _check_database(self.library.get_tracking_uri())
         self._client = self.library.tracking.MlflowClient()
-        if known:
+        if known and self._goes_on(known):
             self.identity = known
-            self._client.update_run(known, status="RUNNING")
             return
         found = self._client.get_experiment_by_name(PROJECT)
         experiment = found.experiment_id if found else self._client.create_experiment(PROJECT)
@@ -31,6 +48,16 @@ class MLflow(Tracker):
         self.identity = run.info.run_id
         for key, value in self.run.settings.items():
             self._client.log_param(self.identity, key, str(value)[:_LONGEST])
+
+    def _goes_on(self, known: str) -> bool:
+        """Open a run again; false where there is none, as in another store than the one it was begun in."""
+        try:
+            self._client.update_run(known, status="RUNNING")
+        except self.library.exceptions.MlflowException as error:
+            if error.error_code != _NOT_THERE:
+                raise
+            return False
+        return True
 
     def figures(self, series: str, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

@@ -1,5 +1,6 @@
 """Names of the trackers, and the option `--track` of every command that takes long."""
 
+import os
 from enum import StrEnum
 from importlib import import_module
 from typing import Annotated
@@ -7,6 +8,9 @@ from typing import Annotated
 import typer
 
 from fedperfit.protocol.system.errors import InputError
+
+_SENDS_NOTHING = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""Variables by which the libraries tell their makers nothing of their use, unless a user has set them."""
 
 
 class TrackerName(StrEnum):
@@ -25,6 +29,8 @@ def check_installed(names: list[TrackerName] | None) -> list[TrackerName]:
         InputError: The library of one cannot be imported; the message says what to install.
     """
     trackers = list(dict.fromkeys(names or []))
+    if trackers:
+        os.environ.update(_SENDS_NOTHING | os.environ)
     for name in trackers:
         try:
             import_module(name)

@@ -28,6 +28,8 @@ IDENTITIES = "track.json"
 TRACKERS: Mapping[str, type[Tracker]] = {
     tracker.name: tracker for tracker in (TensorBoard, WeightsAndBiases, MLflow, Trackio)
 }
+_LONGEST = 300
+"""Characters of the longest reason that a warning gives."""
 _LIBRARIES = ("fedperfit", "torch", "transformers", "flwr", "numpy")
 
 
@@ -111,22 +113,34 @@ class _Sink:
             except FedperfitError:
                 raise
             except Exception as error:
-                logger.warning("%s does not follow this run: %s", name, error)
+                logger.warning("%s does not follow this run: %s", name, _line(error))
         write_json(path, known | {tracker.name: tracker.identity for tracker in self.trackers})
 
     def _results(self, report: str) -> None:
         if self.trackers:
-            pictures = {title: picture.png() for title, picture in self._pictures(self._folder).items()}
-            results = Results(self.final, pictures, _without_home(report))
+            results = Results(self.final, self._drawn(), _without_home(report))
             self._each(lambda tracker: tracker.results(results))
+
+    def _drawn(self) -> dict[str, bytes]:
+        """Return the plots as PNG files by title; none, with a warning, where they cannot be drawn."""
+        try:
+            return {title: picture.png() for title, picture in self._pictures(self._folder).items()}
+        except Exception as error:  # the run is over and its report is there
+            logger.warning("trackers get no plots: %s", _line(error))
+            return {}
 
     def _each(self, do: Callable[[Tracker], None]) -> None:
         for tracker in list(self.trackers):
             try:
                 do(tracker)
             except Exception as error:  # whatever a tracker's server or disk does, the run goes on
-                logger.warning("%s no longer follows this run: %s", tracker.name, error)
+                logger.warning("%s no longer follows this run: %s", tracker.name, _line(error))
                 self.trackers.remove(tracker)
+
+
+def _line(error: Exception) -> str:
+    """Return the beginning of what an error says, in one line."""
+    return " ".join(str(error).split())[:_LONGEST]
 
 
 def settings_of(settings: Mapping[str, Any]) -> Settings:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 
 from PIL import Image
 
@@ -15,15 +16,16 @@ class Trackio(Tracker):
 
     def begin(self, known: str) -> None:
         self.identity = known or self.run.folder.name
-        self._run = self.library.init(
-            project=PROJECT,
-            name=self.identity,
-            resume="allow" if known else "never",
-            config={"command": self.run.command, **self.run.settings},
-            embed=False,
-            auto_log_gpu=False,
-            auto_log_cpu=False,
-        )
+        with redirect_stdout(io.StringIO()):  # it tells of itself
+            self._run = self.library.init(
+                project=PROJECT,
+                name=self.identity,
+                resume="allow" if known else "never",
+                config={"command": self.run.command, **self.run.settings},
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
         self._run.config["_Username"] = None  # an account's name, where somebody is logged in
 
     def figures(self, series: str, step: int, values: Mapping[str, float]) -> None:
@@ -38,4 +40,5 @@ class Trackio(Tracker):
         self._run.log(final)
 
     def close(self, *, failed: bool) -> None:
-        self._run.finish()
+        with redirect_stdout(io.StringIO()):
+            self.library.finish()

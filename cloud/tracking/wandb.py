@@ -12,6 +12,9 @@ from fedperfit.protocol.system.errors import InputError
 
 MODE = "WANDB_MODE"
 """Variable of wandb's by which a user asks for `online`."""
+_ONLINE = ("online", "run", "shared")
+"""Its values with which a run is sent as it comes."""
+_MODES = ("offline", "dryrun", "disabled", *_ONLINE)
 
 
 class WeightsAndBiases(Tracker):
@@ -20,9 +23,11 @@ class WeightsAndBiases(Tracker):
     name = "wandb"
 
     def begin(self, known: str) -> None:
-        mode = os.environ.get(MODE, "offline")
-        if mode == "online" and not self.library.api.api_key:
-            raise InputError(f"{MODE}=online: nobody is logged in; `wandb login` first, or unset {MODE}")
+        mode = os.environ.get(MODE) or "offline"
+        if mode not in _MODES:
+            raise InputError(f"{MODE}={mode}: expected one of {', '.join(_MODES)}")
+        if mode in _ONLINE and not self.library.api.api_key:
+            raise InputError(f"{MODE}={mode}: nobody is logged in; `wandb login` first, or unset {MODE}")
         self.identity = known or secrets.token_hex(4)
         quiet = self.library.Settings(
             silent=True,

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shlex
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -81,3 +82,13 @@ def _told(error: ClickException, name: str) -> str:
 def console() -> Console:
     """Make a console that is wide if the output is not a terminal, so that hashes stay in one piece."""
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def go_on(out: Console, *words: str) -> None:
+    """Say by which command a work that was stopped goes on, as it can be typed.
+
+    Args:
+        out: Console to print to.
+        words: Words of the command.
+    """
+    out.print(f"stopped; go on with: {shlex.join(words)}", soft_wrap=True, markup=False, highlight=False)

@@ -1,5 +1,6 @@
 """The command `fedperfit analyze`."""
 
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,7 @@ def analyze(
     )
     console = wide_console()
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     with (
         console.status("reading users and model …") as status,
@@ -74,11 +76,11 @@ def analyze(
             status.update(line if done < of else f"{line}; figures …")
             if not console.is_terminal and time.monotonic() - shown > 60:
                 shown = time.monotonic()
-                console.print(line)
+                console.print(line, markup=False)
 
         summary = run_study(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
         for line in conclusions(about):
             console.print(line, markup=False, soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)

@@ -11,6 +11,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
@@ -73,6 +74,7 @@ def audit(
         for name, attack in attacks_by_name(files).items():
             console.print(f"[bold]{name}[/bold]  {attack.title}")
         return
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options: dict[str, Any] = {"attacks": attacks, "base_model": base_model, "data": data}
     given = parse_options(AuditSettings, options) | parse_assignments(AuditSettings, setting)
     if files:
@@ -87,7 +89,6 @@ def audit(
         extend(folder, given.get("attacks", []))
     else:
         begin(folder, stored_gate(gate) if gate is not None else AuditSettings.read(preset, given))
-    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -111,12 +112,12 @@ def audit(
 
             result = run_audit(folder, heard, request)
     except KeyboardInterrupt:
-        console.print(f"stopped; go on with: fedperfit audit {folder} --resume", soft_wrap=True)
+        go_on(console, "fedperfit", "audit", str(folder), "--resume")
         raise typer.Exit(130) from None
     for about in result["attacks"].values():
         console.print(terminal_table(about))
         console.print(finding(about), markup=False, soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
     if stored is not None:
         check(result, stored)
-        console.print(f"no attack tells more than in {gate}", soft_wrap=True)
+        console.print(f"no attack tells more than in {gate}", soft_wrap=True, markup=False)

@@ -44,13 +44,17 @@ def setting_of(settings: AuditSettings) -> dict[str, Any]:
         "policy": f"updates of exactly {settings.items} items, of this shape and training, or none",
         "update": "whole shift" if basis == "none" else f"coordinates in a {basis} basis",
         "codec": settings.transport_dtype,
-        "training of a round": f"{settings.collective_epochs} epochs, batches of {settings.batch_size}, "
+        "training of a round": f"{_epochs(settings.collective_epochs)}, batches of {settings.batch_size}, "
         f"rate {settings.collective_learning_rate:g}",
-        "training of a personal shift": f"{settings.personal_epochs} epochs, rank {settings.personal_rank}",
+        "training of a personal shift": f"{_epochs(settings.personal_epochs)}, rank {settings.personal_rank}",
         "sums seen by the cloud": settings.sums,
         "noise, at epsilon": settings.noise_epsilons,
         "delta": settings.target_delta,
     }
+
+
+def _epochs(number: int) -> str:
+    return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
 def _attack(settings: AuditSettings, attack: Attack, trials: Sequence[Trials]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def benchmark(
         tables.append(equal_score.table(equal))
     for table in tables:
         console.print(table)
-    console.print(f"measurements: {out}", soft_wrap=True)
+    console.print(f"measurements: {out}", soft_wrap=True, markup=False)
 
 
 def _choice(option: str, text: str, known: Any) -> list[str]:

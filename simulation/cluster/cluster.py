@@ -19,9 +19,15 @@ from fedperfit.simulation.cluster.scratch import CLUSTER, scratch_folder
 from fedperfit.simulation.optional import required
 
 _ANSWER_SECONDS = 5.0
-"""Longest wait for the machine of a given address."""
+"""Longest wait for the machine of a given address, and for its cluster."""
+_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
+"""Call that the head of a Ray cluster answers."""
 _ROUNDING = 1e-9
 """What shares may lack of a whole, as Ray counts them."""
+AUTO = "auto"
+"""Address of the cluster that runs on this machine."""
+LEAST_CPUS = 0.01
+"""Smallest share of a core that a worker may have."""
 EQUAL = {"RAY_worker_niceness": "0"}
 """Environment of a cluster's processes in which workers run as other programs do, not after them."""
 _STORE_BYTES = 512 << 20
@@ -69,7 +75,7 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
         InputError: Ray cannot be imported, nothing answers at the address, or the workers have no room.
     """
     ray = required("ray")
-    _check_address(request.address)
+    check_address(request.address)
     before, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
     own = scratch_folder(CLUSTER)
     os.environ |= QUIET | ALLOCATOR | SAFE_PATH | EQUAL
@@ -79,11 +85,26 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
             signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in place
         yield placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
     finally:
-        ray.shutdown()
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ |= before
-        shutil.rmtree(own, ignore_errors=True)
+        with _uninterrupted():
+            ray.shutdown()
+            for name in set(os.environ) - set(before):
+                del os.environ[name]
+            os.environ |= before
+            shutil.rmtree(own, ignore_errors=True)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Do a block of some seconds to its end, however often somebody presses Ctrl-C meanwhile."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _connect(ray: Any, address: str, folder: str) -> None:
@@ -101,14 +122,32 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about what Ray will do one day
             ray.init(address=address or "local", **options)
+    except ConnectionError as error:
+        if address != AUTO:
+            raise InputError(f"ray-address={address}: {_line(error)}") from None
+        raise InputError(
+            f"ray-address={AUTO}: no cluster runs on this machine, where `ray start --head` starts one"
+        ) from None
     except Exception as error:  # Ray raises the base class itself, among others
         place = f"ray-address={address}" if address else "a Ray cluster on this machine"
-        raise InputError(f"{place}: {' '.join(str(error).split())[:300]}") from None
+        raise InputError(f"{place}: {_line(error)}") from None
 
 
-def _check_address(address: str) -> None:
-    """Raise InputError where nothing answers, which Ray itself finds out after minutes."""
-    if address in ("", "auto"):
+def _line(error: Exception) -> str:
+    """Return the beginning of what an error says, in one line."""
+    return " ".join(str(error).split())[:300]
+
+
+def check_address(address: str) -> None:
+    """Check that a cluster answers, which Ray itself finds out after minutes, or never.
+
+    Args:
+        address: `HOST:PORT`; empty and `auto` are known only when Ray looks.
+
+    Raises:
+        InputError: It is no such address, nothing answers there, or something that is no cluster.
+    """
+    if address in ("", AUTO):
         return
     host, colon, port = address.rpartition(":")
     if not (host and colon and port.isdigit()) or "/" in host:
@@ -117,6 +156,21 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"ray-address={address}: no cluster answers there ({error})") from None
+    if not _is_head(address):
+        raise InputError(f"ray-address={address}: what answers there is no head of a Ray cluster")
+
+
+def _is_head(address: str) -> bool:
+    """Whether something that listens is the head of a Ray cluster, one that lets nobody in included."""
+    import grpc
+
+    others = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary(_CLUSTER_ID)(b"", timeout=_ANSWER_SECONDS)
+        except grpc.RpcError as error:
+            return error.code() not in others
+    return True
 
 
 def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> Placement:
@@ -130,7 +184,8 @@ def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> 
         nodes: Resources of each node, with `CPU` and `GPU` among them.
 
     Raises:
-        InputError: A worker has no room on any node, or all together have more GPUs than there are.
+        InputError: A worker has no room on any node, a share that is too small or no number, or all have more
+            GPUs together than there are.
     """
     cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
     cores_each, gpus_each = request.cpus, request.gpus
@@ -138,6 +193,11 @@ def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> 
         cores_each = cpus / request.workers if request.workers and not request.address else 1.0
     if gpus_each is None:
         gpus_each = min(1.0, gpus / request.workers) if request.workers else min(1.0, gpus)
+    if not cores_each >= LEAST_CPUS:
+        share = f"{request.workers} workers: " if request.cpus is None else ""
+        raise InputError(f"{share}{cores_each:g} CPUs for each of them, {LEAST_CPUS:g} are the least")
+    if not gpus_each >= 0:
+        raise InputError(f"{gpus_each:g} GPUs for each worker: expected a number, 0 or more")
     fitting = sum(_fitting(node, cores_each, gpus_each) for node in nodes)
     workers = request.workers or fitting
     there = f"the cluster has {cpus:g} CPUs and {gpus:g} GPUs on {len(nodes)} nodes"

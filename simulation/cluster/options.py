@@ -1,18 +1,27 @@
 """Options of the commands that have work done on a Ray cluster."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.cluster import LEAST_CPUS, ClusterRequest, check_address
+
+
+def _checked(address: str) -> str:
+    """Return an address at which a cluster answers, before anything is made for its work."""
+    check_address(address)
+    return address
+
 
 RayAddress = Annotated[
     str,
     typer.Option(
+        callback=_checked,
         help="With Ray: `HOST:PORT` of a running cluster, or `auto` for this machine's; by default one is "
-        "started here, and stopped."
+        "started here, and stopped.",
     ),
 ]
 Workers = Annotated[
@@ -28,7 +37,7 @@ RayActors = Annotated[
 ActorCpus = Annotated[
     float | None,
     typer.Option(
-        min=0.01,
+        min=LEAST_CPUS,
         help="With Ray: cores of each process; by default one, or an equal share where a cluster is started "
         "here for a given number of processes.",
     ),
@@ -54,7 +63,28 @@ def asked(workers: int, address: str, cpus: float | None, gpus: float | None) ->
         address: Value of `--ray-address`.
         cpus: Value of `--actor-cpus`.
         gpus: Value of `--actor-gpus`.
+
+    Raises:
+        InputError: Cores or GPUs are given for workers that are not asked for.
     """
     if workers == 1 and not address:
+        refuse_unused(
+            "--workers of more than one, or --ray-address", {"actor-cpus": cpus, "actor-gpus": gpus}
+        )
         return None
     return ClusterRequest(address, 0 if workers == 1 else workers, cpus, gpus)
+
+
+def refuse_unused(need: str, options: Mapping[str, object]) -> None:
+    """Refuse options that would do nothing as a command is typed.
+
+    Args:
+        need: What they are good with.
+        options: Values by name; those that say nothing were not given.
+
+    Raises:
+        InputError: One was given.
+    """
+    for name, value in options.items():
+        if value:
+            raise InputError(f"--{name} {value}: only with {need}")

@@ -1,5 +1,6 @@
 """Units of work on workers: this process, or those of a cluster, where a unit survives its worker's death."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -17,8 +18,14 @@ from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, clus
 from fedperfit.simulation.cluster.scratch import WORKER, scratch_folder
 from fedperfit.simulation.optional import required
 
+logger = logging.getLogger("fedperfit.simulation")
+
 Unit = TypeVar("Unit", bound=Hashable)
 
+_PATIENCE_SECONDS = 60.0
+"""Wait for the first process on a cluster after which the user is told what it waits for."""
+_LONGEST_CAUSE = 300
+"""Characters of what Ray says of a worker's death that are told."""
 _MOST_DEATHS = 3
 """Number of workers that may die over one unit before the run is given up."""
 
@@ -129,6 +136,7 @@ class Pool(Generic[Unit]):
         self._absent: set[int] = set()
         """Workers that were started and have never answered."""
         self._stillborn = 0
+        self._cpus, self._told = placed.cpus, False
         self._turn: object = None
         for worker in range(placed.workers):
             self._await_start(worker)
@@ -168,7 +176,7 @@ class Pool(Generic[Unit]):
         left, deaths = list(units), Counter[Unit]()
         while self._turn is turn and (left or self._busy):
             self._give_out(left, payload, needs, home)
-            (first, *_), _ = self._ray.wait([*self._starting, *self._busy], num_returns=1)
+            first = self._first_answer()
             if first in self._starting:
                 continue  # it is welcomed with all others that have come
             unit = self._busy[first][1]
@@ -176,12 +184,31 @@ class Pool(Generic[Unit]):
             if report == "died":
                 deaths[unit] += 1
                 if deaths[unit] == _MOST_DEATHS:
-                    raise RunFailed(f"{unit}: {_MOST_DEATHS} processes died over it; --resume continues")
+                    died = f"{_MOST_DEATHS} processes died over it{content}"
+                    raise RunFailed(f"{unit}: {died}; --resume continues")
                 left.insert(0, unit)
             elif report == "part":
                 yield unit, content
             elif report != "done":
                 raise (InputError if report == "input" else RunFailed)(f"{unit}: {content}")
+
+    def _first_answer(self) -> Any:
+        """Wait for the first answer of any worker; while none has begun, say once what it waits for."""
+        answers = [*self._starting, *self._busy]
+        patience = None if self._busy or self._told else _PATIENCE_SECONDS
+        there, _ = self._ray.wait(answers, num_returns=1, timeout=patience)
+        if not there:
+            self._told = True
+            free, cpus = (
+                get().get("CPU", 0) for get in (self._ray.available_resources, self._ray.cluster_resources)
+            )
+            logger.warning(
+                "no process on the cluster has begun yet: %g of its %g CPUs are free, and each takes %g; "
+                "waiting for room",
+                *(free, cpus, self._cpus),
+            )
+            there, _ = self._ray.wait(answers, num_returns=1)
+        return there[0]
 
     def _give_out(
         self,
@@ -211,10 +238,10 @@ class Pool(Generic[Unit]):
         worker, _ = self._busy[stream]
         try:
             report, content = self._ray.get(next(stream))
-        except (self._ray.exceptions.RayError, StopIteration):
+        except (self._ray.exceptions.RayError, StopIteration) as error:
             del self._busy[stream]
             self._replace(worker)
-            return "died", None
+            return "died", _cause(error)
         if report != "part":
             del self._busy[stream]
             self._idle.add(worker)
@@ -249,6 +276,13 @@ class Pool(Generic[Unit]):
         self._ray.kill(self._workers[worker])
         self._workers[worker] = self._start()
         self._await_start(worker)
+
+
+def _cause(error: Exception) -> str:
+    """Return what Ray says of a worker's death, to be added to a sentence; empty where it says nothing."""
+    said = " ".join(str(error).split())
+    detail = said.rpartition("exit detail: ")[2][:_LONGEST_CAUSE]
+    return f" ({detail})" if detail else ""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.simulation.cluster.folders import paths_in, read_folder
 from fedperfit.simulation.optional import required
 
@@ -21,11 +22,21 @@ class Store:
 
         Args:
             path: The file or folder.
+
+        Raises:
+            RunFailed: The store takes no more, neither in memory nor on disk.
         """
         whole = path.is_dir()
         states = [(each, each.stat()) for each in (paths_in(path) if whole else [path])]
         stamp = [(each, state.st_mtime_ns, state.st_size) for each, state in states]
         if self._kept.get(path, (None, None))[0] != stamp:
             content = read_folder(path) if whole else path.read_bytes()
-            self._kept[path] = stamp, self._ray.put(content)
+            self._kept[path] = stamp, self._put(content)
         return self._kept[path][1]
+
+    def _put(self, content: object) -> Any:
+        try:
+            return self._ray.put(content)
+        except self._ray.exceptions.RayError as error:
+            why = " ".join(str(error).split())[:200]
+            raise RunFailed(f"the cluster's object store is full: {why}; --resume continues") from None

@@ -11,6 +11,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
@@ -64,6 +65,7 @@ def communication(
         for name, row in rows_by_name().items():
             console.print(f"[bold]{name}[/bold]  {row.title}")
         return
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options: dict[str, Any] = {
         **{"tasks": tasks, "base_model": base_model, "data": data, "rows": rows, "users": users},
         **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
@@ -79,7 +81,6 @@ def communication(
     else:
         folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
         begin(folder, CommunicationSettings.from_flat(given))
-    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -101,14 +102,12 @@ def communication(
 
             results = run_study(folder, heard, request)
     except KeyboardInterrupt:
-        console.print(
-            f"stopped; go on with: fedperfit communication --resume --run-dir {folder}", soft_wrap=True
-        )
+        go_on(console, "fedperfit", "communication", "--resume", "--run-dir", str(folder))
         raise typer.Exit(130) from None
     for name, about in results["tasks"].items():
         console.print(terminal_table(name, about))
         console.print(finding(about), markup=False, soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
 
 
 def _line(event: dict[str, Any], passed: float) -> str:

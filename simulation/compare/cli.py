@@ -11,6 +11,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress
 from fedperfit.simulation.compare.settings import CompareSettings
@@ -121,22 +122,22 @@ def compare(
                     started = time.monotonic()
                     left, processes = event["total"], event["workers"]
                     line = f"{left} draws and cells left, {processes} processes, folder {folder}"
-                    console.print(line, soft_wrap=True)
+                    console.print(line, soft_wrap=True, markup=False)
                 elif event["event"] == "work":
                     line = _line(event, time.monotonic() - started)
                     status.update(line)
                     if not console.is_terminal and time.monotonic() - shown > 60:
                         shown = time.monotonic()
-                        console.print(line)
+                        console.print(line, markup=False)
 
             summary = run_comparison(folder, workers, heard, where)
     except KeyboardInterrupt:
-        console.print(f"stopped; go on with: fedperfit compare --resume --run-dir {folder}", soft_wrap=True)
+        go_on(console, "fedperfit", "compare", "--resume", "--run-dir", str(folder))
         raise typer.Exit(130) from None
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
         console.print(standing(about), soft_wrap=True)
-    console.print(f"report: {folder / REPORT}", soft_wrap=True)
+    console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
 
 
 def _line(event: dict[str, Any], passed: float) -> str:

@@ -1,6 +1,7 @@
 """The command `fedperfit plan`."""
 
 import json
+import reprlib
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fedperfit.simulation.plan.costs import Costs
+
+
+_DIGITS = 20
+"""Most digits of a number of people that is read at all."""
 
 
 class Form(StrEnum):
@@ -73,8 +78,10 @@ def plan(
     Example: fedperfit plan --clients 1000000 --round-size 5000 --form shifts
     """
     from fedperfit.simulation.plan.constants import read_constants
-    from fedperfit.simulation.plan.costs import Assumptions, costs
+    from fedperfit.simulation.plan.costs import Assumptions, check_count, costs
 
+    for name, size in (("up", up), ("down", down)):
+        check_count(name, size or 1, least=1)
     constants = read_constants(benchmark, form.value).of_size(up, down)
     found = [
         costs(
@@ -95,14 +102,22 @@ def plan(
     if as_json:
         print(json.dumps({"constants": asdict(constants), "plans": [asdict(one) for one in found]}, indent=2))
         return
-    console().print(table(found, rounds))
+    out = console()
+    out.print(table(found, rounds))
+    for one in found:
+        if one.replies < round_size:
+            out.print(
+                f"{one.clients:,} people: a round gets {one.replies:,} of the {round_size:,} updates that it "
+                "wants, and waits for the others until its deadline",
+                soft_wrap=True,
+            )
 
 
 def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
-        if not (part.isascii() and part.isdigit()):
-            raise InputError(f"clients: {part!r} is not a number of people")
+        if not (part.isascii() and part.isdigit() and len(part) <= _DIGITS):
+            raise InputError(f"clients: {reprlib.repr(part)} is not a number of people")
     return [int(part) for part in parts]
 
 

@@ -3,8 +3,8 @@
     seconds   s + a (t + u n)              s: of any round, t: of a client asked, u: of a number of its update
     memory    as in `simulation.plan.round_memory`
 
-s, t, u and the memory of a round are those nearest to the measured rounds of coordinates, or of whole shifts,
-by relative errors. The memory of a reply is nearest to all rounds: beside its numbers the same is kept of it.
+s, t, u and the memory of a round and of a reply are those nearest to the measured rounds of coordinates, or
+of whole shifts, by relative errors.
 """
 
 import json
@@ -20,7 +20,14 @@ from typing_extensions import TypedDict
 from fedperfit.protocol.settings.forms import in_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.benchmark.record import read_record
-from fedperfit.simulation.plan.fitting import COORDINATES, WHOLE, memory_factors, numbers_of, seconds_factors
+from fedperfit.simulation.plan.fitting import (
+    COORDINATES,
+    WHOLE,
+    least_bytes,
+    memory_factors,
+    numbers_of,
+    seconds_factors,
+)
 from fedperfit.simulation.plan.round_memory import BYTES_PER_CLIENT, BYTES_PER_MESSAGE, moments
 
 SHIPPED = "rounds.json"
@@ -31,6 +38,9 @@ STATUS_SECONDS = 0.0005
 """Processor seconds of the cloud for each of them, measured with 2,000 clients."""
 STATUS_MEMORY = 864
 """Bytes of memory that the cloud takes for each of them while it asks, measured with 2,000 clients."""
+NAME_BYTES = 8
+"""Bytes of memory for each client that an earlier round asked, and for each whose update it took: its report
+names them, by names that all reports share."""
 _BROADCAST_PREFIX = 8
 """Bytes of a broadcast before its coordinates: tag and round."""
 
@@ -79,9 +89,15 @@ class Constants:
         Args:
             up: Bytes of an update; None for those that were measured.
             down: Bytes of a broadcast; None for those that go with such updates.
+
+        Raises:
+            InputError: No update of the form is so small.
         """
         if up is None:
             return replace(self, payload_down=down or self.payload_down)
+        least = least_bytes(self.form)
+        if up < least:
+            raise InputError(f"up={up}: an update of {self.form} has {least} bytes at least")
         told = up if self.form in WHOLE else _BROADCAST_PREFIX + 4 * numbers_of(self.form, up)
         return replace(self, payload_up=up, payload_down=down or told)
 
@@ -141,8 +157,8 @@ def constants_of(rows: Sequence[Mapping[str, Any]], form: str) -> Constants:
     """
     last = max((row for row in rows if row["form"] == form), key=lambda row: int(row["replies"]))
     alike = WHOLE if form in WHOLE else COORDINATES
-    seconds = seconds_factors([row for row in rows if row["form"] in alike])
-    memory = memory_factors(rows)
+    measured = [row for row in rows if row["form"] in alike]
+    seconds, memory = seconds_factors(measured), memory_factors(measured)
     return Constants(
         form=form,
         payload_up=last["payload_up"],
@@ -152,6 +168,6 @@ def constants_of(rows: Sequence[Mapping[str, Any]], form: str) -> Constants:
         round_seconds=seconds[0],
         client_seconds=seconds[1],
         number_seconds=seconds[2],
-        round_bytes=memory[form in WHOLE],
-        reply_bytes=memory[2],
+        round_bytes=memory[0],
+        reply_bytes=memory[1],
     )

@@ -8,10 +8,20 @@ A client that is asked and does not answer is charged like one that does.
 """
 
 import math
+import reprlib
 from dataclasses import dataclass
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.plan.constants import STATUS_BYTES, STATUS_MEMORY, STATUS_SECONDS, Constants
+from fedperfit.simulation.plan.constants import (
+    NAME_BYTES,
+    STATUS_BYTES,
+    STATUS_MEMORY,
+    STATUS_SECONDS,
+    Constants,
+)
+
+_MOST = 10**12
+"""Largest number that can be meant of people, updates, rounds or bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +51,14 @@ class Assumptions:
 
     def __post_init__(self) -> None:
         for name, least in (("clients", 1), ("rounds", 1), ("round_size", 0), ("once_bytes", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"{_option(name)}={getattr(self, name)}: must be at least {least}")
+            check_count(name.replace("_", "-"), getattr(self, name), least)
         for name in ("connected", "answering"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name):g}: must be a share above 0 and up to 1")
         if not 0 <= self.device_seconds < math.inf:
-            raise InputError(f"device-seconds={self.device_seconds:g}: must not be negative")
+            raise InputError(f"device-seconds={self.device_seconds:g}: must be a number, 0 or more")
         if not 0 < self.bandwidth < math.inf:
-            raise InputError(f"megabits={self.bandwidth / 1e6:g}: must be above 0")
+            raise InputError(f"megabits={self.bandwidth / 1e6:g}: must be a number above 0")
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,7 @@ def costs(assumed: Assumptions, constants: Constants) -> Costs:
     total = status + once + assumed.rounds * (down + up)
     status_seconds = max(connected * STATUS_SECONDS, 8 * status / assumed.bandwidth)
     memory = constants.memory_of(connected, asked, replies)
+    memory += NAME_BYTES * (assumed.rounds - 1) * (asked + replies)
     return Costs(
         clients=assumed.clients,
         connected=connected,
@@ -127,5 +137,18 @@ def _log_missed(share: float) -> float:
     return math.log1p(-share) if share < 1 else -math.inf
 
 
-def _option(name: str) -> str:
-    return name.replace("_", "-")
+def check_count(name: str, value: int, least: int) -> None:
+    """Check a number of people, updates, rounds or bytes.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+        least: Smallest value that is possible.
+
+    Raises:
+        InputError: The value is smaller, or larger than can be meant.
+    """
+    if value < least:
+        raise InputError(f"{name}={reprlib.repr(value)}: must be at least {least}")
+    if value > _MOST:
+        raise InputError(f"{name}={reprlib.repr(value)}: must be {_MOST:,} at most")

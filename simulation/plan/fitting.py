@@ -28,6 +28,11 @@ def numbers_of(form: str, payload: int) -> int:
     return max(1, (payload - _PREFIX) * (8 if form == "votes" else 1))
 
 
+def least_bytes(form: str) -> int:
+    """Return the bytes of the smallest update of a form: one number."""
+    return 4 if form in WHOLE else _PREFIX + 1
+
+
 def seconds_factors(rows: Sequence[Mapping[str, Any]]) -> list[float]:
     """Return the seconds of any round, of a client asked, and of a number of its update.
 
@@ -41,23 +46,22 @@ def seconds_factors(rows: Sequence[Mapping[str, Any]]) -> list[float]:
 
 
 def memory_factors(rows: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return the bytes of any round of coordinates, of any of whole shifts, and of a reply.
+    """Return the bytes of any round, and of a reply.
 
     Args:
-        rows: Measurements of all forms, as in the record.
+        rows: Measurements of forms that are handled alike, as in the record.
     """
     peaks = np.array([float(row["peak_bytes"]) for row in rows])
     sent = np.array([BYTES_PER_MESSAGE * row["replies"] for row in rows])
-    whole = np.array([row["form"] in WHOLE for row in rows])
     pairs = [
         moments(numbers_of(row["form"], row["payload_up"]), row["replies"], whole=row["form"] in WHOLE)
         for row in rows
     ]
-    found = [0.0, 0.0, 0.0]
+    found = [0.0, 0.0]
     for _ in range(_LOOKS):
         each = found[-1]
         most = [max(pair, key=lambda one: one.updates + each * one.replies) for pair in pairs]
-        features = np.stack([~whole, whole, [one.replies for one in most]], axis=1).astype(float)
+        features = np.array([[1.0, one.replies] for one in most])
         found = _nearest(features, peaks - sent - np.array([one.updates for one in most]), peaks)
     return found
 

@@ -161,8 +161,8 @@ def times_plot(runs: Mapping[str, Mapping[str, Any]]) -> Picture:
 def bytes_plot(summary: Mapping[str, Any]) -> Picture:
     """Draw bytes per client, round and direction, on a log scale; in a basis those of an update."""
     about = summary["communication"]
-    up = about.get("payload-up", about["payload"])
-    alike = up == about["payload"]
+    up = about["payload-up"]
+    alike = up == about["payload-down"]
     rows = [("collective shift" if alike else "update", up, COLLECTIVE)]
     rows += [(name, size, BASE) for name, size in about["alternatives"].items()]
 

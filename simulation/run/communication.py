@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from fedperfit.protocol.messages.ledger import Entry, Ledger
+from fedperfit.protocol.messages.ledger import Direction, Entry, Ledger
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.shift.basis import coordinate_count
@@ -27,7 +27,8 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
 
     Returns:
         Sums as JSON values, empty while nothing was sent or chosen yet. `alternatives` are bytes per client,
-        round and direction at the same precision; `personal-bytes-sent` is what the replies were found to
+        round and direction at the same precision; `payload-down` and `payload-up` are the median payload of a
+        training message each way; `personal-bytes-sent` is what the replies were found to
         hold of personal shifts, and `scanned` how many were searched.
 
     Raises:
@@ -39,9 +40,7 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
     card = read_form(folder / "card.json", BaseModelCard)
     training = by_phase.get("train", [])
     width = BYTES.get(settings.transport_dtype, BYTES["float32"])
-    payloads = [entry.payload for entry in training if entry.payload]
     scanned = total(path for path in (folder / CLIENTS).glob("*") if path.is_dir())
-    up = [entry.payload for entry in training if entry.payload and entry.direction == "up"]
     return {
         "phases": {phase: _totals(entries) for phase, entries in by_phase.items() if entries},
         "rounds": [
@@ -49,8 +48,8 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
             for number in sorted({entry.round for entry in training})
         ],
         "clients": _per_client(training),
-        "payload": median(payloads) if payloads else 0,
-        "payload-up": median(up) if up else 0,
+        "payload-down": _median_payload(training, "down"),
+        "payload-up": _median_payload(training, "up"),
         "alternatives": {
             "LoRA r=8 on q, v": card.lora_qv * width,
             "full model": card.parameters * width,
@@ -59,6 +58,12 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
         "personal-bytes-sent": scanned.personal,
         "scanned": scanned._asdict(),
     }
+
+
+def _median_payload(entries: list[Entry], direction: Direction) -> float:
+    """Return the median payload of the messages one way that have any, in bytes; 0 where there are none."""
+    payloads = [entry.payload for entry in entries if entry.payload and entry.direction == direction]
+    return median(payloads) if payloads else 0
 
 
 def _personal_parameters(job: RunSettings, card: BaseModelCard) -> int:

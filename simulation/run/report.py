@@ -93,7 +93,7 @@ def _subline(summary: Mapping[str, Any]) -> str:
     sent = summary["communication"]
     if sent:
         parts.append(
-            f"{_payload(sent)} travelled per client, round and direction. A personal shift has "
+            f"{_payload(sent)}. A personal shift has "
             f"{sent['personal-parameters']:,} parameters; {_personal(sent)}."
         )
     return " ".join(parts)
@@ -111,10 +111,10 @@ def _personal(sent: Mapping[str, Any]) -> str:
 
 
 def _payload(sent: Mapping[str, Any]) -> str:
-    """Bytes of shifts in one message; in a basis those of an update, far fewer than a broadcast has."""
-    if sent["payload"] == sent.get("payload-up", sent["payload"]):
-        return f"{sent['payload'] / 1e3:.1f} kB"
-    return f"{sent['payload-up']:,.0f} B up"
+    """What one client and the cloud sent each other in a round; in a basis far less up than down."""
+    if sent["payload-up"] == sent["payload-down"]:
+        return f"{sent['payload-up'] / 1e3:.1f} kB travelled per client, round and direction"
+    return f"{sent['payload-up']:,.0f} B up and {sent['payload-down']:,.0f} B down per client and round"
 
 
 def _score_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
@@ -243,12 +243,12 @@ def _selection(about: Mapping[str, Any]) -> dict[str, Any] | None:
 def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
     if not about:
         return None
-    own = about.get("payload-up", about["payload"])
+    own = about["payload-up"]
     alternatives = ", ".join(
         f"{name} {size:,} B ({size / own:,.1f} times)" for name, size in about["alternatives"].items() if own
     )
     return {
-        "what": "update" if own != about["payload"] else "packed collective shift",
+        "what": "update" if own != about["payload-down"] else "packed collective shift",
         "payload": f"{own:,.0f}",
         "alternatives": alternatives,
         "clients": "; ".join(f"{way} {_range(ends)}" for way, ends in about["clients"].items()),
@@ -280,8 +280,8 @@ def summary_table(summary: Mapping[str, Any]) -> TerminalTable:
     sent = summary["communication"]
     caption = headline(summary)
     if sent:
-        size, up = sent["payload"], sent.get("payload-up", sent["payload"])
-        each = "client, round and direction" if size == up else "update"
+        up = sent["payload-up"]
+        each = "client, round and direction" if up == sent["payload-down"] else "update"
         caption += f"\n{up:,.0f} B per {each}; {_personal(sent)}"
     if summary.get("privacy"):
         caption += f"\nwhat any one contributor changes: {summary['privacy']}"

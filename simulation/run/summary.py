@@ -264,7 +264,7 @@ def final_figures(summary: Mapping[str, Any]) -> dict[str, float]:
     """
     shared = ("stages", "differences", "bounds", "share", "history", "collective")
     figures = {key: summary[key] for key in shared if key in summary}
-    sent = {key: summary["communication"].get(key) for key in ("payload", "payload-up")}
+    sent = {key: summary["communication"].get(key) for key in ("payload-down", "payload-up")}
     return flat_figures(figures | {"bytes": sent})
 
 

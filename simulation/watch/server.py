@@ -11,8 +11,8 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import InputError, printable
-from fedperfit.simulation.watch.page import page
+from fedperfit.protocol.system.errors import InputError, MissingFileError, printable
+from fedperfit.simulation.watch.page import REFRESH_SECONDS, page
 from fedperfit.simulation.watch.state import EventReader
 
 REPORT = "report.html"
@@ -45,12 +45,15 @@ def build(folder: Path) -> FastAPI:
 
     @app.exception_handler(InputError)
     async def tell(request: Request, error: InputError) -> Response:
-        return PlainTextResponse(printable(f"error: {error}\n"), 500)
+        said = f"{printable(f'error: {error}')}\n"
+        return PlainTextResponse(said, 500, headers={"Refresh": str(REFRESH_SECONDS)})
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
 
     @app.get("/")
     async def show() -> HTMLResponse:  # one at a time, as the reader wants it
+        if not folder.is_dir():
+            raise MissingFileError(f"{folder}: the folder is no longer there")
         path = folder / SETTINGS
         settings = read_form(path, dict[str, Any]) if path.exists() else {}
         there = (folder / REPORT).exists()

@@ -3,7 +3,10 @@
 import io
 import json
 import logging
+import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +122,37 @@ def test_wandb_online_needs_a_login(run: Path, monkeypatch: pytest.MonkeyPatch) 
         play("wandb", run)
 
 
+@pytest.mark.parametrize(("mode", "said"), [("garbage", "expected one of offline"), ("shared", "nobody is")])
+def test_a_mode_of_wandb_that_cannot_be_is_told(
+    mode: str, said: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(api=SimpleNamespace(api_key="")))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=f"^WANDB_MODE={mode}: {said}"):
+        play("wandb", run)
+
+
+def test_a_database_that_cannot_be_opened_is_not_waited_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = SimpleNamespace(get_tracking_uri=lambda: f"sqlite:///{run}/nowhere/mlflow.db")
+    monkeypatch.setitem(sys.modules, "mlflow", library)  # type: ignore[arg-type]
+    with caplog.at_level(logging.WARNING):
+        play("mlflow", run)
+    assert caplog.messages == ["mlflow does not follow this run: unable to open database file"]
+
+
+def test_mlflow_begins_anew_where_its_store_is_another(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    play("mlflow", run)
+    first = read_json(run / IDENTITIES)["mlflow"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.parent}/another.db")
+    play("mlflow", run)
+    second = read_json(run / IDENTITIES)["mlflow"]
+    assert first != second
+    assert mlflow.tracking.MlflowClient().get_run(second).info.status == "FINISHED"
+
+
 def test_mlflow(run: Path) -> None:
     client = pytest.importorskip("mlflow").tracking.MlflowClient()
     play("mlflow", run)
@@ -170,8 +204,45 @@ def test_a_tracker_that_fails_is_left_out(
     assert caplog.messages == ["tensorboard no longer follows this run: no space left"]
 
 
+def test_a_reason_of_many_lines_is_one(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard")
+
+    def wrong(*_: Any) -> None:
+        raise ValueError("one\ntwo  " + "x" * 1_000)
+
+    monkeypatch.setattr(TensorBoard, "begin", wrong)
+    with caplog.at_level(logging.WARNING):
+        play("tensorboard", run)
+    (said,) = caplog.messages
+    assert said.startswith("tensorboard does not follow this run: one two x")
+    assert len(said) < 400
+
+
+def test_plots_that_cannot_be_drawn_do_not_end_a_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("tensorboard")
+
+    def broken(folder: Path) -> dict[str, Dot]:
+        raise OSError("no space left")
+
+    with caplog.at_level(logging.WARNING), tracked([TrackerName.TENSORBOARD], "simulate", broken) as take:
+        take({"event": "start", "run": str(run)})
+        take({"event": "done", "report": ""})
+    assert caplog.messages == ["trackers get no plots: no space left"]
+
+
+def test_the_libraries_tell_their_makers_nothing_unless_asked_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())  # type: ignore[arg-type]
+    check_installed([TrackerName.MLFLOW])
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert os.environ["WANDB_ERROR_REPORTING"] == "true"
+
+
 def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "trackio", None)
+    monkeypatch.setitem(sys.modules, "trackio", None)
     with pytest.raises(InputError, match=r"^--track trackio: .* pip install 'fedperfit\[trackio\]'$"):
         check_installed([TrackerName.TRACKIO])
 

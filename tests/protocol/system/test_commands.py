@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fedperfit.protocol.system.commands import run
+from fedperfit.protocol.system.commands import console, go_on, run
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 
 
@@ -88,3 +88,9 @@ def test_letters_of_all_scripts_are_kept():
 def test_every_command_line_tells_the_version(module):
     told = CliRunner().invoke(import_module(f"fedperfit.{module}").app, ["--version"])
     assert (told.exit_code, told.output) == (0, f"fedperfit {version('fedperfit')}\n")
+
+
+def test_advice_can_be_typed_whatever_a_folder_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    go_on(console(), "fedperfit", "simulate", "--run-dir", "/runs/my [bold] run")
+    said = "stopped; go on with: fedperfit simulate --run-dir '/runs/my [bold] run'"
+    assert capsys.readouterr().out.strip() == said

@@ -12,7 +12,7 @@ from fedperfit.protocol.system.files import read_json, read_json_lines, write_js
 from fedperfit.simulation.audit.attack import attacks_by_name
 from fedperfit.simulation.audit.gate import Regression, check
 from fedperfit.simulation.audit.page import REPORT, finding
-from fedperfit.simulation.audit.result import RESULT
+from fedperfit.simulation.audit.result import RESULT, setting_of
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.audit.study import begin, extend, run_audit, stored_settings
 from fedperfit.simulation.cli import app
@@ -149,6 +149,13 @@ def test_results_of_other_settings_are_not_compared(finished: tuple[Path, dict[s
     _, stored = finished
     with pytest.raises(InputError, match="codec is float32, in the stored result sign"):
         check({**stored, "setting": stored["setting"] | {"codec": "float32"}}, stored)
+
+
+def test_one_pass_is_one_epoch(finished: tuple[Path, dict[str, Any]]) -> None:
+    settings = stored_settings(finished[0]).replace(collective_epochs=1, personal_epochs=2)
+    told = setting_of(settings)
+    assert told["training of a round"].startswith("1 epoch, ")
+    assert told["training of a personal shift"].startswith("2 epochs, ")
 
 
 def test_a_finding_trusts_no_attack_whose_controls_fail(finished: tuple[Path, dict[str, Any]]) -> None:

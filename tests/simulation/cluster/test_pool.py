@@ -1,20 +1,33 @@
 """Units of work on workers of a cluster: order, deaths, and what is wrong."""
 
+import logging
+import math
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 from tests.simulation.cluster.ray_cluster import two_nodes
+from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.processes import wait_until
+from fedperfit.simulation.cli import app
+from fedperfit.simulation.cluster import cluster as on_ray
+from fedperfit.simulation.cluster import pool as pools
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, placement
 from fedperfit.simulation.cluster.pool import Pool
+from fedperfit.simulation.cluster.store import Store
 
 pytestmark = pytest.mark.slow  # for the cluster that its tests share
 
@@ -97,7 +110,7 @@ def test_a_unit_whose_worker_dies_is_done_by_another(pool: Pool[str]) -> None:
 
 
 def test_a_unit_that_ends_every_worker_ends_the_run_in_one_line(pool: Pool[str]) -> None:
-    with pytest.raises(RunFailed, match="3 processes died over it"):
+    with pytest.raises(RunFailed, match=r"3 processes died over it \(.*\); --resume"):
         letters(pool.work(["!"], str))
     assert letters(pool.work(["next"], str)) == {"next": "next"}
 
@@ -118,6 +131,32 @@ def test_work_that_is_dropped_does_not_come_back(pool: Pool[str]) -> None:
     next(dropped)
     assert letters(pool.work(["four"], str)) == {"four": "four"}
     assert list(dropped) == []
+
+
+def test_who_waits_for_room_is_told(
+    pool: Pool[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pools, "_PATIENCE_SECONDS", 0.5)
+    second = Pool[str](Placement(1, 1.0, 0.0), Words)
+    waiting = threading.Thread(target=second._first_answer)
+    with caplog.at_level(logging.WARNING):
+        waiting.start()
+        assert wait_until(lambda: bool(caplog.messages), 60)
+    assert waiting.is_alive()
+    ray.kill(second._workers[0])
+    waiting.join(60)
+    (said,) = caplog.messages
+    assert said.endswith("0 of its 2 CPUs are free, and each takes 1; waiting for room")
+
+
+def test_a_store_that_is_full_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(content: object) -> None:
+        raise ray.exceptions.OutOfDiskError("Local disk is full\nThe object cannot be created")
+
+    monkeypatch.setattr(ray, "put", full)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunFailed, match=r"^the cluster's object store is full: [^\n]*; --resume continues$"):
+        Store().reference(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -144,6 +183,9 @@ def test_as_many_workers_as_there_is_room_for(
     [
         (ClusterRequest(workers=2, gpus=1.0), "2 workers of 1 GPUs each: the cluster has 4 CPUs and 1 GPUs"),
         (ClusterRequest(gpus=2.0), "none with room for a worker of 1 CPUs and 2 GPUs"),
+        (ClusterRequest(workers=1_000), "1000 workers: 0.004 CPUs for each of them, 0.01 are the least"),
+        (ClusterRequest(cpus=math.nan), "^nan CPUs for each of them"),
+        (ClusterRequest(gpus=math.nan), "nan GPUs for each worker: expected a number"),
         (ClusterRequest(cpus=8.0), "none with room for a worker of 8 CPUs and 1 GPUs"),
     ],
 )
@@ -160,3 +202,69 @@ def test_an_address_that_nobody_answers_at_is_told_in_one_line(address: str) -> 
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(params=["silence", "http", "grpc"])
+def other_server(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a server that is no Ray cluster."""
+    if request.param == "grpc":
+        server = grpc.server(ThreadPoolExecutor(1))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None)
+    elif request.param == "http":
+        with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as web:
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            yield f"127.0.0.1:{web.server_port}"
+            web.shutdown()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+def test_a_server_that_is_no_cluster_is_told_before_anything_is_made(
+    other_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "_ANSWER_SECONDS", 1.0)
+    words = [
+        "simulate",
+        "--backend",
+        "ray",
+        "--ray-address",
+        other_server,
+        "--run-dir",
+        str(tmp_path / "run"),
+    ]
+    told = CliRunner().invoke(app, words)
+    said = f"ray-address={other_server}: what answers there is no head of a Ray cluster"
+    assert str(told.exception) == said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_second_interrupt_does_not_keep_a_cluster_from_being_stopped(
+    nodes: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = []
+
+    def shutdown() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(True)
+
+    monkeypatch.setattr(ray, "init", lambda **options: None)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(ray, "shutdown", shutdown)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), cluster(ClusterRequest(nodes.address)):
+        raise KeyboardInterrupt
+    assert ended == [True]
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_auto_without_a_cluster_says_how_one_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_there(**options: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr(ray, "init", none_there)
+    with pytest.raises(InputError, match="ray-address=auto: no cluster runs on this machine"):
+        on_ray._connect(ray, "auto", "")

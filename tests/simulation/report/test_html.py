@@ -168,13 +168,13 @@ def test_numbers_are_aligned_on_their_decimals() -> None:
 
 def test_a_number_without_an_interval_stands_under_those_that_have_one() -> None:
     estimated = estimate({"value": 0.5, "low": 0.4, "high": 0.6})
-    rows = [Row(["stages/base/accuracy", estimated]), Row(["bytes/payload", "24,834"])]
+    rows = [Row(["stages/base/accuracy", estimated]), Row(["bytes/payload-up", "24,834"])]
     unused = dict.fromkeys(
         ("refresh", "report", "work", "phases", "losses", "rounds", "trials", "latest", "settings")
     )
     words = dict.fromkeys(("title", "name", "headline", "subline"), "")
     html = render("watch.html", **unused, **words, figures=Table(["figure", "value"], rows))
-    assert "<td>bytes/<wbr>payload</td>" in html, "which a narrow screen may break"
+    assert "<td>bytes/<wbr>payload-up</td>" in html, "which a narrow screen may break"
     assert re.search(r'<td>24,834\s*</td>\s*<td class="note"></td>', html)
 
 

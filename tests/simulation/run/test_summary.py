@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.report.bootstrap import Bootstrap, Sample
-from fedperfit.simulation.run.summary import summarise, write_metrics
+from fedperfit.simulation.run.report import write_report
+from fedperfit.simulation.run.summary import final_figures, summarise, write_metrics
 
 TAGS, RATINGS, TITLES = TASKS["LaMP_2M"], TASKS["LaMP_3"], TASKS["LaMP_4"]
 
@@ -175,6 +177,20 @@ def test_bytes_are_those_of_the_ledger(tmp_path):
     assert sent["alternatives"] == {"LoRA r=8 on q, v": 4 * 49_152, "full model": 4 * 4_000_000}
     assert sent["personal-parameters"] == 2 * (2 * 4 * 192 + 4)
     assert sent["personal-bytes-sent"] == 0
+
+
+def test_the_payload_of_a_message_is_told_for_each_way(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    file = folder / "ledger" / "train.jsonl"
+    entries = [replace(one, payload=36 if one.direction == "up" else 968) for one in Ledger(file).entries()]
+    file.unlink()
+    Ledger(file).add(entries)
+    summary = summarise(folder)
+    told = {name: value for name, value in final_figures(summary).items() if name.startswith("bytes/")}
+    assert told == {"bytes/payload-down": 968, "bytes/payload-up": 36}
+    write_metrics(folder)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert "36 B up and 968 B down per client and round" in " ".join(page.split())
 
 
 def test_bytes_of_personal_shifts_are_those_that_the_scan_found(tmp_path):

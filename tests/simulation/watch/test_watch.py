@@ -161,3 +161,14 @@ def test_a_line_that_is_no_event_is_told_by_its_number(folder: Path, line: str) 
     (folder / EVENTS).unlink()
     write_json(folder / "settings.json", [1])
     assert "settings.json: input should be a valid dictionary" in asking.get("/").text
+
+
+def test_a_folder_that_is_moved_away_is_told_and_looked_for_again(folder: Path) -> None:
+    asking = client(folder)
+    assert "Nothing has happened yet" in shown(asking)
+    elsewhere = folder.rename(folder.with_name("elsewhere"))
+    told = asking.get("/")
+    assert (told.status_code, told.text) == (500, f"error: {folder}: the folder is no longer there\n")
+    assert int(told.headers["refresh"]) > 0
+    elsewhere.rename(folder)
+    assert "Nothing has happened yet" in shown(asking)

@@ -175,3 +175,6 @@ def test_what_needs_rounds_that_wait_is_refused(values: dict[str, object], name:
 def test_a_buffer_is_no_larger_than_who_is_at_work():
     with pytest.raises(InputError, match="buffer-size=4 exceeds clients-per-round=3"):
         FederationSettings(rounds=1, buffer_size=4, clients_per_round=3)
+    given = {"update-basis": "random", "buffer-size": 4, "clients-per-round": 3}
+    with pytest.raises(InputError, match="buffer-size=4 exceeds clients-per-round=3"):
+        JobSettings.from_flat(JobSettings.own(read_preset("quickstart")) | given)  # before anything is made

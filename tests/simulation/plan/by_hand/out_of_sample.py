@@ -1,6 +1,6 @@
 """What `fedperfit plan` says, beside what is measured, of rounds that its constants were not taken from.
 
-The benchmark's rounds of up to 10,000 replies give the constants; the others have updates of other sizes, of
+The benchmark's rounds give the constants; the others have updates of other sizes, of
 base models of other widths, other numbers of replies, and twice as many clients connected as are asked. Each
 is measured in a process of its own, and small ones a few times more, in turn, of which the median counts. An
 interrupted run goes on from its file. Half an hour on a busy machine.
@@ -23,7 +23,6 @@ from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.plan.constants import Constants, read_constants
 from fedperfit.simulation.plan.costs import Assumptions, costs
 
-MOST_REPLIES = 10_000
 OTHERS = {
     "votes/44": UpdateKind("sign", layers=2, rank=8, hidden_size=288, columns=18),
     "int8/806": UpdateKind("int8", layers=4, rank=4, hidden_size=576, columns=49),
@@ -35,7 +34,7 @@ OTHER_REPLIES = (150, 1_500, 8_000)
 SMALL = 1_500
 PASSES = 4
 CELLS = [
-    *((name, replies) for name in REPLIES for replies in REPLIES[name] if replies <= MOST_REPLIES),
+    *((name, replies) for name in REPLIES for replies in REPLIES[name]),
     *((name, replies) for name in OTHERS for replies in OTHER_REPLIES),
 ]
 
