@@ -2,7 +2,6 @@
 
 import gc
 import os
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -33,12 +32,6 @@ LONGEST = (
     "simulation/benchmark/test_cli.py",
 )
 """Files that take longest. They are begun first, so that no worker is left alone with one in the end."""
-
-
-@pytest.hookimpl(wrapper=True, optionalhook=True)
-def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
-    """Run one more than there are cores: tests often wait for processes that they have started."""
-    return (yield) + 1
 
 
 @pytest.fixture(autouse=True)
