@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, partial
 from typing import Any
 
 import regex
@@ -25,19 +25,17 @@ class _AnyScript:
 
 
 @cache
-def _scorer(any_script: bool) -> Any:
+def _scorer(kind: str, any_script: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
     tokenizer = _AnyScript() if any_script else None
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False, tokenizer=tokenizer)
+    return RougeScorer([kind], use_stemmer=False, tokenizer=tokenizer)
 
 
-@lru_cache(maxsize=1)
-def _rouge(answer: str, gold: str) -> dict[str, Any]:
+def _rouge(kind: str, answer: str, gold: str) -> float:
     """Compare two texts: with LaMP's tokenizer where both are Latin, else with one for any script."""
     plain = _PLAIN.search(gold.lower()) and not _FOREIGN.search(answer) and not _FOREIGN.search(gold)
-    scores: dict[str, Any] = _scorer(not plain).score(gold, answer)
-    return scores
+    return float(_scorer(kind, not plain).score(gold, answer)[kind].fmeasure)
 
 
 def _chrf(answer: str, gold: str) -> float:
@@ -59,8 +57,8 @@ def _bleu(answer: str, gold: str) -> float:
 
 
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {
-    "rouge-1": lambda answer, gold: float(_rouge(answer, gold)["rouge1"].fmeasure),
-    "rouge-L": lambda answer, gold: float(_rouge(answer, gold)["rougeL"].fmeasure),
+    "rouge-1": partial(_rouge, "rouge1"),
+    "rouge-L": partial(_rouge, "rougeL"),
     "chrf": _chrf,
     "bleu": _bleu,
 }
