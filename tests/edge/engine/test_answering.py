@@ -76,7 +76,7 @@ PROBABILITIES = [
 """Of the labels 1 to 5, for each of four questions."""
 
 
-@pytest.mark.parametrize("labels", [["1", "2", "3", "4", "5"], ["10", "9", "2.5", "-1", "-20"]])
+@pytest.mark.parametrize("labels", [["1", "2", "3", "4", "5"], ["9", "-20", "10", "2.5", "-1"]])
 def test_a_median_has_the_least_expected_distance(labels):
     """Whatever the order of the labels, and with any constant added to the scores of a question."""
     text = (
