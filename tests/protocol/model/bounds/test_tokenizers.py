@@ -1,4 +1,4 @@
-"""Tokenizers that anybody may have written: one that cannot be the model's is one line, before it is asked."""
+"""Tokenizers that anybody may have written: one that cannot be the model's is one line."""
 
 import json
 import shutil
