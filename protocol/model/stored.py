@@ -168,11 +168,7 @@ class _Tensors:
                         found[name] = hashlib.sha256(described + b"\0" + content.data).digest()
                         self.parameters += tensor.numel()
                         self.dtype = str(tensor.dtype).removeprefix("torch.")
-            except (
-                SafetensorError,
-                OSError,
-                RuntimeError,
-            ) as error:  # the last of a type or size unknown to torch
+            except (SafetensorError, OSError, RuntimeError) as error:  # the last is torch's
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(f"base model {file}: {reason}") from None
         self.digests = [found[name] for name in sorted(found)]

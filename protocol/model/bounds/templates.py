@@ -38,7 +38,6 @@ class _Program:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._starter = 0
 
     def ask(self, request: bytes) -> bytes:
         """Hand over a line; return the line that comes back, nothing where the process ended over it."""
@@ -55,21 +54,19 @@ class _Program:
             return answer
 
     def end(self) -> None:
-        """End the process, if this one started it."""
-        if self._process is not None and self._starter == os.getpid():
+        """End the process."""
+        if self._process is not None:
             self._process.kill()
             self._process.communicate()
 
     def _running(self) -> subprocess.Popen[bytes]:
-        """Return the process; a fork has its own."""
-        if self._process is None or self._starter != os.getpid() or self._process.poll() is not None:
+        if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ | SAFE_PATH | _ONE_THREAD,
+                env=_environment(),
             )
-            self._starter = os.getpid()
         return self._process
 
 
@@ -100,6 +97,12 @@ def filled_in(template: str, messages: Sequence[Mapping[str, str]], values: Mapp
     if "refused" in done:
         raise PromptError(done["refused"])
     return done["text"]
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of the process, without our own, one of which may be a passphrase."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("FEDPERFIT_")}
+    return others | SAFE_PATH | _ONE_THREAD
 
 
 def main() -> None:

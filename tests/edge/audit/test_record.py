@@ -50,7 +50,7 @@ def test_every_field_of_a_message_with_its_bytes(record):
     )
 
 
-def test_reasons_are_one_line_each_whatever_the_cloud_had_them_say(record):
+def test_reasons_are_one_line_each_whatever_the_cloud_had_them_say(record, tmp_path):
     said = "\x1b[2J\nno field " + "x" * 5_000_000
     record.refused(1, "personalize", "InputError", said)
     record.fetched(reason=said)
@@ -58,6 +58,8 @@ def test_reasons_are_one_line_each_whatever_the_cloud_had_them_say(record):
     assert error.reason.isprintable()
     assert len(error.reason) == 400
     assert len(record.totals.refusal) < 500
+    *_, fetched = events(tmp_path / "audit")
+    assert fetched["reason"] == error.reason
 
 
 def test_a_request_is_recorded_as_it_came_in_bounded_size(record, tmp_path):

@@ -1,6 +1,7 @@
 """Chat templates that anybody may have written: each ends, is bounded, and tells no more than it was told."""
 
 import time
+from pathlib import Path
 
 import pytest
 from tests.protocol.model.chat_templates import CHATML, DATED, DEAF, STRICT, with_template
@@ -78,6 +79,17 @@ def test_one_that_reaches_out_or_breaks_is_one_line(plain, template):
 def test_one_that_reads_what_python_hides_gets_nothing():
     for template in ("{{ raise_exception.__globals__ }}", "{{ ''|attr('__class__') }}"):
         assert filled_in(template, SAID, {}) == ""
+
+
+def test_it_is_not_told_the_passphrase(monkeypatch):
+    monkeypatch.setenv("FEDPERFIT_PASSPHRASE", "open, sesame")
+    templates._PROGRAM.end()
+    filled_in("x", SAID, {})
+    given = Path(f"/proc/{templates._PROGRAM._process.pid}/environ")
+    if not given.exists():
+        pytest.skip("no /proc")
+    assert b"PATH=" in given.read_bytes()
+    assert b"sesame" not in given.read_bytes()
 
 
 def test_a_process_that_somebody_killed_is_replaced():
