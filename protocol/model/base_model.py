@@ -13,7 +13,7 @@ import torch
 
 from fedperfit.protocol.model.bounds.sizes import bounded_by, check_memory
 from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer
-from fedperfit.protocol.model.chat_template import NO_TEMPLATE
+from fedperfit.protocol.model.chat_template import NO_TEMPLATE, check_template
 from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
@@ -296,6 +296,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         tokenizer = read_tokenizer(stored.tokenizer)
         end_of_text(tokenizer)
         check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
+        check_template(tokenizer)
         if reads_first:
             model = EncoderDecoder(model)
         model = torch.nn.Module.to(model, device)

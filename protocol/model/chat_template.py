@@ -1,9 +1,10 @@
 """Conversations written out by the model's own chat template, whatever roles and orders it refuses."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from fedperfit.protocol.model.bounds.templates import TemplateStopped, filled_in
+from fedperfit.protocol.model.bounds.templates import filled_in
 from fedperfit.protocol.model.bounds.tokenizers import tokens_of
 from fedperfit.protocol.system.errors import InputError, PromptError
 
@@ -46,8 +47,6 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         folded = fold(turns)
         try:
             text = rendered(tokenizer, folded)
-        except TemplateStopped:
-            raise
         except PromptError as error:
             reason = reason or str(error)
             continue
@@ -55,6 +54,20 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
             return text
         reason = reason or "it leaves the system's message out"
     raise PromptError(f"the base model's chat template refuses the conversation: {reason}")
+
+
+def check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Check that a chat template, where there is one, ends with what it makes of a word.
+
+    Args:
+        tokenizer: Any tokenizer.
+
+    Raises:
+        InputError: It takes more than any needs.
+    """
+    if tokenizer.chat_template:
+        with suppress(PromptError):  # that it refuses the word is no matter
+            rendered(tokenizer, [("user", _SAID)])
 
 
 def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -80,7 +93,8 @@ def rendered(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         turns: Messages as they are given to it.
 
     Raises:
-        PromptError: It refuses the conversation, or takes too much.
+        PromptError: It refuses the conversation.
+        InputError: It takes too much.
     """
     try:
         template = tokenizer.get_chat_template()

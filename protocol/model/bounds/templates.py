@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from fedperfit.protocol.system.errors import PromptError
+from fedperfit.protocol.system.errors import InputError, PromptError
 from fedperfit.protocol.system.memory import limit_memory
 from fedperfit.protocol.system.processes import SAFE_PATH
 
@@ -28,7 +28,7 @@ _TIMES = 8
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
-class TemplateStopped(PromptError):
+class TemplateStopped(InputError):
     """A chat template took more time or memory than any needs, or wrote more."""
 
 

@@ -1,5 +1,6 @@
 """Chat templates that anybody may have written: each ends, is bounded, and tells no more than it was told."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -7,11 +8,12 @@ import pytest
 from tests.protocol.model.chat_templates import CHATML, DATED, DEAF, STRICT, with_template
 from transformers import AutoTokenizer
 
-from fedperfit.protocol.model.base_model import embedded_folder
+from fedperfit.protocol.model import base_model
+from fedperfit.protocol.model.base_model import embedded_folder, load
 from fedperfit.protocol.model.bounds import templates
 from fedperfit.protocol.model.bounds.templates import TemplateStopped, filled_in
 from fedperfit.protocol.model.chat_template import written_out
-from fedperfit.protocol.system.errors import PromptError
+from fedperfit.protocol.system.errors import InputError, PromptError
 
 SAID = [{"role": "user", "content": "Ada's words"}]
 LOOP = "{% for a in range(99999) %}" * 3 + "{% endfor %}" * 3
@@ -34,7 +36,7 @@ def test_the_text_is_that_of_transformers(plain, template):
     "template",
     [
         LOOP,
-        "{{ 'a' * 4000000000 }}",
+        "{{ ('a' * 1500000000) | length }}",
         "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
     ],
     ids=["loop", "long text", "doubled text"],
@@ -45,6 +47,16 @@ def test_one_without_end_ends_and_the_next_is_filled_in(plain, template):
         written_out(with_template(plain, template), [("system", "Be brief."), ("user", "x")])
     assert time.monotonic() - begun < 60, "and not once for each order of the turns"
     assert filled_in("{{ messages[0].content }}", SAID, {}) == "Ada's words"
+
+
+def test_a_model_that_has_one_is_not_loaded(tmp_path):
+    folder = shutil.copytree(embedded_folder(), tmp_path / "model")
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('no word') }}")
+    load(str(folder), device="cpu")
+    (folder / "chat_template.jinja").write_text("{{ ('a' * 1500000000) | length }}")
+    base_model._read_card.cache_clear()
+    with pytest.raises(InputError, match="chat template takes more than"):
+        load(str(folder), device="cpu")
 
 
 def test_one_that_writes_far_more_than_it_is_told():
