@@ -136,6 +136,9 @@ def _read_card(folder: Path) -> BaseModelCard:
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
     outputs = (attention.heads + attention.key_value_heads) * attention.head_size
     q_and_v = 2 * config.hidden_size + outputs if outputs else 0
+    templates = _chat_templates(stored.tokenizer)
+    for template in templates:
+        check_template(template)
     known = fingerprint(stored)
     return BaseModelCard(
         fingerprint=known.value,
@@ -144,7 +147,7 @@ def _read_card(folder: Path) -> BaseModelCard:
         parameters=known.parameters,
         dtype=known.dtype,
         lora_qv=8 * attending * q_and_v,
-        chat=_has_chat_template(stored.tokenizer),
+        chat=bool(templates),
         former=known.former,
     )
 
@@ -181,11 +184,14 @@ def _stored(folder: Path) -> StoredModel:
     return StoredModel(weights, folder)
 
 
-def _has_chat_template(folder: Path) -> bool:
-    about = folder / "tokenizer_config.json"
+def _chat_templates(folder: Path) -> list[str]:
+    """Read the chat templates of a tokenizer's folder: often one or none, several where each has a name."""
+    file, about = folder / CHAT_TEMPLATE, folder / "tokenizer_config.json"
     values = read_json(about) if about.is_file() else {}
-    stated = isinstance(values, dict) and bool(values.get("chat_template"))
-    return stated or (folder / CHAT_TEMPLATE).is_file()
+    stated = values.get("chat_template") if isinstance(values, dict) else None
+    named = stated if isinstance(stated, list) else [{"template": stated}] if stated else []
+    found = [str(one.get("template")) for one in named if isinstance(one, dict)]
+    return [*found, *([file.read_text(errors="replace")] if file.is_file() else [])]
 
 
 def _one_line(error: Exception) -> str:
@@ -296,7 +302,6 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         tokenizer = read_tokenizer(stored.tokenizer)
         end_of_text(tokenizer)
         check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
-        check_template(tokenizer)
         if reads_first:
             model = EncoderDecoder(model)
         model = torch.nn.Module.to(model, device)

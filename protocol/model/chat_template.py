@@ -56,18 +56,17 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
     raise PromptError(f"the base model's chat template refuses the conversation: {reason}")
 
 
-def check_template(tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Check that a chat template, where there is one, ends with what it makes of a word.
+def check_template(template: str) -> None:
+    """Check that a chat template ends with what it makes of a word.
 
     Args:
-        tokenizer: Any tokenizer.
+        template: Its text.
 
     Raises:
         InputError: It takes more than any needs.
     """
-    if tokenizer.chat_template:
-        with suppress(PromptError):  # that it refuses the word is no matter
-            rendered(tokenizer, [("user", _SAID)])
+    with suppress(PromptError):  # that it refuses the word, without any special tokens, is no matter
+        filled_in(_dated(template), [{"role": "user", "content": _SAID}], {})
 
 
 def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -102,7 +101,12 @@ def rendered(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         raise PromptError(" ".join(str(error).split())) from None
     messages = [{"role": role, "content": text} for role, text in turns]
     values = {**tokenizer.special_tokens_map, "enable_thinking": False}  # an answer follows at once
-    return filled_in(_TODAY + template if "strftime_now" in template else template, messages, values)
+    return filled_in(_dated(template), messages, values)
+
+
+def _dated(template: str) -> str:
+    """Return a template for which it is always the same day."""
+    return _TODAY + template if "strftime_now" in template else template
 
 
 def _one_system(turns: Turns) -> list[tuple[str, str]]:
