@@ -54,7 +54,7 @@ class _Program:
             return answer
 
     def end(self) -> None:
-        """End the process."""
+        """End the process, where there is one."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
