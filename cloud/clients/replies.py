@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedperfit.cloud.clients.metric_rules import Metric, MetricRule
 from fedperfit.protocol.messages.keys import COUNTS_RECORD, ITEMS_KEY, METRICS_RECORD, ROUND_KEY
-from fedperfit.protocol.system.errors import InputError, printable
+from fedperfit.protocol.system.errors import InputError, line_of
 
 _LONGEST_REASON = 240
 _T = TypeVar("_T")
@@ -17,8 +17,7 @@ class Rejected(Exception):
     """A reply is dropped; the text is one printable line, whatever the client wrote into it."""
 
     def __init__(self, reason: str) -> None:
-        line = printable(" ".join(reason[: 4 * _LONGEST_REASON].split()))
-        super().__init__(line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…")
+        super().__init__(line_of(reason, _LONGEST_REASON))
 
 
 def open_records(

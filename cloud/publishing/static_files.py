@@ -72,6 +72,7 @@ class StaticFiles:
 
         Raises:
             InputError: Nothing was published yet, or a file of the cloud's is broken.
+            OSError: A file cannot be read or written.
         """
         path = self._releases / POINTER_FILE
         if not path.exists():
@@ -100,6 +101,8 @@ class StaticFiles:
                 line = status(self.write())
             except InputError as error:
                 line = str(error)
+            except OSError as error:  # a disk that is full for a while must not leave edges without news
+                line = f"{error.filename or self._out}: {error.strerror or error}"
             if line != said:
                 said = line
                 say(line)

@@ -138,6 +138,7 @@ def in_words(value: Any) -> str:
 def _bytes_in_words(data: bytes) -> str:
     try:
         shape = read_header(data)[0].shape
-        return f"collective shift, layers {', '.join(map(str, shape.layers))}, rank {shape.rank}"
+        layers = in_words(", ".join(map(str, shape.layers)))
+        return f"collective shift, layers {layers}, rank {shape.rank}"
     except InputError:
         return f"{len(data)} bytes, SHA-256 {hashlib.sha256(data).hexdigest()[:16]}"

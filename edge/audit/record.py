@@ -12,7 +12,7 @@ from fedperfit.edge.audit.files import events, latest
 from fedperfit.edge.audit.log import AuditLog
 from fedperfit.edge.audit.messages import SentField, SentMessage, fields_of, old_messages, settings_of
 from fedperfit.edge.audit.totals import BURST, REFUSED, SENT, Totals
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 _REQUEST, _CONSENT, _FETCH = "request", "consent", "fetch"
 
@@ -77,7 +77,9 @@ class Record:
         Raises:
             Unrecorded: It cannot be recorded.
         """
-        self._send(REFUSED, number, call, len(kind), [SentField("error", kind, len(kind))], reason=reason)
+        self._send(
+            REFUSED, number, call, len(kind), [SentField("error", kind, len(kind))], reason=line_of(reason)
+        )
 
     def consented(self, consent: dict[str, Any]) -> None:
         """Record what the owner consents to, where it is not what was recorded last.
@@ -106,7 +108,7 @@ class Record:
             Unrecorded: It cannot be recorded.
         """
         about = {"version": version} if version else {}
-        return self._log.add({"event": _FETCH, **about, "reason": reason})
+        return self._log.add({"event": _FETCH, **about, "reason": line_of(reason)})
 
     def turned_away(self, call: str, kind: str) -> None:
         """Count a request that came too fast; the counts are recorded once a second.

@@ -17,7 +17,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 from fedperfit.edge.releases.fetching import Told
-from fedperfit.protocol.system.errors import FedperfitError
+from fedperfit.protocol.system.errors import FedperfitError, line_of
 from fedperfit.protocol.system.flower import KEPT_SECONDS
 from fedperfit.protocol.trust.published import (
     MAX_POINTER_BYTES,
@@ -176,7 +176,8 @@ class WebFolder:
                 raise late from None
             if isinstance(error, NotFetched):
                 raise
-            raise NotFetched(f"{name}: {str(error) or type(error).__name__}") from None
+            reason = line_of(str(error)) or type(error).__name__  # some quote the server
+            raise NotFetched(f"{name}: {reason}") from None
         if time.monotonic() >= end:
             raise late
         return data

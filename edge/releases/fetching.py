@@ -20,7 +20,7 @@ _JITTER = 0.25
 _LONGEST_PAUSE = 300.0
 """Seconds between two tries while nothing comes."""
 _PATIENCE = 3
-"""Failures in a row after which the last source is asked in place of the first."""
+"""Failures in a row after which the last source is asked once in place of the first."""
 _RENEWAL_PAUSE = 3600.0
 """Seconds after a renewal that the agent refused, before it is asked again."""
 
@@ -116,7 +116,7 @@ class Fetcher:
         Returns:
             Seconds until the next time: they double with every failure after the first.
         """
-        source = self._sources[0 if self._failures < _PATIENCE else -1]
+        source = self._sources[-1 if self._failures % (_PATIENCE + 1) == _PATIENCE else 0]
         try:
             pointer = source.pointer()
             told = self._feed.point(pointer)

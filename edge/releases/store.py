@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 
 from fedperfit.edge.releases.succession import check_pointed, check_pointer, check_release
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.pointer import NONE, Pointer, parse_pointer
 from fedperfit.protocol.trust.published import MAX_POINTER_BYTES, POINTER_FILE, release_file
@@ -208,7 +208,7 @@ class ReleaseStore:
             yield
             self._refusals[what] = ""
         except InputError as error:
-            self._refusals[what] = str(error)
+            self._refusals[what] = line_of(str(error))
             raise
 
     def _mark(self, revoked: Sequence[int]) -> None:

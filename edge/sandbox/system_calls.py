@@ -1,8 +1,9 @@
 """System calls that nothing in the sandbox needs, refused by a filter that the kernel applies (seccomp).
 
-They mount, trace, load code into the kernel, read keys and other processes, or make namespaces. Of sockets
-those of Unix and of the network are left, because some of the others, such as a virtual machine's way to its
-host, do not belong to a network of their own.
+They mount, trace, load code into the kernel, read keys and other processes, or make namespaces, or files in
+memory that are in no folder, and so beyond the rule on what is executed (fedperfit.edge.sandbox.execution).
+Of sockets those of Unix and of the network are left, because some of the others, such as a virtual machine's
+way to its host, do not belong to a network of their own.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ REFUSED = {
     | {"request_key": 249, "keyctl": 250, "migrate_pages": 256, "unshare": 272, "perf_event_open": 298}
     | {"name_to_handle_at": 303, "open_by_handle_at": 304, "clock_adjtime": 305, "setns": 308}
     | {"process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "finit_module": 313}
+    | {"memfd_create": 319}
     | {"kexec_file_load": 320, "bpf": 321, "userfaultfd": 323},
     "aarch64": _COMMON
     | {"umount2": 39, "mount": 40, "pivot_root": 41, "chroot": 51, "vhangup": 58, "quotactl": 60, "acct": 89}
@@ -34,7 +36,7 @@ REFUSED = {
     | {"settimeofday": 170, "add_key": 217, "request_key": 218, "keyctl": 219, "swapon": 224, "swapoff": 225}
     | {"migrate_pages": 238, "perf_event_open": 241, "name_to_handle_at": 264, "open_by_handle_at": 265}
     | {"clock_adjtime": 266, "setns": 268, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272}
-    | {"finit_module": 273, "bpf": 280, "userfaultfd": 282, "kexec_file_load": 294},
+    | {"finit_module": 273, "memfd_create": 279, "bpf": 280, "userfaultfd": 282, "kexec_file_load": 294},
 }
 """Number of each refused call, by processor."""
 _ARCHITECTURE = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,7 +42,6 @@ class Uplink:
         """Why the last connection to the address could not be made; empty where it could."""
         host, _, port = address.rpartition(":")
         self._host, self._port = host.removeprefix("[").removesuffix("]"), int(port)
-        self._elsewhere = not _names_this_machine(self._host)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="uplink", daemon=True)
 
@@ -85,7 +85,7 @@ class Uplink:
             reader, writer = await asyncio.wait_for(
                 asyncio.open_connection(self._host, self._port), timeout=_CONNECT_SECONDS
             )
-            if self._elsewhere and _leads_here(writer):
+            if _leads_here(writer) and not await _is_own(self._host):
                 writer.close()
                 raise OSError(f"the name {self._host} leads to this machine itself")
             return reader, writer
@@ -95,13 +95,20 @@ class Uplink:
             raise
 
 
-def _names_this_machine(host: str) -> bool:
-    """Return whether a host is an address, which always leads to the same, or this machine's own name."""
-    try:
+async def _is_own(host: str) -> bool:
+    """Return whether a host is an address, which always leads to the same, or a name of this machine.
+
+    Its names are the one it was given, and that with the domain that it is in.
+    """
+    with suppress(ValueError):
         ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower() in ("localhost", socket.gethostname().lower())
-    return True
+        return True
+    name = socket.gethostname().lower()
+    own = ["localhost", name]
+    with suppress(OSError):
+        found = await asyncio.get_running_loop().getaddrinfo(name, None, flags=socket.AI_CANONNAME)
+        own += [whole.lower() for *_, whole, _ in found if whole.lower().startswith(f"{name}.")]
+    return host.lower().removesuffix(".") in own
 
 
 def _leads_here(writer: asyncio.StreamWriter) -> bool:

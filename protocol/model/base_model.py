@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fedperfit.protocol.model.chat_template import NO_TEMPLATE
+from fedperfit.protocol.model.bounds.sizes import bounded_by, check_memory
+from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer
+from fedperfit.protocol.model.chat_template import NO_TEMPLATE, check_template
 from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
@@ -134,6 +136,9 @@ def _read_card(folder: Path) -> BaseModelCard:
         raise InputError(f"base model {folder}: {_one_line(error)}") from None
     outputs = (attention.heads + attention.key_value_heads) * attention.head_size
     q_and_v = 2 * config.hidden_size + outputs if outputs else 0
+    templates = _chat_templates(stored.tokenizer)
+    for template in templates:
+        check_template(template)
     known = fingerprint(stored)
     return BaseModelCard(
         fingerprint=known.value,
@@ -142,7 +147,7 @@ def _read_card(folder: Path) -> BaseModelCard:
         parameters=known.parameters,
         dtype=known.dtype,
         lora_qv=8 * attending * q_and_v,
-        chat=_has_chat_template(stored.tokenizer),
+        chat=bool(templates),
         former=known.former,
     )
 
@@ -179,15 +184,21 @@ def _stored(folder: Path) -> StoredModel:
     return StoredModel(weights, folder)
 
 
-def _has_chat_template(folder: Path) -> bool:
-    about = folder / "tokenizer_config.json"
+def _chat_templates(folder: Path) -> list[str]:
+    """Read the chat templates of a tokenizer's folder: often one or none, several where each has a name."""
+    file, about = folder / CHAT_TEMPLATE, folder / "tokenizer_config.json"
     values = read_json(about) if about.is_file() else {}
-    stated = isinstance(values, dict) and bool(values.get("chat_template"))
-    return stated or (folder / CHAT_TEMPLATE).is_file()
+    stated = values.get("chat_template") if isinstance(values, dict) else None
+    named = stated if isinstance(stated, list) else [{"template": stated}] if stated else []
+    found = [str(one.get("template")) for one in named if isinstance(one, dict)]
+    return [*found, *([file.read_text(errors="replace")] if file.is_file() else [])]
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    reason = " ".join(str(error).split())[:300]
+    if "ignore_mismatched_sizes" in reason:  # it goes on about a table that nobody sees
+        return "weights are of another shape than its configuration says"
+    return reason
 
 
 @dataclass(frozen=True)
@@ -245,13 +256,6 @@ class BaseModel:
         return end_of_turn(self.tokenizer)
 
 
-def _check_tokenizer(tokenizer: "PreTrainedTokenizerBase", embeddings: int) -> None:
-    """Raise InputError where a tokenizer cannot be the model's, before anything is asked of it."""
-    end_of_text(tokenizer)
-    if tokenizer.vocab_size > embeddings:
-        raise InputError(f"its tokenizer has {tokenizer.vocab_size} tokens, the model {embeddings}")
-
-
 def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     """Load a base model, frozen and in eval mode.
 
@@ -261,7 +265,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
 
     Raises:
-        InputError: If it cannot be found or loaded, or is of a kind that makes no text.
+        InputError: If it cannot be found or loaded, is too large, or of a kind that makes no text.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     from transformers.utils import logging
@@ -282,19 +286,22 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     try:
         reads_first = text_config(read_config(stored.weights)).is_encoder_decoder
         kind = AutoModelForSeq2SeqLM if reads_first else AutoModelForCausalLM
-        loaded: Any = kind.from_pretrained(
-            stored.weights,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            generation_config=GenerationConfig(),  # the folder's own has no say in what is generated
-            **NO_CODE,
-        )
-        model, report = loaded
-        if stored.adapter not in (None, stored.weights):  # transformers applies one beside the weights
-            model.load_adapter(str(stored.adapter))
+        check_memory(card.parameters, getattr(torch, dtype))
+        with bounded_by(card.parameters):
+            loaded: Any = kind.from_pretrained(
+                stored.weights,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                generation_config=GenerationConfig(),  # the folder's own has no say in what is generated
+                **NO_CODE,
+            )
+            model, report = loaded
+            if stored.adapter not in (None, stored.weights):  # transformers applies one beside the weights
+                model.load_adapter(str(stored.adapter))
         tokenizer = read_tokenizer(stored.tokenizer)
-        _check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
+        end_of_text(tokenizer)
+        check_tokenizer(tokenizer, model.get_input_embeddings().num_embeddings)
         if reads_first:
             model = EncoderDecoder(model)
         model = torch.nn.Module.to(model, device)

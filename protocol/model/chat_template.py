@@ -1,8 +1,11 @@
 """Conversations written out by the model's own chat template, whatever roles and orders it refuses."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from fedperfit.protocol.model.bounds.templates import filled_in
+from fedperfit.protocol.model.bounds.tokenizers import tokens_of
 from fedperfit.protocol.system.errors import InputError, PromptError
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         turns: At least one message.
 
     Raises:
-        InputError: There is no chat template, or it refuses the conversation in every order.
+        InputError: There is no chat template, or it takes too much, or refuses every order.
     """
     if not tokenizer.chat_template:
         raise InputError(NO_TEMPLATE)
@@ -44,13 +47,26 @@ def written_out(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
         folded = fold(turns)
         try:
             text = rendered(tokenizer, folded)
-        except Exception as error:  # a template raises what it likes
-            reason = reason or " ".join(str(error).split())[:200] or type(error).__name__
+        except PromptError as error:
+            reason = reason or str(error)
             continue
         if all(said.strip() in text for role, said in folded if role == "system"):
             return text
         reason = reason or "it leaves the system's message out"
     raise PromptError(f"the base model's chat template refuses the conversation: {reason}")
+
+
+def check_template(template: str) -> None:
+    """Check that a chat template ends with what it makes of a word.
+
+    Args:
+        template: Its text.
+
+    Raises:
+        InputError: It takes more than any needs.
+    """
+    with suppress(PromptError):  # that it refuses the word, without any special tokens, is no matter
+        filled_in(_dated(template), [{"role": "user", "content": _SAID}], {})
 
 
 def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
@@ -65,27 +81,32 @@ def before_answers(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
         *_, behind = written_out(tokenizer, [("user", _SAID)]).split(_SAID)
     except PromptError:
         return []
-    tokens: list[int] = tokenizer(behind, add_special_tokens=False)["input_ids"]
-    return tokens
+    return tokens_of(tokenizer, [behind])[0]
 
 
 def rendered(tokenizer: "PreTrainedTokenizerBase", turns: Turns) -> str:
-    """Return what the chat template makes of a conversation; it may raise anything.
+    """Return what the chat template makes of a conversation.
 
     Args:
         tokenizer: Tokenizer with a chat template.
         turns: Messages as they are given to it.
+
+    Raises:
+        PromptError: It refuses the conversation.
+        InputError: It takes too much.
     """
-    dated = "strftime_now" in str(tokenizer.chat_template)
-    return str(
-        tokenizer.apply_chat_template(
-            [{"role": role, "content": text} for role, text in turns],
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=False,  # an answer follows at once, as targets do in training
-            chat_template=_TODAY + tokenizer.get_chat_template() if dated else None,
-        )
-    )
+    try:
+        template = tokenizer.get_chat_template()
+    except ValueError as error:  # there are several, and none is the default
+        raise PromptError(" ".join(str(error).split())) from None
+    messages = [{"role": role, "content": text} for role, text in turns]
+    values = {**tokenizer.special_tokens_map, "enable_thinking": False}  # an answer follows at once
+    return filled_in(_dated(template), messages, values)
+
+
+def _dated(template: str) -> str:
+    """Return a template for which it is always the same day."""
+    return _TODAY + template if "strftime_now" in template else template
 
 
 def _one_system(turns: Turns) -> list[tuple[str, str]]:

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.model.no_code import NO_CODE
+from fedperfit.protocol.model.bounds.sizes import bounded_by, check_depth
+from fedperfit.protocol.model.no_code import NO_CODE, read_tokenizer
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 
 SMOLLM2 = "smollm2"
@@ -94,25 +95,37 @@ def _convert(file: Path, folder: Path) -> None:
 
 def _save(file: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
     from transformers.utils import logging
 
     if importlib.util.find_spec("gguf") is None:
         raise InputError("reading GGUF files needs the package gguf: pip install gguf")
     logging.disable_progress_bar()
-    source: Any = {"gguf_file": file.name, **NO_CODE}
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its tables and guesses: our error is one line
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            file.parent, dtype=torch.float32, output_loading_info=True, **source
-        )
+        check_depth(load_gguf_checkpoint(str(file))["config"])
+        with bounded_by(file.stat().st_size):
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                file.parent,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                gguf_file=file.name,
+                **NO_CODE,
+            )
     except ValueError as error:
         if not str(error).startswith("Unrecognized configuration class"):
             raise
         raise InputError("GGUF is read of decoder-only models; take the folder of safetensors") from None
+    finally:
+        logging.set_verbosity(verbosity)
     model, report = loaded
-    if report["missing_keys"]:  # transformers goes on with random values
-        raise InputError(f"{len(report['missing_keys'])} weights are missing")
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **source)
+    absent = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+    if absent:  # transformers goes on with random values
+        raise InputError(f"{len(absent)} weights are missing or of another shape, first {min(absent)}")
+    tokenizer = read_tokenizer(file.parent, gguf_file=file.name)
     if model.num_parameters() >= _EXACT_BELOW:
         model.to(torch.bfloat16)
     del model.config.quantization_config  # the weights are not quantised any more

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedperfit.protocol.model.bounds.sizes import check_depth
+from fedperfit.protocol.model.bounds.tokenizers import errors_told
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,11 +35,12 @@ def read_config(folder: Path) -> Any:
         A `transformers.PretrainedConfig`.
 
     Raises:
-        InputError: It names code that would have to be fetched.
+        InputError: It names code that would have to be fetched, or an absurd number of layers.
         Exception: Whatever transformers raises at a strange file, or one that needs code of its own.
     """
     from transformers import AutoConfig
 
+    check_depth(read_json(folder / "config.json"))
     config = AutoConfig.from_pretrained(folder, **NO_CODE)
     for part in _parts(config):
         for name, known in _INSTALLED.items():
@@ -48,12 +52,21 @@ def read_config(folder: Path) -> Any:
     return config
 
 
-def read_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
-    """Read the tokenizer of a folder; raises whatever transformers does at a strange one."""
+def read_tokenizer(folder: Path, **more: Any) -> "PreTrainedTokenizerBase":
+    """Read the tokenizer of a folder.
+
+    Args:
+        folder: Folder of a model.
+        more: Further arguments for transformers.
+
+    Raises:
+        InputError: It is strange, or needs code of its own.
+    """
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **NO_CODE)
-    return tokenizer
+    with errors_told():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, **more, **NO_CODE)
+        return tokenizer
 
 
 def _parts(config: Any) -> Iterator[Any]:

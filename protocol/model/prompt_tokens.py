@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.bounds.tokenizers import tokens_of
 from fedperfit.protocol.model.chat_template import Turns, before_answers, written_out
 
 
@@ -17,12 +18,12 @@ def prompt_tokens(base: BaseModel, prompts: Sequence[str | Turns]) -> list[list[
         Token ids of each prompt.
 
     Raises:
-        InputError: A conversation cannot be written out.
+        InputError: A conversation cannot be written out, or the tokenizer fails.
     """
     if not prompts:
         return []
     texts = [p if isinstance(p, str) else written_out(base.tokenizer, p) for p in prompts]
-    rows: list[list[int]] = base.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    rows = tokens_of(base.tokenizer, texts)
     start = base.start
     opened = (row if row[: len(start)] == start else [*start, *row] for row in rows)
     return [[*row, *base.closing] for row in opened]
@@ -55,11 +56,11 @@ def target_tokens(base: BaseModel, targets: Sequence[str], chat: bool) -> list[l
         chat: Whether they follow conversations, and so end as the assistant's turn does.
 
     Raises:
-        InputError: The tokenizer has no end token.
+        InputError: The tokenizer has no end token, or fails.
     """
     if not targets:
         return []
     end = base.end_of_turn if chat else base.end_of_text
-    rows = base.tokenizer(list(targets), add_special_tokens=False)["input_ids"]
+    rows = tokens_of(base.tokenizer, targets)
     start = base.start if base.mark else []
     return [[*start, *row, end] for row in rows]

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from fedperfit.protocol.model.bounds.tokenizers import tokens_of
 from fedperfit.protocol.model.chat_template import rendered
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, PromptError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +19,7 @@ def start_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     Args:
         tokenizer: Tokenizer of a base model.
     """
-    bare, whole = (tokenizer("x", add_special_tokens=own)["input_ids"] for own in (False, True))
+    bare, whole = (tokens_of(tokenizer, ["x"], framed=own)[0] for own in (False, True))
     if whole != bare:
         places = [place for place in range(len(whole)) if bare and whole[place : place + len(bare)] == bare]
         return [int(token) for token in whole[: places[0] if places else len(whole)]]
@@ -33,7 +34,7 @@ def closing_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     Args:
         tokenizer: Tokenizer of an encoder-decoder model.
     """
-    bare, whole = (tokenizer("x", add_special_tokens=own)["input_ids"] for own in (False, True))
+    bare, whole = (tokens_of(tokenizer, ["x"], framed=own)[0] for own in (False, True))
     behind = len(start_tokens(tokenizer)) + len(bare)
     return [int(token) for token in whole[behind:]]
 
@@ -57,8 +58,8 @@ def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int:
     said = "x7q"  # in no template
     try:
         whole = rendered(tokenizer, [("user", "u"), ("assistant", said), ("user", "u")])
-    except Exception:  # a template raises what it likes
+    except PromptError:
         return end_of_text(tokenizer)
-    ids = tokenizer(whole.partition(said)[2].lstrip(), add_special_tokens=False)["input_ids"]
+    (ids,) = tokens_of(tokenizer, [whole.partition(said)[2].lstrip()])
     special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return int(ids[0]) if ids and ids[0] in special else end_of_text(tokenizer)

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from fedperfit.protocol.model.bounds.patterns import check_patterns
+from fedperfit.protocol.model.bounds.sizes import MOST_TENSORS
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 
@@ -74,7 +76,7 @@ class StoredModel:
         """List the files of the adapter, none without one.
 
         Raises:
-            InputError: Its weights are missing, or PEFT, which applies them.
+            InputError: Its weights are missing, or PEFT, which applies them, or it has patterns without end.
         """
         if self.adapter is None:
             return []
@@ -83,6 +85,10 @@ class StoredModel:
             raise InputError(f"base model {self.adapter}: it has {ADAPTER} but no {_ADAPTER_WEIGHTS}")
         if importlib.util.find_spec("peft") is None:
             raise InputError(f"base model {self.adapter}: its adapter needs PEFT: pip install peft")
+        try:
+            check_patterns(_telling(read_json(self.adapter / ADAPTER)))
+        except InputError as error:
+            raise InputError(f"base model {self.adapter}: {error}") from None
         return [file]
 
 
@@ -153,6 +159,8 @@ class _Tensors:
         for file in files:
             try:
                 with safe_open(file, framework="pt") as tensors:
+                    if len(tensors.keys()) > MOST_TENSORS:
+                        raise InputError(f"base model {file}: more than {MOST_TENSORS} tensors")
                     for name in tensors.keys():  # noqa: SIM118 - not a mapping
                         tensor = tensors.get_tensor(name).contiguous()
                         described = f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode()
@@ -160,7 +168,7 @@ class _Tensors:
                         found[name] = hashlib.sha256(described + b"\0" + content.data).digest()
                         self.parameters += tensor.numel()
                         self.dtype = str(tensor.dtype).removeprefix("torch.")
-            except SafetensorError as error:
+            except (SafetensorError, OSError, RuntimeError) as error:  # the last is torch's
                 reason = " ".join(str(error).split())[:300]
                 raise InputError(f"base model {file}: {reason}") from None
         self.digests = [found[name] for name in sorted(found)]

@@ -141,6 +141,10 @@ def _state(file: Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{file}: not LoReFT ({type(error).__name__})") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         raise InputError(f"{file}: not LoReFT ({type(error).__name__})") from None
+    if any(
+        tensor.numel() * tensor.itemsize > tensor.untyped_storage().nbytes() for tensor in tensors.values()
+    ):
+        raise InputError(f"{file}: not LoReFT: its tensors are larger than what it stores")
     rank, size = tensors["weight"].shape if tensors["weight"].dim() == 2 else (0, 0)
     if tensors["bias"].shape != (rank,) or tensors["rotate_layer"].shape != (size, rank) or not rank:
         raise InputError(f"{file}: not LoReFT: its tensors do not fit each other")

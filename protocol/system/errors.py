@@ -43,3 +43,14 @@ def printable(text: str) -> str:
     Names and messages of other people may hold control sequences; a terminal shows the result as it is.
     """
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def line_of(text: str, longest: int = 400) -> str:
+    """Return a text that other people may have a say in as one printable line.
+
+    Args:
+        text: The text.
+        longest: Characters after which it is cut off.
+    """
+    line = printable(" ".join(text[: 4 * longest].split()))
+    return line if len(line) <= longest else line[: longest - 1] + "…"

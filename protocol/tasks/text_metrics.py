@@ -52,8 +52,15 @@ def _bleu_scorer() -> Any:
 
 
 def _bleu(answer: str, gold: str) -> float:
+    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+    from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
+
     spaced = [_LETTERS.sub(r" \1 ", text) for text in (answer, gold)]
-    return min(1.0, float(_bleu_scorer().sentence_score(spaced[0], [spaced[1]]).score) / 100)
+    try:
+        return min(1.0, float(_bleu_scorer().sentence_score(spaced[0], [spaced[1]]).score) / 100)
+    finally:
+        for tokenizer in (Tokenizer13a, TokenizerRegexp):
+            tokenizer.__call__.cache_clear()  # each keeps thousands of texts, also of people who left
 
 
 TEXT_METRICS: dict[str, Callable[[str, str], float]] = {

@@ -22,6 +22,8 @@ POINTER_LIFETIME = timedelta(hours=3)
 NONE = 0
 """Version in a pointer when no release is in force."""
 _KIND, _FORMAT = "in-force", 1
+_HIGHEST = MAX_BYTES // 64
+"""Highest version there can be: a release names the digests of all before it."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _check(pointer: Pointer) -> None:
     digest = is_public_key(pointer.digest) if there else pointer.digest == ""
     if not digest or (pointer.size > 0) is not there:
         raise MalformedFileError("its digest or size does not go with its version")
-    if pointer.version in pointer.revoked or pointer.size > MAX_BYTES:
+    if pointer.version in pointer.revoked or pointer.size > MAX_BYTES or pointer.newest > _HIGHEST:
         raise MalformedFileError("what it says is in force cannot be")
     if there and pointer.version < pointer.newest:
         raise MalformedFileError("what replaces a revoked release must be of a higher version")

@@ -1,5 +1,7 @@
 """Metrics by name: in every script, with sacrebleu, and of one's own."""
 
+import functools
+import gc
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,18 @@ def test_latin_texts_have_the_scores_of_lamp(answer, gold):
     expected = RougeScorer(["rouge1", "rougeL"]).score(gold, answer)
     assert TEXT_METRICS["rouge-1"](answer, gold) == expected["rouge1"].fmeasure
     assert TEXT_METRICS["rouge-L"](answer, gold) == expected["rougeL"].fmeasure
+
+
+@pytest.mark.parametrize("name", TEXT_METRICS)
+def test_no_cache_keeps_a_text_that_was_scored(name):
+    def kept() -> list[int]:
+        caches = [one for one in gc.get_objects() if isinstance(one, functools._lru_cache_wrapper)]
+        return sorted(cache.cache_info().currsize for cache in caches)
+
+    TEXT_METRICS[name]("a first one", "which imports what is needed")
+    before = kept()
+    TEXT_METRICS[name]("Ada's secret, Ω.", "Ada's other secret!")
+    assert kept() == before
 
 
 def test_chrf_and_bleu_are_those_of_sacrebleu():

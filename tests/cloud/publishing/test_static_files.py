@@ -1,5 +1,6 @@
 """The folder of static files is whole at every moment, and what its names mean never changes."""
 
+import errno
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -151,6 +152,28 @@ def test_keeping_follows_and_says_what_changed_once(
         "the word on the release in force expired at 2026-01-01T03:00:00Z: is `up` running?"
     )
     assert status(Pointer.signed(None, cloud.key())) == "no release is in force"
+
+
+def test_keeping_goes_on_after_a_disk_that_was_full(
+    files: StaticFiles, out: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(path: Path, data: bytes, **how: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(static_files, "_LOOK_SECONDS", 0.0)
+    said: list[str] = []
+    changes = iter([lambda: monkeypatch.setattr(static_files, "write_atomic", full), monkeypatch.undo, None])
+
+    def stopping() -> bool:
+        change = next(changes)
+        if change is not None:
+            change()
+        return change is None
+
+    files.keep(said.append, stopping)
+    assert len(said) == 2
+    assert said[0].endswith("safetensors: No space left on device")
+    assert (said[1], (out / POINTER_FILE).exists()) == ("release 1 is in force", True)
 
 
 @pytest.mark.parametrize(

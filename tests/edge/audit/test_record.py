@@ -50,6 +50,18 @@ def test_every_field_of_a_message_with_its_bytes(record):
     )
 
 
+def test_reasons_are_one_line_each_whatever_the_cloud_had_them_say(record, tmp_path):
+    said = "\x1b[2J\nno field " + "x" * 5_000_000
+    record.refused(1, "personalize", "InputError", said)
+    record.fetched(reason=said)
+    (error,) = record.messages()
+    assert error.reason.isprintable()
+    assert len(error.reason) == 400
+    assert len(record.totals.refusal) < 500
+    *_, fetched = events(tmp_path / "audit")
+    assert fetched["reason"] == error.reason
+
+
 def test_a_request_is_recorded_as_it_came_in_bounded_size(record, tmp_path):
     training = bridge_pb2.Training(epochs=3, learning_rate=0.5, prompt_form="x" * 100_000)
     number = record.received("contribute", bridge_pb2.ContributeRequest(shift=b"broken", training=training))
@@ -64,6 +76,14 @@ def test_a_request_is_recorded_as_it_came_in_bounded_size(record, tmp_path):
     record.received("contribute", bridge_pb2.ContributeRequest(shift=pack(shift(), HEADER)))
     *_, event = events(tmp_path / "audit")
     assert event["settings"]["shift"] == "collective shift, layers 1, rank 1"
+    data = pack(shift(), HEADER)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[4:8], "little")])
+    header = json.dumps(header | {"layers": list(range(9_000))}).encode()
+    many = data[:4] + len(header).to_bytes(4, "little") + header
+    record.received("contribute", bridge_pb2.ContributeRequest(shift=many))
+    *_, event = events(tmp_path / "audit")
+    assert event["settings"]["shift"].startswith("collective shift, layers 0, 1, 2, ")
+    assert len(json.dumps(event)) < 1_000
 
 
 def test_an_old_record_is_still_read(tmp_path):

@@ -86,6 +86,25 @@ def test_freeze_an_old_word_shows_when_it_expires_and_the_cloud_is_asked(
     assert (edge.version, edge.store.notice()) == (3, ""), "the control: it is asked again, and honest now"
 
 
+def test_a_mirror_that_is_well_again_is_asked_also_while_the_cloud_is_not_reached(
+    edge: Edge, cloud: Cloud, mirror: Mirror, releases: list[Release]
+):
+    for _ in range(4):
+        edge.fetcher.step()
+    assert (len(mirror.asked), len(cloud.asked)) == (3, 1), "neither has anything"
+    publish(releases[0], mirror)
+    edge.fetcher.step()
+    assert (edge.version, len(cloud.asked)) == (1, 1)
+
+
+def test_what_it_says_in_place_of_an_answer_is_one_line_that_harms_no_terminal(edge: Edge, mirror: Mirror):
+    mirror.answer = lambda request: request.wfile.write(b"\x1b[2J\nfetched release 7" + b"x" * 9999)
+    edge.fetcher.step()
+    assert len(edge.said) == 1
+    assert edge.said[0].isprintable()
+    assert len(edge.said[0]) < 300
+
+
 def test_rollback_and_fork_are_refused(edge: Edge, cloud: Cloud, mirror: Mirror, releases: list[Release]):
     publish(releases[1], mirror)
     edge.fetcher.step()

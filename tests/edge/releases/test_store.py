@@ -11,6 +11,7 @@ from tests.protocol.trust.chains import DAY, HEADER, START, chain, first, shift
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.pointer import Pointer
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import parse_release
 from fedperfit.protocol.trust.rotation import Rotation
@@ -89,6 +90,30 @@ def test_equivocation(edge: Edge):
     one, other = first(KEY), Release.first(shift(5), HEADER, KEY, issued=START, lifetime=10 * DAY)
     edge.take(one)
     edge.refuses(other, "another release of version 1")
+
+
+def test_what_a_release_has_the_owner_told_is_one_line(edge: Edge):
+    one = first(KEY)
+    data = one.to_bytes()
+    size = int.from_bytes(data[:8], "little")
+    head = data[8 : 8 + size].replace(b'\\"chain', b'\\"' + b"x" * 5_000_000 + b'\\": 1, \\"chain')
+    data = len(head).to_bytes(8, "little") + head + data[8 + size :]
+    edge.store.point(Pointer.signed(one, KEY, size=len(data), issued=START).to_bytes())
+    with pytest.raises(InputError, match="unknown field"):
+        edge.store.fetched(data, lambda release: None)
+    assert "unknown field 'xxx" in edge.store.notice()
+    assert len(edge.store.notice()) == 400
+
+
+def test_two_edges_that_are_shown_different_chains_do_not_know(edge: Edge, tmp_path: Path):
+    """What no edge alone can see; their owners can, by the digest that `explain` shows."""
+    one, other = first(KEY), Release.first(shift(5), HEADER, KEY, issued=START, lifetime=10 * DAY)
+    another_edge = Edge(tmp_path / "another")
+    edge.take(one)
+    another_edge.take(other)
+    found = [each.store.current() for each in (edge, another_edge)]
+    assert [release.digest for release in found if release] == [one.digest, other.digest]
+    assert one.digest != other.digest
 
 
 def test_equivocation_at_the_same_moment(edge: Edge):

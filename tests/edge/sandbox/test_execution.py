@@ -40,6 +40,23 @@ def test_what_is_written_is_not_executed() -> None:
     assert said == ["refused", "program", "refused", "script"] * 2
 
 
+IN_MEMORY = """
+import os, subprocess
+try:
+    file = os.memfd_create("program")
+    os.write(file, open("/usr/bin/true", "rb").read())
+    subprocess.run([f"/proc/self/fd/{file}"], pass_fds=[file], check=True)
+    print("ran")
+except PermissionError:
+    print("refused")
+"""
+
+
+def test_what_is_in_no_folder_is_not_executed() -> None:
+    """A file in memory is beyond Landlock's rule; none can be made."""
+    assert (outside(IN_MEMORY), inside(IN_MEMORY, shown={})) == ("ran", "refused")
+
+
 def test_what_was_there_is_executed(tmp_path: Path) -> None:
     node = tmp_path / "node"
     node.mkdir()

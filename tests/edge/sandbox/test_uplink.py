@@ -102,12 +102,28 @@ def test_a_name_does_not_lead_to_this_machine(tmp_path: Path, named: str) -> Non
         assert way.problem == f"the name {named} leads to this machine itself"
 
 
-@pytest.mark.parametrize("host", ["localhost", socket.gethostname()])
-def test_a_name_of_this_machine_does(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def reached(folder: Path, host: str, canonical: str, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """What comes back of a message to a host on a machine `box` whose network tells its canonical name."""
     ask = socket.getaddrinfo
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *about, **more: ask("127.0.0.1", *about, **more))
-    with echo() as address, Uplink(tmp_path / "uplink", address.replace("127.0.0.1", host)):
-        assert sent_back(connect(tmp_path / "uplink"), b"PING") == b"PING"
+
+    def answered(host: str, *about: Any, **more: Any) -> Any:
+        return [(*one[:3], canonical, one[4]) for one in ask("127.0.0.1", *about, **more)]
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "box")
+    monkeypatch.setattr(socket, "getaddrinfo", answered)
+    with echo() as address, Uplink(folder / "uplink", address.replace("127.0.0.1", host)):
+        return sent_back(connect(folder / "uplink"), b"PING")
+
+
+@pytest.mark.parametrize("host", ["localhost", "box", "box.example.org", "Box.example.org."])
+def test_a_name_of_this_machine_does(tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reached(tmp_path, host, "box.example.org", monkeypatch) == b"PING"
+
+
+def test_a_network_gives_this_machine_no_name_of_the_clouds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert reached(tmp_path, "cloud.example.org", "cloud.example.org", monkeypatch) == b""
 
 
 def test_a_cloud_that_is_not_there_closes_the_connection(tmp_path: Path) -> None:

@@ -117,6 +117,30 @@ def test_bad_files_are_one_line_and_leave_nothing(file, tmp_path):
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        ({"block_count": 2**32 - 1}, "at most 10000 layers"),
+        ({"block_count": 9999}, "more than 16 times what its files hold"),
+        ({"embedding_length": 2**31}, "more than 16 times what its files hold"),
+        ({"feed_forward_length": 49}, "weights are missing or of another shape, first model.layers.0.mlp"),
+    ],
+    ids=range(4),
+)
+def test_absurd_sizes_are_one_line_at_once(file, size, why, monkeypatch, capfd):
+    path, model = file
+    for name, value in size.items():
+        monkeypatch.setattr(
+            gguf.GGUFWriter,
+            f"add_{name}",
+            lambda self, _, name=name, value=value: self.add_uint32(f"llama.{name}", value),
+        )
+    write_gguf(path, model)
+    with pytest.raises(InputError, match=why):
+        load(str(path), device="cpu")
+    assert "MISMATCH" not in capfd.readouterr().err, "no table of weights"
+
+
 def test_without_the_package_the_name_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gguf_models.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingFileError, match="pip install"):

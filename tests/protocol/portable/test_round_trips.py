@@ -116,8 +116,9 @@ def test_an_odd_file_about_it_is_named(header, shift, tmp_path, about):
         ({"rotate_layer": torch.ones(192, 4)}, "not orthonormal"),
         ({"bias": torch.zeros(5)}, "do not fit each other"),
         ({"weight": None}, "not LoReFT"),
+        ({"weight": torch.zeros(1).expand(10**6, 10**6)}, "larger than what it stores"),
     ],
-    ids=["rotation", "bias", "weight"],
+    ids=["rotation", "bias", "weight", "spread"],
 )
 def test_other_interventions_are_told(header, shift, tmp_path, change, told):
     write_pyreft(tmp_path / "reft", shift, header)

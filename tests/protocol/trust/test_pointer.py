@@ -75,6 +75,8 @@ def test_another_signer_or_another_content_does_not_verify():
     [
         ({"version": -1}, "not a pointer"),
         ({"version": True}, "not a pointer"),
+        ({"version": 10**4000}, "cannot be"),
+        ({"version": 10**9, "revoked": (10**9 - 1,)}, "cannot be"),
         ({"size": 0}, "digest or size"),
         ({"digest": "x"}, "digest or size"),
         ({"version": 0}, "digest or size"),
