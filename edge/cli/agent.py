@@ -12,6 +12,7 @@ import typer
 from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
+from fedperfit.protocol.system.files import as_utf8
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
@@ -210,7 +211,7 @@ def learn(
     """
     from fedperfit.protocol.schema import owner_pb2
 
-    data = sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes()
+    data = as_utf8(sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes())
     lines = [_decoded(number, line) for number, line in enumerate(data.split(b"\n"), start=1)]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
@@ -224,7 +225,7 @@ def learn(
 def _decoded(number: int, line: bytes) -> str:
     """Return a line as text; one that is none is told, and stands as an empty one."""
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        return line.decode()
     except UnicodeDecodeError:
         console().print(f"line {number}: not UTF-8 text; left out")
         return ""

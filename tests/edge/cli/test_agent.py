@@ -55,7 +55,10 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
         items.write_text('{"description": "a film about the sea", "tag": "classic"}\n\n')
         code, said = run("learn", home.folder, items)
         assert (code, "learned 1, 1 in the vault; 4 steps" in said) == (0, True)
-        items.write_bytes(b'\n{"description": "\xff"}\n{}\n\n{"description": "a film", "tag": "classic"}\n')
+        items.write_bytes('{"description": "cut off"}\n'.encode("utf-16")[:-1])
+        assert run("learn", home.folder, items) == (2, "error: not UTF-16 text\n")
+        lines = '\n{"description": "\ud800"}\n{}\n\n{"description": "a film", "tag": "classic"}\n'
+        items.write_bytes(lines.encode("utf-16", "surrogatepass"))
         code, said = run("learn", home.folder, items)
         assert said.startswith(
             "line 2: not UTF-8 text; left out\nline 3: no text field 'description'; left out\n"
