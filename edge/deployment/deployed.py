@@ -37,7 +37,8 @@ from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.sums.own_sums import OwnSums
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import Forgotten, StoredShift
+from fedperfit.edge.vault.stored_shift import StoredShift
+from fedperfit.edge.vault.vault import Forgotten
 from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (

@@ -47,9 +47,9 @@ class TooFewClients(InputError, RunFailed):
 def printable(text: str) -> str:
     """Return `text` with everything replaced by `?` that is not shown, or that changes how the rest is.
 
-    Names and messages of other people may hold control sequences; a terminal shows the result as it is. Blanks
-    of every width stay, and so do joiners within a word, as UAX #31 has them; those that turn the direction
-    of text do not.
+    Names and messages of other people may hold control sequences; a terminal shows the result as it is.
+    Blanks of every width stay, and joiners within a word, as UAX #31 has them; what turns the direction of
+    text does not.
     """
     if text.isprintable():
         return text

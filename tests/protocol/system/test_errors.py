@@ -11,7 +11,7 @@ from fedperfit.protocol.system.errors import printable
         "Anne\u00a0Marie",
         "山田\u3000太郎",
         "12\u202f000",
-        "علی\u200cرضا",  # Persian: two parts of one word that are not joined
+        "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",  # Persian: two parts of one word that are not joined
         "ක්\u200dරිස්ටීන්",  # Sinhala: two letters that are one sign
         "അവന്\u200d",  # Malayalam: a sign without its vowel, at the end of a word
         "র\u200d্যা",  # Bengali: the joiner stands before the virama
