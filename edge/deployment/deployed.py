@@ -345,7 +345,10 @@ class Deployed:
             before, stored, outcome = self._last
             if before == asked and self.stages.kept()[0] == stored:
                 return outcome
-        outcome, _ = renew(self.agent, self.stages.open(release), release.version, personal, training, watch)
+        opened = self.stages.open(release)
+        form = self.agent.form(opened, training, self.agent.personal_epsilon)
+        self.guard.fits(form.fits, training, pairs)
+        outcome, _ = renew(self.agent, opened, release.version, personal, training, watch)
         self._last = (asked, self.stages.kept()[0], outcome)
         return outcome
 
