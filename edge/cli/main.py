@@ -10,6 +10,7 @@ from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import consent as consent_cli
 from fedperfit.edge.cli import doctor as doctor_cli
+from fedperfit.edge.cli import explain as explain_cli
 from fedperfit.edge.cli import learned as learned_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
@@ -31,7 +32,7 @@ for command in (
         agent_cli.join,
         agent_cli.trust,
         agent_cli.agent,
-        agent_cli.explain,
+        explain_cli.explain,
         audit_cli.sent,
         audit_cli.log,
         agent_cli.learn,
