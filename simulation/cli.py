@@ -115,14 +115,7 @@ def simulate(
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
     from fedperfit.cloud.job.settings import SETTINGS
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.settings.assignments import parse_assignments
-    from fedperfit.simulation.cluster.cluster import ClusterRequest
-    from fedperfit.simulation.run.clients import prepare_run
-    from fedperfit.simulation.run.job import at_work, run_cohorts
-    from fedperfit.simulation.run.report import pictures
-    from fedperfit.simulation.run.runner import run_simulation
 
     on_ray = {"ray-address": ray_address, "ray-actors": ray_actors, "actor-cpus": actor_cpus}
     if backend is not Backend.RAY:
@@ -140,6 +133,15 @@ def simulate(
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Only now what takes seconds: a mistake in the settings is told at once.
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.protocol.model.base_model import read_card
+    from fedperfit.simulation.cluster.cluster import ClusterRequest
+    from fedperfit.simulation.run.clients import prepare_run
+    from fedperfit.simulation.run.job import at_work, run_cohorts
+    from fedperfit.simulation.run.report import pictures
+    from fedperfit.simulation.run.runner import run_simulation
+
     settings.check(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -218,10 +220,12 @@ def finish(console: Console, folder: Path) -> None:
 @app.command()
 def report(run_dir: Annotated[Path, typer.Argument(help="Folder of a run.")]) -> None:
     """Write metrics.json and report.html of a run again, and print its summary."""
-    from fedperfit.simulation.run.report import write_report
     from fedperfit.simulation.run.summary import write_metrics
 
     write_metrics(run_dir)
+
+    from fedperfit.simulation.run.report import write_report
+
     write_report(run_dir)
     finish(Console(), run_dir)
 
@@ -281,11 +285,13 @@ def flower_env(
     Writes runs/flower-home with a simulation of as many nodes as the preset has clients.
     """
     from fedperfit.protocol.settings.assignments import parse_assignments
+
+    settings = RunSettings.read(preset, parse_assignments(RunSettings, setting))
+
     from fedperfit.protocol.system.run_folder import RUNS_VARIABLE
     from fedperfit.simulation.run.clients import count_clients
     from fedperfit.simulation.run.environment import variables, write_flower_home
 
-    settings = RunSettings.read(preset, parse_assignments(RunSettings, setting))
     runs = Path("runs").resolve()
     home = runs / "flower-home"
     write_flower_home(home, address=":local:", clients=count_clients(settings), client_gpus=client_gpus)

@@ -54,16 +54,17 @@ def tune(
 
     Example: fedperfit tune runs/finished --rates 1e-3,3e-3 --epochs 2,4
     """
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.protocol.trust.release import FILE_NAME
-    from fedperfit.protocol.trust.release_file import read_release
-    from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
-
     console = Console()
     options = parse_options(TuneSettings, {"rates": rates, "epochs": epochs, "users": users})
     changes = options | parse_assignments(TuneSettings, setting)
     if run is not None and preset is not None:
         raise InputError("--preset: the settings are those of the run that is named")
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.protocol.trust.release import FILE_NAME
+    from fedperfit.protocol.trust.release_file import read_release
+    from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
+
     settings = settings_of_run(run, changes) if run else TuneSettings.read(preset or "quickstart", changes)
     release = read_release(run / FILE_NAME).to_bytes() if run else None
     folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()

@@ -56,10 +56,11 @@ def show_checkpoint(
     One line per round: clients asked, updates admitted, replies dropped (with the reasons below), the
     training loss of the clients that share it, and the bytes of whole messages in each direction.
     """
-    from fedperfit.cloud.rounds.checkpoint import Checkpoints
-
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
+
+    from fedperfit.cloud.rounds.checkpoint import Checkpoints
+
     checkpoint = Checkpoints(folder).latest()
     if checkpoint is None:
         raise InputError(f"{folder}: no checkpoint")

@@ -17,7 +17,6 @@ from cryptography import x509
 from typing_extensions import TypedDict
 
 from fedperfit.cloud.deployment.home import CloudHome, write_server_certificate
-from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
@@ -105,6 +104,8 @@ def publish_authorities(home: CloudHome) -> None:
     Args:
         home: The cloud.
     """
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+
     releases = CloudReleases(home.folder)
     key, latest = releases.key(), releases.latest()
     rotations = latest.rotations if latest is not None else ()

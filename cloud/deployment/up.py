@@ -20,7 +20,6 @@ from fedperfit.cloud.deployment.connection import superlink_address, trusting, w
 from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome, read_cloud
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
-from fedperfit.cloud.deployment.signer import signer_command, signer_ready
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, marked, wait_until
@@ -183,6 +182,8 @@ def _run(
                 f"{name}={number} is in use, or host is no address of this machine; stop what uses it, or "
                 "change cloud.toml"
             )
+    from fedperfit.cloud.deployment.signer import signer_command, signer_ready
+
     take_over(home, settings)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)

@@ -51,7 +51,7 @@ def enroll(
     settings = read_cloud(home).replace(**{key: value for key, value in given.items() if value is not None})
     if not NAME.fullmatch(name):
         raise InputError(
-            f"name={name!r}: expected at most 64 letters, digits and ._-, not beginning with . or -"
+            f"name={name!r}: expected at most 64 of a-z, A-Z, 0-9 and ._-, not beginning with . or -"
         )
     if out.exists():
         raise InputError(f"{out}: already exists")

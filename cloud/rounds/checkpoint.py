@@ -14,7 +14,6 @@ from fedperfit.protocol.shift.packing import ShiftHeader, pack, unpack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.shift.shift_file import read_shift_file, write_shift_file
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
 
 _KIND = "checkpoint"
 
@@ -112,14 +111,7 @@ class Checkpoints:
             InputError: If the ledger is shorter than the checkpoint says.
         """
         checkpoint = self.latest()
-        keep = checkpoint.entries if checkpoint else 0
-        if not ledger.path.exists() and not keep:
-            return checkpoint
-        lines = ledger.path.read_bytes().splitlines(keepends=True) if ledger.path.exists() else []
-        if len(lines) < keep or not all(line.endswith(b"\n") for line in lines[:keep]):
-            raise InputError(f"{ledger.path}: {len(lines)} entries, but the last checkpoint counts {keep}")
-        if len(lines) > keep:
-            write_atomic(ledger.path, b"".join(lines[:keep]))
+        ledger.cut(checkpoint.entries if checkpoint else 0)
         return checkpoint
 
     def path(self, round: int) -> Path:

@@ -1,6 +1,7 @@
 """MLflow: its store on this machine, or the one that MLFLOW_TRACKING_URI names."""
 
 import io
+import logging
 import os
 import re
 import sqlite3
@@ -9,15 +10,16 @@ from contextlib import closing
 
 from PIL import Image
 
-from fedperfit.cloud.tracking.tracker import PROJECT, Results, Tracker
+from fedperfit.cloud.tracking.tracker import PROJECT, End, Results, Tracker
 
 _LONGEST = 6000
 """Characters of the longest value that MLflow takes."""
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ ]")
 
 
-_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
-"""Variable of MLflow's: how often it asks a server that does not answer, by default for four minutes."""
+_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""Tries after the first, and seconds of each, that a server gets unless the user says so: else minutes."""
+_STATES = {End.FINISHED: "FINISHED", End.FAILED: "FAILED", End.STOPPED: "KILLED"}
 _SQLITE = "sqlite:///"
 _NOT_THERE = "RESOURCE_DOES_NOT_EXIST"
 
@@ -35,7 +37,8 @@ class MLflow(Tracker):
     name = "mlflow"
 
     def begin(self, known: str) -> None:
-        os.environ.setdefault(_RETRIES, "3")
+        os.environ.update(_PATIENCE | os.environ)
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # it tells of every retry
         _check_database(self.library.get_tracking_uri())
         self._client = self.library.tracking.MlflowClient()
         if known and self._goes_on(known):
@@ -72,5 +75,5 @@ class MLflow(Tracker):
         if results.report:
             self._client.set_tag(self.identity, "report", results.report)
 
-    def close(self, *, failed: bool) -> None:
-        self._client.set_terminated(self.identity, status="FAILED" if failed else "FINISHED")
+    def close(self, end: End) -> None:
+        self._client.set_terminated(self.identity, status=_STATES[end])

@@ -14,7 +14,7 @@ from fedperfit.cloud.tracking.figures import figures_of
 from fedperfit.cloud.tracking.mlflow import MLflow
 from fedperfit.cloud.tracking.names import TrackerName
 from fedperfit.cloud.tracking.tensorboard import TensorBoard
-from fedperfit.cloud.tracking.tracker import Results, Settings, TrackedRun, Tracker
+from fedperfit.cloud.tracking.tracker import End, Results, Settings, TrackedRun, Tracker
 from fedperfit.cloud.tracking.trackio import Trackio
 from fedperfit.cloud.tracking.wandb import WeightsAndBiases
 from fedperfit.protocol.settings.forms import read_form
@@ -65,10 +65,10 @@ def tracked(
     sink = _Sink(names or [], command, pictures)
     try:
         yield sink.take
-    except BaseException:
-        sink.close(failed=True)
+    except BaseException as error:
+        sink.close(End.STOPPED if isinstance(error, KeyboardInterrupt) else End.FAILED)
         raise
-    sink.close(failed=False)
+    sink.close(End.FINISHED)
 
 
 class _Sink:
@@ -99,8 +99,8 @@ class _Sink:
         elif found := figures_of(event):
             self._each(lambda tracker: tracker.figures(*found))
 
-    def close(self, *, failed: bool) -> None:
-        self._each(lambda tracker: tracker.close(failed=failed))
+    def close(self, end: End) -> None:
+        self._each(lambda tracker: tracker.close(end))
         self.trackers = []
 
     def _open(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from fedperfit.cloud.tracking.tracker import Results, Tracker
+from fedperfit.cloud.tracking.tracker import End, Results, Tracker
 
 FOLDER = "tensorboard"
 """Folder of the event files in the run folder."""
@@ -37,7 +37,7 @@ class TensorBoard(Tracker):
         if results.report:
             self._text("report", f"`{results.report}`")
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, end: End) -> None:
         self._writer.close()
 
     def _text(self, tag: str, text: str) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -36,6 +37,15 @@ class Results:
     """Plots of the report as PNG files, by title."""
     report: str
     """Path of the report; empty where there is none."""
+
+
+class End(Enum):
+    """How a run ended."""
+
+    FINISHED = auto()
+    FAILED = auto()
+    STOPPED = auto()
+    """By Ctrl-C or the signal of a `kill`: the run can go on."""
 
 
 class Tracker(ABC):
@@ -76,5 +86,5 @@ class Tracker(ABC):
         """Take what the run came to."""
 
     @abstractmethod
-    def close(self, *, failed: bool) -> None:
-        """End the run in the tracker; `failed` where it stopped before its end."""
+    def close(self, end: End) -> None:
+        """End the run in the tracker."""

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 from PIL import Image
 
-from fedperfit.cloud.tracking.tracker import PROJECT, Results, Tracker
+from fedperfit.cloud.tracking.tracker import PROJECT, End, Results, Tracker
 
 
 class Trackio(Tracker):
@@ -39,6 +39,6 @@ class Trackio(Tracker):
             final["report"] = results.report
         self._run.log(final)
 
-    def close(self, *, failed: bool) -> None:
+    def close(self, end: End) -> None:
         with redirect_stdout(io.StringIO()):
             self.library.finish()

@@ -7,13 +7,19 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from fedperfit.cloud.tracking.tracker import PROJECT, Results, Tracker
+from fedperfit.cloud.tracking.tracker import PROJECT, End, Results, Tracker
 from fedperfit.protocol.system.errors import InputError
 
 MODE = "WANDB_MODE"
 """Variable of wandb's by which a user asks for `online`."""
 _ONLINE = ("online", "run", "shared")
 """Its values with which a run is sent as it comes."""
+_PATIENCE = {"WANDB_INIT_TIMEOUT": "15", "WANDB_FINISH_TIMEOUT": "60"}
+"""Seconds that wandb waits for its server at both ends of a run, unless the user says so: else a minute and a
+half, and for ever. What was not sent is on disk for `wandb sync`.
+"""
+_CODES = {End.FINISHED: 0, End.FAILED: 1, End.STOPPED: 255}
+"""Exit codes by which wandb knows how a run ended."""
 _MODES = ("offline", "dryrun", "disabled", *_ONLINE)
 
 
@@ -23,6 +29,7 @@ class WeightsAndBiases(Tracker):
     name = "wandb"
 
     def begin(self, known: str) -> None:
+        os.environ.update(_PATIENCE | os.environ)
         mode = os.environ.get(MODE) or "offline"
         if mode not in _MODES:
             raise InputError(f"{MODE}={mode}: expected one of {', '.join(_MODES)}")
@@ -69,5 +76,5 @@ class WeightsAndBiases(Tracker):
         if results.report:
             self._run.summary["report"] = results.report
 
-    def close(self, *, failed: bool) -> None:
-        self._run.finish(exit_code=int(failed))
+    def close(self, end: End) -> None:
+        self._run.finish(exit_code=_CODES[end])

@@ -30,7 +30,8 @@ from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.sums.party import SumParty
 from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import VAULT, FitRecord, Vault
+from fedperfit.edge.vault.stored_shift import FitRecord
+from fedperfit.edge.vault.vault import VAULT, Vault
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.packing import pack

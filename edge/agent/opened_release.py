@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedperfit.edge.vault.vault import ShiftKey
+from fedperfit.edge.vault.stored_shift import ShiftKey
 from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.people.people import People

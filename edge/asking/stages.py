@@ -8,7 +8,7 @@ from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import StoredShift
+from fedperfit.edge.vault.stored_shift import StoredShift
 from fedperfit.protocol.messages.settings import FULL_SLOT, PersonalSettings, Stage
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm

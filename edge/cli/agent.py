@@ -1,17 +1,17 @@
 """`fedperfit-edge` for a deployed edge: join a cloud, run the agent, ask it."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
+from fedperfit.protocol.system.files import as_utf8
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
@@ -173,33 +173,6 @@ def agent(folder: Folder) -> None:
         wait_until(stopping, float("inf"))
 
 
-def explain(folder: Folder) -> None:
-    """What the agent is, holds and does: release, personal shift, history, which stage answers and why."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    from fedperfit.protocol.schema import owner_pb2
-
-    with owner(folder) as agent:
-        told = agent.Explain(owner_pb2.ExplainRequest())
-    table = Table("", "", title=told.client, show_header=False)
-    answered = f"all but {', '.join(told.not_consented)}" if told.not_consented else "what it may ask"
-    table.add_row("the cloud is answered", "nothing: paused" if told.paused else answered)
-    where = "in the vault, sealed" if told.sealed_history else "in your own file, in clear"
-    table.add_row("your history is", where)
-    table.add_row("the vault's key is kept by", told.key)
-    table.add_row("scores are sent", "sums only" if told.shares_metrics else "no")
-    for field, value in told.ListFields():
-        if field.name in ("paused", "not_consented", "shares_metrics", "key", "sealed_history"):
-            continue
-        if field.message_type is not None and not field.is_repeated:
-            for inner, part in value.ListFields():
-                table.add_row(f"{field.name} {inner.name}", escape(_text(part)))
-        else:
-            table.add_row(field.name.replace("_", " "), escape(_text(value)))
-    console().print(table)
-
-
 def learn(
     folder: Folder,
     items: Annotated[Path, typer.Argument(help="Items, one JSON object per line; - reads them here.")],
@@ -210,7 +183,7 @@ def learn(
     """
     from fedperfit.protocol.schema import owner_pb2
 
-    data = sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes()
+    data = as_utf8(sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes())
     lines = [_decoded(number, line) for number, line in enumerate(data.split(b"\n"), start=1)]
     with owner(folder) as agent:
         done = agent.Learn(owner_pb2.LearnRequest(items=lines))
@@ -224,7 +197,7 @@ def learn(
 def _decoded(number: int, line: bytes) -> str:
     """Return a line as text; one that is none is told, and stands as an empty one."""
     try:
-        return line.decode("utf-8-sig" if number == 1 else "utf-8")
+        return line.decode()
     except UnicodeDecodeError:
         console().print(f"line {number}: not UTF-8 text; left out")
         return ""
@@ -346,15 +319,3 @@ def _given(text: str) -> str:
     if not read.strip():
         raise InputError("standard input: empty")
     return read
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str | int | float):
-        return json.dumps(value) if isinstance(value, bool) else printable(str(value))
-    return ", ".join(map(_part, value))
-
-
-def _part(value: Any) -> str:
-    if hasattr(value, "loss"):
-        return f"{value.stage} {value.loss:.3f}"
-    return f"{value.messages} x {value.call}" if hasattr(value, "call") else str(value)

@@ -10,6 +10,7 @@ from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
 from fedperfit.edge.cli import consent as consent_cli
 from fedperfit.edge.cli import doctor as doctor_cli
+from fedperfit.edge.cli import explain as explain_cli
 from fedperfit.edge.cli import learned as learned_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
@@ -31,7 +32,7 @@ for command in (
         agent_cli.join,
         agent_cli.trust,
         agent_cli.agent,
-        agent_cli.explain,
+        explain_cli.explain,
         audit_cli.sent,
         audit_cli.log,
         agent_cli.learn,
@@ -99,12 +100,9 @@ def personalize(
     ] = None,
 ) -> None:
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
-    from fedperfit.edge.agent.agent import Agent
     from fedperfit.edge.agent.consent import limit_epsilon
     from fedperfit.protocol.fitting import FittingSettings
-    from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.settings.assignments import parse_options
-    from fedperfit.protocol.trust.release_file import read_release
 
     options = {
         **{"personal_rank": rank, "personal_epochs": epochs},
@@ -112,6 +110,11 @@ def personalize(
     }
     settings = FittingSettings.of_preset(preset, parse_options(FittingSettings, options))
     training, personal = settings.personal_training(), settings.personal()
+
+    from fedperfit.edge.agent.agent import Agent
+    from fedperfit.protocol.model.base_model import load
+    from fedperfit.protocol.trust.release_file import read_release
+
     found = read_release(release)
     if personal_epsilon is not None:
         limit_epsilon(folder, personal_epsilon)
@@ -132,16 +135,18 @@ def answer(
     prompt_form: Annotated[str | None, typer.Option(help="As in `personalize`.")] = None,
 ) -> None:
     """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
-    from fedperfit.edge.agent.agent import Agent
-    from fedperfit.edge.agent.opened_release import OpenedRelease
     from fedperfit.protocol.fitting import FittingSettings
-    from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
-    from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.settings.assignments import parse_options
-    from fedperfit.protocol.trust.release_file import read_release
 
     options = parse_options(FittingSettings, {"prompt_form": prompt_form})
     settings = FittingSettings.of_preset(preset, options)
+
+    from fedperfit.edge.agent.agent import Agent
+    from fedperfit.edge.agent.opened_release import OpenedRelease
+    from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
+    from fedperfit.protocol.model.base_model import load
+    from fedperfit.protocol.trust.release_file import read_release
+
     found = read_release(release)
     agent = Agent(folder, load(base_model))
     opened = OpenedRelease.of(found.to_bytes(), agent.base)

@@ -136,6 +136,10 @@ class Guard:
         check_steps("personalize", len(pairs), training, policy)
         self._count("personalize")
 
+    def fits(self, count: int, training: TrainingSettings, pairs: Sequence[Pair]) -> None:
+        """Admit so many fits of a personal shift, one after the other; raises Refused."""
+        check_steps("personalize", len(pairs), training, self._required(), fits=count)
+
     def evaluation(self, settings: EvaluationSettings) -> None:
         """Admit an evaluation, and count it; raises Refused."""
         self._form("evaluate", settings.prompt_form)

@@ -45,7 +45,9 @@ def check_training(kind: RequestKind, training: TrainingSettings, policy: Policy
             raise Refused(f"{kind}: {name}={value:g} is outside of what was agreed")
 
 
-def check_steps(kind: RequestKind, items: int, training: TrainingSettings, policy: Policy) -> None:
+def check_steps(
+    kind: RequestKind, items: int, training: TrainingSettings, policy: Policy, *, fits: int = 1
+) -> None:
     """Refuse a training that would take longer than was agreed.
 
     Args:
@@ -53,10 +55,11 @@ def check_steps(kind: RequestKind, items: int, training: TrainingSettings, polic
         items: Number of items that it is on.
         training: How it asks for a shift to be trained.
         policy: What the owner agreed to.
+        fits: Number of fits that it makes, one after the other.
 
     Raises:
         Refused: It has more steps.
     """
-    steps = training.epochs * -(-items // training.batch_size)
+    steps = fits * training.epochs * -(-items // training.batch_size)
     if steps > policy.most_steps:
         raise Refused(f"{kind}: {steps} steps, agreed are at most {policy.most_steps}")

@@ -37,7 +37,8 @@ from fedperfit.edge.releases.store import ReleaseStore
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.edge.sums.own_sums import OwnSums
 from fedperfit.edge.vault.keys import KeyKeeper
-from fedperfit.edge.vault.vault import Forgotten, StoredShift
+from fedperfit.edge.vault.stored_shift import StoredShift
+from fedperfit.edge.vault.vault import Forgotten
 from fedperfit.edge.writing.scores import TokenScore
 from fedperfit.edge.writing.streaming import Alive, Finished
 from fedperfit.protocol.messages.settings import (
@@ -344,7 +345,10 @@ class Deployed:
             before, stored, outcome = self._last
             if before == asked and self.stages.kept()[0] == stored:
                 return outcome
-        outcome, _ = renew(self.agent, self.stages.open(release), release.version, personal, training, watch)
+        opened = self.stages.open(release)
+        form = self.agent.form(opened, training, self.agent.personal_epsilon)
+        self.guard.fits(form.fits, training, pairs)
+        outcome, _ = renew(self.agent, opened, release.version, personal, training, watch)
         self._last = (asked, self.stages.kept()[0], outcome)
         return outcome
 

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from fedperfit.edge.agent.history import SEALED
 from fedperfit.edge.deployment.home import AgentSettings, Home, write_address
-from fedperfit.protocol.model.base_model import load, read_card
-from fedperfit.protocol.model.functional import FunctionalFingerprint
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import private_folder, write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle
@@ -47,6 +45,9 @@ def settle(
     Raises:
         InputError: the base model is another one, or the history is missing.
     """
+    from fedperfit.protocol.model.base_model import load, read_card
+    from fedperfit.protocol.model.functional import FunctionalFingerprint
+
     name = base_model or bundle.base_model
     stored = read_card(name).fingerprint
     if stored != bundle.fingerprint:

@@ -38,6 +38,11 @@ class Form(Enum):
     HELD_OUT = "held-out"
     """Free or under the prior, which items held out of both decide."""
 
+    @property
+    def fits(self) -> int:
+        """Number of fits that it takes, one after the other."""
+        return 3 if self is Form.HELD_OUT else 1
+
     @classmethod
     def of(cls, people: People | None, items: int, epsilon: float = 0.0) -> "Form":
         """Choose the form.

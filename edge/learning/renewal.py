@@ -27,7 +27,7 @@ from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.fitting.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, StoredShift
+from fedperfit.edge.vault.stored_shift import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shift import Shift

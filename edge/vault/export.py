@@ -4,8 +4,6 @@ import json
 import os
 from pathlib import Path
 
-from safetensors.torch import save
-
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
@@ -30,6 +28,8 @@ def export_shift(vault: Vault, slot: str, file: Path) -> None:
     Raises:
         InputError: The file exists or cannot be written, or there is no personal shift.
     """
+    from safetensors.torch import save
+
     if os.path.lexists(file):
         raise InputError(f"{file}: already exists")
     stored, shift = vault.open(slot)

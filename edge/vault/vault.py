@@ -11,23 +11,22 @@ A file is replaced whole or not at all; one process at a time writes.
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import safetensors.torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from fedperfit.edge.vault.keys import FileKey, KeyKeeper
-from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.sealed import read_header, seal, unseal
+from fedperfit.edge.vault.stored_shift import FitRecord, ShiftKey, StoredShift, shift_of, tensor_bytes
 from fedperfit.edge.vault.vault_key import VaultKey, destroy_key, read_key, rotating, write_key
-from fedperfit.protocol.shift.positions import Positions
-from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import sweep, write_atomic
+
+if TYPE_CHECKING:  # torch, which listing what is here does without
+    from fedperfit.edge.vault.personal import PersonalShift
 
 VAULT = "vault"
 """Name of the vault's folder in a person's own folder."""
@@ -35,53 +34,6 @@ FORMAT = 2
 _LOCK_SECONDS = 0.5
 _LARGEST = 1 << 30
 """Bytes of the largest sealed file that is read."""
-
-
-@dataclass(frozen=True)
-class ShiftKey:
-    """Task, base model and release a personal shift was fitted for; it is refused on top of any others."""
-
-    task: str
-    """Name of the task."""
-    fingerprint: str
-    """Fingerprint of the base model."""
-    release: str
-    """SHA-256 of the packed collective shift that was frozen while fitting."""
-    additive: bool
-    """Whether the shift acts on a layer's own output, not on what the collective shift made of it."""
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """Record of how a personal shift was fitted."""
-
-    items: int = 0
-    """Number of items the shift was fitted on."""
-    origin: str = "fitted"
-    """Last change of the shift: `fitted`, `carried over` or `learned`."""
-    version: int = 0
-    """Version of the release the shift was fitted on; 0 where releases have no versions."""
-    training: dict[str, Any] = field(default_factory=dict)
-    """`TrainingSettings` of the fit, as a config."""
-    stage: str = "personal"
-    """Stage with the lowest held-out loss, as chosen by `edge.fitting.choice`."""
-    judged: dict[str, float] = field(default_factory=dict)
-    """Mean loss on held-out items by stage, in nats per target token, for each stage that could answer."""
-    epsilon: float = 0.0
-    """Differential privacy of the shift for each item, at `edge.fitting.form.DELTA`; 0 without a promise."""
-    stored: str = ""
-    """Time of storing, ISO 8601 in UTC; set by the vault."""
-
-
-@dataclass(frozen=True)
-class StoredShift:
-    """Description of a stored personal shift, without its tensors."""
-
-    shape: ShiftShape
-    shift_key: ShiftKey
-    fit_record: FitRecord
-    writes: int
-    """Number of times the slot was written."""
 
 
 class Forgotten(NamedTuple):
@@ -132,7 +84,7 @@ class Vault:
                     self._finish_rotation()
             yield
 
-    def store(self, slot: str, shift: PersonalShift, shift_key: ShiftKey, fit_record: FitRecord) -> None:
+    def store(self, slot: str, shift: "PersonalShift", shift_key: ShiftKey, fit_record: FitRecord) -> None:
         """Replace the content of a slot atomically.
 
         Args:
@@ -144,23 +96,10 @@ class Vault:
         Raises:
             InputError: the slot holds a broken shift, or one of another task or base model.
         """
-        shape = shift.shape
         with self.held():
-            header = {
-                "slot": slot,
-                "layers": list(shape.layers),
-                "rank": shape.rank,
-                "hidden_size": shape.hidden_size,
-                "positions": str(shape.positions),
-                "writes": self._writes(slot, shift_key) + 1,
-                **asdict(shift_key),
-                **asdict(replace(fit_record, stored=datetime.now(UTC).isoformat(timespec="seconds"))),
-            }
-            tensors = {"R": shift.R, "W": shift.W, "b": shift.b}
-            content = safetensors.torch.save(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            )
-            self._write(self._path(slot), "shift", header, content)
+            now = replace(fit_record, stored=datetime.now(UTC).isoformat(timespec="seconds"))
+            stored = StoredShift(shift.shape, shift_key, now, self._writes(slot, shift_key) + 1)
+            self._write(self._path(slot), "shift", {"slot": slot, **stored.fields()}, tensor_bytes(shift))
 
     def _writes(self, slot: str, shift_key: ShiftKey) -> int:
         """Number of times the slot was written; raises InputError when its content must not be replaced."""
@@ -171,7 +110,7 @@ class Vault:
             raise InputError(f"slot {slot!r} holds a shift of another task or base model: forget it first")
         return stored.writes
 
-    def load(self, slot: str, shift_key: ShiftKey) -> PersonalShift:
+    def load(self, slot: str, shift_key: ShiftKey) -> "PersonalShift":
         """Open the personal shift in a slot, to be used on a release.
 
         Args:
@@ -186,7 +125,7 @@ class Vault:
             raise InputError(f"the personal shift in slot {slot!r} belongs to another release or base model")
         return shift
 
-    def open(self, slot: str) -> tuple[StoredShift, PersonalShift]:
+    def open(self, slot: str) -> "tuple[StoredShift, PersonalShift]":
         """Open the personal shift in a slot, whatever release it was fitted for.
 
         Raises:
@@ -197,12 +136,11 @@ class Vault:
             raise InputError(f"no personal shift in slot {slot!r}: personalize first")
         header, content = self._read(path, "shift")
         try:
-            stored = _stored_shift(header)
             if header["slot"] != slot:
                 raise ValueError
-            tensors = safetensors.torch.load(content)
-            return stored, PersonalShift(stored.shape, **{name: tensors[name] for name in ("R", "W", "b")})
-        except (SafetensorError, KeyError, TypeError, ValueError):
+            stored = StoredShift.of(header)
+            return stored, shift_of(stored.shape, content)
+        except (KeyError, TypeError, ValueError):
             raise InputError(f"{path}: not a personal shift of slot {slot!r}") from None
 
     def drop(self, slot: str) -> None:
@@ -359,21 +297,3 @@ class Vault:
 
     def _path(self, slot: str) -> Path:
         return self._shifts / f"{slot}.sealed"
-
-
-def _stored_shift(header: dict[str, Any]) -> StoredShift:
-    shift_key = ShiftKey(**{name: header[name] for name in ShiftKey.__dataclass_fields__})
-    header = {
-        "stage": "personal",
-        "judged": {},
-        "epsilon": 0.0,
-        **header,
-    }  # which shifts stored by earlier versions lack
-    fit_record = FitRecord(**{name: header[name] for name in FitRecord.__dataclass_fields__})
-    shape = ShiftShape(
-        layers=tuple(header["layers"]),
-        rank=header["rank"],
-        hidden_size=header["hidden_size"],
-        positions=Positions.parse(header["positions"]),
-    )
-    return StoredShift(shape, shift_key, fit_record, header["writes"])

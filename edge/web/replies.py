@@ -13,6 +13,10 @@ Scores = Sequence[owner_pb2.TokenScore]
 """Tokens with their log-likelihoods."""
 
 
+_PART = "\ufffd"
+"""What stands for a token that is only a part of a character."""
+
+
 @dataclass
 class Answered:
     """One answer as it comes."""
@@ -82,7 +86,7 @@ class Form:
     ) -> dict[str, Any]:
         told = None
         if self._scored and (scores or not answer.last.finish):
-            told = _chat_scores(scores) if self._chat else _completion_scores(scores, offset)
+            told = _chat_scores(scores) if self._chat else _completion_scores(scores, answer.text, offset)
         finish = answer.last.finish or None
         return {"index": answer.index, **content, "finish_reason": finish, "logprobs": told}
 
@@ -129,11 +133,36 @@ def _chat_scores(scores: Scores) -> dict[str, Any]:
     return {"content": content, "refusal": None}
 
 
-def _completion_scores(scores: Scores, offset: int) -> dict[str, Any]:
-    offsets = []
+def _offsets(scores: Scores, text: str, offset: int) -> list[int]:
+    """Find where in a text each token begins.
+
+    A token whose text is not there takes no room, as a start token before a prompt and parts of a character
+    do. One that is not there yet, in a stream, follows what is.
+
+    Args:
+        scores: tokens of the text from an offset on.
+        text: the text.
+        offset: where the first of them begins.
+    """
+    offsets, parts = [], 0
     for score in scores:
-        offsets.append(offset)
-        offset += len(score.text)
+        if _PART in score.text:
+            offsets.append(offset)
+            parts += 1
+            continue
+        for piece in (score.text, score.text.lstrip()):  # the first of a text may have lost its blank
+            begin = text.find(piece, offset, offset + parts + len(piece))
+            if begin < 0 and piece.startswith(text[offset:]):
+                begin = offset
+            if begin >= 0:
+                break
+        offsets.append(max(begin, offset))
+        if begin >= 0:
+            offset, parts = begin + len(piece), 0
+    return offsets
+
+
+def _completion_scores(scores: Scores, text: str, offset: int) -> dict[str, Any]:
     first = [not score.HasField("score") for score in scores]
     return {
         "tokens": [score.text for score in scores],
@@ -144,5 +173,5 @@ def _completion_scores(scores: Scores, offset: int) -> dict[str, Any]:
             None if nothing else {other.text: other.score for other in reversed(score.likeliest)}
             for nothing, score in zip(first, scores, strict=True)
         ],
-        "text_offset": offsets,
+        "text_offset": _offsets(scores, text, offset),
     }

@@ -10,6 +10,7 @@ from shlex import quote
 from cryptography import x509
 
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
+from fedperfit.protocol.system.errors import printable
 
 _LONGEST_SOCKET = 100
 """Bytes of the longest path of a Unix socket that is used."""
@@ -47,7 +48,7 @@ def folder_name(folder: Path, sockets: Iterable[Path]) -> Iterator[Finding]:
         sockets: Unix sockets in it that are opened by their whole path.
     """
     name = str(folder.absolute())
-    if not name.isprintable():
+    if printable(name) != name:
         yield wrong("folder's name", "has characters that cannot be shown", "rename it; stop all first")
         return
     longest = max((len(os.fsencode(path.absolute())) for path in sockets), default=0)

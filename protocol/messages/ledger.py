@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from fedperfit.protocol.settings.forms import read_form_lines
+from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.files import write_atomic
 
 Direction = Literal["down", "up"]
 """Way of a message: `down` (cloud to edge) or `up`."""
@@ -39,6 +41,8 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         """File of the entries; missing until the first one."""
+        self._counted = (0, 0)
+        """Bytes of the file that were counted, and the entries in them."""
 
     def add(self, entries: list[Entry]) -> None:
         """Append entries; a killed process leaves at most one broken line, the last."""
@@ -47,11 +51,33 @@ class Ledger:
             file.writelines(json.dumps(asdict(entry)) + "\n" for entry in entries)
 
     def count(self) -> int:
-        """Count the entries without reading them."""
+        """Count the entries, of which each is looked at once however often they are counted."""
         if not self.path.exists():
             return 0
+        begin, entries = self._counted
         with self.path.open("rb") as file:
-            return sum(1 for line in file if line.strip())
+            file.seek(begin)
+            entries += sum(1 for line in file if line.strip())
+            self._counted = (file.tell(), entries)
+        return entries
+
+    def cut(self, keep: int) -> None:
+        """Remove all entries after the first so many, and what a killed process left of one.
+
+        Args:
+            keep: Number of entries that stay.
+
+        Raises:
+            InputError: There are fewer.
+        """
+        data = self.path.read_bytes() if self.path.exists() else b""
+        lines = data.splitlines(keepends=True)
+        if len(lines) < keep or not all(line.endswith(b"\n") for line in lines[:keep]):
+            raise InputError(f"{self.path}: {len(lines)} entries, but the last checkpoint counts {keep}")
+        kept = b"".join(lines[:keep])
+        if kept != data:
+            write_atomic(self.path, kept)
+        self._counted = (len(kept), keep)
 
     def entries(self) -> list[Entry]:
         """Return all entries in order; none if nothing was sent yet.

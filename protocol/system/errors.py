@@ -1,5 +1,12 @@
 """The errors that fedperfit raises on purpose, and text that is safe to print."""
 
+from unicodedata import category, combining
+
+_JOINERS = "\u200c\u200d"
+"""Zero width non-joiner and joiner, with which Persian, Sinhala and others are spelled, and emoji made."""
+_VIRAMA = 9
+"""Combining class of the signs that join Indian letters, after which a joiner may end a word."""
+
 
 class FedperfitError(Exception):
     """Base class of every error that fedperfit raises on purpose; its text is one line for a person."""
@@ -38,11 +45,15 @@ class TooFewClients(InputError, RunFailed):
 
 
 def printable(text: str) -> str:
-    """Return `text` with everything unprintable replaced by `?`.
+    """Return `text` with everything replaced by `?` that is not shown, or that changes how the rest is.
 
     Names and messages of other people may hold control sequences; a terminal shows the result as it is.
+    Blanks of every width stay, and joiners within a word, as UAX #31 has them; what turns the direction of
+    text does not.
     """
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    if text.isprintable():
+        return text
+    return "".join(letter if _shown(text, place) else "?" for place, letter in enumerate(text))
 
 
 def line_of(text: str, longest: int = 400) -> str:
@@ -54,3 +65,13 @@ def line_of(text: str, longest: int = 400) -> str:
     """
     line = printable(" ".join(text[: 4 * longest].split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def _shown(text: str, place: int) -> bool:
+    letter = text[place]
+    if letter not in _JOINERS:
+        return letter.isprintable() or category(letter) == "Zs"
+    before, after = text[max(0, place - 1)], text[place + 1 : place + 2]
+    if combining(before) == _VIRAMA:
+        return True
+    return bool(after) and all(category(beside)[0] in "LMS" for beside in (before, after))

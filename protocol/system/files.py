@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
 
 _GZIP = b"\x1f\x8b"
+UTF_8 = "utf-8"
 _PART = ".part"
 """Suffix of a file that is still being written."""
 _OWNERS_OWN = 0o600
@@ -161,6 +162,26 @@ def read_parsed(path: Path, parse: Callable[[bytes], Parsed]) -> Parsed:
         raise InputError(f"{path}: {error}") from None
 
 
+def as_utf8(data: bytes) -> bytes:
+    """Return text in UTF-8 without the mark that may stand before it, whichever UTF it is in.
+
+    A half character of UTF-16 becomes bytes that are no UTF-8, so that it costs its line alone.
+
+    Args:
+        data: Text whose first two characters are ASCII where nothing marks its encoding.
+
+    Raises:
+        MalformedFileError: It is UTF-16 or UTF-32 that is cut off within a character.
+    """
+    encoding = json.detect_encoding(data)
+    if encoding in (UTF_8, "utf-8-sig"):
+        return data.removeprefix(BOM_UTF8)
+    try:
+        return data.decode(encoding, "surrogatepass").encode(errors="surrogatepass")
+    except UnicodeDecodeError:
+        raise MalformedFileError(f"not {encoding.upper()} text") from None
+
+
 def read_json(path: Path) -> Any:
     """Read the JSON value in `path`.
 
@@ -170,11 +191,13 @@ def read_json(path: Path) -> Any:
         InputError: The system does not let it be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(as_utf8(path.read_bytes()).decode())
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise MalformedFileError(f"{path}: not UTF-8 text") from None
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{path}: {error}") from None
     except json.JSONDecodeError as error:
         raise MalformedFileError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from None
     except (ValueError, RecursionError):
@@ -226,14 +249,16 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """
     try:
         data = path.read_bytes()
-        whole = gzip.decompress(data) if data[:2] == _GZIP else data
+        whole = as_utf8(gzip.decompress(data) if data[:2] == _GZIP else data)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise MalformedFileError(f"{path}: broken gzip file") from None
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    for number, line in enumerate(whole.removeprefix(BOM_UTF8).split(b"\n"), start=1):
+    for number, line in enumerate(whole.split(b"\n"), start=1):
         if line.strip():
             yield number, _line_value(line)
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, printable
 from fedperfit.protocol.tasks.conversations import as_text, asked_turns, turns_of
 from fedperfit.protocol.tasks.task import Task
 
@@ -124,6 +124,24 @@ def admitted(
                 taken = f"{key}={value[key][:_SHOWN]!r} is taken as {let_in[key][:_SHOWN]!r}"
                 tell(f"{place} {number}: {taken if quoting else f'{key} is taken as another word'}")
         yield let_in
+
+
+def admitted_name(value: Any) -> str:
+    """Return a person's name as one text, however its accents are put in and its blanks are made.
+
+    Args:
+        value: Any JSON value.
+
+    Raises:
+        InputError: It is no text or whole number, is empty, or has characters that are not shown.
+    """
+    text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if not text or printable(text) != text:
+        raise InputError(f"no user in {value!r:.60}")
+    return "".join(
+        " " if unicodedata.category(letter) == "Zs" else letter
+        for letter in unicodedata.normalize("NFC", text)
+    )
 
 
 def nothing_let_in(remarks: Sequence[str]) -> InputError:

@@ -46,10 +46,6 @@ def analyze(
 
     Example: fedperfit analyze --tasks LaMP_2N,LaMP_3 --data data --base-model FOLDER
     """
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.simulation.analyze.page import REPORT, conclusions, pictures, terminal_table
-    from fedperfit.simulation.analyze.study import run_study
-
     options = {
         **{"tasks": tasks, "base_model": base_model, "data": data, "device": device},
         **{"prompt_form": prompt_form, "template": template, "users": users, "queries": queries},
@@ -57,6 +53,11 @@ def analyze(
     settings = AnalyzeSettings.from_flat(
         parse_options(AnalyzeSettings, options) | parse_assignments(AnalyzeSettings, setting)
     )
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.analyze.page import REPORT, conclusions, pictures, terminal_table
+    from fedperfit.simulation.analyze.study import run_study
+
     console = wide_console()
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)

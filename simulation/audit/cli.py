@@ -62,18 +62,7 @@ def audit(
 
     Example: fedperfit audit runs/votes --attacks dp-mechanism,owner-name --set transport-dtype=sign
     """
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.simulation.audit.attack import attacks_by_name
-    from fedperfit.simulation.audit.gate import check, read_result, stored_gate
-    from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
-    from fedperfit.simulation.audit.study import begin, extend, run_audit
-
-    console = wide_console()
     files = [path.resolve() for path in own or []]
-    if list_attacks:
-        for name, attack in attacks_by_name(files).items():
-            console.print(f"[bold]{name}[/bold]  {attack.title}")
-        return
     request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options: dict[str, Any] = {"attacks": attacks, "base_model": base_model, "data": data}
     given = parse_options(AuditSettings, options) | parse_assignments(AuditSettings, setting)
@@ -81,6 +70,18 @@ def audit(
         given["attack-files"] = [str(path) for path in files]
     if gate is not None and given:
         raise InputError("--gate takes the settings of the stored result: leave the other options out")
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.audit.attack import attacks_by_name
+    from fedperfit.simulation.audit.gate import check, read_result, stored_gate
+    from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
+    from fedperfit.simulation.audit.study import begin, extend, run_audit
+
+    console = wide_console()
+    if list_attacks:
+        for name, attack in attacks_by_name(files).items():
+            console.print(f"[bold]{name}[/bold]  {attack.title}")
+        return
     stored = read_result(gate) if gate is not None else None
     folder = (out or Path("runs") / f"audit-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     if resume:

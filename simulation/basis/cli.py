@@ -38,11 +38,12 @@ def basis(
 
     Name the file in the settings: update-basis=public, basis-file=FILE.
     """
+    settings = _settings(read_preset(preset), task, base_model, set_)
+
     from fedperfit.protocol.model.base_model import load
     from fedperfit.protocol.system.files import write_atomic
     from fedperfit.simulation.basis.public import make_basis, pairs_of_file, world_pairs
 
-    settings = _settings(read_preset(preset), task, base_model, set_)
     pairs = world_pairs(settings) if items is None else pairs_of_file(items, settings)
     made = make_basis(load(settings.base_model, device="auto", dtype="auto"), settings, pairs)
     write_atomic(out, made.to_bytes())
@@ -72,12 +73,13 @@ def prior(
 
     Example: fedperfit prior people.scatter --data data/LaMP_3 --task LaMP_3 --set update-basis=random
     """
+    values = {"update-basis": "public"} | read_preset(preset)
+    settings = _settings(values, task, base_model, set_)
+
     from fedperfit.cloud.job.basis import settings_basis
     from fedperfit.protocol.model.base_model import load
     from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 
-    values = {"update-basis": "public"} | read_preset(preset)
-    settings = _settings(values, task, base_model, set_)
     base = load(settings.base_model, device="auto", dtype="auto")
     basis = settings_basis(settings, base.card)
     if basis is None:

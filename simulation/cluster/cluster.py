@@ -1,9 +1,10 @@
 """Ray cluster that workers are placed on: one that is given, or one started here and stopped again."""
 
+import atexit
 import os
 import shutil
 import signal
-import socket
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,17 +16,12 @@ from fedperfit.protocol.system.allocator import ALLOCATOR
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.flower import QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
+from fedperfit.simulation.cluster.head import AUTO, HeadLost, check_address, watched
 from fedperfit.simulation.cluster.scratch import CLUSTER, scratch_folder
 from fedperfit.simulation.optional import required
 
-_ANSWER_SECONDS = 5.0
-"""Longest wait for the machine of a given address, and for its cluster."""
-_CLUSTER_ID = "/ray.rpc.NodeInfoGcsService/GetClusterId"
-"""Call that the head of a Ray cluster answers."""
 _ROUNDING = 1e-9
 """What shares may lack of a whole, as Ray counts them."""
-AUTO = "auto"
-"""Address of the cluster that runs on this machine."""
 LEAST_CPUS = 0.01
 """Smallest share of a core that a worker may have."""
 EQUAL = {"RAY_worker_niceness": "0"}
@@ -73,24 +69,39 @@ def cluster(request: ClusterRequest) -> Iterator[Placement]:
 
     Raises:
         InputError: Ray cannot be imported, nothing answers at the address, or the workers have no room.
+        RunFailed: The cluster's head was lost within the block.
     """
     ray = required("ray")
     check_address(request.address)
     before, on_term = dict(os.environ), signal.getsignal(signal.SIGTERM)
-    own = scratch_folder(CLUSTER)
+    own, lost = scratch_folder(CLUSTER), False
     os.environ |= QUIET | ALLOCATOR | SAFE_PATH | EQUAL
     try:
         _connect(ray, request.address, str(own))
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_term)  # Ray has put its own in place
-        yield placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        placed = placement(request, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        with watched(ray.get_runtime_context().gcs_address):
+            yield placed
+    except HeadLost:
+        lost = True
+        atexit.register(_leave)  # comes before Ray's own, and so in its place
+        raise
     finally:
         with _uninterrupted():
-            ray.shutdown()
+            if not lost:
+                ray.shutdown()
             for name in set(os.environ) - set(before):
                 del os.environ[name]
             os.environ |= before
             shutil.rmtree(own, ignore_errors=True)
+
+
+def _leave() -> None:
+    """End this process as one that failed, without Ray, which breaks down where its head is lost."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 @contextmanager
@@ -136,41 +147,6 @@ def _connect(ray: Any, address: str, folder: str) -> None:
 def _line(error: Exception) -> str:
     """Return the beginning of what an error says, in one line."""
     return " ".join(str(error).split())[:300]
-
-
-def check_address(address: str) -> None:
-    """Check that a cluster answers, which Ray itself finds out after minutes, or never.
-
-    Args:
-        address: `HOST:PORT`; empty and `auto` are known only when Ray looks.
-
-    Raises:
-        InputError: It is no such address, nothing answers there, or something that is no cluster.
-    """
-    if address in ("", AUTO):
-        return
-    host, colon, port = address.rpartition(":")
-    if not (host and colon and port.isdigit()) or "/" in host:
-        raise InputError(f"ray-address={address}: expected HOST:PORT of a cluster's head, or auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"ray-address={address}: no cluster answers there ({error})") from None
-    if not _is_head(address):
-        raise InputError(f"ray-address={address}: what answers there is no head of a Ray cluster")
-
-
-def _is_head(address: str) -> bool:
-    """Whether something that listens is the head of a Ray cluster, one that lets nobody in included."""
-    import grpc
-
-    others = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
-    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        try:
-            channel.unary_unary(_CLUSTER_ID)(b"", timeout=_ANSWER_SECONDS)
-        except grpc.RpcError as error:
-            return error.code() not in others
-    return True
 
 
 def placement(request: ClusterRequest, nodes: Sequence[Mapping[str, float]]) -> Placement:

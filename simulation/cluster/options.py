@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.cluster.cluster import LEAST_CPUS, ClusterRequest, check_address
+from fedperfit.simulation.cluster.cluster import LEAST_CPUS, ClusterRequest
+from fedperfit.simulation.cluster.head import check_address
 
 
 def _checked(address: str) -> str:

@@ -15,6 +15,7 @@ from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.system.allocator import keep_freed_memory
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, cores
+from fedperfit.simulation.cluster.head import check_head
 from fedperfit.simulation.cluster.scratch import WORKER, scratch_folder
 from fedperfit.simulation.optional import required
 
@@ -273,6 +274,7 @@ class Pool(Generic[Unit]):
             self._idle.add(worker)
 
     def _replace(self, worker: int) -> None:
+        check_head(self._ray.get_runtime_context().gcs_address)
         self._ray.kill(self._workers[worker])
         self._workers[worker] = self._start()
         self._await_start(worker)

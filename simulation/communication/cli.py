@@ -55,6 +55,13 @@ def communication(
 
     Example: fedperfit communication --rows perfit,sign,lora --others 16 --draws 2
     """
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
+    options: dict[str, Any] = {
+        **{"tasks": tasks, "base_model": base_model, "data": data, "rows": rows, "users": users},
+        **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
+    }
+    given = parse_options(CommunicationSettings, options) | parse_assignments(CommunicationSettings, setting)
+
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.communication.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.communication.row import rows_by_name
@@ -65,12 +72,6 @@ def communication(
         for name, row in rows_by_name().items():
             console.print(f"[bold]{name}[/bold]  {row.title}")
         return
-    request = asked(workers, ray_address, actor_cpus, actor_gpus)
-    options: dict[str, Any] = {
-        **{"tasks": tasks, "base_model": base_model, "data": data, "rows": rows, "users": users},
-        **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
-    }
-    given = parse_options(CommunicationSettings, options) | parse_assignments(CommunicationSettings, setting)
     if resume:
         if run_dir is None:
             raise InputError("--resume needs --run-dir, the folder of a study that was begun")

@@ -70,20 +70,7 @@ def compare(
 
     Example: fedperfit compare --methods base,rag-2,oppu,perfit --seeds 0 --users 8
     """
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.protocol.tasks import task_by_name
-    from fedperfit.simulation.cluster.cluster import ClusterRequest
-    from fedperfit.simulation.compare.method import registry
-    from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
-    from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
-
-    console = wide_console()
-    where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
     files = [path.resolve() for path in method_file or []]
-    if list_methods:
-        for name, method in registry(files).items():
-            console.print(f"[bold]{name}[/bold]  {method.title}")
-        return
     options: dict[str, Any] = {
         **{"tasks": tasks, "methods": methods, "base_model": base_model, "data": data, "encoder": encoder},
         **{"device": device, "prompt_form": prompt_form, "seeds": seeds, "draws": draws},
@@ -93,6 +80,20 @@ def compare(
         "method_files": [str(path) for path in files],
     }
     given = parse_options(CompareSettings, options) | parse_assignments(CompareSettings, setting)
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.protocol.tasks import task_by_name
+    from fedperfit.simulation.cluster.cluster import ClusterRequest
+    from fedperfit.simulation.compare.method import registry
+    from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
+    from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
+
+    console = wide_console()
+    where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
+    if list_methods:
+        for name, method in registry(files).items():
+            console.print(f"[bold]{name}[/bold]  {method.title}")
+        return
     if resume:
         if run_dir is None or not (run_dir / SETTINGS).exists():
             raise InputError("--resume needs --run-dir, the folder of a comparison that was begun")

@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, printable
 from fedperfit.protocol.system.files import from_home, write_json_lines
 from fedperfit.protocol.tasks import AnswerKind, task_by_name
+from fedperfit.protocol.tasks.door import admitted_name
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
@@ -93,8 +94,9 @@ def people_command(
     Example: fedperfit data people --task LaMP_2M --to people ada ben carl
     """
     for name in names:
-        if name in ("", ".", "..") or Path(name).name != name or not name.isprintable():
+        if name in ("", ".", "..") or Path(name).name != name or printable(name) != name:
             raise InputError(f"{name!r}: no name for a person's folder")
+    names = [admitted_name(name) for name in names]
     with TemporaryDirectory() as folder:
         root = from_home(data)
         if data == WORLD:

@@ -4,11 +4,14 @@ Official LaMP files are single JSON arrays of up to several gigabytes; they pass
 """
 
 import gzip
+import json
+import shutil
 import zlib
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, EncodedFile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO, cast
 
 import ijson
@@ -87,14 +90,23 @@ def first_byte(path: Path) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """Open a file, unpacked where it is compressed by gzip, after a mark that says how bytes are ordered."""
+    """Open a file as UTF-8, unpacked where it is compressed by gzip, after a mark that tells its encoding."""
     with path.open("rb") as file, ExitStack() as stack:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         opened = cast(BinaryIO, stack.enter_context(gzip.GzipFile(fileobj=file))) if packed else file
-        if opened.read(len(BOM_UTF8)) != BOM_UTF8:
-            opened.seek(0)
-        yield opened
+        encoding = json.detect_encoding(opened.read(4))
+        opened.seek(len(BOM_UTF8) if encoding == "utf-8-sig" else 0)
+        if encoding.startswith("utf-8"):
+            yield opened
+            return
+        recoded = stack.enter_context(TemporaryFile())
+        try:
+            shutil.copyfileobj(EncodedFile(opened, "utf-8", encoding), recoded, BUFFER)
+        except UnicodeDecodeError:
+            raise InputError(f"{path}: not {encoding.upper()} text") from None
+        recoded.seek(0)
+        yield recoded
 
 
 class _Reader:

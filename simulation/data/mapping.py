@@ -118,9 +118,9 @@ class Mapping:
         }
         for remark in remarks:
             tell(remark)
-        if remarks and not any(groups.values()):
-            raise nothing_let_in(remarks)
         left_out = [remark for remark in remarks if remark.endswith("left out")]
+        if left_out and not any(groups.values()):
+            raise nothing_let_in(left_out)
         why = f"; {nothing_let_in(left_out)}" if left_out else ""
         if len(groups) == 1:
             (users,) = groups.values()

@@ -11,7 +11,7 @@ from typing import Any
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.conversations import unfolded
-from fedperfit.protocol.tasks.door import Tell, admitted, admitted_answer, admitted_item
+from fedperfit.protocol.tasks.door import Tell, admitted, admitted_answer, admitted_item, admitted_name
 from fedperfit.simulation.data.columns import Columns
 from fedperfit.simulation.data.lamp_files import sortable_date
 from fedperfit.simulation.data.table_files import records
@@ -55,7 +55,7 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
     people: People = {}
     for path in paths:
         place = f"{path}, line"
-        read = records(path, columns.wanted(), whole=columns.numbered)
+        read = records(path, columns.wanted(), tell, whole=columns.numbered)
         if columns.table.question is None:
             _admit(columns.entries(read), people, columns, task, place, tell)
             continue
@@ -90,7 +90,7 @@ def _admit(
         for column in needed:
             if column not in record:
                 raise InputError(f"no {column!r}")
-        name = _name(record[user])
+        name = admitted_name(record[user])
         moment = _moment(record[time]) if time else ()
         item = admitted_item(task, {key: record.get(column) for key, column in columns.of.items()})
         if not item[task.answer].strip():
@@ -113,13 +113,6 @@ def _question(record: dict[str, Any], identity: str, columns: Columns, task: Tas
     worded = text if task.marker and task.marker in text else task.question({task.field: text})
     task.query_fields(worded)
     return {"id": identity, "input": worded, "gold": admitted_answer(task, record[asked.target])}
-
-
-def _name(value: Any) -> str:
-    name = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
-    if not name or not name.isprintable():
-        raise InputError(f"no user in {value!r:.60}")
-    return name
 
 
 def _moment(value: Any) -> tuple[int | Decimal, ...]:

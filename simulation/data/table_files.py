@@ -4,22 +4,28 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, MissingFileError
-from fedperfit.protocol.system.files import json_lines
+from fedperfit.protocol.system.files import as_utf8, json_lines
+from fedperfit.protocol.tasks.door import Tell
 from fedperfit.protocol.tasks.templates import nearest_of
 from fedperfit.simulation.data.csv_rows import CsvRows
 
 FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that can be read; but for Parquet, `.gz` may follow."""
 _PACKED = ".gz"
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What may separate the cells of a table, and what each is called."""
+_TOLD_BY_EXCEL = re.compile(r"\Asep=.(?=\r?\n)")
+"""First line with which Excel is told the separator."""
 _LONGEST_CELL = 1 << 24
 """Characters of a cell of a CSV file."""
 
@@ -27,12 +33,13 @@ Record = tuple[int, Any]
 """Number of a line or entry, and its value: an InputError where it cannot be read."""
 
 
-def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Iterator[Record]:
+def records(path: Path, columns: Collection[str], tell: Tell, *, whole: bool = False) -> Iterator[Record]:
     """Read the records of a file one by one.
 
     Args:
         path: File whose ending tells its form.
         columns: Columns that will be looked for; a table without one of them is refused.
+        tell: Told of a separator between cells that is not the one of the file's ending.
         whole: Whether other columns are wanted too, where leaving them out would save reading them.
 
     Raises:
@@ -44,7 +51,7 @@ def records(path: Path, columns: Collection[str], *, whole: bool = False) -> Ite
     if form == ".json":
         return _json(path)
     if form in (".csv", ".tsv"):
-        return _csv(path, "\t" if form == ".tsv" else ",", columns)
+        return _csv(path, "\t" if form == ".tsv" else ",", columns, tell)
     if form == ".parquet":
         return _parquet(path, columns, whole=whole)
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
@@ -62,11 +69,14 @@ def _form(path: Path) -> str:
 def _text(path: Path, errors: str = "strict") -> str:
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix.lower() == _PACKED else data).decode("utf-8-sig", errors)
+        whole = gzip.decompress(data) if path.suffix.lower() == _PACKED else data
+        return as_utf8(whole).decode(errors=errors)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise MalformedFileError(f"{path}: not UTF-8 text") from None
+    except MalformedFileError as error:
+        raise MalformedFileError(f"{path}: {error}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise MalformedFileError(f"{path}: broken gzip file") from None
     except OSError as error:
@@ -87,21 +97,19 @@ def _json(path: Path) -> Iterator[Record]:
     yield from enumerate(values, start=1)
 
 
-def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Record]:
+def _csv(path: Path, usual: str, columns: Collection[str], tell: Tell) -> Iterator[Record]:
     """Yield records and the lines they begin at; a quote that is never closed costs its line alone."""
     csv.field_size_limit(_LONGEST_CELL)
-    lines = [*io.StringIO(_text(path, "surrogateescape"), newline="")]
-    reader = csv.reader(lines, delimiter=delimiter)
-    try:
-        names = next((row for row in reader if any(cell.strip() for cell in row)), [])
-    except csv.Error as error:
-        raise MalformedFileError(f"{path}, line {reader.line_num}: broken CSV ({error})") from None
+    lines = [*io.StringIO(_TOLD_BY_EXCEL.sub("", _text(path, "surrogateescape")), newline="")]
+    delimiter, names, line = _header(path, lines, usual, columns)
     if not _is_text(names):
-        raise MalformedFileError(f"{path}, line {reader.line_num}: not UTF-8 text")
+        raise MalformedFileError(f"{path}, line {line}: not UTF-8 text")
     if twice := [name for name, times in Counter(names).items() if name and times > 1]:
-        raise MalformedFileError(f"{path}, line {reader.line_num}: several columns are called {twice[0]!r}")
+        raise MalformedFileError(f"{path}, line {line}: several columns are called {twice[0]!r}")
     _check_columns(path, names, columns)
-    for number, row in CsvRows(lines, delimiter).after(reader.line_num):
+    if delimiter != usual:
+        tell(f"{path}: cells are taken as separated by {_SEPARATORS[delimiter]}")
+    for number, row in CsvRows(lines, delimiter).after(line):
         if isinstance(row, MalformedFileError):
             yield number, row
         elif not _is_text(row):
@@ -110,6 +118,27 @@ def _csv(path: Path, delimiter: str, columns: Collection[str]) -> Iterator[Recor
             yield number, MalformedFileError("not as many cells as there are columns")
         elif row:
             yield number, dict(zip(names, row, strict=True))
+
+
+def _header(
+    path: Path, lines: Sequence[str], usual: str, columns: Collection[str]
+) -> tuple[str, list[str], int]:
+    """Return what separates cells, the names of the columns, and the number of lines up to the end of these.
+
+    The usual separator is taken unless the wanted columns are there with another one alone, or, where they
+    are with none, unless another one makes more columns of the header.
+    """
+
+    def read(delimiter: str) -> tuple[str, list[str], int]:
+        reader = csv.reader(lines, delimiter=delimiter)
+        try:
+            names = next((row for row in reader if any(cell.strip() for cell in row)), [])
+        except csv.Error as error:
+            raise MalformedFileError(f"{path}, line {reader.line_num}: broken CSV ({error})") from None
+        return delimiter, names, reader.line_num
+
+    found = [read(delimiter) for delimiter in dict.fromkeys((usual, *_SEPARATORS))]
+    return max(found, key=lambda header: (set(columns) <= set(header[1]), len(header[1])))
 
 
 def _is_text(row: list[str]) -> bool:

@@ -15,10 +15,7 @@ from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import Task, task_by_name
-from fedperfit.protocol.trust.release import FILE_NAME
-from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Bootstrap, Phase, Sample
-from fedperfit.simulation.run.communication import communication
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.world.build import BOTH, BOUNDS, LIMIT, Bounds, Which, read_bounds, read_limits
 
@@ -35,6 +32,11 @@ def summarise(folder: Path) -> dict[str, Any]:
         InputError: It is the folder of a comparison or an analysis, or a file in it is broken.
     """
     settings = run_settings(folder)
+
+    from fedperfit.protocol.trust.release import FILE_NAME
+    from fedperfit.protocol.trust.release_file import read_release
+    from fedperfit.simulation.run.communication import communication
+
     task = task_by_name(settings.task)
     bootstrap = Bootstrap(settings.seed, settings.bootstrap_samples)
     main = task.metrics[0]

@@ -21,14 +21,15 @@ def watch(
 
     Example: fedperfit watch runs/small
     """
+    if not run_dir.is_dir():
+        raise InputError(f"{run_dir}: no such folder")
+
     import uvicorn
 
     from fedperfit.protocol.system.flower import free
     from fedperfit.simulation.watch.server import build
     from fedperfit.simulation.watch.state import EventReader
 
-    if not run_dir.is_dir():
-        raise InputError(f"{run_dir}: no such folder")
     EventReader(run_dir).news()
     if not free(port):
         raise InputError(f"--port {port} is in use; choose another")

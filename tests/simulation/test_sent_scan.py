@@ -5,7 +5,8 @@ import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
+from fedperfit.edge.vault.stored_shift import FitRecord, ShiftKey
+from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.messages.keys import SETTINGS_RECORD
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape

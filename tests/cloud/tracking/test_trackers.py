@@ -5,9 +5,12 @@ import json
 import logging
 import os
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, call
 
 import pytest
 from PIL import Image
@@ -16,6 +19,7 @@ from tests.cloud.tracking.wandb_records import records
 from fedperfit.cloud.tracking.names import TrackerName, check_installed
 from fedperfit.cloud.tracking.sink import IDENTITIES, tracked
 from fedperfit.cloud.tracking.tensorboard import FOLDER, TensorBoard
+from fedperfit.cloud.tracking.wandb import _PATIENCE
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 
@@ -130,6 +134,59 @@ def test_a_mode_of_wandb_that_cannot_be_is_told(
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(api=SimpleNamespace(api_key="")))  # type: ignore[arg-type]
     with pytest.raises(InputError, match=f"^WANDB_MODE={mode}: {said}"):
         play("wandb", run)
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code"),
+    [(None, "FINISHED", 0), (ValueError, "FAILED", 1), (KeyboardInterrupt, "KILLED", 255)],
+)
+def test_a_tracker_is_told_how_a_run_ended(
+    error: type[BaseException] | None, state: str, code: int, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow, wandb = MagicMock(), MagicMock()
+    mlflow.get_tracking_uri.return_value = "http://localhost"
+    mlflow.tracking.MlflowClient().create_run().info.run_id = "a"
+    for name, library in (("mlflow", mlflow), ("wandb", wandb)):
+        monkeypatch.setitem(sys.modules, name, library)
+    with (
+        pytest.raises(error) if error else nullcontext(),
+        tracked([TrackerName.MLFLOW, TrackerName.WANDB], "simulate") as take,
+    ):
+        take({"event": "start", "run": str(run)})
+        if error:
+            raise error
+    assert mlflow.tracking.MlflowClient().set_terminated.call_args == call("a", status=state)
+    assert wandb.init().finish.call_args == call(exit_code=code)
+
+
+def test_a_server_of_wandb_that_does_not_answer_is_not_waited_for(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    for name, value in (("MODE", "online"), ("API_KEY", "0" * 40), ("BASE_URL", "http://127.0.0.1:9")):
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    monkeypatch.delenv("WANDB_INIT_TIMEOUT", raising=False)
+    monkeypatch.setitem(_PATIENCE, "WANDB_INIT_TIMEOUT", "1")
+    wandb.teardown()  # it keeps the settings of earlier runs
+    begun = time.monotonic()
+    with caplog.at_level(logging.WARNING, "fedperfit"):
+        play("wandb", run)
+    assert time.monotonic() - begun < 10
+    (said,) = [record.message for record in caplog.records if record.name.startswith("fedperfit")]
+    assert said.startswith("wandb does not follow this run: Timed out")
+    wandb.teardown()
+
+
+def test_a_server_of_mlflow_that_does_not_answer_is_one_line(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with caplog.at_level(logging.WARNING):
+        play("mlflow", run)
+    (said,) = caplog.messages
+    assert said.startswith("mlflow does not follow this run: ")
 
 
 def test_a_database_that_cannot_be_opened_is_not_waited_for(

@@ -1,11 +1,13 @@
 """Whether the prior over people gives way to a free fit, by the items held out of both."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
 import torch
+from tests.edge.deployment.deployments import CLOUD, agree, deployed, policy
 from tests.edge.edge_clients import write_client
 from tests.edge.fitting.test_form import PERSONAL, people_of, release_of
 
@@ -20,7 +22,9 @@ from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.learning.renewal import learn, renew
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.basis import Coordinates
+from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.trust.release import Release
 
 IDLE, LIVELY = 1e-9, 5e-3
 """Rates of a free fit that does nothing, and of one that learns."""
@@ -135,3 +139,16 @@ def test_the_choice_is_the_same_each_time(tmp_path, base, header, training):
         agent.personalize(data, PERSONAL, training)
         shifts.append(agent.vault.open("full")[1].W.detach())
     assert torch.equal(*shifts)
+
+
+def test_the_steps_of_all_fits_count_that_held_out_items_take(tmp_path, base, header, training):
+    release = Release.first(Shift.identity(header.shape, seed=1), header, CLOUD, people=asking(header))
+    training = training.replace(epochs=4, batch_size=8, max_items=0)
+    for name, most in (("ada", 59), ("ben", 60)):
+        folder = write_client(tmp_path / name, items=40)
+        agree(folder, policy(most_steps=most))
+        with deployed(folder) as edge:
+            refused = pytest.raises(InputError, match="60 steps, agreed are at most 59")
+            with refused if most == 59 else nullcontext():
+                edge.personalize(release.to_bytes(), PERSONAL, training, lambda: True)
+            assert bool(edge.agent.vault.slots()) is (most == 60)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -49,13 +50,17 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
         edge.personalize(releases(header, 1)[0].to_bytes(), PERSONAL, TRAINING, lambda: True)
         code, said = run("explain", home.folder)
         assert code == 0
-        assert "personal origin" in said
+        assert re.search("your questions are answered by +│ the base model", said)
+        assert re.search("how it was made +│ fitted on 24 items, for release 1", said)
         assert "a file beside the vault" in said
         items = tmp_path / "items.jsonl"
         items.write_text('{"description": "a film about the sea", "tag": "classic"}\n\n')
         code, said = run("learn", home.folder, items)
         assert (code, "learned 1, 1 in the vault; 4 steps" in said) == (0, True)
-        items.write_bytes(b'\n{"description": "\xff"}\n{}\n\n{"description": "a film", "tag": "classic"}\n')
+        items.write_bytes('{"description": "cut off"}\n'.encode("utf-16")[:-1])
+        assert run("learn", home.folder, items) == (2, "error: not UTF-16 text\n")
+        lines = '\n{"description": "\ud800"}\n{}\n\n{"description": "a film", "tag": "classic"}\n'
+        items.write_bytes(lines.encode("utf-16", "surrogatepass"))
         code, said = run("learn", home.folder, items)
         assert said.startswith(
             "line 2: not UTF-8 text; left out\nline 3: no text field 'description'; left out\n"
@@ -285,9 +290,24 @@ def test_words_of_a_cloud_are_no_markup_that_ends_a_command(run, home, tmp_path,
     assert run("join", path, "--folder", home.folder) == (0, f"no contact: {words}\n")
     told = owner_pb2.Explanation(client="ada", refusal=inner)
     agent = SimpleNamespace(Explain=lambda request: told)
-    monkeypatch.setattr("fedperfit.edge.cli.agent.owner", lambda folder: nullcontext(agent))
+    monkeypatch.setattr("fedperfit.edge.cli.explain.owner", lambda folder: nullcontext(agent))
     code, said = run("explain", home.folder)
     assert (code, "positions='[/x]?'" in said) == (0, True)
+
+
+def test_what_is_not_there_yet_is_said_in_words(run, home, monkeypatch):
+    agent = SimpleNamespace(Explain=lambda request: owner_pb2.Explanation(client="ada", stage="base"))
+    monkeypatch.setattr("fedperfit.edge.cli.explain.owner", lambda folder: nullcontext(agent))
+    code, said = run("explain", home.folder)
+    rows = [line.split("│")[1:3] for line in said.splitlines() if "│" in line]
+    told = {name.strip(): text.strip() for name, text in rows if name.strip()}
+    assert code == 0
+    assert told["your questions are answered by"] == "the base model alone"
+    assert told["collective shift"].startswith("none yet")
+    assert told["your personal shift"] == "none yet"
+    assert told["the cloud last confirmed what is in force"] == "never"
+    assert told["answers that were sent"] == "none"
+    assert not [name for name in told if "_" in name]
 
 
 def test_a_plain_history_stays_where_it_is(tmp_path):

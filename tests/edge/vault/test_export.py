@@ -12,7 +12,8 @@ from tests.edge.edge_clients import write_client
 from fedperfit.edge.deployment.home import Home
 from fedperfit.edge.vault.keys import FileKey
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
+from fedperfit.edge.vault.stored_shift import FitRecord, ShiftKey
+from fedperfit.edge.vault.vault import Vault
 
 KEY = ShiftKey("LaMP_2M", "f" * 64, "e" * 64, additive=False)
 

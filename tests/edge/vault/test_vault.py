@@ -16,7 +16,8 @@ from tests.fuzzing import FUZZED
 
 from fedperfit.edge.vault.keys import FileKey, KeyringKey, PassphraseKey
 from fedperfit.edge.vault.sealed import seal, unseal
-from fedperfit.edge.vault.vault import ShiftKey, Vault
+from fedperfit.edge.vault.stored_shift import ShiftKey
+from fedperfit.edge.vault.vault import Vault
 from fedperfit.edge.vault.vault_key import kept_by
 from fedperfit.protocol.system.errors import InputError
 

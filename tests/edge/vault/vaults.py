@@ -3,7 +3,8 @@
 import torch
 
 from fedperfit.edge.vault.personal import PersonalShift
-from fedperfit.edge.vault.vault import FitRecord, ShiftKey, Vault
+from fedperfit.edge.vault.stored_shift import FitRecord, ShiftKey
+from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 

@@ -4,9 +4,11 @@ import pytest
 import torch
 from tests.edge.web.openai_client import PROMPT, chat, completion
 
+from fedperfit.edge.web.replies import _offsets
 from fedperfit.edge.writing.scores import prompt_scores
 from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.messages.settings import Stage
+from fedperfit.protocol.schema import owner_pb2
 
 
 def test_log_likelihoods_of_what_is_written(client, edge):
@@ -38,7 +40,8 @@ def test_echo_tells_the_prompts_own_log_likelihoods(client, edge):
             told = choice.logprobs
             assert len(told.tokens) == len(told.token_logprobs) == len(tokens) + 1
             assert told.token_logprobs[0] is None
-            assert told.text_offset[1] == len(told.tokens[0])
+            for begin, token in zip(told.text_offset[1:], told.tokens[1:], strict=True):
+                assert choice.text.startswith(token, begin)
             with edge[0].stages.edited(stage):
                 expected = prompt_scores(base, edge[0].stages.stack(stage), tokens, 1)
             assert told.token_logprobs[1:-1] == pytest.approx([one.score for one in expected[1:]])
@@ -68,3 +71,22 @@ def test_a_stop_text_cuts_the_scores_too(client):
     told = cut.logprobs
     assert told.tokens == whole.choices[0].logprobs.tokens[: len(told.tokens)]
     assert len("".join(told.tokens[:-1])) < len(cut.text) <= len("".join(told.tokens))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "expected"),
+    [
+        ("a film", ["<s>", "a", " film"], [0, 0, 1]),
+        ("<s>a film", ["<s>", "a", " film"], [0, 3, 4]),
+        ("a film", ["<s>", " a", " film"], [0, 0, 1]),
+        ("é😀 film", ["\ufffd", "\ufffd", "\ufffd", "\ufffd", " film"], [0, 0, 0, 0, 2]),
+        ("a film", ["a", " film", "</s>"], [0, 1, 6]),
+        ("a fi", ["a", " film", " yet"], [0, 1, 6]),  # a stream, or a stop text
+        ("film film", ["<s>", "film", " ", "film"], [0, 0, 4, 5]),
+    ],
+)
+def test_each_token_begins_where_its_text_stands(text, tokens, expected):
+    assert _offsets([owner_pb2.TokenScore(text=token) for token in tokens], text, 0) == expected
+    ahead = "before "
+    found = _offsets([owner_pb2.TokenScore(text=token) for token in tokens], ahead + text, len(ahead))
+    assert found == [len(ahead) + place for place in expected]

@@ -25,3 +25,29 @@ def test_broken_line_names_the_file(tmp_path, line):
     path.write_text(line + "\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"train\.jsonl"):
         Ledger(path).entries()
+
+
+def blanked(ledger: Ledger) -> None:
+    """Make blank lines of all entries on file, so that who counts them again finds none."""
+    ledger.path.write_bytes(b"\n" * ledger.path.stat().st_size)
+
+
+def test_what_was_counted_is_not_read_again(tmp_path):
+    ledger = Ledger(tmp_path / "train.jsonl")
+    assert ledger.count() == 0
+    for number in range(1, 5):
+        ledger.add([entry(number)] * 2)
+        assert ledger.count() == ledger.count() == 2 * number
+        blanked(ledger)
+
+
+def test_what_a_resumed_run_keeps_is_not_read_again(tmp_path):
+    Ledger(tmp_path / "train.jsonl").add([entry(number) for number in range(1, 9)])
+    resumed = Ledger(tmp_path / "train.jsonl")
+    resumed.cut(5)
+    assert [one.round for one in resumed.entries()] == [1, 2, 3, 4, 5]
+    blanked(resumed)
+    resumed.add([entry(6)])
+    assert resumed.count() == 6
+    resumed.cut(0)
+    assert resumed.count() == 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -24,6 +25,7 @@ from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.processes import wait_until
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.cluster import cluster as on_ray
+from fedperfit.simulation.cluster import head
 from fedperfit.simulation.cluster import pool as pools
 from fedperfit.simulation.cluster.cluster import ClusterRequest, Placement, cluster, placement
 from fedperfit.simulation.cluster.pool import Pool
@@ -226,7 +228,7 @@ def other_server(request: pytest.FixtureRequest) -> Iterator[str]:
 def test_a_server_that_is_no_cluster_is_told_before_anything_is_made(
     other_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_ray, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(head, "_ANSWER_SECONDS", 1.0)
     words = [
         "simulate",
         "--backend",
@@ -253,6 +255,7 @@ def test_a_second_interrupt_does_not_keep_a_cluster_from_being_stopped(
 
     monkeypatch.setattr(ray, "init", lambda **options: None)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address=nodes.address))
     monkeypatch.setattr(ray, "shutdown", shutdown)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), cluster(ClusterRequest(nodes.address)):

@@ -212,9 +212,10 @@ def test_two_processes_share_one_conversion(tmp_path: Path) -> None:
     assert "".join(out).count("converting") == 1
 
 
-def test_files_may_be_compressed_and_begin_with_a_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_may_be_compressed_and_begin_with_a_mark(tmp_path: Path, encoding: str) -> None:
     plain = opened(tmp_path, oppu())
-    marked = {name: b"\xef\xbb\xbf" + json.dumps(value).encode() for name, value in oppu().items()}
+    marked = {name: json.dumps(value).encode(encoding) for name, value in oppu().items()}
     packed = {f"{name}.gz": gzip.compress(content) for name, content in marked.items()}
     for number, files in enumerate((marked, packed)):
         data = open_lamp(write(tmp_path / f"data-{number}", files), RATING, tmp_path / "cache")

@@ -160,6 +160,34 @@ def test_bad_lines_are_told_with_their_numbers_and_cost_themselves_alone(tmp_pat
     assert "mood='sideways': expected one of up, down; left out" in shown.output
 
 
+def test_a_table_as_excel_writes_it_is_read_and_its_separator_shown(tmp_path: Path):
+    data = opened(tmp_path, "notes.csv", as_csv(RECORDS, ";").decode().encode("utf-16"))
+    assert (len(data.users("others")), len(data.users("targets"))) == (3, 1)
+    told = f"{tmp_path / 'notes.csv'}: cells are taken as separated by semicolons"
+    assert (data.remarks[0], len(data.remarks)) == (told, 17)
+    (tmp_path / "mood.toml").write_text(TASK)
+    words = ["show", str(tmp_path / "data.toml"), "--task", str(tmp_path / "mood.toml")]
+    assert told in CliRunner().invoke(data_app, words).output
+
+
+def test_names_are_one_however_their_accents_and_blanks_are_made(tmp_path: Path):
+    spelled = [
+        "Zoe\u0308\u00a0Marie",
+        "Zo\u00eb Marie",
+        "\u0639\u0644\u06cc\u200c\u0631\u0636\u0627",
+        "ada\u202eb",
+    ]
+    records = [record | {"who": spelled[n % 4]} for n, record in enumerate(RECORDS)]
+    data = opened(tmp_path, "notes.csv", as_csv(records))
+    assert {*data.users("others"), *data.users("targets")} == {spelled[1], spelled[2]}
+    assert sum("no user in 'ada\\u202eb'; left out" in remark for remark in data.remarks) == 8
+    (tmp_path / "mood.toml").write_text(TASK)
+    words = ["people", "--task", str(tmp_path / "mood.toml"), "--data", str(tmp_path / "data.toml"), "--to"]
+    done = CliRunner().invoke(data_app, [*words, str(tmp_path / "made"), *spelled[::2]])
+    assert done.exit_code == 0, done.output
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {spelled[1], spelled[2]}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "more", "told"),
     [

@@ -1,5 +1,6 @@
 """Records of tables as people have them: what is wrong with one costs that one, and is told by its line."""
 
+import gzip
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +15,8 @@ from fedperfit.simulation.data.table_files import records
 
 
 def told(path: Path, columns: list[str]) -> list[tuple[int, object]]:
-    return [(n, str(row) if isinstance(row, InputError) else row) for n, row in records(path, columns)]
+    found = records(path, columns, [].append)
+    return [(n, str(row) if isinstance(row, InputError) else row) for n, row in found]
 
 
 def test_a_quote_that_is_never_closed_costs_its_own_line(tmp_path):
@@ -110,3 +112,71 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     path.write_text("who,text,who,,\na,one,b,,\n")
     with pytest.raises(MalformedFileError, match="line 1: several columns are called 'who'"):
         told(path, ["who"])
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize("first", ["", "sep={}\r\n"])
+def test_the_separator_is_the_one_that_the_header_has(tmp_path, separator, name, first):
+    path = tmp_path / "a.csv"
+    rows = ["who{}text", "a{}one, two", 'b{}"a line;\ttwo|\nlines"']
+    path.write_text(first.format(separator) + "\r\n".join(rows).replace("{}", separator), newline="")
+    remarks = []
+    found = dict(records(path, ["who", "text"], remarks.append))
+    assert list(found.values()) == [
+        {"who": "a", "text": "one, two"},
+        {"who": "b", "text": "a line;\ttwo|\nlines"},
+    ]
+    assert remarks == [f"{path}: cells are taken as separated by {name}"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "who,text\na,one; two; three\n",
+        "who,text,a;b;c;d\na,one; two; three,\n",
+        '"who","text","a\tb\tc\td"\na,one; two; three,\n',
+    ],
+)
+def test_commas_are_the_separator_wherever_the_wanted_columns_are_there_with_them(tmp_path, text):
+    path = tmp_path / "a.csv"
+    path.write_text(text)
+    remarks = []
+    ((_, row),) = records(path, ["who", "text"], remarks.append)
+    assert (row["who"], row["text"], remarks) == ("a", "one; two; three", [])
+
+
+def test_a_missing_column_is_told_among_those_of_the_likeliest_separator(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("person;text;a,b\na;one;\n")
+    with pytest.raises(InputError, match="no column 'persons'; the nearest is 'person'"):
+        told(path, ["persons", "text"])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_text_in_every_utf_is_read(tmp_path, encoding, packed):
+    rows = {
+        "a.csv": "who,text\nan\u0113,caf\u00e9 \U0001f600\n",
+        "a.json": '[{"who": "an\u0113", "text": "caf\u00e9 \U0001f600"}]',
+        "a.jsonl": '{"who": "an\u0113", "text": "caf\u00e9 \U0001f600"}\n',
+    }
+    for name, text in rows.items():
+        path, data = tmp_path / name, text.encode(encoding)
+        if packed:
+            path, data = path.with_name(f"{name}.gz"), gzip.compress(data)
+        path.write_bytes(data)
+        assert [row for _, row in told(path, ["who"])] == [{"who": "anē", "text": "café 😀"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.json", "a.jsonl"])
+def test_utf_16_that_is_cut_off_is_one_line(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes("who,text\na,one\n".encode("utf-16")[:-1])
+    with pytest.raises(MalformedFileError, match="not UTF-16 text"):
+        told(path, ["who"])
+
+
+def test_half_a_character_of_utf_16_costs_its_own_line(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("who,text\na,\ud800\nb,two\n".encode("utf-16", "surrogatepass"))
+    assert told(path, ["who"]) == [(2, "not UTF-8 text"), (3, {"who": "b", "text": "two"})]

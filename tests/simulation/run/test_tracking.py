@@ -13,7 +13,7 @@ from fedperfit.cloud.job.events import EVENTS
 from fedperfit.cloud.tracking import sink
 from fedperfit.cloud.tracking.names import TrackerName
 from fedperfit.cloud.tracking.sink import tracked
-from fedperfit.cloud.tracking.tracker import Results, Tracker
+from fedperfit.cloud.tracking.tracker import End, Results, Tracker
 from fedperfit.edge.agent.history import read_history
 from fedperfit.protocol.system.files import read_json, read_json_lines
 from fedperfit.protocol.trust.release import FILE_NAME
@@ -41,8 +41,8 @@ class Kept(Tracker):
         Kept.got.append([dict(results.figures), results.report])
         Kept.pictures = results.pictures
 
-    def close(self, *, failed: bool) -> None:
-        Kept.got.append(failed)
+    def close(self, end: End) -> None:
+        Kept.got.append(end)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_run_is_followed_and_nobody_is_told_of(tmp_path: Path, monkeypatch: py
     figures = told[-2][0] if told[-1][0] == "memory" else told[-1][0]
     accuracy = read_json(folder / "metrics.json")["stages"]["personal"]["metrics"]["accuracy"]
     assert figures["stages/personal/metrics/accuracy/value"] == accuracy["value"]
-    assert Kept.got[-1] is False
+    assert Kept.got[-1] is End.FINISHED
     assert "By stage" in Kept.pictures
     assert "User by user" not in Kept.pictures
     histories = [read_history(folder / CLIENTS / str(number)) for number in range(clients)]

@@ -1,0 +1,111 @@
+"""What lists, tells or refuses answers before torch is loaded, which takes seconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.edge.edge_clients import write_client
+
+_PROGRAMS = {
+    "fedperfit": "simulation.cli",
+    "fedperfit-edge": "edge.cli.main",
+    "fedperfit-cloud": "cloud.cli.main",
+}
+_ANSWERS = """
+import importlib, sys
+from click.exceptions import ClickException
+from fedperfit.protocol.system.errors import FedperfitError
+
+app = importlib.import_module(sys.argv[1]).app
+HEAVY = {*"torch transformers flwr nltk scipy sklearn pandas datasets ray matplotlib".split()}
+for line in ["", *sys.stdin.read().splitlines()]:
+    said = ""
+    if line:
+        try:
+            app(line.split(), standalone_mode=False)
+        except (ClickException, FedperfitError, OSError) as error:
+            said = str(error)
+    print(f"\\n{line}\\t{said.splitlines()[:1]}\\t{sorted(HEAVY & set(sys.modules))}", file=sys.stderr)
+"""
+LINES = {
+    "fedperfit": [
+        "--help",
+        "--version",
+        "settings",
+        "settings personal-rank",
+        "settings nix",
+        "presets",
+        "presets --show quickstart",
+        "presets --show nix",
+        "plan",
+        "data show nix --task LaMP_2M",
+        "data show nix --task nix",
+        "data people --task LaMP_2M --to nix a/b",
+        "data download --task Mood --to nix",
+        "simulate --nix",
+        "simulate --preset nix",
+        "simulate --task nix",
+        "simulate --set nix=1",
+        "simulate --set rounds=no",
+        "simulate --resume",
+        "simulate --ray-address auto",
+        "compare --set nix=1",
+        "analyze --set nix=1",
+        "audit --set nix=1",
+        "communication --set nix=1",
+        "tune --set nix=1",
+        "basis nix --set nix=1",
+        "prior nix --set nix=1",
+        "flower-env --set nix=1",
+        "report nix",
+        "difference --run nix --other nix",
+        "watch nix",
+    ],
+    "fedperfit-edge": [
+        "--help",
+        "show {folder}",
+        *(f"{command} {{folder}}" for command in ("explain", "sent", "log", "learned", "policy", "serve")),
+        *(f"{command} {{folder}}" for command in ("pause", "resume", "forget", "rotate-key")),
+        "share-metrics {folder} off",
+        "consent {folder} fit no",
+        "personal-epsilon {folder} 3",
+        "ask {folder} what",
+        "generate {folder} what",
+        "learn {folder} nix",
+        "unlearn {folder} 1",
+        "export-shift {folder} nix",
+        "join nix",
+        "trust {folder} nix",
+        "personalize {folder} --release nix --preset nix",
+        "answer {folder} what --release nix --preset nix",
+    ],
+    "fedperfit-cloud": [
+        "--help",
+        "init nix --set nix=1",
+        "approve nix",
+        "unenroll nix ada",
+        "tls show nix",
+        "checkpoint show missing",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_what_needs_no_model_answers_before_one_could_be_loaded(name: str, tmp_path: Path) -> None:
+    folder = write_client(tmp_path / "ada", items=4, questions=2)
+    done = subprocess.run(
+        [sys.executable, "-c", _ANSWERS, f"fedperfit.{_PROGRAMS[name]}"],
+        input="\n".join(LINES[name]).format(folder=folder),
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = [line.split("\t") for line in done.stderr.splitlines() if "\t" in line]
+    assert len(told) == len(LINES[name]) + 1, done.stderr
+    for line, said, loaded in told:
+        assert loaded == "[]", f"{name} {line} loads {loaded}, and says {said}"
