@@ -286,7 +286,8 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     try:
         reads_first = text_config(read_config(stored.weights)).is_encoder_decoder
         kind = AutoModelForSeq2SeqLM if reads_first else AutoModelForCausalLM
-        check_memory(card.parameters, getattr(torch, dtype))
+        if device == "cpu":  # on their way to a GPU they are read from their files, piece by piece
+            check_memory(card.parameters, getattr(torch, dtype))
         with bounded_by(card.parameters):
             loaded: Any = kind.from_pretrained(
                 stored.weights,
