@@ -12,6 +12,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.words import count_of
 
 Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
 
@@ -45,7 +46,7 @@ def init(
     given = parse_options(CloudSettings, options) | parse_assignments(CloudSettings, set_)
     settings = make(CloudHome(folder), preset, given, anywhere=force)
     out = console()
-    said = f"made {folder}: {settings.task_id} on {settings.base_model}, {settings.rounds} rounds"
+    said = f"made {folder}: {settings.task_id} on {settings.base_model}, {count_of(settings.rounds, 'round')}"
     out.print(said, markup=False)
     if settings.update_basis == "none":
         told = "updates are whole shifts, of which more can be read than of votes in a basis of public items"

@@ -14,6 +14,7 @@ from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
 from fedperfit.protocol.system.commands import console, root, run
 from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.words import count_of
 
 app = typer.Typer(
     name="fedperfit-cloud",
@@ -65,7 +66,9 @@ def show_checkpoint(
     if checkpoint is None:
         raise InputError(f"{folder}: no checkpoint")
     header = checkpoint.header
-    table = Table(title=f"{header.task}, {checkpoint.round} rounds, settings {checkpoint.digest[:12]}")
+    table = Table(
+        title=f"{header.task}, {count_of(checkpoint.round, 'round')}, settings {checkpoint.digest[:12]}"
+    )
     for name in ("round", "asked", "admitted", "dropped", "items", "loss", "down", "up"):
         table.add_column(name, justify="right")
     for report in checkpoint.history:

@@ -13,6 +13,7 @@ from fedperfit.cloud.enrolment.registration import enrolled, keys_for_sums, wait
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.words import count_of
 from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
 from fedperfit.protocol.trust.policy import read_policy
 from fedperfit.protocol.trust.published import POINTER_FILE
@@ -95,7 +96,7 @@ def people(home: CloudHome) -> Iterator[Finding]:
         home: The cloud.
     """
     here, asking = enrolled(home), waiting(home)
-    yield ok("enrolled", f"{len(here)} clients")
+    yield ok("enrolled", count_of(len(here), "client"))
     if asking:
         advice = f"fedperfit-cloud approve {quote(str(home.folder))} NAME"
         yield warning("approval", f"{len(asking)} machines wait: {', '.join(asking)}", advice)

@@ -12,6 +12,7 @@ from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
 from fedperfit.protocol.system.files import as_utf8
+from fedperfit.protocol.system.words import count_of
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")
@@ -266,9 +267,10 @@ def forget(
     else:
         keeper = KeyringKey() if settings.key == KeyringKey.kind else FileKey()
         shifts, learned, imported = Vault(home.folder / VAULT, keeper).forget()
-    history = f", the {imported} items of your imported history" if imported else ""
+    history = f", the {count_of(imported, 'item')} of your imported history" if imported else ""
     console().print(
-        f"forgot {shifts} personal shifts and {learned} learned items{history}; their key is destroyed"
+        f"forgot {count_of(shifts, 'personal shift')} and {count_of(learned, 'learned item')}{history}; "
+        "their key is destroyed"
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from fedperfit.edge.cli.owner import Folder, owner
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import printable
+from fedperfit.protocol.system.words import count_of
 
 if TYPE_CHECKING:
     from fedperfit.protocol.schema import owner_pb2
@@ -57,7 +58,7 @@ def _release(told: "owner_pb2.Explanation") -> Iterator[Row]:
     else:
         release = told.release
         layers = ", ".join(map(str, release.layers))
-        yield "collective shift", f"release {release.version}, trained in {release.rounds} rounds"
+        yield "collective shift", f"release {release.version}, trained in {count_of(release.rounds, 'round')}"
         yield "where it acts", f"layers {layers}, positions {release.positions}, rank {release.rank}"
         yield "valid", f"from {release.issued} to {release.expires}"
         yield "its digest", release.digest
@@ -75,14 +76,14 @@ def _personal(told: "owner_pb2.Explanation") -> Iterator[Row]:
         return
     personal = told.personal
     yield "your personal shift", f"{personal.parameters:,} numbers of rank {personal.rank}, in your vault"
-    made = f"{personal.origin} on {personal.items} items, for release {personal.release}"
+    made = f"{personal.origin} on {count_of(personal.items, 'item')}, for release {personal.release}"
     yield "how it was made", f"{made}, {personal.stored}"
     yield "what it may tell of any one item", personal.promise or "not limited: see personal-epsilon"
 
 
 def _history(told: "owner_pb2.Explanation") -> Iterator[Row]:
     where = "in the vault, sealed" if told.sealed_history else "in your own file, in clear"
-    yield "your history is", f"{told.history_items} items, {where}"
+    yield "your history is", f"{count_of(told.history_items, 'item')}, {where}"
     yield "items learned since", f"{told.learned_items}, in the vault, sealed"
     yield "the vault's key is kept by", told.key
 

@@ -16,6 +16,7 @@ from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.edge.cli import sharing as sharing_cli
 from fedperfit.protocol.system.commands import root, run
+from fedperfit.protocol.system.words import count_of
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +69,7 @@ def show(folder: Folder) -> None:
     history = read_history(folder)
     kept = Vault(folder / VAULT).slots()
     console = Console()
-    items = "items sealed in the vault" if history.sealed else f"{len(history.items)} items"
+    items = "items sealed in the vault" if history.sealed else count_of(len(history.items), "item")
     console.print(f"{history.name}: {history.task.name}, {items}", highlight=False)
     for remark in history.remarks:
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
@@ -122,7 +123,7 @@ def personalize(
     done = agent.personalize(found.to_bytes(), personal, training)
     loss = done.metrics.get("loss")
     told = f", last loss {loss / done.items:.3f}" if isinstance(loss, float) else ""
-    Console().print(f"fitted on {done.items} items{told}; kept in {folder}")
+    Console().print(f"fitted on {count_of(done.items, 'item')}{told}; kept in {folder}")
 
 
 @app.command()

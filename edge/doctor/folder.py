@@ -11,6 +11,7 @@ from fedperfit.edge.vault.keys import UNPROTECTED, FileKey
 from fedperfit.protocol.doctor.files import folder_name, secrets
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.words import count_of
 
 _JOIN = "fedperfit-edge join with the same invitation goes on"
 
@@ -52,7 +53,7 @@ def history(home: Home, settings: AgentSettings) -> Iterator[Finding]:
     elif files_to_seal(home.folder):
         yield ok("history", "in its file, to be imported when the agent starts")
     else:
-        yield ok("history", f"{len(kept.items)} items in their own file, in clear")
+        yield ok("history", f"{count_of(len(kept.items), 'item')} in a file of their own, in clear")
     if kept.remarks:
         said = f"{len(kept.remarks)} lines were left out or taken as something else"
         yield warning("history's lines", said, f"fedperfit-edge show {quote(str(home.folder))} lists them")

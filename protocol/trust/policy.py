@@ -20,6 +20,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.words import count_of
 from fedperfit.protocol.tasks import task_id
 from fedperfit.protocol.trust.published import parse_mirror
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
@@ -198,19 +199,20 @@ class Policy(Settings):
 
     def sentences(self) -> list[str]:
         """Tell the policy in words, for the person who agrees to it."""
-        items = f"your latest {self.max_items} items" if self.max_items else "all your items"
+        a_day = {kind: f"{count_of(self.per_day(kind), 'time')} a day" for kind in KINDS}
+        items = f"your latest {count_of(self.max_items, 'item')}" if self.max_items else "all your items"
         lines = [
             f"The cloud may train for {self.task_id}, on base model {self.fingerprint[:16]}, and nothing "
             "else.",
         ]
         if self.contribute_per_day:
             lines += [
-                f"Up to {self.contribute_per_day} times a day your machine trains a collective shift on "
+                f"Up to {a_day['contribute']} your machine trains a collective shift on "
                 f"{items} and sends back {self._told_update()} (layers "
                 f"{', '.join(map(str, self.layers))}, rank {self.rank}, positions {self.positions}).",
-                f"It does so with at least {self.least_items} items only, and always with the same ones "
-                f"until {self.growth} have been added, and goes through them at most "
-                f"{self.most_epochs_of('contribute')} times.",
+                f"It does so with at least {count_of(self.least_items, 'item')} only, and always with the "
+                f"same ones until {self.growth} have been added, and goes through them at most "
+                f"{count_of(self.most_epochs_of('contribute'), 'time')}.",
             ]
             if not self.update_basis or self.update_numbers * _SMALL > self.shape.parameters:
                 told = (
@@ -229,7 +231,7 @@ class Policy(Settings):
                 f"drawn from all that are enrolled; {self.committee_threshold} of them tell the sum of at "
                 f"least {self.fewest_contributors} people; the cloud may control {self.committee_corrupt} of "
                 "them and learns no more. Open updates are refused.",
-                f"Up to {self.sum_per_day} times a day your machine may be one of them, and adds up what "
+                f"Up to {a_day['sum']} your machine may be one of them, and adds up what "
                 "others sealed to it, one sum in a round.",
             ]
             if self.fewest_apart > 1:
@@ -239,28 +241,26 @@ class Policy(Settings):
                 )
         if self.personalize_per_day:
             lines.append(
-                f"Up to {self.personalize_per_day} times a day it may have your personal shift (rank "
+                f"Up to {a_day['personalize']} it may have your personal shift (rank "
                 f"{self.personal_rank} at most) fitted anew; the personal shift stays here."
             )
         if self.evaluate_per_day:
             lines.append(
-                f"Up to {self.evaluate_per_day} times a day it may ask how well you are answered; sums of "
-                f"scores leave only if you share metrics, and of at least {self.least_items} questions."
+                f"Up to {a_day['evaluate']} it may ask how well you are answered; sums of scores leave "
+                f"only if you share metrics, and of at least {count_of(self.least_items, 'question')}."
             )
         if self.moments_per_day or self.probe_per_day:
             lines.append(
-                f"It may ask {self.moments_per_day} times a day for sums over preference pairs made of "
-                f"{self.pair_items} of your items, and {self.probe_per_day} times for sums of a probe over "
-                "them."
+                f"It may ask {a_day['moments']} for sums over preference pairs made of "
+                f"{self.pair_items} of your items, and {count_of(self.probe_per_day, 'time')} for sums of a "
+                "probe over them."
             )
         if self.pull_per_day:
-            lines.append(
-                f"It may ask {self.pull_per_day} times a day for the gradient of your mean loss by layer."
-            )
+            lines.append(f"It may ask {a_day['pull']} for the gradient of your mean loss by layer.")
         lines.append(
             f"Trainings have learning rates of {self.least_rate:g} to {self.most_rate:g}, clip gradients at "
             f"{self.least_clip:g} to {self.most_clip:g}, and have batches of {self.batch_size} and at most "
-            f"{self.most_epochs} epochs and {self.most_steps} steps."
+            f"{count_of(self.most_epochs, 'epoch')} and {count_of(self.most_steps, 'step')}."
         )
         if self.mirror:
             lines.append(

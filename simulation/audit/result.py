@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedperfit.cloud.tracking.figures import flat_figures
+from fedperfit.protocol.system.words import count_of
 from fedperfit.simulation.audit.attack import Attack, Trials
 from fedperfit.simulation.audit.figures import figures
 from fedperfit.simulation.audit.settings import AuditSettings
@@ -37,6 +38,9 @@ def final_figures(result: Mapping[str, Any]) -> dict[str, float]:
 def setting_of(settings: AuditSettings) -> dict[str, Any]:
     """Return what an edge gives under these settings, by name, for people."""
     basis = settings.update_basis
+    passes, own = (
+        count_of(number, "epoch") for number in (settings.collective_epochs, settings.personal_epochs)
+    )
     return {
         "base model": settings.base_model,
         "data": settings.data,
@@ -44,17 +48,13 @@ def setting_of(settings: AuditSettings) -> dict[str, Any]:
         "policy": f"updates of exactly {settings.items} items, of this shape and training, or none",
         "update": "whole shift" if basis == "none" else f"coordinates in a {basis} basis",
         "codec": settings.transport_dtype,
-        "training of a round": f"{_epochs(settings.collective_epochs)}, batches of {settings.batch_size}, "
+        "training of a round": f"{passes}, batches of {settings.batch_size}, "
         f"rate {settings.collective_learning_rate:g}",
-        "training of a personal shift": f"{_epochs(settings.personal_epochs)}, rank {settings.personal_rank}",
+        "training of a personal shift": f"{own}, rank {settings.personal_rank}",
         "sums seen by the cloud": settings.sums,
         "noise, at epsilon": settings.noise_epsilons,
         "delta": settings.target_delta,
     }
-
-
-def _epochs(number: int) -> str:
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
 
 
 def _attack(settings: AuditSettings, attack: Attack, trials: Sequence[Trials]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.words import count_of
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.door import Tell, nothing_let_in
 from fedperfit.protocol.tasks.task_file import Table, read_toml
@@ -125,7 +126,7 @@ class Mapping:
         if len(groups) == 1:
             (users,) = groups.values()
             if len(users) < 2:
-                few = f"{len(users)} users with usable items; at least two are needed"
+                few = f"{count_of(len(users), 'user')} with usable items; at least two are needed"
                 raise InputError(f"{self.sources[0]}: {few}{why}")
             return self._divided(users, tell)
         for group, people in groups.items():

@@ -52,7 +52,7 @@ def test_the_policy_says_in_words_what_sums_are_told():
     assert "sealed to a committee of 5 machines drawn from all that are enrolled; 4 of them tell" in words
     assert "the sum of at least 3 people; the cloud may control 1 of them" in words
     assert "Open updates are refused." in words
-    assert "Up to 1000 times a day your machine may be one of them" in words
+    assert "Up to 1,000 times a day your machine may be one of them" in words
     assert "sealed" not in " ".join(policy().sentences())
 
 

@@ -199,7 +199,7 @@ def test_names_are_one_however_their_accents_and_blanks_are_made(tmp_path: Path)
         ("notes.json", b"{}", "", "expected a list of objects"),
         ("notes.parquet", b"x", "", "notes.parquet: "),
         ("notes.xlsx", b"", "", "expected a file that ends in .csv"),
-        ("notes.csv", as_csv(RECORDS[:1]), "", "1 users with usable items; at least two"),
+        ("notes.csv", as_csv(RECORDS[:1]), "", "1 user with usable items; at least two"),
         (
             "notes.csv",
             as_csv([RECORDS[1], RECORDS[2] | {"when": "May"}]),
