@@ -12,7 +12,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import count_of
 
 Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
 

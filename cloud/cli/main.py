@@ -13,8 +13,7 @@ from fedperfit.cloud.cli import portable as portable_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
 from fedperfit.protocol.system.commands import console, root, run
-from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 
 app = typer.Typer(
     name="fedperfit-cloud",

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 
 app = typer.Typer(help="Releases: the collective shifts handed to edges.", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def verify(
     if not releases:
         raise InputError(f"{folder}: no release yet")
     check_chain(releases, key or releases[0].key)
-    console().print(f"{len(releases)} releases verified, from key {key or releases[0].key}")
+    console().print(f"{count_of(len(releases), 'release')} verified, from key {key or releases[0].key}")
 
 
 @app.command()

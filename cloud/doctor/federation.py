@@ -12,8 +12,7 @@ from fedperfit.cloud.enrolment.policy import POLICY, policy_of
 from fedperfit.cloud.enrolment.registration import enrolled, keys_for_sums, waiting
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.model.base_model import read_card
-from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
 from fedperfit.protocol.trust.policy import read_policy
 from fedperfit.protocol.trust.published import POINTER_FILE

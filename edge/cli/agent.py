@@ -10,9 +10,8 @@ import typer
 
 from fedperfit.edge.cli.owner import Folder, owner, running
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, count_of, printable
 from fedperfit.protocol.system.files import as_utf8
-from fedperfit.protocol.system.words import count_of
 
 _Stage = Annotated[
     str, typer.Option(help="base, collective, directions or personal; by default what suits you best.")

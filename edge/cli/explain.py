@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 from fedperfit.edge.cli.owner import Folder, owner
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import printable
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import count_of, printable
 
 if TYPE_CHECKING:
     from fedperfit.protocol.schema import owner_pb2
@@ -92,7 +91,7 @@ def _cloud(told: "owner_pb2.Explanation") -> Iterator[Row]:
     answered = f"all but {', '.join(told.not_consented)}" if told.not_consented else "what it may ask"
     yield "the cloud is answered", "nothing: paused" if told.paused else answered
     yield "scores are sent", "sums only" if told.shares_metrics else "no"
-    sent = ", ".join(f"{one.call} {one.messages} times" for one in told.sent)
+    sent = ", ".join(f"{one.call} {count_of(one.messages, 'time')}" for one in told.sent)
     yield "answers that were sent", sent or "none"
     if told.refusal:
         yield "requests that were refused", f"{told.refused}, the latest at {told.refusal}"

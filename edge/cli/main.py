@@ -16,7 +16,7 @@ from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.edge.cli import sharing as sharing_cli
 from fedperfit.protocol.system.commands import root, run
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import count_of
 
 app = typer.Typer(
     no_args_is_help=True,

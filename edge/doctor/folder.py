@@ -10,8 +10,7 @@ from fedperfit.edge.sandbox.uplink import SOCKET as UPLINK
 from fedperfit.edge.vault.keys import UNPROTECTED, FileKey
 from fedperfit.protocol.doctor.files import folder_name, secrets
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
-from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import InputError, count_of
 
 _JOIN = "fedperfit-edge join with the same invitation goes on"
 

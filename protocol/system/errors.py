@@ -1,4 +1,4 @@
-"""The errors that fedperfit raises on purpose, and text that is safe to print."""
+"""The errors that fedperfit raises on purpose, and how a text for a person is put."""
 
 from unicodedata import category, combining
 
@@ -65,6 +65,17 @@ def line_of(text: str, longest: int = 400) -> str:
     """
     line = printable(" ".join(text[: 4 * longest].split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def count_of(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun: `1 item`, `1,200 items`.
+
+    Args:
+        number: How many.
+        one: The noun for one.
+        several: The noun for several, where it is more than an s longer.
+    """
+    return f"{number:,} {one if number == 1 else several or one + 's'}"
 
 
 def _shown(text: str, place: int) -> bool:

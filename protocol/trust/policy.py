@@ -18,9 +18,8 @@ from fedperfit.protocol.settings.fields import PromptPositions, PromptStyle, Tra
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
-from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, count_of
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.system.words import count_of
 from fedperfit.protocol.tasks import task_id
 from fedperfit.protocol.trust.published import parse_mirror
 from fedperfit.protocol.trust.signing import SigningKey, signed_by

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedperfit.cloud.tracking.figures import flat_figures
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.audit.attack import Attack, Trials
 from fedperfit.simulation.audit.figures import figures
 from fedperfit.simulation.audit.settings import AuditSettings

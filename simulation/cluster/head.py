@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ _LOOK_SECONDS = 5.0
 """Time between two looks at a head."""
 _MOST_SILENT = 3
 """Number of looks without an answer after which a head is lost; Ray would end this process after a minute."""
+_LEAVE_SECONDS = 20.0
+"""Longest wait for what was interrupted; some of Ray's calls end only when Ray ends this process."""
 AUTO = "auto"
 """Address of the cluster that runs on this machine."""
 
@@ -68,7 +71,8 @@ def watched(address: str) -> Iterator[None]:
         address: `HOST:PORT` of the head.
 
     Raises:
-        HeadLost: It no longer does; what the block waits for is interrupted then.
+        HeadLost: It no longer does; what the block waits for is interrupted then. Where that cannot be, the
+            process ends.
     """
     ended = threading.Event()
 
@@ -81,6 +85,9 @@ def watched(address: str) -> Iterator[None]:
         # What a script starts in the background ignores SIGINT; our programs take SIGTERM like Ctrl-C.
         for number in [one for one in (signal.SIGINT, signal.SIGTERM) if callable(signal.getsignal(one))][:1]:
             os.kill(os.getpid(), number)
+        if not ended.wait(_LEAVE_SECONDS):
+            print(f"error: {_lost(address)}", file=sys.stderr, flush=True)
+            os._exit(1)
 
     if threading.current_thread() is threading.main_thread():
         threading.Thread(target=watch, daemon=True).start()
@@ -103,8 +110,12 @@ def check_head(address: str) -> None:
         HeadLost: It does not.
     """
     if not _listens(address):
-        lost = f"the head of the Ray cluster at {address} no longer answers"
-        raise HeadLost(f"{lost}; --resume goes on with the run on another") from None
+        raise HeadLost(_lost(address)) from None
+
+
+def _lost(address: str) -> str:
+    lost = f"the head of the Ray cluster at {address} no longer answers"
+    return f"{lost}; --resume goes on with the run on another"
 
 
 def _listens(address: str) -> bool:

@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.words import count_of
+from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.door import Tell, nothing_let_in
 from fedperfit.protocol.tasks.task_file import Table, read_toml

@@ -235,7 +235,7 @@ def test_a_shift_stored_before_stages_were_judged_is_still_read(agent, base, hea
     def without(value):
         return {name: part for name, part in vars(value).items() if name not in ("judged", "stage")}
 
-    monkeypatch.setattr("fedperfit.edge.vault.vault.asdict", without)
+    monkeypatch.setattr("fedperfit.edge.vault.stored_shift.asdict", without)
     renew(agent, release, 1, PERSONAL, TRAINING)
     monkeypatch.undo()
     kept, _ = agent.vault.open("full")

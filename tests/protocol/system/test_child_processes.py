@@ -24,6 +24,7 @@ PLACES = {
     "cloud/enrolment/superlink_nodes.py": ["home.environment()"],
     "protocol/sandboxes/bubblewrap.py": [None],  # bubblewrap tries `true`
     "protocol/sandboxes/lifeline.py": ["environment"],  # `os.environ | SAFE_PATH`
+    "protocol/model/bounds/templates.py": ["_environment()"],  # with SAFE_PATH, and none of our own variables
     "protocol/doctor/machine.py": [None, None],  # bubblewrap tries `true`; timedatectl
     "edge/sandbox/inside.py": [None, "os.environ | SAFE_PATH"],  # `asyncio.run` starts none
     "simulation/run/runner.py": ["needed"],  # that of `environment()`

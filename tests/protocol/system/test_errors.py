@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedperfit.protocol.system.errors import printable
+from fedperfit.protocol.system.errors import count_of, printable
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_what_people_write_stays(name):
 )
 def test_what_hides_or_turns_text_does_not(text, shown):
     assert printable(text) == shown
+
+
+def test_one_is_told_as_one() -> None:
+    assert [count_of(number, "item") for number in (0, 1, 2, 1200)] == [
+        "0 items",
+        "1 item",
+        "2 items",
+        "1,200 items",
+    ]
+    assert [count_of(number, "person", "people") for number in (1, 2)] == ["1 person", "2 people"]

