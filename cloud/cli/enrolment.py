@@ -62,11 +62,12 @@ def approve(
     ] = "",
 ) -> None:
     """Let a machine that waits take part, if its key is the one that its owner sees."""
-    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.enrolment.registration import approve as register
     from fedperfit.cloud.enrolment.registration import waiting
 
     home = CloudHome(folder)
+    read_cloud(home)
     keys = waiting(home)
     out = console()
     if not name:
@@ -89,8 +90,10 @@ def approve(
 
 def unenroll(folder: Folder, name: _Name) -> None:
     """Take away a node's right to take part, or take back an invitation that was not used."""
-    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.enrolment.registration import unenroll as leave
 
-    leave(CloudHome(folder), name)
+    home = CloudHome(folder)
+    read_cloud(home)
+    leave(home, name)
     console().print(f"{name} is no longer enrolled", markup=False)

@@ -147,6 +147,10 @@ def test_show_checkpoints(
         (["release", "show", "."], "error: "),
         (["checkpoint", "show", "missing"], "missing: no such folder"),
         (["checkpoint", "show", "."], ".: no checkpoint"),
+        (["approve", "missing"], "missing: no cloud here"),
+        (["unenroll", "missing", "ada"], "missing: no cloud here"),
+        (["release", "rotate", "missing"], "missing: no "),
+        (["release", "revoke", "missing", "1"], "missing: no cloud here"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -162,6 +166,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert errors.startswith("error: ")
     assert reason in errors
     assert errors.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["release"], ["release", "show"], ["checkpoint", "show"]])
