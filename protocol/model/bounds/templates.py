@@ -65,6 +65,7 @@ class _Program:
                 [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,  # it is given what people say, of which no log may tell
                 env=_environment(),
             )
         return self._process

@@ -1,7 +1,6 @@
 """The card and the loading of tiny random models written to disk here; no network."""
 
 import logging.handlers
-import shutil
 import time
 from types import SimpleNamespace
 
@@ -24,19 +23,6 @@ from fedperfit.protocol.model import base_model
 from fedperfit.protocol.model.base_model import EMBEDDED, BaseModel, load, read_card, resolve
 from fedperfit.protocol.model.config import attention_sizes
 from fedperfit.protocol.system.errors import InputError
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory):
-    """A whole Llama folder; tests copy it before they change it."""
-    folder = tmp_path_factory.mktemp("models") / "llama"
-    save_model("llama", folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.protocol.model.folders import edit_config, save_model
+from tests.protocol.model.folders import edit_config
 from tests.protocol.tiny_models import tiny_model
 from transformers import AutoTokenizer
 
@@ -20,18 +20,6 @@ IDS = torch.arange(2, 10)[None]
 @pytest.fixture(autouse=True)
 def _no_old_cards():
     base_model._read_card.cache_clear()
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "llama"
-    save_model("llama", folder)
-    return folder
-
-
-@pytest.fixture
-def folder(original, tmp_path):
-    return shutil.copytree(original, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")

@@ -110,3 +110,8 @@ def test_a_process_that_somebody_killed_is_replaced():
     process.kill()
     process.wait()
     assert filled_in("y", SAID, {}) == "y"
+
+
+def test_the_process_says_nothing_where_it_breaks(capfd):
+    assert templates._PROGRAM.ask(b"no JSON\n") == b""
+    assert capfd.readouterr().err == ""
