@@ -159,6 +159,27 @@ def test_a_tracker_is_told_how_a_run_ended(
     assert wandb.init().finish.call_args == call(exit_code=code)
 
 
+@pytest.mark.parametrize(
+    ("name", "variable", "patience"),
+    [
+        (TrackerName.WANDB, "WANDB_INIT_TIMEOUT", "15"),
+        (TrackerName.MLFLOW, "MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
+    ],
+)
+def test_a_server_is_waited_for_some_seconds_or_as_the_user_says(
+    name: TrackerName, variable: str, patience: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {**os.environ, variable: "40"})
+    monkeypatch.setitem(sys.modules, name.value, MagicMock())
+    with tracked([name], "simulate") as take:
+        take({"event": "start", "run": str(run)})
+        assert os.environ[variable] == "40"
+    del os.environ[variable]
+    with tracked([name], "simulate") as take:
+        take({"event": "start", "run": str(run)})
+        assert os.environ[variable] == patience
+
+
 def test_a_server_of_wandb_that_does_not_answer_is_not_waited_for(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
