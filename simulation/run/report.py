@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.report import plots, traffic
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
@@ -82,7 +83,7 @@ def _subline(summary: Mapping[str, Any]) -> str:
         parts.append(
             f"Paired difference {about['value']:+z.3f}, "
             f"95 % interval {about['low']:+z.3f} to {about['high']:+z.3f}, "
-            f"{summary['stages']['personal']['users']} users."
+            f"{count_of(summary['stages']['personal']['users'], 'user')}."
         )
     share = summary.get("share", {}).get("personal")
     if share:
