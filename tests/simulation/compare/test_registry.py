@@ -21,7 +21,7 @@ def test_every_method_of_the_papers_has_a_row():
         "oppu-as-released lofit style-vector loreft perfit-stage1 perfit-stage2-cp perfit-stage2-p perfit "
         "perfit-rag oppu-rag perfit-small perfit-federated perfit-preset perfit-auto perfit-chameleon "
         "chameleon chameleon-insights chameleon-personalized chameleon-neutral chameleon-group "
-        "chameleon-unseen"
+        "chameleon-unseen perfit-basis perfit-prior perfit-sixteen"
     ).split()
     assert set(wanted) <= set(ALL)
     titles = [method.title for method in registry().values()]
