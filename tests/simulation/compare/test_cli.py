@@ -67,8 +67,6 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
     finally:
         killed.kill()
         killed.communicate()
-    _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents look for the head for a minute
-    assert alive == [], "workers end when the process they work for is gone"
 
     settings = CompareSettings.from_file(folder / "settings.json")
     begin(whole, settings)
@@ -85,6 +83,8 @@ def test_an_interrupt_a_kill_and_resuming_end_as_if_nothing_had_been(tmp_path):
     assert len(predictions) == 1 + 3 * 2
     for file in predictions:
         assert file.read_bytes() == (folder / "predictions" / "LaMP_2M" / file.name).read_bytes()
+    _, alive = psutil.wait_procs(family, timeout=150)  # Ray's agents look for the head for a minute
+    assert alive == [], "workers end when the process they work for is gone"
 
 
 @pytest.mark.parametrize(
