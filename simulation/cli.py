@@ -32,6 +32,7 @@ from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.plan.cli import plan
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
+from fedperfit.simulation.study_folder import LOCK, check_free, check_named
 from fedperfit.simulation.tuning_cli import tune, tune_prior
 from fedperfit.simulation.watch.cli import watch
 
@@ -133,6 +134,9 @@ def simulate(
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not (folder / LOCK).exists():  # else a process may be at work, which is looked at later
+            check_free(folder)
+        check_named(settings.data, settings.base_model)
     # Only now what takes seconds: a mistake in the settings is told at once.
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card

@@ -15,7 +15,7 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
 from fedperfit.protocol.trust.policy import read_policy
-from fedperfit.protocol.trust.published import POINTER_FILE
+from fedperfit.protocol.trust.published import POINTER_FILE, RELEASES
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.validity import parse_time
 
@@ -71,7 +71,7 @@ def releases(home: CloudHome) -> Iterator[Finding]:
     yield ok("releases", f"{len(chain)}, all verified")
     yield _in_force(store.in_force(), now)
     try:
-        pointer = parse_pointer((home.folder / "releases" / POINTER_FILE).read_bytes())
+        pointer = parse_pointer((home.folder / RELEASES / POINTER_FILE).read_bytes())
     except FileNotFoundError:
         yield wrong(
             "pointer", f"{POINTER_FILE} is missing", "take it from your backup: it lists what was revoked"
@@ -83,7 +83,7 @@ def releases(home: CloudHome) -> Iterator[Finding]:
 def signed_last(home: CloudHome) -> datetime | None:
     """Return the time at which the cloud last signed its word on the release in force; None before."""
     try:
-        return parse_time(parse_pointer((home.folder / "releases" / POINTER_FILE).read_bytes()).issued)
+        return parse_time(parse_pointer((home.folder / RELEASES / POINTER_FILE).read_bytes()).issued)
     except (FileNotFoundError, InputError):
         return None
 

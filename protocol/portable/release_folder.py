@@ -4,7 +4,8 @@ from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import read_release
 
 _CARD = """---

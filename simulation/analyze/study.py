@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.model.base_model import BaseModel, load, read_card
 from fedperfit.protocol.system.errors import InputError
@@ -24,9 +25,10 @@ from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.study_folder import check_new
 
-SETTINGS, TABLE = "settings.json", "results.csv"
-"""Names of the files in the folder of a study."""
+TABLE = "results.csv"
+"""File in the folder of a study with all figures."""
 _SEED = 0
 """Seed of the random texts."""
 
@@ -78,8 +80,7 @@ def run_study(
     Raises:
         InputError: The folder is not empty, or data, model or settings do not serve.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder")
+    check_new(folder)
     read_card(settings.base_model).check_form(settings.prompt_form)
     people = {
         task.id: participants(task, settings.data, settings.size, folder)

@@ -10,7 +10,7 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import from_home
 
 _Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
@@ -25,8 +25,10 @@ def basis(
     items: Annotated[
         Path | None,
         typer.Option(
+            exists=True,
+            dir_okay=False,
             help="Public items of the task: a JSON list, or one per line in a .jsonl file, as histories are; "
-            "by default the world's population."
+            "by default the world's population.",
         ),
     ] = None,
     preset: _Preset = "quickstart",
@@ -75,6 +77,10 @@ def prior(
     """
     values = {"update-basis": "public"} | read_preset(preset)
     settings = _settings(values, task, base_model, set_)
+    if data is not None and not from_home(data).exists():
+        raise MissingFileError(f"{data}: no such file or folder")
+    if settings.update_basis == "none":
+        raise InputError("update-basis=none: people differ in a basis; name one")
 
     from fedperfit.cloud.job.basis import settings_basis
     from fedperfit.protocol.model.base_model import load
@@ -82,8 +88,7 @@ def prior(
 
     base = load(settings.base_model, device="auto", dtype="auto")
     basis = settings_basis(settings, base.card)
-    if basis is None:
-        raise InputError("update-basis=none: people differ in a basis; name one")
+    assert basis is not None
     if data is None:
         histories = world_people(settings, people, items)
     else:

@@ -8,10 +8,11 @@ from fedperfit.edge.agent.history import History, read_history
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.study_folder import check_finished
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ def open_prior_run(run: Path) -> PriorRun:
     Raises:
         InputError: The folder holds no such run.
     """
-    if not ((run / FILE_NAME).exists() and (run / CLIENTS).is_dir()):
-        raise InputError(f"{run}: no finished run of `simulate`")
+    check_finished(run)
+    if not (run / CLIENTS).is_dir():
+        raise InputError(f"{run}: no finished run of `simulate` with its clients")
     settings = RunSettings.from_file(run / SETTINGS)
     base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
     release = OpenedRelease.of(read_release(run / FILE_NAME).to_bytes(), base)

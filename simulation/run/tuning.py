@@ -26,7 +26,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
@@ -34,6 +34,7 @@ from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
+from fedperfit.simulation.study_folder import check_finished, check_new
 
 VALIDATION_SHARE = 0.25
 """Share of a history, its latest items, that becomes questions."""
@@ -106,8 +107,7 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
         InputError: The folder holds no such run.
         SettingError: A key is unknown, or a value is not allowed.
     """
-    if not (run / FILE_NAME).exists():
-        raise InputError(f"{run}: no finished run of `simulate`")
+    check_finished(run)
     theirs = RunSettings.from_file(run / SETTINGS)
     settings = TuneSettings.from_flat({**theirs.to_flat(), **changes})
     task = read_release(run / FILE_NAME).header.task
@@ -166,8 +166,7 @@ def run_tuning(
     Raises:
         InputError: The folder is not empty, data is missing or broken, or a history cannot be fitted.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder")
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, settings.to_flat())
     record = recorder(folder, on_event)

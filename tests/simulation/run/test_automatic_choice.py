@@ -30,7 +30,7 @@ from fedperfit.protocol.shift.shift_file import read_shift_file
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import Pair, PromptForm
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app, stored_models
 from fedperfit.simulation.client_app import CLIENTS
