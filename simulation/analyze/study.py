@@ -12,7 +12,8 @@ import torch
 from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.protocol.model.base_model import BaseModel, load, read_card
+from fedperfit.edge.engine.paths.check import load_checked
+from fedperfit.protocol.model.base_model import BaseModel, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
@@ -52,7 +53,7 @@ class VectorWorker:
             settings: Settings of the study.
             folder: Folder of the worker, which needs none.
         """
-        return cls(load(settings.base_model, device=settings.device, dtype=settings.dtype))
+        return cls(load_checked(settings.base_model, device=settings.device, dtype=settings.dtype))
 
     def do(self, payload: UserTexts) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the delta-vectors of a user by kind of text.
@@ -86,7 +87,7 @@ def run_study(
         task.id: participants(task, settings.data, settings.size, folder)
         for task in map(task_by_name, settings.tasks)
     }
-    base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+    base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
     record = recorder(folder, on_event)
     record("start", {"run": str(folder)})

@@ -42,12 +42,12 @@ def basis(
     """
     settings = _settings(read_preset(preset), task, base_model, set_)
 
-    from fedperfit.protocol.model.base_model import load
+    from fedperfit.edge.engine.paths.check import load_checked
     from fedperfit.protocol.system.files import write_atomic
     from fedperfit.simulation.basis.public import make_basis, pairs_of_file, world_pairs
 
     pairs = world_pairs(settings) if items is None else pairs_of_file(items, settings)
-    made = make_basis(load(settings.base_model, device="auto", dtype="auto"), settings, pairs)
+    made = make_basis(load_checked(settings.base_model, device="auto", dtype="auto"), settings, pairs)
     write_atomic(out, made.to_bytes())
     console().print(
         f"wrote {out}: {made.numbers} coordinates, of {len(pairs)} pairs; digest {made.digest}", markup=False
@@ -83,10 +83,10 @@ def prior(
         raise InputError("update-basis=none: people differ in a basis; name one")
 
     from fedperfit.cloud.job.basis import settings_basis
-    from fedperfit.protocol.model.base_model import load
+    from fedperfit.edge.engine.paths.check import load_checked
     from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 
-    base = load(settings.base_model, device="auto", dtype="auto")
+    base = load_checked(settings.base_model, device="auto", dtype="auto")
     basis = settings_basis(settings, base.card)
     assert basis is not None
     if data is None:

@@ -111,6 +111,8 @@ def run_cohorts(folder: Path, on_event: OnEvent, request: ClusterRequest | None 
     settings = RunSettings.from_file(folder / SETTINGS)
     with at_work(folder):
         roster = prepare_clients(settings, folder)
+        if request is None:
+            items_of(folder / CLIENTS)  # what is wrong with the model is told once, and not by each client
         cohorts = nullcontext() if request is None else remote_cohorts(folder, len(roster), request)
         with cohorts as respond:
             do_job(_grid(settings, folder, roster, respond), settings, folder, on_event)

@@ -18,8 +18,9 @@ from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.paths.check import load_checked
 from fedperfit.protocol.messages.settings import Stage
-from fedperfit.protocol.model.base_model import BaseModel, load
+from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
@@ -71,7 +72,7 @@ class TuningWorker:
             release: Release on which personal shifts are fitted; None fits them on the base model alone.
             folder: Folder for the clients' folders.
         """
-        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
         self._settings, self._items = settings, ItemCache(base)
         self._packed = _nothing_shared(settings, base) if release is None else release
         roster = prepare_clients(settings, folder)
