@@ -13,7 +13,7 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
@@ -117,8 +117,8 @@ def tune_prior(
     for trial in try_strengths(run, tried, lengths, users):
         trials.append(trial)
         console.print(
-            f"{trial.items} items  strength {trial.strength:g}  loss {trial.loss:.4f}  (without a personal "
-            f"shift {trial.without:.4f}; {trial.people} people)",
+            f"{count_of(trial.items, 'item')}  strength {trial.strength:g}  loss {trial.loss:.4f}  "
+            f"(without a personal shift {trial.without:.4f}; {count_of(trial.people, 'person', 'people')})",
             highlight=False,
         )
     tried, chosen = sorted({trial.strength for trial in trials}), choose(run, trials)

@@ -150,21 +150,22 @@ def run(
 def _line(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "connected":
-        return f"{event['clients']} clients connected"
+        return f"{count_of(event['clients'], 'client')} connected"
     if kind == "chosen":
         chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
-        return f"{chosen}: chosen from {event['clients']} clients' gradients"
+        return f"{chosen}: chosen from the gradients of {count_of(event['clients'], 'client')}"
     if kind == "start-from":
         how = "from" if event["same-shape"] else "anew, not in the shape of"
         return f"starting {how} release {event['version']}"
     if kind == "round":
         loss = "-" if event["loss"] is None else f"{event['loss']:.4f}"
         return (
-            f"round {event['round']} of {event['rounds']}: {event['admitted']} updates, "
-            f"{event['dropped']} dropped, loss {loss}, {event['down']:,} bytes down, {event['up']:,} up"
+            f"round {event['round']} of {event['rounds']}: {count_of(event['admitted'], 'update')}, "
+            f"{event['dropped']} dropped, loss {loss}, "
+            f"{count_of(event['down'], 'byte')} down, {event['up']:,} up"
         )
     if kind == "release":
         return f"released version {event['version']}, {event['digest'][:16]}"
     if kind == "result":
-        return f"{event['phase']}: {event['clients']} clients"
+        return f"{event['phase']}: {count_of(event['clients'], 'client')}"
     return ""

@@ -98,7 +98,7 @@ def people(home: CloudHome) -> Iterator[Finding]:
     yield ok("enrolled", count_of(len(here), "client"))
     if asking:
         advice = f"fedperfit-cloud approve {quote(str(home.folder))} NAME"
-        yield warning("approval", f"{len(asking)} machines wait: {', '.join(asking)}", advice)
+        yield warning("approval", f"wait: {', '.join(asking)}", advice)
     for invitation in invitations(home):
         if invitation.key and invitation.name not in {*here.values(), *asking}:
             said = f"the registration of {invitation.name} did not end"
@@ -118,7 +118,7 @@ def named_for_sums(home: CloudHome, settings: CloudSettings) -> Iterator[Finding
     directory = release.directory if release is not None else None
     named = directory.keys if directory is not None else {}
     without = sorted(set(enrolled(home).values()) - set(here.keys))
-    said = f"{len(named)} clients are named in the release in force"
+    said = f"the release in force names {count_of(len(named), 'client')}"
     advice = f"fedperfit-cloud release members {quote(str(home.folder))}"
     if len(named) < settings.committee_size:
         yield wrong("secure sums", f"{said}, committee-size is {settings.committee_size}", advice)

@@ -12,6 +12,7 @@ from fedperfit.edge.doctor.folder import folder, history
 from fedperfit.edge.doctor.programs import programs
 from fedperfit.protocol.doctor.findings import Finding, Group, ok, wrong
 from fedperfit.protocol.doctor.machine import bubblewrap_version, clock, disk, namespaces, program
+from fedperfit.protocol.system.errors import count_of
 
 
 def groups(home: Home, settings: AgentSettings) -> dict[str, Group]:
@@ -45,7 +46,7 @@ def log(home: Home) -> Iterator[Finding]:
         advice = f"fedperfit-edge log {quote(str(home.folder))} --verify lists all; find out who changed it"
         yield wrong("log", said, advice)
     else:
-        yield ok("log", f"{verdict.lines} lines, as they were written")
+        yield ok("log", f"{count_of(verdict.lines, 'line')}, as written")
 
 
 def _machine(home: Home, settings: AgentSettings) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.system.files import from_home
 
 _Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
@@ -50,7 +50,9 @@ def basis(
     made = make_basis(load_checked(settings.base_model, device="auto", dtype="auto"), settings, pairs)
     write_atomic(out, made.to_bytes())
     console().print(
-        f"wrote {out}: {made.numbers} coordinates, of {len(pairs)} pairs; digest {made.digest}", markup=False
+        f"wrote {out}: {count_of(made.numbers, 'coordinate')}, of {count_of(len(pairs), 'pair')}; "
+        f"digest {made.digest}",
+        markup=False,
     )
 
 
@@ -96,11 +98,12 @@ def prior(
     shown = console()
 
     def told(fitted: int, all_people: int) -> None:
-        shown.print(f"{fitted} of {all_people} people fitted", highlight=False)
+        shown.print(f"{fitted} of {count_of(all_people, 'person', 'people')} fitted", highlight=False)
 
     scatter = write_people(out, base, settings, basis, histories, told)
     shown.print(
-        f"wrote {out}: how {scatter.count + 1} people differ in {basis.numbers} coordinates", markup=False
+        f"wrote {out}: how {scatter.count + 1} people differ in {count_of(basis.numbers, 'coordinate')}",
+        markup=False,
     )
 
 

@@ -12,6 +12,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.commands import go_on
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new
@@ -132,8 +133,8 @@ def compare(
                 follow(event)
                 if event["event"] == "start":
                     started = time.monotonic()
-                    left, processes = event["total"], event["workers"]
-                    line = f"{left} draws and cells left, {processes} processes, folder {folder}"
+                    processes = count_of(event["workers"], "process", "processes")
+                    line = f"{event['total']} draws and cells left, {processes}, folder {folder}"
                     console.print(line, soft_wrap=True, markup=False)
                 elif event["event"] == "work":
                     line = progress(event, time.monotonic() - started)

@@ -210,7 +210,7 @@ def test_one_client_is_no_group(tmp_path, caplog):
     history = tmp_path / CLIENTS / "0"
     for name in ("history.jsonl", "answered.jsonl"):
         (history / name).write_text("")
-    with pytest.raises(InputError, match="pulls: 1 clients sent theirs, at least 2 are needed"):
+    with pytest.raises(InputError, match="pulls: 1 client sent theirs, at least 2 are needed"):
         Study(CohortGrid(tmp_path, clients), made, tmp_path, quiet).run()
     assert any("dropped others-0: error reply" in m and "(TooFewPairs)" in m for m in caplog.messages)
     assert not (tmp_path / SELECTION).exists()
