@@ -21,7 +21,7 @@ from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import FedperfitError, TooFewClients
+from fedperfit.protocol.system.errors import FedperfitError, TooFewClients, count_of
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.run_folder import run_folder
 
@@ -132,5 +132,7 @@ def _connected(job: Job, settings: CloudSettings, home: CloudHome) -> list[str]:
         if len(clients) >= settings.clients:
             return clients
         if left <= 0:
-            raise TooFewClients(f"{len(clients)} of {settings.clients} clients can take part (see the log)")
+            raise TooFewClients(
+                f"{len(clients)} of {count_of(settings.clients, 'client')} can take part (see the log)"
+            )
         time.sleep(min(_PAUSE_SECONDS, left))

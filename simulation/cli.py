@@ -13,7 +13,7 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
 from fedperfit.protocol.system.commands import go_on, root, run
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
 from fedperfit.simulation.basis.cli import basis, prior
@@ -32,6 +32,7 @@ from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.plan.cli import plan
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.settings_cli import presets, settings
+from fedperfit.simulation.study_folder import LOCK, check_free, check_named
 from fedperfit.simulation.tuning_cli import tune, tune_prior
 from fedperfit.simulation.watch.cli import watch
 
@@ -133,6 +134,9 @@ def simulate(
         overrides = {key: value for key, value in named.items() if value is not None}
         settings = RunSettings.read(preset, overrides | parse_assignments(RunSettings, setting))
         folder = run_dir or Path("runs") / f"{settings.task_id}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not (folder / LOCK).exists():  # else a process may be at work, which is looked at later
+            check_free(folder)
+        check_named(settings.data, settings.base_model)
     # Only now what takes seconds: a mistake in the settings is told at once.
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.model.base_model import read_card
@@ -147,7 +151,8 @@ def simulate(
     folder.mkdir(parents=True, exist_ok=True)
     with at_work(folder):
         clients = prepare_run(settings, folder, resume=resume)
-    about = f"{settings.task_id} on {settings.base_model}, {len(clients)} clients, run folder {folder}"
+    who = count_of(len(clients), "client")
+    about = f"{settings.task_id} on {settings.base_model}, {who}, run folder {folder}"
     console.print(about, soft_wrap=True, markup=False)
     started = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -179,32 +184,34 @@ def describe(event: dict[str, Any]) -> str:
     """One line for a progress event; empty for those not worth one."""
     kind = event["event"]
     if kind == "phase":
-        return f"{event['phase']}: {event['clients']} clients …"
+        return f"{event['phase']}: {count_of(event['clients'], 'client')} …"
     if kind == "reply":
-        return f"{event['phase']}: {event['replies']} of {event['clients']} clients"
+        return f"{event['phase']}: {event['replies']} of {count_of(event['clients'], 'client')}"
     if kind == "connected":
-        return f"{event['clients']} clients connected"
+        return f"{count_of(event['clients'], 'client')} connected"
     if kind == "public-people":
-        return f"prior over people: {event['fitted']} of {event['people']} public people fitted"
+        people = count_of(event["people"], "public person", "public people")
+        return f"prior over people: {event['fitted']} of {people} fitted"
     if kind == "round":
         loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
         dropped = f", {event['dropped']} dropped" if event["dropped"] else ""
         return (
             f"{event['phase']}: round {event['round']}/{event['rounds']}  "
-            f"{event['admitted']} updates{dropped}{loss}  "
+            f"{count_of(event['admitted'], 'update')}{dropped}{loss}  "
             f"down {event['down'] / 1e6:.2f} MB  up {event['up'] / 1e6:.2f} MB"
         )
     if kind == "chosen":
         chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
-        return f"{chosen}: chosen from {event['clients']} clients' gradients in {event['seconds']:.0f} s"
+        clients = count_of(event["clients"], "client")
+        return f"{chosen}: chosen from the gradients of {clients} in {event['seconds']:.0f} s"
     if kind == "memory":
         each = event["kept"] / max(1, event["items"]) / 1e3
         return (
             f"memory: {event['peak'] / 2**30:.1f} GiB at most, {event['kept'] / 2**30:.1f} GiB of it "
-            f"for {event['items']} prepared items, {each:.0f} kB each"
+            f"for {count_of(event['items'], 'prepared item')}, {each:.0f} kB each"
         )
     if kind == "result":
-        return f"{event['phase']}: {event['clients']} clients"
+        return f"{event['phase']}: {count_of(event['clients'], 'client')}"
     return ""
 
 

@@ -11,10 +11,12 @@ import torch
 from typing_extensions import TypedDict
 
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.protocol.model.base_model import BaseModel, load
+from fedperfit.edge.engine.paths.check import load_checked
+from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.functional import functional_fingerprint
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.settings.forms import read_form
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.storages import Storage
 
 AGENT = "agent.json"
@@ -72,10 +74,12 @@ def items_of(clients: Path, partition: int = 0) -> ItemCache:
         partition: Number of the client.
 
     Raises:
-        InputError: The model cannot be loaded, or a rounded copy would be refused as another model.
+        InputError: The model cannot be loaded or asked, or a rounded copy would be refused as another model.
     """
     about = read_about(clients)
     copies = _copies(about["base-model"], about["device"], about["dtype"], about.get("cache-gib", -1.0))
+    if isinstance(copies, str):
+        raise InputError(copies)
     return copies.items(storage_of(clients, partition))
 
 
@@ -96,8 +100,12 @@ class _Copies:
 
 
 @lru_cache(maxsize=1)
-def _copies(name: str, device: str, dtype: str, gib: float) -> _Copies:
-    return _Copies(load(name, device=device, dtype=dtype), None if gib < 0 else int(gib * 2**30))
+def _copies(name: str, device: str, dtype: str, gib: float) -> _Copies | str:
+    """Load the model; what is wrong with it is found out once, not for each client, and returned."""
+    try:
+        return _Copies(load_checked(name, device=device, dtype=dtype), None if gib < 0 else int(gib * 2**30))
+    except InputError as error:
+        return str(error)
 
 
 def stored(base: BaseModel, storage: Storage) -> BaseModel:

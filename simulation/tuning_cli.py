@@ -13,9 +13,11 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.run.settings import TuneSettings
+from fedperfit.simulation.study_folder import check_finished, check_named, check_new
 
 _Number = TypeVar("_Number", int, float)
 
@@ -59,15 +61,22 @@ def tune(
     changes = options | parse_assignments(TuneSettings, setting)
     if run is not None and preset is not None:
         raise InputError("--preset: the settings are those of the run that is named")
+    folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    check_new(folder)
+    if run is None:
+        settings = TuneSettings.read(preset or "quickstart", changes)
+        check_named(settings.data, settings.base_model)
+    else:
+        check_finished(run)
 
     from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.protocol.trust.release import FILE_NAME
     from fedperfit.protocol.trust.release_file import read_release
     from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
 
-    settings = settings_of_run(run, changes) if run else TuneSettings.read(preset or "quickstart", changes)
-    release = read_release(run / FILE_NAME).to_bytes() if run else None
-    folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    release = None
+    if run is not None:
+        settings = settings_of_run(run, changes)
+        release = read_release(run / FILE_NAME).to_bytes()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tracked(track, "tune") as follow:
 
@@ -99,14 +108,17 @@ def tune_prior(
 
     Example: fedperfit tune-prior runs/prior
     """
+    tried, lengths = _numbers(strengths, float), _numbers(items, int)
+    check_finished(run)
+
     from fedperfit.simulation.finished.prior_strength import choose, try_strengths
 
     console, trials = Console(), []
-    for trial in try_strengths(run, _numbers(strengths, float), _numbers(items, int), users):
+    for trial in try_strengths(run, tried, lengths, users):
         trials.append(trial)
         console.print(
-            f"{trial.items} items  strength {trial.strength:g}  loss {trial.loss:.4f}  (without a personal "
-            f"shift {trial.without:.4f}; {trial.people} people)",
+            f"{count_of(trial.items, 'item')}  strength {trial.strength:g}  loss {trial.loss:.4f}  "
+            f"(without a personal shift {trial.without:.4f}; {count_of(trial.people, 'person', 'people')})",
             highlight=False,
         )
     tried, chosen = sorted({trial.strength for trial in trials}), choose(run, trials)

@@ -51,7 +51,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
     "simulation": (
         "storages",
         "optional memory plugins world stored_models sent_scan",
-        "data",
+        "data study_folder",
         "basis report client_app cluster",
         "cohorts",
         "compare run",

@@ -93,13 +93,16 @@ def policy(
 ) -> None:
     """Write what your settings ask edges to agree to, for `fedperfit-edge policy FOLDER --accept`."""
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+
+    home = CloudHome(folder)
+    settings = read_cloud(home)
+
     from fedperfit.cloud.deployment.release_store import CloudReleases
     from fedperfit.cloud.enrolment.policy import offered
     from fedperfit.protocol.trust.policy import verify_policy, write_policy
 
-    home = CloudHome(folder)
     key = CloudReleases(home.folder).key()
-    signed = offered(home, read_cloud(home), key)
+    signed = offered(home, settings, key)
     write_policy(out, signed)
     agreed = verify_policy(signed, key.public)
     for sentence in agreed.sentences():
@@ -120,14 +123,16 @@ def run(
     Waits for the number of clients set in cloud.toml, and starts from the release in force, unless
     start-from says otherwise. A run that was killed continues with --resume.
     """
-    from fedperfit.cloud.deployment.home import CloudHome
-    from fedperfit.cloud.deployment.run import run as run_job
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.system.errors import InputError
 
     if resume and not name:
         raise InputError("--resume needs --name, the run to continue")
-    out = console()
+    home, out = CloudHome(folder), console()
+    read_cloud(home)
+
+    from fedperfit.cloud.deployment.run import run as run_job
 
     with tracked(track, "cloud run") as follow:
 
@@ -138,28 +143,29 @@ def run(
                 out.print(line)
 
         name = name or time.strftime("%Y%m%d-%H%M%S")
-        done = run_job(CloudHome(folder), name, resume=resume, on_event=show)
+        done = run_job(home, name, resume=resume, on_event=show)
     out.print(f"done; results in {done / 'results'}", markup=False)
 
 
 def _line(event: dict[str, Any]) -> str:
     kind = event["event"]
     if kind == "connected":
-        return f"{event['clients']} clients connected"
+        return f"{count_of(event['clients'], 'client')} connected"
     if kind == "chosen":
         chosen = ", ".join(f"{key} {value}" for key, value in event["settings"].items())
-        return f"{chosen}: chosen from {event['clients']} clients' gradients"
+        return f"{chosen}: chosen from the gradients of {count_of(event['clients'], 'client')}"
     if kind == "start-from":
         how = "from" if event["same-shape"] else "anew, not in the shape of"
         return f"starting {how} release {event['version']}"
     if kind == "round":
         loss = "-" if event["loss"] is None else f"{event['loss']:.4f}"
         return (
-            f"round {event['round']} of {event['rounds']}: {event['admitted']} updates, "
-            f"{event['dropped']} dropped, loss {loss}, {event['down']:,} bytes down, {event['up']:,} up"
+            f"round {event['round']} of {event['rounds']}: {count_of(event['admitted'], 'update')}, "
+            f"{event['dropped']} dropped, loss {loss}, "
+            f"{count_of(event['down'], 'byte')} down, {event['up']:,} up"
         )
     if kind == "release":
         return f"released version {event['version']}, {event['digest'][:16]}"
     if kind == "result":
-        return f"{event['phase']}: {event['clients']} clients"
+        return f"{event['phase']}: {count_of(event['clients'], 'client')}"
     return ""

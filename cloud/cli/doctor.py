@@ -16,8 +16,13 @@ def doctor(
 
     Works with and without a running `up`, and changes nothing. Exits with 1 where something is wrong.
     """
-    from fedperfit.cloud.deployment.home import CloudHome
-    from fedperfit.cloud.doctor.examination import examined
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+
+    home = CloudHome(folder)
+    settings = read_cloud(home)
+
+    from fedperfit.cloud.doctor.examination import groups
+    from fedperfit.protocol.doctor.findings import examine
     from fedperfit.protocol.doctor.report import tell
 
-    tell(examined(CloudHome(folder)), as_json=as_json)
+    tell(examine(groups(home, settings)), as_json=as_json)

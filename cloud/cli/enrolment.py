@@ -41,11 +41,14 @@ def enroll(
 
     The machine makes its own key, which never leaves it, and the bundle lets it be registered once.
     """
-    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+
+    home, path = CloudHome(folder), out or Path(f"{name}.bundle")
+    read_cloud(home)
+
     from fedperfit.cloud.enrolment.inviting import enroll as invite
 
-    path = out or Path(f"{name}.bundle")
-    invitation = invite(CloudHome(folder), name, path, approve=approve, days=days, any_storage=any_storage)
+    invitation = invite(home, name, path, approve=approve, days=days, any_storage=any_storage)
     console().print(
         f"wrote {path}, good once, until {invitation.expires}; on {name}'s machine: "
         f"fedperfit-edge join {path.name} --history FILE",

@@ -58,12 +58,13 @@ def show_checkpoint(
     """
     if not folder.is_dir():
         raise MissingFileError(f"{folder}: no such folder")
+    if not any(folder.glob("round-*.safetensors")):
+        raise InputError(f"{folder}: no checkpoint")
 
     from fedperfit.cloud.rounds.checkpoint import Checkpoints
 
     checkpoint = Checkpoints(folder).latest()
-    if checkpoint is None:
-        raise InputError(f"{folder}: no checkpoint")
+    assert checkpoint is not None
     header = checkpoint.header
     table = Table(
         title=f"{header.task}, {count_of(checkpoint.round, 'round')}, settings {checkpoint.digest[:12]}"

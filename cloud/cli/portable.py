@@ -2,15 +2,13 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from fedperfit.cloud.cli.release import release_at
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError
-
-if TYPE_CHECKING:
-    from fedperfit.protocol.trust.release import Release
 
 
 class Form(StrEnum):
@@ -30,10 +28,11 @@ def export(
     base_model: Annotated[str, typer.Option(help="Name of the base model on the hub, for the card.")] = "",
 ) -> None:
     """Write a release as a folder for a hub, or for pyreft."""
+    release = release_at(place)
+
     from fedperfit.protocol.portable.pyreft_folder import write_pyreft
     from fedperfit.protocol.portable.release_folder import save_pretrained
 
-    release = _release(place)
     if form is Form.PYREFT:
         write_pyreft(out, release.shift, release.header)
     else:
@@ -51,26 +50,16 @@ def push(
 
     Whoever can read the repository has the collective shift then. HF_ENDPOINT names another hub.
     """
+    release = release_at(place)
+
     from fedperfit.protocol.portable.hub import push_release
 
-    release = _release(place)
     address = push_release(release, name, base_model or "its base model", private=private)
     console().print(f"release {release.version} is at {address}", markup=False, soft_wrap=True)
 
 
-def _release(place: Path) -> "Release":
-    """Read a release file, or the latest of a cloud's folder."""
-    from fedperfit.cloud.deployment.release_store import CloudReleases
-    from fedperfit.protocol.trust.release_file import read_release
-
-    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
-    if release is None:
-        raise InputError(f"{place}: no release yet")
-    return release
-
-
 def import_pyreft(
-    folder: Annotated[Path, typer.Argument(help="Folder that pyreft saved.")],
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder that pyreft saved.")],
     out: Annotated[Path, typer.Argument(dir_okay=False, help="New release file.")],
     key: Annotated[Path, typer.Option(help="Private key that signs it, PEM; made where there is none.")],
     base_model: Annotated[
@@ -80,14 +69,15 @@ def import_pyreft(
     positions: Annotated[str, typer.Option(help="Shifted tokens, e.g. f7+l7; ours say them.")] = "",
 ) -> None:
     """Make a release of LoReFT interventions that pyreft trained, or that `export` wrote."""
+    if out.exists():
+        raise InputError(f"{out}: already exists")
+
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.portable.pyreft_folder import read_pyreft
     from fedperfit.protocol.system.files import write_atomic
     from fedperfit.protocol.trust.release import Release
     from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
-    if out.exists():
-        raise InputError(f"{out}: already exists")
     card = read_card(base_model) if base_model else None
     fingerprint = card.fingerprint if card is not None else ""
     shift, header = read_pyreft(folder, task=task, fingerprint=fingerprint, positions=positions)

@@ -2,13 +2,17 @@
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, count_of
+from fedperfit.protocol.system.errors import MissingFileError, count_of
+from fedperfit.protocol.trust.published import check_released, releases_folder
+
+if TYPE_CHECKING:
+    from fedperfit.protocol.trust.release import Release
 
 app = typer.Typer(help="Releases: the collective shifts handed to edges.", no_args_is_help=True)
 
@@ -18,12 +22,12 @@ _Folder = Annotated[Path, typer.Argument(help="The cloud's folder, as `init` mad
 @app.command("list")
 def list_releases(folder: _Folder) -> None:
     """Print one line per release: version, state, times, rounds, privacy spent, the key that signed."""
+    check_released(folder)
+
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
     store = CloudReleases(folder)
     releases, revoked = store.all(), store.revoked()
-    if not releases:
-        raise InputError(f"{folder}: no release yet")
     table = Table("version", "", "issued", "expires", "rounds", "privacy", "key", "digest")
     for release in releases:
         last = "in force" if release is releases[-1] else ""
@@ -42,12 +46,12 @@ def verify(
     key: Annotated[str, typer.Option(help="The public key to trust; by default the first release's.")] = "",
 ) -> None:
     """Verify the whole chain offline: every signature, rotation, digest and hash."""
+    check_released(folder)
+
     from fedperfit.cloud.deployment.release_store import CloudReleases
     from fedperfit.protocol.trust.release import check_chain
 
     releases = CloudReleases(folder).all()
-    if not releases:
-        raise InputError(f"{folder}: no release yet")
     check_chain(releases, key or releases[0].key)
     console().print(f"{count_of(len(releases), 'release')} verified, from key {key or releases[0].key}")
 
@@ -61,12 +65,7 @@ def show(
     Checks that the file is whole, that the shift matches its SHA-256, that the metadata agrees with the
     shift's own header, and that the key it names has signed it.
     """
-    from fedperfit.cloud.deployment.release_store import CloudReleases
-    from fedperfit.protocol.trust.release_file import read_release
-
-    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
-    if release is None:
-        raise InputError(f"{place}: no release yet")
+    release = release_at(place)
     release.check_signed_from(release.rotations[0].old if release.rotations else release.key)
     table = Table("field", "value", title=f"release {release.version}")
     for name, value in {**release.fields(), "digest": release.digest}.items():
@@ -84,9 +83,12 @@ def revoke(
     If it is in force, the latest content that was not revoked is released again as a new version, or
     nothing is in force. Edges fetch that by themselves; they never go back to a version.
     """
+    lifetime = _lifetime(folder)
+    check_released(folder)
+
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
-    now = CloudReleases(folder).revoke(version, lifetime=_lifetime(folder))
+    now = CloudReleases(folder).revoke(version, lifetime=lifetime)
     after = f"version {now.version} is in force" if now is not None else "no release is in force"
     console().print(f"revoked version {version}; {after}")
 
@@ -98,10 +100,14 @@ def members(folder: _Folder) -> None:
     Committees are drawn from this list. Do it before a run with secure-aggregation, and again once clients
     came or left; edges fetch the release by themselves.
     """
-    from fedperfit.cloud.deployment.home import CloudHome
+    from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+
+    home = CloudHome(folder)
+    read_cloud(home)
+
     from fedperfit.cloud.enrolment.members import publish_members
 
-    release, without = publish_members(CloudHome(folder))
+    release, without = publish_members(home)
     assert release.directory is not None
     names = ", ".join(release.directory.keys)
     console().print(f"release {release.version} names {names}", markup=False, soft_wrap=True)
@@ -130,12 +136,14 @@ def publish(
     They are signed, and hold no secret. Edges fetch from the address that `mirror` in `cloud.toml` names,
     once their owners agreed to it.
     """
+    releases_folder(folder)
+
     from fedperfit.cloud.publishing.static_files import StaticFiles, status
 
     def say(line: str) -> None:
         console().print(line, markup=False, soft_wrap=True)
 
-    with StaticFiles.open(folder / "releases", out) as files:
+    with StaticFiles.open(folder, out) as files:
         if keep:
             files.keep(say)
         else:
@@ -148,13 +156,37 @@ def rotate(folder: _Folder) -> None:
 
     Edges that pinned the old key follow to the new one; what the old key signs from then on they refuse.
     """
+    lifetime = _lifetime(folder)
+
     from fedperfit.cloud.deployment.certificate_authority import publish_authorities
     from fedperfit.cloud.deployment.home import CloudHome
     from fedperfit.cloud.deployment.release_store import CloudReleases
 
-    release = CloudReleases(folder).rotate(lifetime=_lifetime(folder))
+    release = CloudReleases(folder).rotate(lifetime=lifetime)
     publish_authorities(CloudHome(folder))
     console().print(f"release {release.version} is signed by both keys; the new one is {release.key}")
+
+
+def release_at(place: Path) -> "Release":
+    """Read a release file, or the latest of a cloud's folder.
+
+    Args:
+        place: File or folder.
+
+    Raises:
+        InputError: There is none, or it is broken.
+    """
+    if place.is_dir():
+        check_released(place)
+    elif not place.exists():
+        raise MissingFileError(f"{place}: no such file or folder")
+
+    from fedperfit.cloud.deployment.release_store import CloudReleases
+    from fedperfit.protocol.trust.release_file import read_release
+
+    release = CloudReleases(place).latest() if place.is_dir() else read_release(place)
+    assert release is not None
+    return release
 
 
 def _lifetime(folder: Path) -> timedelta:

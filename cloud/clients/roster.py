@@ -13,7 +13,7 @@ from fedperfit.cloud.clients.exchange import Transfer, converse, entries, logger
 from fedperfit.cloud.clients.replies import Rejected, exact_keys, guarded, open_records
 from fedperfit.protocol.messages.keys import STATUS_RECORD, STATUS_TYPE
 from fedperfit.protocol.messages.ledger import Ledger
-from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.errors import TooFewClients, count_of
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 _FIELDS = {
@@ -119,7 +119,7 @@ def roster(
     names = {node: status.client for node, status in statuses.items()}
     ledger.add(entries(transfers, names, phase="status", round=0))
     if not statuses:
-        raise NobodyFits(f"none of {len(nodes)} connected clients can take part (see the log)")
+        raise NobodyFits(f"none of {count_of(len(nodes), 'connected client')} can take part (see the log)")
     by_name = {s.client: s for s in sorted(statuses.values(), key=lambda status: status.client)}
     return Roster(names, by_name)
 
@@ -131,7 +131,9 @@ def _wait(grid: Grid, expected: int, timeout: float) -> list[int]:
         if len(nodes) >= expected:
             return nodes
         if time.monotonic() >= end:
-            raise TooFewClients(f"{len(nodes)} of {expected} clients connected within {timeout:g} s")
+            raise TooFewClients(
+                f"{len(nodes)} of {count_of(expected, 'client')} connected within {timeout:g} s"
+            )
         time.sleep(0.2)
 
 

@@ -128,14 +128,15 @@ def init(home: CloudHome, preset: str, values: dict[str, object], *, anywhere: b
         InputError: If the folder holds a cloud already or is in a bad place, a setting or a file that one
             names is wrong, or no basis ships for the settings and no form of updates was chosen.
     """
-    from fedperfit.cloud.job.given_files import check_given_files
-
     path = home.folder / "cloud.toml"
     if path.exists():
         raise InputError(f"{home.folder}: already holds a cloud")
     if not anywhere:
         check_place(home.folder)
     settings = _new_settings(CloudSettings.own(read_preset(preset)), values)
+
+    from fedperfit.cloud.job.given_files import check_given_files
+
     check_given_files(settings)
     private_folder(home.folder)
     authority = new_authority("fedperfit")

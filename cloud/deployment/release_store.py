@@ -21,7 +21,7 @@ from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
-from fedperfit.protocol.trust.published import POINTER_FILE, release_file
+from fedperfit.protocol.trust.published import POINTER_FILE, RELEASES, release_file, release_files
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
@@ -49,7 +49,7 @@ class CloudReleases:
         Raises:
             InputError: Naming the file of a release that is broken.
         """
-        return [read_release(path) for path in sorted((self.folder / "releases").glob("*.safetensors"))]
+        return [read_release(path) for path in release_files(self.folder)]
 
     def latest(self) -> Release | None:
         """Return the last release; None before the first.
@@ -57,7 +57,7 @@ class CloudReleases:
         Raises:
             InputError: Naming its file, if it is broken.
         """
-        paths = sorted((self.folder / "releases").glob("*.safetensors"))
+        paths = release_files(self.folder)
         return read_release(paths[-1]) if paths else None
 
     def in_force(self) -> Release | None:
@@ -298,7 +298,7 @@ class CloudReleases:
 
     @property
     def _pointer_path(self) -> Path:
-        return self.folder / "releases" / POINTER_FILE
+        return self.folder / RELEASES / POINTER_FILE
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -311,7 +311,7 @@ class CloudReleases:
         write_atomic(self._path(release), release.to_bytes())
 
     def _path(self, release: Release) -> Path:
-        return self.folder / "releases" / release_file(release.version)
+        return self.folder / RELEASES / release_file(release.version)
 
 
 def _content(release: Release) -> tuple[bytes, bytes, bytes]:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from fedperfit.cloud.deployment.home import CloudHome, read_cloud
+from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.doctor.federation import (
     model_and_policy,
@@ -14,21 +14,8 @@ from fedperfit.cloud.doctor.federation import (
 )
 from fedperfit.cloud.doctor.folder import folder, keys
 from fedperfit.cloud.doctor.programs import programs
-from fedperfit.protocol.doctor.findings import Finding, Group, examine
+from fedperfit.protocol.doctor.findings import Finding, Group
 from fedperfit.protocol.doctor.machine import clock, disk, namespaces, program
-
-
-def examined(home: CloudHome) -> list[Finding]:
-    """Look at a cloud, up or not; nothing is changed.
-
-    Args:
-        home: The cloud.
-
-    Raises:
-        InputError: If there is no cloud in the folder, or its settings are wrong.
-    """
-    settings = read_cloud(home)
-    return examine(groups(home, settings))
 
 
 def groups(home: CloudHome, settings: CloudSettings) -> dict[str, Group]:

@@ -15,7 +15,7 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
 from fedperfit.protocol.trust.policy import read_policy
-from fedperfit.protocol.trust.published import POINTER_FILE
+from fedperfit.protocol.trust.published import POINTER_FILE, RELEASES
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.validity import parse_time
 
@@ -71,7 +71,7 @@ def releases(home: CloudHome) -> Iterator[Finding]:
     yield ok("releases", f"{len(chain)}, all verified")
     yield _in_force(store.in_force(), now)
     try:
-        pointer = parse_pointer((home.folder / "releases" / POINTER_FILE).read_bytes())
+        pointer = parse_pointer((home.folder / RELEASES / POINTER_FILE).read_bytes())
     except FileNotFoundError:
         yield wrong(
             "pointer", f"{POINTER_FILE} is missing", "take it from your backup: it lists what was revoked"
@@ -83,7 +83,7 @@ def releases(home: CloudHome) -> Iterator[Finding]:
 def signed_last(home: CloudHome) -> datetime | None:
     """Return the time at which the cloud last signed its word on the release in force; None before."""
     try:
-        return parse_time(parse_pointer((home.folder / "releases" / POINTER_FILE).read_bytes()).issued)
+        return parse_time(parse_pointer((home.folder / RELEASES / POINTER_FILE).read_bytes()).issued)
     except (FileNotFoundError, InputError):
         return None
 
@@ -98,7 +98,7 @@ def people(home: CloudHome) -> Iterator[Finding]:
     yield ok("enrolled", count_of(len(here), "client"))
     if asking:
         advice = f"fedperfit-cloud approve {quote(str(home.folder))} NAME"
-        yield warning("approval", f"{len(asking)} machines wait: {', '.join(asking)}", advice)
+        yield warning("approval", f"wait: {', '.join(asking)}", advice)
     for invitation in invitations(home):
         if invitation.key and invitation.name not in {*here.values(), *asking}:
             said = f"the registration of {invitation.name} did not end"
@@ -118,7 +118,7 @@ def named_for_sums(home: CloudHome, settings: CloudSettings) -> Iterator[Finding
     directory = release.directory if release is not None else None
     named = directory.keys if directory is not None else {}
     without = sorted(set(enrolled(home).values()) - set(here.keys))
-    said = f"{len(named)} clients are named in the release in force"
+    said = f"the release in force names {count_of(len(named), 'client')}"
     advice = f"fedperfit-cloud release members {quote(str(home.folder))}"
     if len(named) < settings.committee_size:
         yield wrong("secure sums", f"{said}, committee-size is {settings.committee_size}", advice)

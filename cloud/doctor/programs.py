@@ -12,7 +12,7 @@ from fedperfit.cloud.deployment.signer import signer_ready
 from fedperfit.cloud.deployment.up import held, processes, registrar_ready, superlink_ready
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
 from fedperfit.protocol.doctor.network import port, reach
-from fedperfit.protocol.system.errors import FedperfitError
+from fedperfit.protocol.system.errors import FedperfitError, count_of
 
 
 def programs(home: CloudHome, settings: CloudSettings) -> Iterator[Finding]:
@@ -44,7 +44,7 @@ def programs(home: CloudHome, settings: CloudSettings) -> Iterator[Finding]:
 
 def _left_over(own: list[psutil.Process], named: str) -> Finding:
     several = ", ".join(str(process.pid) for process in own)
-    said = f"a killed `up` left {len(own)} processes: {several}"
+    said = f"a killed `up` left {count_of(len(own), 'process', 'processes')}: {several}"
     return wrong("left over", said, f"fedperfit-cloud up {named} stops them first")
 
 

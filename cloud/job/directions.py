@@ -33,7 +33,7 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS, PairSettings
 from fedperfit.protocol.messages.statistics import View, moments_from_bytes, sums_from_bytes, to_bytes
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.probe import Frame, Moments, Probe, leading, minimise
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 
 RESTARTS = 2
 """Random starts of the search."""
@@ -102,9 +102,8 @@ class GroupDirections:
         moments = self._moments(sorted(set(clients)))
         for _ in range(SEARCHES):
             if len(moments) < FEWEST_CLIENTS:
-                raise InputError(
-                    f"directions: {len(moments)} clients are left, at least {FEWEST_CLIENTS} are needed"
-                )
+                left = count_of(len(moments), "client")
+                raise InputError(f"directions: {left} left, at least {FEWEST_CLIENTS} are needed")
             try:
                 probe = self._probe(moments, seed)
             except Lost as lost:

@@ -23,7 +23,7 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS, LayerGradientSett
 from fedperfit.protocol.messages.statistics import layer_gradient_from_bytes
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.shift.selection import LayerGradient
-from fedperfit.protocol.system.errors import TooFewClients
+from fedperfit.protocol.system.errors import TooFewClients, count_of
 
 PHASE = "pulls"
 """Name of the phase in ledgers and events."""
@@ -61,9 +61,8 @@ class KnownLayerGradients:
         known = [self._known[client] for client in sorted(set(clients))]
         layer_gradients = [layer_gradient for layer_gradient in known if layer_gradient is not None]
         if len(layer_gradients) < FEWEST_CLIENTS:
-            raise TooFewClients(
-                f"{PHASE}: {len(layer_gradients)} clients sent theirs, at least {FEWEST_CLIENTS} are needed"
-            )
+            told = count_of(len(layer_gradients), "client")
+            raise TooFewClients(f"{PHASE}: {told} sent theirs, at least {FEWEST_CLIENTS} are needed")
         return layer_gradients
 
 

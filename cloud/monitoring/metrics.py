@@ -20,7 +20,7 @@ from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.system.metrics import CONTENT_TYPE, Metric, gauge, text
 from fedperfit.protocol.trust.pointer import parse_pointer
-from fedperfit.protocol.trust.published import POINTER_FILE
+from fedperfit.protocol.trust.published import POINTER_FILE, RELEASES
 from fedperfit.protocol.trust.validity import parse_time
 
 logger = logging.getLogger("fedperfit.cloud")
@@ -91,7 +91,7 @@ def _newest_run(home: CloudHome) -> list[Metric]:
 def _releases(home: CloudHome) -> list[Metric]:
     try:
         release = CloudReleases(home.folder).in_force()
-        pointer = parse_pointer((home.folder / "releases" / POINTER_FILE).read_bytes())
+        pointer = parse_pointer((home.folder / RELEASES / POINTER_FILE).read_bytes())
     except (FedperfitError, FileNotFoundError):
         return []
     metrics = [

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import sweep, write_atomic
 from fedperfit.protocol.trust.pointer import NONE, Pointer, parse_pointer
-from fedperfit.protocol.trust.published import POINTER_FILE, mirrored_file, release_file
+from fedperfit.protocol.trust.published import POINTER_FILE, mirrored_file, release_file, releases_folder
 from fedperfit.protocol.trust.release_file import parse_release, read_release
 from fedperfit.protocol.trust.validity import parse_time
 
@@ -44,19 +44,18 @@ class StaticFiles:
 
     @classmethod
     @contextmanager
-    def open(cls, releases: Path, out: Path) -> Iterator["StaticFiles"]:
+    def open(cls, folder: Path, out: Path) -> Iterator["StaticFiles"]:
         """Make the folder, and be the only one who writes to it inside the block.
 
         Args:
-            releases: The cloud's folder of releases.
+            folder: The cloud's folder.
             out: Folder of the static files.
 
         Raises:
             InputError: Another process writes to it, it is in the cloud's folder, or that has no releases.
         """
-        if not releases.is_dir():
-            raise InputError(f"{releases.parent}: no cloud's folder, or nothing was released yet")
-        if out.resolve().is_relative_to(releases.parent.resolve()):
+        releases = releases_folder(folder)
+        if out.resolve().is_relative_to(folder.resolve()):
             raise InputError(f"{out}: is in the cloud's own folder, which no web server may read")
         out.mkdir(parents=True, exist_ok=True)
         out.chmod(_OPEN)

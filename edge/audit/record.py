@@ -12,7 +12,7 @@ from fedperfit.edge.audit.files import events, latest
 from fedperfit.edge.audit.log import AuditLog
 from fedperfit.edge.audit.messages import SentField, SentMessage, fields_of, old_messages, settings_of
 from fedperfit.edge.audit.totals import BURST, REFUSED, SENT, Totals
-from fedperfit.protocol.system.errors import InputError, line_of
+from fedperfit.protocol.system.errors import InputError, count_of, line_of
 
 _REQUEST, _CONSENT, _FETCH = "request", "consent", "fetch"
 
@@ -157,5 +157,5 @@ class Record:
 def _burst(event: dict[str, Any]) -> Iterator[SentMessage]:
     for call, (count, size) in event["calls"].items():
         field = SentField("error", f"{count} times TooManyRequests", size)
-        reason = f"{count} requests came too fast"
+        reason = f"{count_of(count, 'request')} came too fast"
         yield SentMessage(call, size, [field], event["time"], event["n"], reason)

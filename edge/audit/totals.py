@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fedperfit.protocol.system.errors import count_of
+
 SENT, REFUSED, BURST = "sent", "refused", "burst"
 """Events by which messages leave: an answer, a refusal, and many refusals that were only counted."""
 
@@ -31,7 +33,9 @@ class Totals:
         elif event["event"] == BURST:
             for call, (count, size) in event["calls"].items():
                 self._add(call, count, size)
-                self._refuse(call, count, f"{event['time']} {call}: {count} requests came too fast")
+                self._refuse(
+                    call, count, f"{event['time']} {call}: {count_of(count, 'request')} came too fast"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for `from_json`."""

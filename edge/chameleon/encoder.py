@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import torch
 
+from fedperfit.protocol.model.bounds.weights import strange_weights
 from fedperfit.protocol.system.errors import InputError
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
@@ -31,6 +32,9 @@ def sentence_encoder(name: str, device: str) -> Encode:
     except Exception as error:  # whatever the model's own code raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{name}: no sentence encoder ({reason})") from None
+    strange = strange_weights(model)
+    if strange:
+        raise InputError(f"{name}: the weights {strange} are not all finite numbers")
 
     def encode(texts: Sequence[str]) -> torch.Tensor:
         vectors = model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False)

@@ -149,8 +149,12 @@ def agent(folder: Folder) -> None:
     # Before torch is loaded. Its threads wait spinning, which made three agents on two cores five times
     # slower than this; one alone is as fast.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    from fedperfit.edge.deployment.deployed import Deployed
     from fedperfit.edge.deployment.home import Home, read_settings
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+
+    from fedperfit.edge.deployment.deployed import Deployed
     from fedperfit.edge.deployment.server import serving, undumpable
     from fedperfit.edge.vault.keys import keeper
     from fedperfit.edge.vault.vault_key import kept_by
@@ -158,8 +162,6 @@ def agent(folder: Folder) -> None:
     from fedperfit.protocol.system.memory import limit_memory
     from fedperfit.protocol.system.processes import until_signal, wait_until
 
-    home = Home(folder.absolute())
-    settings = read_settings(home)
     kind = kept_by(home.vault_key, settings.key)
     undumpable()
     limit_memory(settings.memory_gib)

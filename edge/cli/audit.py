@@ -9,7 +9,7 @@ import typer
 
 from fedperfit.edge.cli.owner import Folder, owner
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, RunFailed, printable
+from fedperfit.protocol.system.errors import InputError, RunFailed, count_of, printable
 
 _FOLLOW_SECONDS = 0.5
 _UNSAID = ("n", "prev", "time", "event", "call", "fields", "settings", "request", "reason", "bytes")
@@ -39,7 +39,8 @@ def sent(folder: Folder) -> None:
     out.print(table)
     if told.refused:
         out.print(f"REFUSED: {told.refused}, the latest at {escape(printable(told.refusal))}; see `log`")
-    out.print(f"{len(messages)} messages, {sum(message.bytes for message in messages):,} bytes in all")
+    size = sum(message.bytes for message in messages)
+    out.print(f"{count_of(len(messages), 'message')}, {count_of(size, 'byte')} in all")
     for day, (up, down) in read_traffic(Home(folder).traffic).items():
         out.print(f"on the wire, polls, headers and TLS included, on {day}: {up:,} bytes up, {down:,} down")
 
@@ -66,7 +67,8 @@ def log(
     for problem in verdict.problems:
         print(problem)
     print(
-        f"{verdict.lines} lines in {verdict.files} files, {verdict.dropped_lines} older ones dropped; "
+        f"{count_of(verdict.lines, 'line')} in {count_of(verdict.files, 'file')}, "
+        f"{verdict.dropped_lines} older ones dropped; "
         f"the last is {verdict.end.number}, SHA-256 {verdict.end.digest}"
     )
     if verdict.problems:

@@ -17,8 +17,13 @@ def doctor(
     Works with and without a running agent, tells no word of your history, and changes nothing. Exits with
     1 where something is wrong.
     """
-    from fedperfit.edge.deployment.home import Home
-    from fedperfit.edge.doctor.examination import examined
+    from fedperfit.edge.deployment.home import Home, read_settings
+
+    home = Home(folder.absolute())
+    settings = read_settings(home)
+
+    from fedperfit.edge.doctor.examination import groups
+    from fedperfit.protocol.doctor.findings import examine
     from fedperfit.protocol.doctor.report import tell
 
-    tell(examined(Home(folder.absolute())), as_json=as_json)
+    tell(examine(groups(home, settings)), as_json=as_json)

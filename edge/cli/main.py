@@ -51,7 +51,10 @@ for command in (
 app.callback()(root)
 
 Folder = Annotated[Path, typer.Argument(help="The client's own folder.")]
-Release = Annotated[Path, typer.Option(help="release.safetensors of a run: the collective shift.")]
+Release = Annotated[
+    Path,
+    typer.Option(exists=True, dir_okay=False, help="release.safetensors of a run: the collective shift."),
+]
 BaseName = Annotated[
     str, typer.Option("--base-model", help="Folder, GGUF file, hub name, `smollm2`, or `embedded`.")
 ]
@@ -102,6 +105,7 @@ def personalize(
 ) -> None:
     """Fit a personal shift on top of a release, from the history in FOLDER, and keep it there."""
     from fedperfit.edge.agent.consent import limit_epsilon
+    from fedperfit.edge.deployment.home import Home, client_name
     from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.settings.assignments import parse_options
 
@@ -110,6 +114,7 @@ def personalize(
         **{"personal_learning_rate": learning_rate, "prompt_form": prompt_form},
     }
     settings = FittingSettings.of_preset(preset, parse_options(FittingSettings, options))
+    client_name(Home(folder))
     training, personal = settings.personal_training(), settings.personal()
 
     from fedperfit.edge.agent.agent import Agent
@@ -136,11 +141,13 @@ def answer(
     prompt_form: Annotated[str | None, typer.Option(help="As in `personalize`.")] = None,
 ) -> None:
     """Answer a question at each stage: base model, collective shift, directions if any, personal shift."""
+    from fedperfit.edge.deployment.home import Home, client_name
     from fedperfit.protocol.fitting import FittingSettings
     from fedperfit.protocol.settings.assignments import parse_options
 
     options = parse_options(FittingSettings, {"prompt_form": prompt_form})
     settings = FittingSettings.of_preset(preset, options)
+    client_name(Home(folder))
 
     from fedperfit.edge.agent.agent import Agent
     from fedperfit.edge.agent.opened_release import OpenedRelease

@@ -5,25 +5,14 @@ from collections.abc import Iterator
 from shlex import quote
 
 from fedperfit.edge.audit.verification import verify
-from fedperfit.edge.deployment.home import AgentSettings, Home, read_settings
+from fedperfit.edge.deployment.home import AgentSettings, Home
 from fedperfit.edge.doctor.agreement import policy, releases, signed_last
 from fedperfit.edge.doctor.cloud import cloud
 from fedperfit.edge.doctor.folder import folder, history
 from fedperfit.edge.doctor.programs import programs
-from fedperfit.protocol.doctor.findings import Finding, Group, examine, ok, wrong
+from fedperfit.protocol.doctor.findings import Finding, Group, ok, wrong
 from fedperfit.protocol.doctor.machine import bubblewrap_version, clock, disk, namespaces, program
-
-
-def examined(home: Home) -> list[Finding]:
-    """Look at an edge, with its agent running or not; nothing is changed.
-
-    Args:
-        home: The person's folder.
-
-    Raises:
-        InputError: If nobody has joined with this folder, or its settings are wrong.
-    """
-    return examine(groups(home, read_settings(home)))
+from fedperfit.protocol.system.errors import count_of
 
 
 def groups(home: Home, settings: AgentSettings) -> dict[str, Group]:
@@ -57,7 +46,7 @@ def log(home: Home) -> Iterator[Finding]:
         advice = f"fedperfit-edge log {quote(str(home.folder))} --verify lists all; find out who changed it"
         yield wrong("log", said, advice)
     else:
-        yield ok("log", f"{verdict.lines} lines, as they were written")
+        yield ok("log", f"{count_of(verdict.lines, 'line')}, as written")
 
 
 def _machine(home: Home, settings: AgentSettings) -> Iterator[Finding]:

@@ -54,7 +54,7 @@ def history(home: Home, settings: AgentSettings) -> Iterator[Finding]:
     else:
         yield ok("history", f"{count_of(len(kept.items), 'item')} in a file of their own, in clear")
     if kept.remarks:
-        said = f"{len(kept.remarks)} lines were left out or taken as something else"
+        said = f"left out or taken as something else: {count_of(len(kept.remarks), 'line')}"
         yield warning("history's lines", said, f"fedperfit-edge show {quote(str(home.folder))} lists them")
     if kept.sealed and not home.vault_key.exists():
         yield wrong("vault's key", f"{home.vault_key} is missing", "take it from your backup")

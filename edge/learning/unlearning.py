@@ -11,7 +11,7 @@ from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.learning.renewal import renew
 from fedperfit.protocol.messages.settings import FULL_SLOT, PersonalSettings, TrainingSettings
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 
 
 def unlearn(
@@ -40,7 +40,7 @@ def unlearn(
     known = len(agent.vault.learned())
     for number in numbers:
         if not 1 <= number <= known:
-            raise InputError(f"item {number}: {known} items were learned")
+            raise InputError(f"item {number}: there is none; {count_of(known, 'item')} in all")
     kept = _fitted(agent)
     for slot in agent.vault.slots():
         agent.vault.drop(slot)

@@ -21,7 +21,7 @@ from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
 from fedperfit.protocol.secure_sums.sealing import BadShare, contribute, open_share
 from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.system.files import create_whole, read_parsed, write_atomic, write_json
 
 if TYPE_CHECKING:
@@ -113,7 +113,9 @@ class SumParty:
         if len(set(names)) < len(names) or len(names) != len(envelopes):
             raise InputError("a list of contributors that names one twice, or without a share")
         if len(names) < session.least:
-            raise InputError(f"a sum of {len(names)} clients is not told, of {session.least} at least")
+            raise InputError(
+                f"a sum of {count_of(len(names), 'client')} is not told, of {session.least} at least"
+            )
         request = _digest(session, names, envelopes)
         self._check_unanswered(session, request)
         if not self.told_before(session, names, envelopes):

@@ -10,7 +10,7 @@ from shlex import quote
 from cryptography import x509
 
 from fedperfit.protocol.doctor.findings import Finding, ok, warning, wrong
-from fedperfit.protocol.system.errors import printable
+from fedperfit.protocol.system.errors import count_of, printable
 
 _LONGEST_SOCKET = 100
 """Bytes of the longest path of a Unix socket that is used."""
@@ -97,5 +97,5 @@ def age(path: Path, what: str, *, days: int, advice: str) -> Finding:
     """
     made = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     old = (datetime.now(UTC) - made).days
-    said = f"made {old} days ago"
+    said = f"made {count_of(old, 'day')} ago"
     return warning(what, said, advice) if old > days else ok(what, said)

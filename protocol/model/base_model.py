@@ -13,6 +13,7 @@ import torch
 
 from fedperfit.protocol.model.bounds.sizes import bounded_by, check_memory
 from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer
+from fedperfit.protocol.model.bounds.weights import strange_weights
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE, check_template
 from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
@@ -265,7 +266,8 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         dtype: `auto` (bf16 on CUDA, fp32 on a CPU), `float32` or `bfloat16`.
 
     Raises:
-        InputError: If it cannot be found or loaded, is too large, or of a kind that makes no text.
+        InputError: If it cannot be found or loaded, is too large, of a kind that makes no text, or has
+            weights that are no finite numbers.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     from transformers.utils import logging
@@ -315,6 +317,9 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         raise InputError(
             f"base model {folder}: {len(absent)} weights are missing or of another shape, first {absent[0]}"
         )
+    strange = strange_weights(model)
+    if strange:
+        raise InputError(f"base model {folder}: the weights {strange} are not all finite numbers")
     decoder_layers(model)
     model.requires_grad_(False)
     return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import read_release
 
 _CARD = """---
@@ -24,7 +25,7 @@ of the base model, and was made from updates of clients whose texts stayed with 
 | layers | {layers} |
 | rank | {rank} |
 | positions | {positions} of each prompt |
-| federation | {rounds} rounds, version {version}, privacy budget {epsilon} |
+| federation | {rounds}, version {version}, privacy budget {epsilon} |
 | base model | {base_model}, fingerprint `{fingerprint}` |
 | valid | {issued} to {expires} |
 | signed by | `{key}` |
@@ -57,7 +58,7 @@ def save_pretrained(release: Release, folder: Path, base_model: str) -> None:
         layers=", ".join(map(str, header.shape.layers)),
         rank=header.shape.rank,
         positions=header.shape.positions,
-        rounds=header.round,
+        rounds=count_of(header.round, "round"),
         version=release.version,
         epsilon="none" if release.epsilon is None else f"{release.epsilon:g}",
         fingerprint=header.fingerprint,

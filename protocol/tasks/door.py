@@ -9,6 +9,7 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import InputError, printable
 from fedperfit.protocol.tasks.conversations import as_text, asked_turns, turns_of
+from fedperfit.protocol.tasks.numbers import readings
 from fedperfit.protocol.tasks.task import Task
 
 _SHOWN = 60
@@ -20,17 +21,27 @@ Tell = Callable[[str], None]
 
 
 class WrongAnswer(InputError):
-    """An answer that is none of the task's; its text quotes the answer."""
+    """An answer that is none of the task's, or may be several; its text quotes the answer."""
 
-    def __init__(self, name: str, answer: str, expected: str) -> None:
-        """Make the error; `unquoted` tells it where the answer is nobody else's to read."""
-        shown = f"{answer[:_SHOWN]}…" if len(answer) > _SHOWN else answer
-        super().__init__(f"{name}={shown!r}: expected one of {expected}")
-        self.unquoted = f"{name} is none of {expected}"
+    def __init__(self, name: str, answer: str, expected: Sequence[str], meant: Sequence[str]) -> None:
+        """Make the error; `unquoted` tells it where the answer is nobody else's to read.
+
+        Args:
+            name: Name of the answer's field.
+            answer: The answer.
+            expected: All answers of the task.
+            meant: Those that it may be.
+        """
+        shown, all_of_them = f"{answer[:_SHOWN]}…" if len(answer) > _SHOWN else answer, ", ".join(expected)
+        several = f"may be {' or '.join(meant)}; " if meant else ""
+        super().__init__(f"{name}={shown!r}: {several}expected one of {all_of_them}")
+        self.unquoted = f"{name} is {'several' if meant else 'none'} of {all_of_them}"
 
 
 def admitted_answer(task: Task, value: Any) -> str:
     """Return an answer as the task words it: a text as it stands, a label whatever its case or type.
+
+    A number may have a comma before its decimals.
 
     Args:
         task: Task of the answer.
@@ -43,9 +54,13 @@ def admitted_answer(task: Task, value: Any) -> str:
     text = _as_text(value, task.answer)
     if task.parse(text) is not None:
         return text
-    meant = [label for label in task.labels if _plain(label) == _plain(text)]
+    plain = _plain(text)
+    meant = [label for label in task.labels if _plain(label) == plain]
+    if not meant and isinstance(plain, str):
+        numbers = [float(number) for number in readings(plain)]
+        meant = [label for label in task.labels if _plain(label) in numbers]
     if len(meant) != 1:
-        raise WrongAnswer(task.answer, text, ", ".join(task.labels))
+        raise WrongAnswer(task.answer, text, task.labels, meant)
     return meant[0]
 
 

@@ -5,10 +5,15 @@ A mirror is any web server or cache that hands out copies of these files. It is 
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError
 
+FILE_NAME = "release.safetensors"
+"""Name of a release's file in a run folder."""
+RELEASES = "releases"
+"""Folder of the releases in a cloud's folder."""
 POINTER_FILE = "in-force.json"
 """Name of the pointer's file beside the releases."""
 MAX_POINTER_BYTES = 1 << 18
@@ -29,6 +34,44 @@ def release_file(version: int) -> str:
         version: Version of the release.
     """
     return f"{version:08d}.safetensors"
+
+
+def release_files(folder: Path) -> list[Path]:
+    """List the files of a cloud's releases, oldest first; none before the first.
+
+    Args:
+        folder: The cloud's folder.
+    """
+    return sorted((folder / RELEASES).glob("*.safetensors"))
+
+
+def releases_folder(folder: Path) -> Path:
+    """Return the folder of a cloud's releases.
+
+    Args:
+        folder: The cloud's folder.
+
+    Raises:
+        InputError: There is no such folder yet.
+    """
+    if not (folder / RELEASES).is_dir():
+        raise InputError(f"{folder}: no cloud's folder, or nothing was released yet")
+    return folder / RELEASES
+
+
+def check_released(folder: Path) -> None:
+    """Check that a cloud has released something, which reading it takes far longer to say.
+
+    Args:
+        folder: The cloud's folder.
+
+    Raises:
+        InputError: There is no such folder, or no release in it.
+    """
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+    if not release_files(folder):
+        raise InputError(f"{folder}: no release yet")
 
 
 def mirrored_file(version: int, digest: str) -> str:

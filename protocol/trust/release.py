@@ -28,8 +28,6 @@ from fedperfit.protocol.trust.rotation import Rotation, followed
 from fedperfit.protocol.trust.signing import SigningKey, signed_by
 from fedperfit.protocol.trust.validity import parse_time, validity
 
-FILE_NAME = "release.safetensors"
-"""Name of a release's file in a run folder."""
 MAX_BYTES = 16 << 20
 """Largest release accepted, in bytes."""
 LIFETIME = timedelta(days=90)

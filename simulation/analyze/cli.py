@@ -11,8 +11,10 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
+from fedperfit.simulation.study_folder import check_named, check_new
 
 
 def analyze(
@@ -53,13 +55,15 @@ def analyze(
     settings = AnalyzeSettings.from_flat(
         parse_options(AnalyzeSettings, options) | parse_assignments(AnalyzeSettings, setting)
     )
+    folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    check_new(folder)
+    check_named(settings.data, settings.base_model)
 
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.analyze.page import REPORT, conclusions, pictures, terminal_table
     from fedperfit.simulation.analyze.study import run_study
 
     console = wide_console()
-    folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     with (
@@ -73,7 +77,9 @@ def analyze(
             if event["event"] != "work":
                 return
             done, of = event["done"], event["total"]
-            line = f"{event['last']}: {done} of {of} users after {time.monotonic() - started:.0f} s"
+            line = (
+                f"{event['last']}: {done} of {count_of(of, 'user')} after {time.monotonic() - started:.0f} s"
+            )
             status.update(line if done < of else f"{line}; figures …")
             if not console.is_terminal and time.monotonic() - shown > 60:
                 shown = time.monotonic()

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.analyze.pictures import coordinates, people, ranks, shifts, spectrum
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
@@ -227,8 +228,8 @@ def _sweep(about: Mapping[str, Any]) -> Table:
 def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
     """One task at the middle layer."""
     shown = TerminalTable(
-        title=f"{name}: {about['users']} users, layer {about['middle']} of {len(about['layers'])}, "
-        "95 % intervals"
+        title=f"{name}: {count_of(about['users'], 'user')}, "
+        f"layer {about['middle']} of {len(about['layers'])}, 95 % intervals"
     )
     heads: Sequence[str] = (
         "text",

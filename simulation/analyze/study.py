@@ -10,8 +10,10 @@ from typing import Any
 import torch
 
 from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.protocol.model.base_model import BaseModel, load, read_card
+from fedperfit.edge.engine.paths.check import load_checked
+from fedperfit.protocol.model.base_model import BaseModel, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name
@@ -24,9 +26,10 @@ from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.study_folder import check_new
 
-SETTINGS, TABLE = "settings.json", "results.csv"
-"""Names of the files in the folder of a study."""
+TABLE = "results.csv"
+"""File in the folder of a study with all figures."""
 _SEED = 0
 """Seed of the random texts."""
 
@@ -50,7 +53,7 @@ class VectorWorker:
             settings: Settings of the study.
             folder: Folder of the worker, which needs none.
         """
-        return cls(load(settings.base_model, device=settings.device, dtype=settings.dtype))
+        return cls(load_checked(settings.base_model, device=settings.device, dtype=settings.dtype))
 
     def do(self, payload: UserTexts) -> Iterator[dict[str, torch.Tensor]]:
         """Yield the delta-vectors of a user by kind of text.
@@ -78,14 +81,13 @@ def run_study(
     Raises:
         InputError: The folder is not empty, or data, model or settings do not serve.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder")
+    check_new(folder)
     read_card(settings.base_model).check_form(settings.prompt_form)
     people = {
         task.id: participants(task, settings.data, settings.size, folder)
         for task in map(task_by_name, settings.tasks)
     }
-    base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+    base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
     record = recorder(folder, on_event)
     record("start", {"run": str(folder)})

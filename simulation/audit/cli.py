@@ -15,6 +15,7 @@ from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new
 
 
 def audit(
@@ -27,7 +28,10 @@ def audit(
         typer.Option(help="Attacks by name, separated by commas; all by default. See --list-attacks."),
     ] = None,
     own: Annotated[
-        list[Path] | None, typer.Option(help="A Python file with an Attack of your own, which joins in.")
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="A Python file with an Attack of your own, which joins in."
+        ),
     ] = None,
     preset: Annotated[
         str, typer.Option(help="Preset whose federation is attacked, by name or a .toml file.")
@@ -43,7 +47,9 @@ def audit(
     gate: Annotated[
         Path | None,
         typer.Option(
-            help="A stored result.json: audit under its settings, and fail where an attack tells more."
+            exists=True,
+            dir_okay=False,
+            help="A stored result.json: audit under its settings, and fail where an attack tells more.",
         ),
     ] = None,
     list_attacks: Annotated[bool, typer.Option(help="List the attacks and end.")] = False,
@@ -71,25 +77,35 @@ def audit(
     if gate is not None and given:
         raise InputError("--gate takes the settings of the stored result: leave the other options out")
 
-    from fedperfit.cloud.tracking.sink import tracked
+    settings = AuditSettings.read(preset, given)
+    folder = (out or Path("runs") / f"audit-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    if resume:
+        check_begun(folder, "audit")
+        if set(given) - {"attacks"}:
+            raise InputError("--resume takes the settings of the audit: leave all but --attacks out")
+    elif not list_attacks:
+        check_new(folder, resumable=True)
+        check_named(settings.data, settings.base_model)
+
     from fedperfit.simulation.audit.attack import attacks_by_name
-    from fedperfit.simulation.audit.gate import check, read_result, stored_gate
-    from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
-    from fedperfit.simulation.audit.study import begin, extend, run_audit
 
     console = wide_console()
     if list_attacks:
         for name, attack in attacks_by_name(files).items():
             console.print(f"[bold]{name}[/bold]  {attack.title}")
         return
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.audit.gate import check, read_result, stored_gate
+    from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
+    from fedperfit.simulation.audit.study import begin, extend, run_audit
+    from fedperfit.simulation.cluster.pace import progress
+
     stored = read_result(gate) if gate is not None else None
-    folder = (out or Path("runs") / f"audit-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
     if resume:
-        if set(given) - {"attacks"}:
-            raise InputError("--resume takes the settings of the audit: leave all but --attacks out")
         extend(folder, given.get("attacks", []))
     else:
-        begin(folder, stored_gate(gate) if gate is not None else AuditSettings.read(preset, given))
+        begin(folder, stored_gate(gate) if gate is not None else settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -103,9 +119,7 @@ def audit(
                 follow(event)
                 if event["event"] not in ("start", "work"):
                     return
-                passed = time.monotonic() - started
-                done, last = event.get("done", 0), event.get("last", "")
-                line = f"{done} of {event['total']} after {passed:.0f} s  {last}"
+                line = progress(event, time.monotonic() - started)
                 status.update(line)
                 if not console.is_terminal and time.monotonic() - shown > 60:
                     shown = time.monotonic()

@@ -15,14 +15,13 @@ from fedperfit.edge.agent.history import History
 from fedperfit.edge.agent.side_by_side import cohorts, shared_prefix
 from fedperfit.edge.engine.examples import Example, encode
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.edge.engine.paths.check import checked
+from fedperfit.edge.engine.paths.check import checked, load_checked
 from fedperfit.edge.engine.slab import Slab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
 from fedperfit.edge.engine.training import TOLD_STEP, FitJob, fit
 from fedperfit.edge.fitting.form import Form, personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.messages.settings import TrainingSettings
-from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import part
 from fedperfit.protocol.shift.basis import Basis, Coordinates
@@ -62,7 +61,7 @@ class Ground:
     def cache(self) -> ItemCache:
         """The base model with what is kept of items."""
         settings = self.settings
-        return ItemCache(load(settings.base_model, device=settings.device, dtype=settings.dtype))
+        return ItemCache(load_checked(settings.base_model, device=settings.device, dtype=settings.dtype))
 
     @cached_property
     def task(self) -> Task:

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from typing_extensions import TypedDict
 
 from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.errors import InputError
@@ -31,12 +32,9 @@ from fedperfit.simulation.audit.result import RESULT, final_figures, result_of
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pace import Pace
 from fedperfit.simulation.cluster.pool import workers
-
-SETTINGS = "settings.json"
-"""File in the folder with the settings."""
-LOCK = ".lock"
-"""File in the folder that is locked while a process works on the audit."""
+from fedperfit.simulation.study_folder import LOCK, check_begun, check_new
 
 
 class _Line(TypedDict):
@@ -56,8 +54,7 @@ def begin(folder: Path, settings: AuditSettings) -> None:
     Raises:
         InputError: The folder is not empty, an attack is unknown, or the settings do not fit the model.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: --resume continues an audit; or name another folder")
+    check_new(folder, resumable=True)
     if settings.open:
         raise InputError("layers and ranks must be given: an audit attacks a fixed shape")
     settings.check(read_card(settings.base_model))
@@ -85,9 +82,7 @@ def extend(folder: Path, attacks: Sequence[str]) -> None:
 
 def stored_settings(folder: Path) -> AuditSettings:
     """Read the settings of an audit that was begun; raises InputError where there is none."""
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder}: holds no audit that was begun")
-    return AuditSettings.from_file(folder / SETTINGS)
+    return AuditSettings.from_file(check_begun(folder, "audit") / SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -151,10 +146,10 @@ def run_audit(folder: Path, on_event: OnEvent, request: ClusterRequest | None = 
             record("start", {"run": str(folder), "total": len(left)})
             make = (lambda place: ours) if request is None else partial(AuditWorker, everywhere(settings))
             with workers(request, make, folder) as hands:
-                for number, (subject, line) in enumerate(hands.work(left, lambda each: each), start=1):
+                pace = Pace([subject.attack for subject in left], len(hands))
+                for subject, line in hands.work(left, lambda each: each):
                     _keep(folder, ours.attacks[subject.attack], line)
-                    done = {"done": number, "total": len(left), "last": str(subject)}
-                    record("work", {**done, "seconds": line["seconds"]})
+                    record("work", {"last": str(subject), **pace.took(subject.attack, line["seconds"])})
             result = conclude(folder, attacks)
             record("figures", {"figures": final_figures(result)})
             record("done", {"report": str(folder / REPORT)})

@@ -10,7 +10,7 @@ from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.system.files import from_home
 
 _Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
@@ -25,8 +25,10 @@ def basis(
     items: Annotated[
         Path | None,
         typer.Option(
+            exists=True,
+            dir_okay=False,
             help="Public items of the task: a JSON list, or one per line in a .jsonl file, as histories are; "
-            "by default the world's population."
+            "by default the world's population.",
         ),
     ] = None,
     preset: _Preset = "quickstart",
@@ -40,15 +42,17 @@ def basis(
     """
     settings = _settings(read_preset(preset), task, base_model, set_)
 
-    from fedperfit.protocol.model.base_model import load
+    from fedperfit.edge.engine.paths.check import load_checked
     from fedperfit.protocol.system.files import write_atomic
     from fedperfit.simulation.basis.public import make_basis, pairs_of_file, world_pairs
 
     pairs = world_pairs(settings) if items is None else pairs_of_file(items, settings)
-    made = make_basis(load(settings.base_model, device="auto", dtype="auto"), settings, pairs)
+    made = make_basis(load_checked(settings.base_model, device="auto", dtype="auto"), settings, pairs)
     write_atomic(out, made.to_bytes())
     console().print(
-        f"wrote {out}: {made.numbers} coordinates, of {len(pairs)} pairs; digest {made.digest}", markup=False
+        f"wrote {out}: {count_of(made.numbers, 'coordinate')}, of {count_of(len(pairs), 'pair')}; "
+        f"digest {made.digest}",
+        markup=False,
     )
 
 
@@ -75,15 +79,18 @@ def prior(
     """
     values = {"update-basis": "public"} | read_preset(preset)
     settings = _settings(values, task, base_model, set_)
+    if data is not None and not from_home(data).exists():
+        raise MissingFileError(f"{data}: no such file or folder")
+    if settings.update_basis == "none":
+        raise InputError("update-basis=none: people differ in a basis; name one")
 
     from fedperfit.cloud.job.basis import settings_basis
-    from fedperfit.protocol.model.base_model import load
+    from fedperfit.edge.engine.paths.check import load_checked
     from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 
-    base = load(settings.base_model, device="auto", dtype="auto")
+    base = load_checked(settings.base_model, device="auto", dtype="auto")
     basis = settings_basis(settings, base.card)
-    if basis is None:
-        raise InputError("update-basis=none: people differ in a basis; name one")
+    assert basis is not None
     if data is None:
         histories = world_people(settings, people, items)
     else:
@@ -91,11 +98,12 @@ def prior(
     shown = console()
 
     def told(fitted: int, all_people: int) -> None:
-        shown.print(f"{fitted} of {all_people} people fitted", highlight=False)
+        shown.print(f"{fitted} of {count_of(all_people, 'person', 'people')} fitted", highlight=False)
 
     scatter = write_people(out, base, settings, basis, histories, told)
     shown.print(
-        f"wrote {out}: how {scatter.count + 1} people differ in {basis.numbers} coordinates", markup=False
+        f"wrote {out}: how {scatter.count + 1} people differ in {count_of(basis.numbers, 'coordinate')}",
+        markup=False,
     )
 
 

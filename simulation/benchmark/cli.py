@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.simulation.study_folder import check_finished
 
 PARTS = ("training", "decoding", "scaling", "orthonormal", "agent", "secure-sums", "rounds", "equal-score")
 """Parts of the benchmark, in the order in which they run; the last one needs a finished run."""
@@ -84,9 +85,37 @@ def benchmark(
     2 idle cores; other load on the machine distorts the figures. `--tasks LaMP_2M --parts training` takes
     two minutes. pyreft and peft are optional: a row says how to install what is missing.
     """
-    from fedperfit.simulation.benchmark import comparison
+    if compare is not None:
+        from fedperfit.simulation.benchmark import comparison
+
+        Console().print(comparison.compare(*compare))
+        return
+    numbers = {"users": users, "others": others, "items": items, "threads": threads, "repeats": repeats}
+    for name, value in numbers.items():
+        if value < 1:
+            raise InputError(f"{name}={value}: must be at least 1")
+    chosen = _choice("parts", parts, PARTS)
+    if "equal-score" in chosen:
+        if run_dir is None:
+            raise InputError("parts: equal-score needs --run-dir, a finished run with people-prior=true")
+        check_finished(run_dir)
+
     from fedperfit.simulation.benchmark.contenders import CONTENDERS
     from fedperfit.simulation.benchmark.model import ModelSpec, make_base
+    from fedperfit.simulation.benchmark.workload import LENGTHS
+
+    model = ModelSpec(
+        name=base_model,
+        layers=layers,
+        hidden_size=hidden_size,
+        heads=heads,
+        device=device,
+        dtype=dtype,
+    )
+    trained_tasks = _choice("tasks", tasks, LENGTHS)
+    contending = _choice("contenders", contenders, CONTENDERS)
+    sizes = [_number("scaling-users", text) for text in scaling_users.split(",")]
+
     from fedperfit.simulation.benchmark.origin import origin
     from fedperfit.simulation.benchmark.parts import (
         agent,
@@ -99,31 +128,13 @@ def benchmark(
         training,
     )
     from fedperfit.simulation.benchmark.record import Record
-    from fedperfit.simulation.benchmark.workload import LENGTHS
 
-    if compare is not None:
-        Console().print(comparison.compare(*compare))
-        return
-    for name, value in (("threads", threads), ("repeats", repeats), ("others", others)):
-        if value < 1:
-            raise InputError(f"{name}={value}: must be at least 1")
-    chosen = _choice("parts", parts, PARTS)
-    if "equal-score" in chosen and run_dir is None:
-        raise InputError("parts: equal-score needs --run-dir, a finished run with people-prior=true")
-    model = ModelSpec(
-        name=base_model,
-        layers=layers,
-        hidden_size=hidden_size,
-        heads=heads,
-        device=device,
-        dtype=dtype,
-    )
     plan = training.TrainingPlan(
         model=model,
         card=make_base(model).card,
-        tasks=_choice("tasks", tasks, LENGTHS),
+        tasks=trained_tasks,
         positions=[part.strip() for part in positions.split(",")],
-        contenders=_choice("contenders", contenders, CONTENDERS),
+        contenders=contending,
         users=users,
         others=others,
         items=items,
@@ -131,7 +142,6 @@ def benchmark(
         threads=threads,
         repeats=repeats,
     )
-    sizes = [_number("scaling-users", text) for text in scaling_users.split(",")]
     counts = {
         "training": plan.count,
         "decoding": 1,

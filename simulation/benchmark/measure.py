@@ -100,12 +100,12 @@ def main() -> None:
 def _run(order: dict[str, Any]) -> Figures:
     import torch
 
-    from fedperfit.simulation.benchmark.contenders import CONTENDERS
+    from fedperfit.simulation.benchmark.contenders import contender
     from fedperfit.simulation.benchmark.model import make_base
     from fedperfit.simulation.benchmark.workload import make_examples
 
     torch.set_num_threads(order["threads"])
-    contender = CONTENDERS[order["contender"]]
+    fit = contender(order["contender"])
     workload = Workload(
         lengths=Lengths(**order["lengths"]),
         users=order["users"],
@@ -115,18 +115,18 @@ def _run(order: dict[str, Any]) -> Figures:
     base = make_base(ModelSpec(**order["model"]))
     short = replace(workload, settings=workload.settings.replace(personal_epochs=1))
     first_batch = next(make_examples(base, workload))[: workload.settings.batch_size]
-    contender(base, [first_batch], replace(short, users=1, items=len(first_batch)))
+    fit(base, [first_batch], replace(short, users=1, items=len(first_batch)))
     cuda = base.device.type == "cuda"
     gc.collect()
     loaded = reset_peak(cuda)
     started = time.perf_counter()
     while time.perf_counter() - started < _LEAST_SECONDS:
-        contender(base, make_examples(base, short), short)
+        fit(base, make_examples(base, short), short)
     peak = torch.cuda.max_memory_allocated() if cuda else status_bytes("VmHWM")
     passes, seconds = 0, 0.0
     started = time.perf_counter()
     while seconds < _LEAST_SECONDS:
-        state = contender(base, make_examples(base, workload), workload)
+        state = fit(base, make_examples(base, workload), workload)
         if cuda:
             torch.cuda.synchronize()
         passes, seconds = passes + 1, time.perf_counter() - started

@@ -1,11 +1,12 @@
 """Base model of the benchmark: a Llama with random weights, or any base model by name."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-
-from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard, load
 from fedperfit.protocol.system.errors import InputError
+
+if TYPE_CHECKING:
+    from fedperfit.protocol.model.base_model import BaseModel
 
 _TOKENS = ("<pad>", "<s>", "</s>")
 
@@ -43,14 +44,18 @@ class ModelSpec:
             raise InputError(f"dtype={self.dtype!r}: expected auto, float32 or bfloat16")
 
 
-def make_base(spec: ModelSpec) -> BaseModel:
+def make_base(spec: ModelSpec) -> "BaseModel":
     """Return the frozen model in eval mode.
 
     Raises:
         InputError: A named model cannot be loaded.
     """
+    from fedperfit.protocol.model.base_model import BaseModel, BaseModelCard, load
+
     if spec.name:
         return load(spec.name, device=spec.device, dtype=spec.dtype)
+
+    import torch
     from tokenizers import Tokenizer, models
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -18,13 +18,15 @@ usual 1.35 tokens per word turn word counts into tokens. Sources, word counts pe
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fedperfit.edge.engine.examples import Example
-from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.run.settings import RunSettings
+
+if TYPE_CHECKING:
+    from fedperfit.edge.engine.examples import Example
+    from fedperfit.protocol.model.base_model import BaseModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +128,7 @@ class Workload:
         return self.settings.personal_epochs * -(-self.items // self.settings.batch_size)
 
 
-def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]]:
+def make_examples(base: "BaseModel", workload: Workload) -> Iterator[list["Example"]]:
     """Make each user's items in turn: random ordinary tokens, reproducible from the seed.
 
     Args:
@@ -136,6 +138,8 @@ def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]
     Raises:
         InputError: An item is longer than the model's context.
     """
+    from fedperfit.edge.engine.examples import Example
+
     lengths = workload.lengths
     if lengths.prompt + lengths.target > base.context:
         raise InputError(
@@ -157,7 +161,7 @@ def make_examples(base: BaseModel, workload: Workload) -> Iterator[list[Example]
     return map(user, range(workload.users))
 
 
-def batches(examples: Sequence[Example], workload: Workload, user: int) -> Iterator[list[Example]]:
+def batches(examples: Sequence["Example"], workload: Workload, user: int) -> Iterator[list["Example"]]:
     """Yield the batches of all epochs of one user, shuffled as training does with `order(workload, user)`.
 
     Args:

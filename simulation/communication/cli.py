@@ -15,6 +15,7 @@ from fedperfit.protocol.system.commands import go_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new
 
 
 def communication(
@@ -61,27 +62,33 @@ def communication(
         **{"others": others, "rounds": rounds, "seeds": seeds, "draws": draws},
     }
     given = parse_options(CommunicationSettings, options) | parse_assignments(CommunicationSettings, setting)
+    settings = CommunicationSettings.from_flat(given)
+    folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
+    if resume:
+        check_begun(run_dir, "study")
+        if set(given) - {"rows", "seeds"}:
+            raise InputError("--resume takes the settings of the study: leave all but --rows and --seeds out")
+    elif not list_rows:
+        check_new(folder, resumable=True)
+        check_named(settings.data, settings.base_model)
 
-    from fedperfit.cloud.tracking.sink import tracked
-    from fedperfit.simulation.communication.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.communication.row import rows_by_name
-    from fedperfit.simulation.communication.study import begin, extend, run_study
 
     console = wide_console()
     if list_rows:
         for name, row in rows_by_name().items():
             console.print(f"[bold]{name}[/bold]  {row.title}")
         return
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.cluster.pace import progress
+    from fedperfit.simulation.communication.page import REPORT, finding, pictures, terminal_table
+    from fedperfit.simulation.communication.study import begin, extend, run_study
+
     if resume:
-        if run_dir is None:
-            raise InputError("--resume needs --run-dir, the folder of a study that was begun")
-        if set(given) - {"rows", "seeds"}:
-            raise InputError("--resume takes the settings of the study: leave all but --rows and --seeds out")
-        folder = run_dir.resolve()
         extend(folder, given.get("rows", []), given.get("seeds", []))
     else:
-        folder = (run_dir or Path("runs") / f"communication-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-        begin(folder, CommunicationSettings.from_flat(given))
+        begin(folder, settings)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     try:
@@ -95,7 +102,7 @@ def communication(
                 follow(event)
                 if event["event"] not in ("start", "work"):
                     return
-                line = _line(event, time.monotonic() - started)
+                line = progress(event, time.monotonic() - started)
                 status.update(line)
                 if not console.is_terminal and time.monotonic() - shown > 60:
                     shown = time.monotonic()
@@ -109,9 +116,3 @@ def communication(
         console.print(terminal_table(name, about))
         console.print(finding(about), markup=False, soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
-
-
-def _line(event: dict[str, Any], passed: float) -> str:
-    done, total = event.get("done", 0), event["total"]
-    left = f", about {passed / done * (total - done) / 60:.0f} min left" if done else ""
-    return f"{done} of {total} after {passed / 60:.0f} min{left}  {event.get('last', '')}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.communication.pictures import by_bytes
 from fedperfit.simulation.communication.result import RESULTS
@@ -89,7 +90,7 @@ def finding(about: Mapping[str, Any]) -> str:
     if not rows:
         return "Only rows that nothing is compared with are finished."
     if about["users"] < _FEWEST:
-        return f"{about['users']} people are too few to tell rows apart."
+        return f"Too few to tell rows apart: {count_of(about['users'], 'person', 'people')}."
     gaps = [(row["title"], row["difference"][main]) for row in rows]
     better = [title for title, gap in gaps if gap["significant"] and sign * gap["value"] > 0]
     worse = [title for title, gap in gaps if gap["significant"] and sign * gap["value"] < 0]
@@ -151,7 +152,9 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
         about: Its figures, as in results.json.
     """
     main = about["main"]
-    shown = TerminalTable(title=f"{name}: {main}, {about['users']} people, 95 % intervals")
+    shown = TerminalTable(
+        title=f"{name}: {main}, {count_of(about['users'], 'person', 'people')}, 95 % intervals"
+    )
     heads = ("row", main, "difference", "update B", "message B", "all kB", "messages kB")
     for head in heads:
         shown.add_column(head, justify="left" if head == "row" else "right")

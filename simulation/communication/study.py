@@ -16,12 +16,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
+from fedperfit.simulation.cluster.pace import Pace
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.communication.ground import Ground
 from fedperfit.simulation.communication.page import REPORT, write_page
@@ -32,12 +34,8 @@ from fedperfit.simulation.communication.training.adapter_row import AdapterRow
 from fedperfit.simulation.communication.units import SEED, UnitWorker, given, needs, plan
 from fedperfit.simulation.optional import required
 from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.study_folder import LOCK, check_begun, check_new
 from fedperfit.simulation.world.build import WORLD
-
-SETTINGS = "settings.json"
-"""File in the folder with the settings."""
-LOCK = ".lock"
-"""File in the folder that is locked while a process works on the study."""
 
 
 def begin(folder: Path, settings: CommunicationSettings) -> None:
@@ -51,8 +49,7 @@ def begin(folder: Path, settings: CommunicationSettings) -> None:
         InputError: The folder is not empty, a row is unknown or lacks public items or a library, data is
             missing or broken, or the preset does not fit the model.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: --resume continues a study; or name another folder")
+    check_new(folder, resumable=True)
     _check_rows(settings)
     for task in settings.tasks:
         preset = RunSettings.read(
@@ -90,9 +87,7 @@ def extend(folder: Path, rows: Sequence[str], seeds: Sequence[int]) -> None:
 
 def stored_settings(folder: Path) -> CommunicationSettings:
     """Read the settings of a study that was begun; raises InputError where there is none."""
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder}: holds no study that was begun")
-    return CommunicationSettings.from_file(folder / SETTINGS)
+    return CommunicationSettings.from_file(check_begun(folder, "study") / SETTINGS)
 
 
 def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> dict[str, Any]:
@@ -123,12 +118,13 @@ def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = 
                     lambda unit: given(folder, settings, unit),
                     needs=lambda unit: needs(settings, unit),
                 )
-                for number, (unit, result) in enumerate(results_of_units, start=1):
+                pace = Pace([(unit.row, unit.kind) for unit in left], len(hands))
+                for unit, result in results_of_units:
                     write_json(folder / unit.file, result)
                     if unit.kind == SEED:
                         conclude(folder, ground)
-                    done = {"done": number, "total": len(left), "last": str(unit)}
-                    record("work", {**done, "seconds": result["seconds"]})
+                    done = pace.took((unit.row, unit.kind), result["seconds"])
+                    record("work", {"last": str(unit), **done})
             results = conclude(folder, ground)
             record("figures", {"figures": final_figures(results)})
             record("done", {"report": str(folder / REPORT)})

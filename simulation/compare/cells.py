@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.engine.items import ItemCache
-from fedperfit.protocol.model.base_model import load
+from fedperfit.edge.engine.paths.check import load_checked
 from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.files import mend_lines
 from fedperfit.protocol.tasks import task_by_name
@@ -113,7 +113,7 @@ class WorkerState:
         """
         settings = self.settings
         if self._items is None:
-            base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+            base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
             self._items = ItemCache(base)
         return MethodContext(
             base=self._items.base,

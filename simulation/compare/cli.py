@@ -12,9 +12,14 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.commands import go_on
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress
 from fedperfit.simulation.compare.settings import CompareSettings
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.world.build import WORLD
+
+_ALL = ["all"]
+"""What stands for all methods that suit the tasks, until their modules are loaded."""
 
 
 def compare(
@@ -26,7 +31,10 @@ def compare(
         typer.Option(help="Methods by name, separated by commas; all by default. See --list-methods."),
     ] = None,
     method_file: Annotated[
-        list[Path] | None, typer.Option(help="A Python file with a Method of your own; its rows join in.")
+        list[Path] | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="A Python file with a Method of your own; its rows join in."
+        ),
     ] = None,
     users: Annotated[int | None, setting_option(CompareSettings, "users")] = None,
     others: Annotated[int | None, setting_option(CompareSettings, "others")] = None,
@@ -80,33 +88,37 @@ def compare(
         "method_files": [str(path) for path in files],
     }
     given = parse_options(CompareSettings, options) | parse_assignments(CompareSettings, setting)
+    settings = CompareSettings.from_flat({"methods": _ALL, **given})
+    folder = run_dir or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
+    if resume:
+        check_begun(run_dir, "comparison")
+    elif not list_methods:
+        check_new(folder, resumable=True, beside=WORLD)
+        check_named(settings.data, settings.base_model)
 
-    from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.tasks import task_by_name
-    from fedperfit.simulation.cluster.cluster import ClusterRequest
     from fedperfit.simulation.compare.method import registry
-    from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
-    from fedperfit.simulation.compare.study import SETTINGS, begin, extend, run_comparison
 
     console = wide_console()
-    where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
     if list_methods:
         for name, method in registry(files).items():
             console.print(f"[bold]{name}[/bold]  {method.title}")
         return
+
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.simulation.cluster.cluster import ClusterRequest
+    from fedperfit.simulation.cluster.pace import progress
+    from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
+    from fedperfit.simulation.compare.study import begin, extend, run_comparison
+
+    where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
     if resume:
-        if run_dir is None or not (run_dir / SETTINGS).exists():
-            raise InputError("--resume needs --run-dir, the folder of a comparison that was begun")
-        folder = run_dir
         if "methods" in given or "seeds" in given:
             extend(folder, given.get("methods", []), given.get("seeds", []))
     else:
-        folder = run_dir or Path("runs") / f"compare-{time.strftime('%Y%m%d-%H%M%S')}"
-        found = registry(files)
-        settings = CompareSettings.from_flat({"methods": list(found), **given})
         if "methods" not in given:
             named = [task_by_name(task) for task in settings.tasks]
-            suiting = [name for name, method in found.items() if any(map(method.suits, named))]
+            suiting = [name for name, method in registry(files).items() if any(map(method.suits, named))]
             settings = settings.replace(methods=suiting)
         begin(folder, settings)
     folder = folder.resolve()
@@ -121,11 +133,11 @@ def compare(
                 follow(event)
                 if event["event"] == "start":
                     started = time.monotonic()
-                    left, processes = event["total"], event["workers"]
-                    line = f"{left} draws and cells left, {processes} processes, folder {folder}"
+                    processes = count_of(event["workers"], "process", "processes")
+                    line = f"{event['total']} draws and cells left, {processes}, folder {folder}"
                     console.print(line, soft_wrap=True, markup=False)
                 elif event["event"] == "work":
-                    line = _line(event, time.monotonic() - started)
+                    line = progress(event, time.monotonic() - started)
                     status.update(line)
                     if not console.is_terminal and time.monotonic() - shown > 60:
                         shown = time.monotonic()
@@ -139,9 +151,3 @@ def compare(
         console.print(terminal_table(name, about))
         console.print(standing(about), soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
-
-
-def _line(event: dict[str, Any], passed: float) -> str:
-    left = event["left"]
-    about = "" if left is None else f", about {left / 60:.0f} min left"
-    return f"{event['done']} of {event['total']} after {passed / 60:.0f} min{about}  {event['last']}"

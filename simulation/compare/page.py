@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.compare.pictures import costs, curves, scores
 from fedperfit.simulation.compare.results import METRICS
@@ -79,7 +80,7 @@ def standing(about: Mapping[str, Any]) -> str:
     main, sign = about["main"], -1 if about["lower-is-better"] else 1
     rows = {row["method"]: row for row in about["rows"]}
     if "perfit" not in rows:
-        return f"{len(rows)} methods, without PerFit to compare them with."
+        return f"{count_of(len(rows), 'method')}, without PerFit to compare them with."
     gaps = {row["title"]: row["difference"][main] for row in rows.values() if "difference" in row}
     above = [title for title, gap in gaps.items() if gap["significant"] and sign * gap["value"] > 0]
     equal = [title for title, gap in gaps.items() if not gap["significant"]]
@@ -115,7 +116,9 @@ def _rows(about: Mapping[str, Any]) -> Table:
 
 
 def _title(row: Mapping[str, Any], about: Mapping[str, Any]) -> str:
-    return str(row["title"]) + (f", {row['users']} users" if row["users"] < about["users"] else "")
+    return str(row["title"]) + (
+        f", {count_of(row['users'], 'user')}" if row["users"] < about["users"] else ""
+    )
 
 
 def _difference(row: Mapping[str, Any], main: str) -> str | Noted:
@@ -184,7 +187,7 @@ def terminal_table(name: str, about: Mapping[str, Any]) -> TerminalTable:
     main = about["main"]
     better = "lower" if main in LOWER_IS_BETTER else "higher"
     shown = TerminalTable(
-        title=f"{name}: {main} ({better} is better), {about['users']} users, 95 % intervals"
+        title=f"{name}: {main} ({better} is better), {count_of(about['users'], 'user')}, 95 % intervals"
     )
     for head in ("method", main, "against PerFit", "params/user", "bytes down", "up", "fit s"):
         shown.add_column(head, justify="left" if head == "method" else "right")

@@ -1,7 +1,6 @@
 """Life of a comparison in its folder: begun, planned, run, resumed, extended, and concluded."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.names import key_of
@@ -16,6 +16,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import sweep, write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
+from fedperfit.simulation.cluster.pace import Pace
 from fedperfit.simulation.cluster.pool import workers as workers_on
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
 from fedperfit.simulation.compare.method import lineage
@@ -23,61 +24,44 @@ from fedperfit.simulation.compare.page import REPORT, write_page
 from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.workers import default_workers, do_pieces, maker, pieces
+from fedperfit.simulation.study_folder import LOCK, check_new
 from fedperfit.simulation.world.build import WORLD
-
-SETTINGS = "settings.json"
-"""File in the run folder with the settings."""
-LOCK = ".lock"
-"""File in the run folder that is locked while a process works on the comparison."""
 
 
 class Progress:
-    """Work done and left, and the time it will take.
+    """Draws and cells of a comparison, done and left."""
 
-    Attributes:
-        left: Draws and cells that are left, by unit.
-        workers: Processes at work.
-        total: Draws and cells that were left at the start.
-        done: Draws and cells done since then.
-    """
-
-    def __init__(self, left: dict[WorkUnit, int], workers: int) -> None:
+    def __init__(self, left: Mapping[WorkUnit, int], workers: int) -> None:
         """Start to count.
 
         Args:
             left: Draws and cells that are left, by unit.
             workers: Processes at work.
         """
-        self.left, self.workers = dict(left), workers
         self.total = sum(left.values())
-        self.done = 0
-        self._seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        """Draws and cells that were left at the start."""
+        self._begun: set[WorkUnit] = set()
+        kinds = [_kind(unit, first=not number) for unit, count in left.items() for number in range(count)]
+        self._pace = Pace(kinds, workers)
 
-    def line(self, unit: WorkUnit, seconds: float) -> None:
-        """Count a draw or cell that is now on file.
+    def line(self, unit: WorkUnit, seconds: float) -> dict[str, Any]:
+        """Count a draw or cell that is now on file, and return the fields of its event.
 
         Args:
             unit: Unit that wrote the line.
             seconds: Seconds it took.
         """
-        self.left[unit] -= 1
-        self.done += 1
-        self._seconds[unit.method, unit.kind].append(seconds)
+        kind = _kind(unit, first=unit not in self._begun)
+        self._begun.add(unit)
+        return {"last": str(unit), **self._pace.took(kind, seconds)}
 
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds left, from each method's own pace where it is known, otherwise from the mean.
 
-        None before the first line.
-        """
-        known = {key: sum(times) / len(times) for key, times in self._seconds.items()}
-        if not known:
-            return None
-        typical = sum(known.values()) / len(known)
-        needed = sum(
-            count * known.get((unit.method, unit.kind), typical) for unit, count in self.left.items()
-        )
-        return needed / self.workers
+def _kind(unit: WorkUnit, *, first: bool) -> tuple[str, str, bool]:
+    """Return what draws or cells that take about as long have in common, whatever the task and seed.
+
+    With the first cell of a unit its method learns from the others, with each draw of a search anew.
+    """
+    return unit.method, unit.kind, first or unit.kind == SEARCH
 
 
 def plan(state: WorkerState) -> list[WorkUnit]:
@@ -152,12 +136,10 @@ def run_comparison(
             record = recorder(folder, on_event)
             with workers_on(request, maker(state), folder) as hands:
                 progress = Progress(left, len(hands))
-                record("start", {"run": str(folder), "total": progress.total, "workers": progress.workers})
+                record("start", {"run": str(folder), "total": progress.total, "workers": len(hands)})
 
                 def line(unit: WorkUnit, seconds: float) -> None:
-                    progress.line(unit, seconds)
-                    done = {"done": progress.done, "total": progress.total, "left": progress.seconds_left}
-                    record("work", {"last": str(unit), "seconds": seconds, **done})
+                    record("work", progress.line(unit, seconds))
 
                 do_pieces(state, work, lambda unit: needs(state, unit), hands, line)
             summary = conclude(folder)
@@ -198,8 +180,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
             cannot be loaded, the base model lacks the chat template that is wanted, or the other comparison
             was searched by other settings or has nothing that is needed.
     """
-    if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty: --resume continues a comparison; or name another folder")
+    check_new(folder, resumable=True, beside=WORLD)
     read_card(settings.base_model).check_form(settings.prompt_form)
     folder.mkdir(parents=True, exist_ok=True)
     state = WorkerState(folder, settings)

@@ -12,6 +12,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.conversations import unfolded
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_answer, admitted_item, admitted_name
+from fedperfit.protocol.tasks.numbers import readings
 from fedperfit.simulation.data.columns import Columns
 from fedperfit.simulation.data.lamp_files import sortable_date
 from fedperfit.simulation.data.table_files import records
@@ -122,8 +123,11 @@ def _moment(value: Any) -> tuple[int | Decimal, ...]:
     if not isinstance(text, str):
         raise InputError(f"no time in {value!r:.60}")
     text = text.strip()
-    if _NUMBER.fullmatch(text) and (isinstance(value, float) or not _YEAR_FIRST.fullmatch(text)):
-        return (Decimal(text),)
+    numbers = [text] if _NUMBER.fullmatch(text) else readings(text)
+    if len(numbers) > 1:
+        raise InputError(f"no time in {text!r:.60}: it may be {' or '.join(numbers)}")
+    if numbers and (isinstance(value, float) or not _YEAR_FIRST.fullmatch(numbers[0])):
+        return (Decimal(numbers[0]),)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -11,8 +11,6 @@ from typing_extensions import TypedDict
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.simulation.report.plots import times_plot
-from fedperfit.simulation.report.svg import on_white
 from fedperfit.simulation.run.summary import METRICS
 
 
@@ -76,6 +74,10 @@ def draw(runs: Mapping[str, Times], path: Path) -> None:
     """
     if path.suffix not in (".svg", ".png"):
         raise InputError(f"{path}: expected a name that ends in .svg or .png")
+
+    from fedperfit.simulation.report.plots import times_plot
+    from fedperfit.simulation.report.svg import on_white
+
     picture = times_plot(runs)
     write_atomic(path, picture.png() if path.suffix == ".png" else on_white(picture).encode())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -145,8 +145,8 @@ def table(found: "list[Costs]", rounds: int) -> "Table":
         "s of a round": [f"{one.round_seconds:,.0f}" for one in found],
         "peak memory MB": [f"{one.memory / 1e6:,.0f}" for one in found],
         "status messages, once": [f"{one.status_messages:,}" for one in found],
-        f"GB of {rounds} rounds": [f"{one.total_bytes / 1e9:,.2f}" for one in found],
-        f"hours of {rounds} rounds": [f"{one.total_seconds / 3600:,.1f}" for one in found],
+        f"GB of {count_of(rounds, 'round')}": [f"{one.total_bytes / 1e9:,.2f}" for one in found],
+        f"hours of {count_of(rounds, 'round')}": [f"{one.total_seconds / 3600:,.1f}" for one in found],
     }
     for name, cells in lines.items():
         printed.add_row(name, *cells)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedperfit.protocol.system.errors import count_of
+
 if TYPE_CHECKING:
     from fedperfit.simulation.report.svg import Picture
 
@@ -109,13 +111,15 @@ def render(template: str, /, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("fedperfit.simulation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["count_of"] = count_of
+    return environment
 
 
 def _text(cell: str | Noted) -> str:

@@ -21,6 +21,7 @@ from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
 from fedperfit.simulation.stored_models import AGENT, read_about
+from fedperfit.simulation.study_folder import check_free
 from fedperfit.simulation.world.build import (
     BOUNDS,
     LIMIT,
@@ -36,8 +37,6 @@ from fedperfit.simulation.world.settings import WorldSize
 
 ROSTER = Path(CLIENTS) / "roster.json"
 """File in the run folder that says which user each client is."""
-LOCK = ".lock"
-"""File in the run folder that is locked while a process works on the run."""
 OTHERS, TARGETS, NEW = "others", "targets", "new"
 """Groups of clients: those who train, those who are evaluated, and those who join after training."""
 
@@ -69,10 +68,8 @@ def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
     Raises:
         InputError: It holds a run that is not to be resumed, or something else, or as `prepare_clients` does.
     """
-    if not resume and (folder / SETTINGS).exists():
-        raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
-    if not resume and any(path.name != LOCK for path in folder.iterdir()):
-        raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
+    if not resume:
+        check_free(folder)
     clients = prepare_clients(settings, folder)
     write_json(folder / SETTINGS, settings.to_flat())
     return clients

@@ -21,13 +21,14 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cohorts.grid import CohortGrid, Respond
 from fedperfit.simulation.cohorts.remote import remote_cohorts
-from fedperfit.simulation.run.clients import LOCK, OTHERS, Roster, prepare_clients
+from fedperfit.simulation.run.clients import OTHERS, Roster, prepare_clients
 from fedperfit.simulation.run.faults import FaultyGrid
 from fedperfit.simulation.run.report import write_report
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.run.study import Study
 from fedperfit.simulation.run.summary import METRICS, final_figures, write_metrics
 from fedperfit.simulation.stored_models import items_of
+from fedperfit.simulation.study_folder import LOCK
 
 logger = logging.getLogger("fedperfit.simulation")
 
@@ -110,6 +111,8 @@ def run_cohorts(folder: Path, on_event: OnEvent, request: ClusterRequest | None 
     settings = RunSettings.from_file(folder / SETTINGS)
     with at_work(folder):
         roster = prepare_clients(settings, folder)
+        if request is None:
+            items_of(folder / CLIENTS)  # what is wrong with the model is told once, and not by each client
         cohorts = nullcontext() if request is None else remote_cohorts(folder, len(roster), request)
         with cohorts as respond:
             do_job(_grid(settings, folder, roster, respond), settings, folder, on_event)

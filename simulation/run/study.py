@@ -15,7 +15,8 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.files import write_atomic, write_json
-from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 from fedperfit.simulation.basis.people import prepare_public

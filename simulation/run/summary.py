@@ -33,7 +33,7 @@ def summarise(folder: Path) -> dict[str, Any]:
     """
     settings = run_settings(folder)
 
-    from fedperfit.protocol.trust.release import FILE_NAME
+    from fedperfit.protocol.trust.published import FILE_NAME
     from fedperfit.protocol.trust.release_file import read_release
     from fedperfit.simulation.run.communication import communication
 

@@ -18,15 +18,16 @@ from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.items import ItemCache
+from fedperfit.edge.engine.paths.check import load_checked
 from fedperfit.protocol.messages.settings import Stage
-from fedperfit.protocol.model.base_model import BaseModel, load
+from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
@@ -34,6 +35,7 @@ from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
+from fedperfit.simulation.study_folder import check_finished, check_new
 
 VALIDATION_SHARE = 0.25
 """Share of a history, its latest items, that becomes questions."""
@@ -70,7 +72,7 @@ class TuningWorker:
             release: Release on which personal shifts are fitted; None fits them on the base model alone.
             folder: Folder for the clients' folders.
         """
-        base = load(settings.base_model, device=settings.device, dtype=settings.dtype)
+        base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
         self._settings, self._items = settings, ItemCache(base)
         self._packed = _nothing_shared(settings, base) if release is None else release
         roster = prepare_clients(settings, folder)
@@ -106,8 +108,7 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
         InputError: The folder holds no such run.
         SettingError: A key is unknown, or a value is not allowed.
     """
-    if not (run / FILE_NAME).exists():
-        raise InputError(f"{run}: no finished run of `simulate`")
+    check_finished(run)
     theirs = RunSettings.from_file(run / SETTINGS)
     settings = TuneSettings.from_flat({**theirs.to_flat(), **changes})
     task = read_release(run / FILE_NAME).header.task
@@ -166,8 +167,7 @@ def run_tuning(
     Raises:
         InputError: The folder is not empty, data is missing or broken, or a history cannot be fitted.
     """
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty: name another folder")
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / SETTINGS, settings.to_flat())
     record = recorder(folder, on_event)

@@ -45,6 +45,7 @@ class _Work(_Event):
     total: int
     last: str
     left: NotRequired[float | None]
+    least: NotRequired[bool]
 
 
 @_open

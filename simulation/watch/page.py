@@ -7,6 +7,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from fedperfit.simulation.cluster.pace import span, time_left
 from fedperfit.simulation.report.html import Noted, Row, Table, estimate, render
 from fedperfit.simulation.report.svg import COLLECTIVE, legend_below, svg
 from fedperfit.simulation.watch.state import RunState
@@ -62,31 +63,21 @@ def _subline(state: RunState, now: float) -> str:
     if state.started is None:
         return "The page shows what happens as soon as it does."
     if state.done:
-        return f"It took {_span(state.last - state.started)} since it was begun or resumed."
+        return f"It took {span(state.last - state.started)} since it was begun or resumed."
     quiet = now - state.last
-    silent = f" No event for {_span(quiet)}: is it still running?" if quiet > _QUIET_SECONDS else ""
-    return f"{_span(now - state.started)} since it was begun or resumed.{silent}"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    silent = f" No event for {span(quiet)}: is it still running?" if quiet > _QUIET_SECONDS else ""
+    return f"{span(now - state.started)} since it was begun or resumed.{silent}"
 
 
 def _work(event: Mapping[str, Any]) -> dict[str, Any] | None:
     if not event:
         return None
-    left = event.get("left")
-    return {
-        **{key: event[key] for key in ("done", "total", "last")},
-        "left": f"about {_span(left)} left" if left is not None else "",
-    }
+    return {**{key: event[key] for key in ("done", "total", "last")}, "left": time_left(event)}
 
 
 def _phases(state: RunState, now: float) -> Table | None:
     rows = [
-        Row([name, str(phase.clients), str(phase.answered), _span((phase.ended or now) - phase.started)])
+        Row([name, str(phase.clients), str(phase.answered), span((phase.ended or now) - phase.started)])
         for name, phase in state.phases.items()
     ]
     return Table(["phase", "clients", "answered", "time"], rows) if rows else None

@@ -23,6 +23,10 @@ TRUTH = task_by_name(
 CAFES = task_by_name(
     'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["caf\u00e9", "nan"]\n'
 )
+PRICES = task_by_name(
+    'name = "T"\nkind = "number"\nfields = ["x"]\ntarget = "price"\n'
+    'labels = ["-0.5", "4", "4.5", "1.125", "1.234", "1234", "1500", "1234.5", "1234567"]\n'
+)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=8),
     lambda inner: (
@@ -53,6 +57,23 @@ VALUES = st.recursive(
         (CAFES, "NAN", "nan"),
         (TITLES, "&amp; as it stands ", "&amp; as it stands "),
         (TITLES, 3, "3"),
+        (TITLES, "4,5", "4,5"),
+        (SCORES, "4,0", "4"),
+        (TRUTH, "1,0", "1"),
+        (PRICES, " 4,5\n", "4.5"),
+        (PRICES, "-0,50", "-0.5"),
+        (PRICES, "\uff14,5", "4.5"),
+        (PRICES, "1.234,5", "1234.5"),
+        (PRICES, "1,234.5", "1234.5"),
+        (PRICES, "1\u202f234,5", "1234.5"),
+        (PRICES, "1'234.50", "1234.5"),
+        (PRICES, "1\u2019234.5", "1234.5"),
+        (PRICES, "1.234.567", "1234567"),
+        (PRICES, "1,234,567", "1234567"),
+        (PRICES, "1 234", "1234"),
+        (PRICES, "1,125", "1.125"),
+        (PRICES, "1,500", "1500"),
+        (PRICES, "1.234", "1.234"),
     ],
 )
 def test_an_answer_whose_label_is_clear_is_taken(task, value, expected):
@@ -70,7 +91,14 @@ def test_an_answer_whose_label_is_clear_is_taken(task, value, expected):
         (SCORES, "0_5", "score='0_5': expected"),
         (NEWS, "sport", "category='sport': expected one of food & drink"),
         (NEWS, "x" * 500, "category='x+…': expected"),
-        (TRUTH, "NO", "y='NO': expected one of true, No, no, 1"),
+        (TRUTH, "NO", "y='NO': may be No or no; expected one of true, No, no, 1"),
+        (SCORES, "4,5", "score='4,5': expected one of 1, 2, 3, 4, 5"),
+        (SCORES, "4,", "score='4,': expected one of 1, 2, 3, 4, 5"),
+        (PRICES, "1,234", "price='1,234': may be 1.234 or 1234; expected one of -0.5"),
+        (PRICES, "1.234.5", "price='1.234.5': expected one of"),
+        (PRICES, "1,234,5", "price='1,234,5': expected one of"),
+        (PRICES, "12.34.567", "price='12.34.567': expected one of"),
+        (PRICES, "1" * 400 + ",5", "price='1+…': expected one of"),
         (NEWS, None, "'category' must be a text, found NoneType"),
         (TITLES, ["a"], "'title' must be a text, found list"),
     ],
@@ -110,9 +138,12 @@ def test_nothing_is_quoted_where_the_lines_are_a_persons():
     told: list[str] = []
     items = [(1, {"text": "a", "score": "5 secret stars"}), (2, {"text": "b", "score": "4.0"})]
     list(admitted(items, lambda item: admitted_item(SCORES, item), "line", told.append, quoting=False))
+    either = [(3, {"x": "a", "y": "NO"})]
+    list(admitted(either, lambda item: admitted_item(TRUTH, item), "line", told.append, quoting=False))
     assert told == [
         "line 1: score is none of 1, 2, 3, 4, 5; left out",
         "line 2: score is taken as another word",
+        "line 3: y is several of true, No, no, 1; left out",
     ]
 
 

@@ -20,7 +20,7 @@ from fedperfit.protocol.messages.settings import FEWEST_PAIRS
 from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.probe import Frame, Moments, evaluate, minimise
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.cohorts.grid import CohortGrid

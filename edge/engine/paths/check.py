@@ -22,7 +22,7 @@ from fedperfit.edge.engine.paths.comparing import (
 from fedperfit.edge.engine.paths.path import Path, Paths
 from fedperfit.edge.engine.paths.probe import Probe, probe_of
 from fedperfit.edge.engine.paths.remembered import Remembered
-from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.base_model import BaseModel, load
 from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.system.errors import InputError
 
@@ -61,6 +61,22 @@ def checked(base: BaseModel, layers: Sequence[int], positions: Positions | None)
             logger.warning("%s: %s", base.kind, paths.told)
         known[where] = paths
     return known[where]
+
+
+def load_checked(name: str, *, device: str, dtype: str) -> BaseModel:
+    """Load a base model, and check that it can be asked.
+
+    Args:
+        name: as `load` takes it.
+        device: as `load` takes it.
+        dtype: as `load` takes it.
+
+    Raises:
+        InputError: it cannot be loaded, or what it answers is no number.
+    """
+    base = load(name, device=device, dtype=dtype)
+    checked(base, [], None)
+    return base
 
 
 def _check(base: BaseModel, layers: Sequence[int], positions: Positions) -> Paths:

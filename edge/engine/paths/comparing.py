@@ -28,12 +28,13 @@ def check_plain(base: BaseModel, probe: Probe) -> None:
         probe: rows and shifts.
 
     Raises:
-        InputError: shifts do not act in the model, or a later token changes what an earlier one predicts.
+        InputError: shifts do not act in the model, a later token changes what an earlier one predicts, or its
+            logits are not finite; minus infinity alone says that a token is never written.
     """
     example, stack = probe.examples[0], probe.stack.some([0])
     _check_states(base, example)
     logits = target_logits(base, stack, example)
-    if not logits.isfinite().any():
+    if bool(logits.isnan().any() or logits.isposinf().any()) or not logits.isfinite().any():
         raise InputError("its logits are not finite")
     first = target_logits(base, stack, Example(example.prompt, example.target[:1]))
     if not difference(logits[:1], first) <= _CAUSAL:

@@ -32,7 +32,7 @@ from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.fitting.form import personal_shift
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.tasks import PromptForm
 from fedperfit.simulation.benchmark import lora, pyreft_peer
 from fedperfit.simulation.benchmark.record import Record
@@ -271,7 +271,8 @@ def _ladder(most: int) -> list[int]:
 def table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Tabulate each way at the first number of passes that is as good as PerFit, or at its last."""
     about = rows[0]
-    title = f"{about['people']} people of {ITEMS} items as right as with PerFit: {about['metric']} "
+    people = count_of(about["people"], "person", "people")
+    title = f"{people} of {ITEMS} items as right as with PerFit: {about['metric']} "
     printed = Table(title=f"{title}{about['wanted']:.3f}")
     for name in ("way", "passes", "s / person", "score", "PerFit takes"):
         printed.add_column(name, justify="left" if name == "way" else "right", no_wrap=True)

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from fedperfit.protocol.model.base_model import BaseModelCard
+from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.benchmark import cost_model
 from fedperfit.simulation.benchmark.measure import measure
 from fedperfit.simulation.benchmark.model import ModelSpec
@@ -125,7 +126,7 @@ def table(rows: Sequence[dict[str, Any]]) -> Table:
     for row in rows:
         tokens = "+".join(str(count) for count in row["tokens"].values())
         printed.add_row(
-            f"[bold]{row['task']} {row['positions']}[/bold]", "", tokens, f"{row['epochs']} epochs"
+            f"[bold]{row['task']} {row['positions']}[/bold]", "", tokens, count_of(row["epochs"], "epoch")
         )
         for contender, figures in row["contenders"].items():
             printed.add_row(*_cells(contender, figures))

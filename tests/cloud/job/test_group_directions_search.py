@@ -121,7 +121,7 @@ def test_with_one_client_left_there_is_no_group(tmp_path, monkeypatch):
     def answer(client: str, message: Message) -> list[Message]:
         return keepers.answer(client, message) if client == "c003" else []
 
-    with pytest.raises(InputError, match="1 clients are left, at least 2 are needed"):
+    with pytest.raises(InputError, match="1 client left, at least 2 are needed"):
         find(tmp_path, FEW, answer)
 
 

@@ -37,7 +37,7 @@ def out(tmp_path: Path) -> Path:
 @pytest.fixture
 def files(cloud: CloudReleases, out: Path) -> Iterator[StaticFiles]:
     cloud.publish(shift(1), HEADER)
-    with StaticFiles.open(cloud.folder / "releases", out) as files:
+    with StaticFiles.open(cloud.folder, out) as files:
         yield files
 
 
@@ -119,12 +119,13 @@ def test_what_is_not_of_the_chain_gets_no_name(cloud: CloudReleases, files: Stat
 def test_one_process_writes_and_never_into_the_clouds_folder(
     cloud: CloudReleases, files: StaticFiles, out: Path
 ):
-    kept = cloud.folder / "releases"
-    with pytest.raises(InputError, match="another process writes"), StaticFiles.open(kept, out):
+    home = cloud.folder
+    with pytest.raises(InputError, match="another process writes"), StaticFiles.open(home, out):
         pass
-    with pytest.raises(InputError, match="in the cloud's own folder"), StaticFiles.open(kept, kept / "www"):
+    within = StaticFiles.open(home, home / "releases" / "www")
+    with pytest.raises(InputError, match="in the cloud's own folder"), within:
         pass
-    nowhere = StaticFiles.open(cloud.folder / "runs" / "releases", out / "more")
+    nowhere = StaticFiles.open(cloud.folder / "runs", out / "more")
     with pytest.raises(InputError, match="nothing was released yet"), nowhere:
         pass
 

@@ -1,17 +1,23 @@
 """Groups of people who are trained side by side keep to the memory there is."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from tests.edge.edge_clients import write_client
 from tests.edge.random_items import examples_of
 
 from fedperfit.edge.agent import side_by_side
+from fedperfit.edge.agent.agent import Agent, personalize
 from fedperfit.edge.agent.side_by_side import cohorts
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import FitJob, fit
 from fedperfit.edge.vault.personal import PersonalShift
+from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.shift.positions import Positions
+from fedperfit.protocol.shift.shift import Shift
+from fedperfit.protocol.system.errors import InputError
 
 
 @pytest.fixture
@@ -68,3 +74,20 @@ def held_by_a_step(base, training, jobs) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         fit(jobs, training.replace(epochs=1, batch_size=len(jobs[0].examples)), ItemCache(base))
     return sum(held.values())
+
+
+def test_a_loss_that_is_not_finite_costs_its_person_alone(
+    base, shape, header, personal, training, tmp_path, monkeypatch
+):
+    def spoiled(jobs, *arguments, **more):
+        fits = fit(jobs, *arguments, **more)
+        return [fits[0], replace(fits[1], loss=math.nan), *fits[2:]]
+
+    monkeypatch.setattr(side_by_side, "fit", spoiled)
+    agents = [Agent(write_client(tmp_path / name, items=4, questions=1), base) for name in "abc"]
+    packed = pack(Shift.identity(shape, seed=0), header)
+    results = dict(personalize(agents, packed, personal, training, ItemCache(base)))
+    told = [isinstance(results[agent], InputError) for agent in agents]
+    assert told == [False, True, False]
+    assert "the loss is not finite" in str(results[agents[1]])
+    assert [len(agent.vault.slots()) for agent in agents] == [1, 0, 1]

@@ -96,7 +96,7 @@ def test_the_life_of_an_edge(run, home, header, tmp_path, monkeypatch):
     )
     code, said = run("log", home.folder, "--verify")
     assert code == 0
-    assert said.startswith("3 lines in 1 files, 0 older ones dropped; the last is 3, SHA-256 ")
+    assert said.startswith("3 lines in 1 file, 0 older ones dropped; the last is 3, SHA-256 ")
     (file,) = home.audit.iterdir()
     file.write_bytes(file.read_bytes().replace(b"red reason", b"good cause"))
     assert run("log", home.folder, "--verify")[0] == 0, "nothing follows the last line yet"

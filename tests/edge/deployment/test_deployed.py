@@ -221,7 +221,7 @@ def test_the_owner_sees_what_was_learned_and_removes_some_of_it(stubs, header):
     assert owner.Explain(owner_pb2.ExplainRequest()).personal.origin == "fitted"
     with pytest.raises(grpc.RpcError) as caught:
         owner.Unlearn(owner_pb2.UnlearnRequest(numbers=[2]))
-    assert caught.value.details() == "item 2: 1 items were learned"
+    assert caught.value.details() == "item 2: there is none; 1 item in all"
 
 
 def test_forget_is_bit_for_bit_the_collective_shift(stubs, edge, header, release):

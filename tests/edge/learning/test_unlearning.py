@@ -55,7 +55,7 @@ def test_the_shift_is_that_of_somebody_who_never_learned_the_item(
 def test_a_number_that_is_none_changes_nothing(tmp_path, base, release, personal, training, number):
     agent = taught(tmp_path, base, release, personal, training, new=1)
     before, kept = shifts(agent), agent.vault.learned()
-    with pytest.raises(InputError, match=f"item {number}: 1 items were learned"):
+    with pytest.raises(InputError, match=f"item {number}: there is none; 1 item in all"):
         unlearn(agent, [1, number], release, 1)
     assert agent.vault.learned() == kept
     assert torch.equal(shifts(agent)["full"][1], before["full"][1])

@@ -34,7 +34,7 @@ def test_they_fetch_from_pythons_server(tmp_path: Path):
     SigningKey().write(home / "signing.pem")
     cloud = CloudReleases(home)
     cloud.publish(Shift.identity(SHAPE, seed=1), HEADER)
-    with StaticFiles.open(home / "releases", out) as files, python_server(out) as address:
+    with StaticFiles.open(home, out) as files, python_server(out) as address:
         edge = Edge(tmp_path / "edge", address, cloud.key().public)
         files.write()
         for version in (1, 1):

@@ -113,7 +113,7 @@ def test_a_replay_of_an_earlier_round_is_refused(parties):
 
 def test_lists_that_are_too_short_or_name_one_twice_are_refused(parties):
     sealed = parties.sealed(0)
-    for names, said in ((["c0"], "a sum of 1 clients"), (["c0", "c0", "c1"], "names one twice")):
+    for names, said in ((["c0"], "a sum of 1 client "), (["c0", "c0", "c1"], "names one twice")):
         with pytest.raises(InputError, match=said):
             parties.member(0).answer(parties.session, names, sealed[: len(names)])
     with pytest.raises(InputError, match="without a share"):

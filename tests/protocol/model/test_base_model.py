@@ -1,6 +1,7 @@
 """The card and the loading of tiny random models written to disk here; no network."""
 
 import logging.handlers
+import math
 import time
 from types import SimpleNamespace
 
@@ -226,6 +227,17 @@ def test_weights_that_do_not_fit_are_told_not_drawn_at_random(folder, changes, m
     edit_config(folder, **changes)
     refused(lambda: load(str(folder), device="cpu"), "weights are missing or of another shape")
     assert told.buffer == []
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_finite_numbers_are_told(folder, number, dtype):
+    def change(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][0, 0] = number
+
+    edit_weights(folder, change)
+    told = f"base model {folder}: the weights model.layers.1.mlp.up_proj.weight are not all finite numbers"
+    refused(lambda: load(str(folder), device="cpu", dtype=dtype), told)
 
 
 def test_missing_tokenizer_is_told(folder):

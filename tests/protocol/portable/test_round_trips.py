@@ -16,7 +16,8 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.protocol.trust.release import FILE_NAME, Release
+from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.signing import SigningKey
 
 IDS = torch.arange(5, 29)[None]

@@ -21,7 +21,7 @@ from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.shift.basis_sources import random_basis
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.basis import people as public
 from fedperfit.simulation.basis.people import people_of_data, world_people, write_people

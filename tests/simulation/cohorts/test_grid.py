@@ -10,7 +10,7 @@ from tests.simulation.small_run import prepare, run_locally, small_settings
 from fedperfit.edge.agent import side_by_side
 from fedperfit.edge.agent.agent import Agent
 from fedperfit.protocol.system.errors import TooFewClients
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app, stored_models
 from fedperfit.simulation.client_app import REFUSALS

@@ -15,7 +15,7 @@ from tests.simulation.compare.small_comparison import tiny_base
 from tests.simulation.small_run import prepare, small_settings
 
 from fedperfit.edge.vault.vault import Vault
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import stored_models
 from fedperfit.simulation.client_app import CLIENTS, REFUSALS

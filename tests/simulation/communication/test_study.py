@@ -128,7 +128,7 @@ def test_the_command_lists_runs_and_resumes(tmp_path: Path) -> None:
 
 def test_a_finding_tells_better_from_worse(finished: tuple[Path, dict[str, Any]]) -> None:
     about = copy.deepcopy(finished[1]["tasks"][TASK])
-    assert finding(about) == "2 people are too few to tell rows apart."
+    assert finding(about) == "Too few to tell rows apart: 2 people."
     about["users"] = 10
     about["rows"]["lora"]["difference"]["accuracy"] |= {"value": 0.1, "significant": True}
     about["rows"]["base"]["difference"]["accuracy"] |= {"value": -0.1, "significant": True}

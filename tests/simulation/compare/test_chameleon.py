@@ -16,8 +16,9 @@ from fedperfit.simulation.compare.cells import MAIN, WorkerState, WorkUnit
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import registry
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.compare.study import SETTINGS, extend
+from fedperfit.simulation.compare.study import extend
 from fedperfit.simulation.data.participants import Participants
+from fedperfit.simulation.study_folder import SETTINGS
 
 METHODS = registry()
 VALUES = {"items": 4, "identify": "hybrid", "probe": "low-rank", "edited": 2, "shown": False}

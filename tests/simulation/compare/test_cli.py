@@ -12,7 +12,7 @@ from tests.simulation.compare.small_comparison import small_settings, started, t
 
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.system.files import read_json, read_json_lines
-from fedperfit.simulation.compare.cells import MAIN, WorkUnit
+from fedperfit.simulation.compare.cells import MAIN, SEARCH, WorkUnit
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.study import Progress, begin, run_comparison
 from fedperfit.simulation.data.participants import participants
@@ -203,12 +203,16 @@ def test_as_many_workers_as_have_room(monkeypatch):
 
 def test_time_left_follows_each_methods_own_pace():
     slow, fast = WorkUnit("LaMP_2M", "oppu", MAIN, 0), WorkUnit("LaMP_2M", "base", MAIN, 0)
-    progress = Progress({slow: 4, fast: 10}, 2)
-    assert progress.seconds_left is None
-    progress.line(slow, 30.0)
-    progress.line(fast, 1.0)
-    assert progress.seconds_left == pytest.approx((3 * 30 + 9 * 1) / 2)
-    assert (progress.done, progress.total) == (2, 14)
+    search, again = WorkUnit("LaMP_2M", "oppu", SEARCH, 0), WorkUnit("LaMP_2M", "oppu", MAIN, 1)
+    progress = Progress({search: 3, slow: 4, fast: 2, again: 4}, 2)
+    lines = [(search, 40.0), (search, 60.0), (search, 50.0)]  # each draw learns from the others anew
+    lines += [(slow, 30.0), (slow, 2.0), (slow, 4.0), (fast, 0.5), (fast, 0.5)]  # so does a unit's first cell
+    told = [progress.line(unit, seconds) for unit, seconds in lines]
+    assert [(one["left"], one["least"]) for one in told] == [
+        *((40.0, True), (25.0, True), (None, True)),
+        *((15.0, True), (20.0, True), (21.0, True), (21.0, True), (21.0, False)),
+    ]
+    assert (told[-1]["done"], told[-1]["total"], told[-1]["last"]) == (8, 13, str(fast))
 
 
 def test_real_data_may_be_a_folder_per_task(tmp_path):

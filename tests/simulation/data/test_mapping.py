@@ -22,6 +22,7 @@ from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.data.lamp import LampData, open_lamp
 from fedperfit.simulation.data.mapping import Mapping
+from fedperfit.simulation.data.own_people import _moment
 from fedperfit.simulation.data.participants import participants
 from fedperfit.simulation.world.settings import ParticipantCounts
 
@@ -168,6 +169,40 @@ def test_a_table_as_excel_writes_it_is_read_and_its_separator_shown(tmp_path: Pa
     (tmp_path / "mood.toml").write_text(TASK)
     words = ["show", str(tmp_path / "data.toml"), "--task", str(tmp_path / "mood.toml")]
     assert told in CliRunner().invoke(data_app, words).output
+
+
+def test_numbers_with_a_comma_before_the_decimals_are_read_and_told(tmp_path: Path):
+    task = tmp_path / "stars.toml"
+    task.write_text(
+        'name = "Stars"\nkind = "number"\nfields = ["note"]\ntarget = "mood"\n'
+        'labels = ["4", "4.5", "1.234", "1234"]\n'
+    )
+    moods, times = ["4,5", "4,0", "1,234", "5,5"], ["45292,{}", "45.292,{}", "45,292", "2024,1"]
+    records = [
+        record
+        | {"mood": moods[n % 4] if n < 4 else "4,5", "when": times[n % 4 if n in (6, 7) else 0].format(n)}
+        for n, record in enumerate(RECORDS)
+    ]
+    (tmp_path / "notes.csv").write_bytes(as_csv(records, ";"))
+    (tmp_path / "data.toml").write_text(
+        'file = "notes.csv"\n' + MAPPING.replace("fields", 'target = "mood"\nfields')
+    )
+    shown = CliRunner().invoke(data_app, ["show", str(tmp_path / "data.toml"), "--task", str(task)]).output
+    for told in (
+        "line 2: mood='4,5' is taken as '4.5'",
+        "line 3: mood='4,0' is taken as '4'",
+        "line 4: mood='1,234': may be 1.234 or 1234; expected one of 4, 4.5, 1.234, 1234; left out",
+        "line 5: mood='5,5': expected one of 4, 4.5, 1.234, 1234; left out",
+        "line 8: no time in '45,292': it may be 45.292 or 45292; left out",
+        "line 9: date '2024,1' is not like 2012-05-18; left out",
+    ):
+        assert told in shown
+    assert shown.count("left out") == 4
+
+
+def test_times_with_a_comma_before_the_decimals_sort_as_numbers():
+    times = ["45.291,75", "45292", "45292,5", "45.292,75", "100000,5"]
+    assert sorted(times, key=_moment) == times
 
 
 def test_names_are_one_however_their_accents_and_blanks_are_made(tmp_path: Path):

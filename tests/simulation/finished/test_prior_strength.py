@@ -18,7 +18,7 @@ from fedperfit.edge.fitting.form import personal_shift
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.finished.prior_strength import FILE, try_strengths
 

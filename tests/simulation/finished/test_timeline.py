@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import stored_models
 from fedperfit.simulation.cli import app

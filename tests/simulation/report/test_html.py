@@ -200,3 +200,19 @@ def test_no_figure_is_a_zero_with_a_minus():
     about = {"value": -0.0001, "low": -0.2, "high": -1e-9}
     assert estimate(about, ".0%").value == "0%"
     assert estimate(about, "+.3f").note == "[-0.200, +0.000]"
+
+
+def test_one_of_anything_is_counted_as_one() -> None:
+    counts = re.compile(
+        r"\{\{ ?[a-z.]+ ?\}\} [a-z ]*(?:users|people|clients|questions|methods|draws|rounds|items)\b"
+    )
+    for template in TEMPLATES.iterdir():
+        assert not counts.search(template.read_text()), template.name
+    table = Table(["a"], [Row(["b"])])
+    task = {"name": "T", "users": 1, "questions": 1, "others": 1, "finding": "", "figures": []}
+    html = render(
+        "communication.html",
+        **{"title": "", "base_model": "", "data": "", "sockets": "", "settings": {}},
+        tasks=[{**task, "table": table, "searches": table}],
+    )
+    assert "1 person with 1 question, 1 client." in html

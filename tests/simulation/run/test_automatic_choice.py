@@ -30,7 +30,7 @@ from fedperfit.protocol.shift.shift_file import read_shift_file
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import Pair, PromptForm
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app, stored_models
 from fedperfit.simulation.client_app import CLIENTS
@@ -210,7 +210,7 @@ def test_one_client_is_no_group(tmp_path, caplog):
     history = tmp_path / CLIENTS / "0"
     for name in ("history.jsonl", "answered.jsonl"):
         (history / name).write_text("")
-    with pytest.raises(InputError, match="pulls: 1 clients sent theirs, at least 2 are needed"):
+    with pytest.raises(InputError, match="pulls: 1 client sent theirs, at least 2 are needed"):
         Study(CohortGrid(tmp_path, clients), made, tmp_path, quiet).run()
     assert any("dropped others-0: error reply" in m and "(TooFewPairs)" in m for m in caplog.messages)
     assert not (tmp_path / SELECTION).exists()

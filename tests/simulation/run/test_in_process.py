@@ -12,7 +12,7 @@ from fedperfit.edge.agent.history import History, read_history
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError, RunFailed
 from fedperfit.protocol.tasks import task_by_name
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.in_process import run_federation

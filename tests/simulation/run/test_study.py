@@ -6,7 +6,7 @@ from tests.simulation.local_grid import LocalGrid
 from tests.simulation.small_run import prepare, run_locally, small_settings
 
 from fedperfit.protocol.system.errors import TooFewClients
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import client_app
 from fedperfit.simulation.run.report import write_report

@@ -16,7 +16,7 @@ from fedperfit.cloud.tracking.sink import tracked
 from fedperfit.cloud.tracking.tracker import End, Results, Tracker
 from fedperfit.edge.agent.history import read_history
 from fedperfit.protocol.system.files import read_json, read_json_lines
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.job import run_cohorts

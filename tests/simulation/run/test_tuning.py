@@ -9,7 +9,7 @@ from fedperfit.protocol.messages.settings import Stage
 from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
-from fedperfit.protocol.trust.release import FILE_NAME
+from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import TuneSettings

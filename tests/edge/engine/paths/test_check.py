@@ -2,6 +2,7 @@
 
 import logging
 import random
+from math import inf, nan
 
 import pytest
 import torch
@@ -130,6 +131,22 @@ def test_where_hooks_reach_nothing_a_line_says_so(base, cache_home, monkeypatch)
     monkeypatch.setattr(BatchPositions, "change", lambda self, stack, layer, hidden: hidden)
     with pytest.raises(InputError, match="LlamaForCausalLM: a shift changes nothing"):
         checked(base, (3, 4), L7)
+
+
+@pytest.mark.parametrize(("number", "told"), [(nan, True), (inf, True), (-inf, False)])
+def test_logits_that_are_not_finite_are_told_unless_they_forbid_a_token(base, cache_home, number, told):
+    def strange(module, given, output):
+        return output.index_fill(-1, torch.tensor([3]), number)
+
+    hook = base.model.get_output_embeddings().register_forward_hook(strange)
+    try:
+        if told:
+            with pytest.raises(InputError, match="LlamaForCausalLM: its logits are not finite"):
+                checked(base, (3, 4), L7)
+        else:
+            checked(base, (3, 4), L7)
+    finally:
+        hook.remove()
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(base, cache_home):

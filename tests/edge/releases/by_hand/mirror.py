@@ -74,7 +74,7 @@ def measure(edges: int, place: Path, say: Callable[[str], None]) -> list[int]:
     SigningKey().write(home / "signing.pem")
     cloud = CloudReleases(home)
     cloud.publish(Shift.identity(SHAPE, seed=1), HEADER)
-    with StaticFiles.open(home / "releases", out) as files, nginx(out, place / "nginx") as address:
+    with StaticFiles.open(home, out) as files, nginx(out, place / "nginx") as address:
         people = [Edge(place / "edges" / str(n), address, cloud.key().public) for n in range(edges)]
 
         news: list[tuple[str, Callable[[], object]]] = [
