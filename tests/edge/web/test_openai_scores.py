@@ -73,6 +73,14 @@ def test_a_stop_text_cuts_the_scores_too(client):
     assert len("".join(told.tokens[:-1])) < len(cut.text) <= len("".join(told.tokens))
 
 
+def test_a_stop_text_within_an_echoed_prompt_ends_nothing(client):
+    asked = {"model": "fedperfit-base", "prompt": "a quiet story, a film", "logprobs": 1}
+    plain = completion(client, **asked, echo=True).choices[0]
+    stopped = completion(client, **asked, echo=True, stop=["quiet", "\x00"]).choices[0]
+    assert stopped == plain
+    assert completion(client, **asked, echo=True, stop="m").choices[0].text.startswith(asked["prompt"])
+
+
 @pytest.mark.parametrize(
     ("text", "tokens", "expected"),
     [
