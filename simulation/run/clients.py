@@ -1,5 +1,6 @@
 """Clients of a simulation: each user of a data set in a folder of their own."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -56,7 +57,9 @@ Roster = dict[str, Client]
 
 
 def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
-    """Write clients and settings of a run into its folder, which no other process may do meanwhile.
+    """Write settings and clients of a run into its folder, which no other process may do meanwhile.
+
+    Where that is killed, the run can be gone on with; where it fails, the folder is as it was.
 
     Args:
         settings: Settings of the run.
@@ -73,9 +76,22 @@ def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
         raise InputError(f"{folder} holds a run already: add --resume, or name another --run-dir")
     if not resume and any(path.name != LOCK for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty and holds no run: name another --run-dir")
-    clients = prepare_clients(settings, folder)
-    write_json(folder / SETTINGS, settings.to_flat())
-    return clients
+    try:
+        write_json(folder / SETTINGS, settings.to_flat())
+        return prepare_clients(settings, folder)
+    except Exception:
+        if not resume:
+            _empty(folder)
+        raise
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that was written into the folder of a run."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
