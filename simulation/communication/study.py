@@ -32,7 +32,7 @@ from fedperfit.simulation.communication.training.adapter_row import AdapterRow
 from fedperfit.simulation.communication.units import SEED, UnitWorker, given, needs, plan
 from fedperfit.simulation.optional import required
 from fedperfit.simulation.run.settings import RunSettings
-from fedperfit.simulation.world.build import WORLD
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 SETTINGS = "settings.json"
 """File in the folder with the settings."""
@@ -44,14 +44,14 @@ def begin(folder: Path, settings: CommunicationSettings) -> None:
     """Make the folder of a new study.
 
     Args:
-        folder: Folder to make; empty or not there.
+        folder: Folder to make; it may hold the world, as one that was killed here or refused does.
         settings: Settings of the study.
 
     Raises:
         InputError: The folder is not empty, a row is unknown or lacks public items or a library, data is
             missing or broken, or the preset does not fit the model.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(path.name != WORLD for path in folder.iterdir()):
         raise InputError(f"{folder} is not empty: --resume continues a study; or name another folder")
     _check_rows(settings)
     for task in settings.tasks:
@@ -62,6 +62,7 @@ def begin(folder: Path, settings: CommunicationSettings) -> None:
             raise InputError(f"preset={settings.preset}: layers and ranks must be given")
         preset.check(read_card(settings.base_model))
     folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, map(task_id, settings.tasks))
     ground = Ground(folder, settings)
     for task in settings.tasks:
         ground.search(task_id(task))

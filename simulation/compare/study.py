@@ -23,7 +23,7 @@ from fedperfit.simulation.compare.page import REPORT, write_page
 from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.workers import default_workers, do_pieces, maker, pieces
-from fedperfit.simulation.world.build import WORLD
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 SETTINGS = "settings.json"
 """File in the run folder with the settings."""
@@ -190,7 +190,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     """Make the folder of a new comparison, with the search logs of another where the settings name one.
 
     Args:
-        folder: Folder to make; it may hold the world.
+        folder: Folder to make; it may hold the world, as one that was killed here or refused does.
         settings: Settings of the comparison.
 
     Raises:
@@ -202,6 +202,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
         raise InputError(f"{folder} is not empty: --resume continues a comparison; or name another folder")
     read_card(settings.base_model).check_form(settings.prompt_form)
     folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, map(task_id, settings.tasks))
     state = WorkerState(folder, settings)
     _check_methods(state)
     for task in map(task_id, settings.tasks):
