@@ -117,8 +117,8 @@ def test_as_few_turns_as_can_be_are_left_out_and_that_is_found_at_once(base, mon
 
     monkeypatch.setattr("fedperfit.edge.engine.examples.prompt_tokens", counted)
     draw = random.Random(0)
-    for _ in range(12):
-        roles = ["user", "assistant"] * 60
+    for _ in range(8):
+        roles = ["user", "assistant"] * 20
         for _ in range(draw.randrange(4)):
             roles.insert(draw.randrange(len(roles)), "system")
         words = draw.choice(["word ", "a quiet story ", "灯塔", "é", "\n"])
