@@ -60,6 +60,8 @@ class Asking:
         Raises:
             PromptError: the model cannot be asked that, or no scores can be told.
         """
+        if asked.echo:  # what stops the answer may be in the prompt
+            self._echo(asked, stage, on_part)
         if not asked.stops:
             return self._replied(asked, stage, on_part, alive)
         told = Stops(asked.stops, on_part)
@@ -123,15 +125,21 @@ class Asking:
         return replace(done, task=task.id)
 
     def _continued(self, asked: Asked, stage: Stage, on_part: OnPart, alive: Alive) -> Finished:
+        return self._streamed(asked, self._free_row(asked), stage, on_part, alive)
+
+    def _echo(self, asked: Asked, stage: Stage, on_part: OnPart) -> None:
+        """Tell the prompt itself, as it was given or as its token ids read."""
+        base, row = self._agent.base, self._free_row(asked)
+        if asked.likeliest is not None:
+            with self._stages.edited(stage):
+                on_part(prompt_scores(base, self._stages.stack(stage), row, asked.likeliest))
+        text = asked.prompt if isinstance(asked.prompt, str) and not asked.tokens else ""
+        on_part(text or str(base.tokenizer.decode([token for token in row if token not in base.mark])))
+
+    def _free_row(self, asked: Asked) -> tuple[int, ...]:
+        """Token ids of what is to be continued as it stands."""
         base = self._agent.base
-        row = given_tokens(base, asked.tokens) if asked.tokens else free_prompt(base, asked.prompt)
-        if asked.echo:
-            if asked.likeliest is not None:
-                with self._stages.edited(stage):
-                    on_part(prompt_scores(base, self._stages.stack(stage), row, asked.likeliest))
-            text = asked.prompt if isinstance(asked.prompt, str) and not asked.tokens else ""
-            on_part(text or str(base.tokenizer.decode([token for token in row if token not in base.mark])))
-        return self._streamed(asked, row, stage, on_part, alive)
+        return given_tokens(base, asked.tokens) if asked.tokens else free_prompt(base, asked.prompt)
 
     def _streamed(
         self, asked: Asked, row: tuple[int, ...], stage: Stage, on_part: OnPart, alive: Alive

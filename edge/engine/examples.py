@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.bounds.tokenizers import tokens_of
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import Pair, Prompt
+from fedperfit.protocol.tasks import Conversation, Pair, Prompt
 from fedperfit.protocol.tasks.prompt import SYSTEM
 
 logger = logging.getLogger("fedperfit.edge")
@@ -54,11 +55,11 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
     longest = context - KEPT_TAIL - 1
     if reserve > longest:
         raise InputError(f"{reserve} tokens for an answer leave no room in a context of {context}")
-    examples = []
+    examples, lengths = [], dict[str, int]()
     for pair, row, target in zip(pairs, rows, targets, strict=True):
         room = context - max(min(len(target), longest), reserve)
         if len(row) > room:
-            row = _without_oldest(base, pair.prompt, row, room)
+            row = _without_oldest(base, pair.prompt, row, room, lengths)
             row = row if len(row) <= room else row[: room - KEPT_TAIL] + row[-KEPT_TAIL:]
         examples.append(Example(tuple(row), tuple(target[:longest])))
     cut = sum(len(target) > longest for target in targets)
@@ -67,15 +68,43 @@ def encode(base: BaseModel, pairs: Sequence[Pair], *, reserve: int = 0) -> list[
     return examples
 
 
-def _without_oldest(base: BaseModel, prompt: Prompt, row: list[int], room: int) -> list[int]:
-    """Token ids of a conversation without the oldest turns that do not fit, but with what the system says."""
-    while not isinstance(prompt, str) and len(row) > room:
-        said = [place for place, turn in enumerate(prompt[:-1]) if turn.role != SYSTEM]
-        if not said:
+def _without_oldest(
+    base: BaseModel, prompt: Prompt, row: list[int], room: int, lengths: dict[str, int]
+) -> list[int]:
+    """Token ids of a conversation without the oldest turns that do not fit, but with what the system says.
+
+    Turns are left out up to the one before which it may fit by the lengths of their texts; only from there on
+    is what is left written out and counted.
+
+    Args:
+        base: model whose tokenizer and context count.
+        prompt: conversation, or a text, which stays whole.
+        row: its token ids.
+        room: most token ids that are wanted.
+        lengths: numbers of tokens by text, which grow by those that are counted here.
+    """
+    if isinstance(prompt, str):
+        return row
+    new = list({turn.text for turn in prompt} - set(lengths))
+    lengths.update(zip(new, map(len, tokens_of(base.tokenizer, new)), strict=True) if new else ())
+    around = (len(row) - sum(lengths[turn.text] for turn in prompt)) / len(prompt)
+    said = [turn for turn in prompt[:-1] if turn.role != SYSTEM]
+    over = float(len(row) - room)
+    for number, oldest in enumerate(said, start=1):
+        over -= lengths[oldest.text] + around
+        if number < len(said) and over > lengths[said[number].text] + around:
+            continue
+        (row,) = prompt_tokens(base, [_latest(prompt, number)])
+        if len(row) <= room:
             break
-        prompt = (*prompt[: said[0]], *prompt[said[0] + 1 :])
-        (row,) = prompt_tokens(base, [prompt])
     return row
+
+
+def _latest(prompt: Conversation, left_out: int) -> Conversation:
+    """A conversation without so many of the oldest turns that are not the system's."""
+    others = [place for place, turn in enumerate(prompt) if turn.role != SYSTEM]
+    gone = set(others[:left_out])
+    return tuple(turn for place, turn in enumerate(prompt) if place not in gone)
 
 
 def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from fedperfit.edge.web.failures import error_fields, failure
+from fedperfit.edge.web.hanging_up import unless_gone
 from fedperfit.edge.web.owner import AgentError, Owner
 from fedperfit.edge.web.replies import Answered, Form, event, usage_of
 from fedperfit.edge.web.requests import Asking, Chat, Completion, Generating, Respond, Turn
@@ -19,8 +20,6 @@ SUITING = "fedperfit"
 """Name of the model that answers at the stage that suits the person best; answers name the stage."""
 PREFIX = "fedperfit-"
 """First part of a model's name, before its stage."""
-_GONE = 499
-"""Status of a reply that nobody waits for."""
 
 
 def router(owner: Owner, *, task_form: bool) -> APIRouter:
@@ -56,7 +55,7 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
             else:
                 one.tokens.extend(prompt)
             asked.append(one)
-        return await _answer(owner, body, asked, request, chat=False)
+        return await unless_gone(request, _answer(owner, body, asked, chat=False))
 
     @routes.post("/chat/completions")
     async def chat_completions(body: Chat, request: Request) -> Response:
@@ -64,14 +63,15 @@ def router(owner: Owner, *, task_form: bool) -> APIRouter:
         asked.stops.extend(body.stops)
         if body.logprobs:
             asked.likeliest = body.top_logprobs or 0
-        return await _answer(owner, body, [_in_turns(asked, body.messages, task_form)], request, chat=True)
+        prompts = [_in_turns(asked, body.messages, task_form)]
+        return await unless_gone(request, _answer(owner, body, prompts, chat=True))
 
     @routes.post("/responses")
     async def responses(body: Respond, request: Request) -> Response:
         if not _known(body.model):
             return _unknown(body.model)
         asked = _in_turns(_sampling(body, body.max_output_tokens), body.turns, task_form)
-        return await _respond(owner.generate(asked), body, request)
+        return await unless_gone(request, _respond(owner.generate(asked), body))
 
     return routes
 
@@ -124,7 +124,6 @@ async def _answer(
     owner: Owner,
     body: Generating,
     prompts: Sequence[owner_pb2.GenerateRequest],
-    request: Request,
     *,
     chat: bool,
 ) -> Response:
@@ -138,8 +137,7 @@ async def _answer(
     if not body.stream:
         async with aclosing(parts):
             async for _ in parts:
-                if await request.is_disconnected():
-                    return Response(status_code=_GONE)
+                pass
         return JSONResponse(form.whole(answers, usage_of(answers, len(prompts))))
 
     async def events() -> AsyncIterator[str]:
@@ -184,9 +182,7 @@ async def _parts(
                     yield answer, piece
 
 
-async def _respond(
-    pieces: AsyncGenerator[owner_pb2.Piece, None], body: Respond, request: Request
-) -> Response:
+async def _respond(pieces: AsyncGenerator[owner_pb2.Piece, None], body: Respond) -> Response:
     """Reply in the form of the responses interface."""
     first = await anext(pieces)  # an error of the agent is still an HTTP status
     model, form, answer = PREFIX + first.stage, ResponseForm(body), Answered(0)
@@ -203,8 +199,7 @@ async def _respond(
     if not body.stream:
         async with aclosing(texts()) as parts:
             async for _ in parts:
-                if await request.is_disconnected():
-                    return Response(status_code=_GONE)
+                pass
         return JSONResponse(form.whole(answer, model))
 
     async def events() -> AsyncIterator[str]:

@@ -127,7 +127,8 @@ def event(value: dict[str, Any]) -> str:
 
 def _chat_scores(scores: Scores) -> dict[str, Any]:
     def token(score: owner_pb2.TokenScore) -> dict[str, Any]:
-        return {"token": score.text, "logprob": score.score, "bytes": list(score.text.encode())}
+        told = None if _PART in score.text else list(score.text.encode())  # which part, the text does not say
+        return {"token": score.text, "logprob": score.score, "bytes": told}
 
     content = [{**token(score), "top_logprobs": list(map(token, score.likeliest))} for score in scores]
     return {"content": content, "refusal": None}

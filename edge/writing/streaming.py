@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextStreamer
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
 from fedperfit.edge.engine.batching import Question, question_batches
 from fedperfit.edge.engine.generation import Sampling, drawing, ends, generation_config
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import Stack
+from fedperfit.edge.writing.pieces import Pieces
 from fedperfit.edge.writing.scores import Recorder, TokenScore, scored
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
@@ -122,7 +124,7 @@ def stream(
         rows = base.model.generate(
             **batch.inputs,
             generation_config=config,
-            streamer=_Pieces(base, on_text, scoring, recorder),
+            streamer=_Streamer(base, on_text, scoring, recorder),
             stopping_criteria=StoppingCriteriaList([_Gone(alive)]),
             logits_processor=LogitsProcessorList([recorder] if scoring else []),
         )
@@ -131,22 +133,33 @@ def stream(
     return Finished("stop" if ended else "length", len(prompt), len(completion))
 
 
-class _Pieces(TextStreamer):
+class _Streamer(BaseStreamer):
+    """Tells the text of what is generated, and before each piece the scores of its tokens."""
+
     def __init__(
         self, base: BaseModel, on_text: Callable[[str], None], scoring: Scoring | None, recorder: Recorder
     ) -> None:
-        super().__init__(base.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._pieces = Pieces(lambda tokens: str(base.tokenizer.decode(tokens, skip_special_tokens=True)))
         self._base, self._on_text, self._scoring, self._recorder = base, on_text, scoring, recorder
         self._scores: list[TokenScore] = []
+        self._in_prompt = True
 
     def put(self, value: torch.Tensor) -> None:
-        if self._scoring is not None and not self.next_tokens_are_prompt:
-            token = int(value.flatten()[-1])
+        if self._in_prompt:
+            self._in_prompt = False
+            return
+        token = int(value.flatten()[-1])
+        if self._scoring is not None:
             self._scores.append(scored(self._base, self._recorder.logs, token, self._scoring.likeliest))
-        super().put(value)  # type: ignore[no-untyped-call]
+        piece = self._pieces.add(token)
+        if piece:
+            self._tell(piece)
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        if self._scoring is not None and self._scores and (text or stream_end):
+    def end(self) -> None:
+        self._tell(self._pieces.rest())
+
+    def _tell(self, text: str) -> None:
+        if self._scoring is not None and self._scores:
             self._scoring.on_scores(self._scores)
             self._scores = []
         if text:

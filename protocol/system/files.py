@@ -69,16 +69,20 @@ def create_whole(path: Path, data: bytes) -> None:
 
 def _unfinished(path: Path, data: bytes) -> Path:
     """Write data, on disk when this returns, into a new file beside `path` that has yet to get its name."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return Path(temporary)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_PART)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:  # it names the file that nobody knows of, or none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+    return temporary
 
 
 def from_home(name: str | Path) -> Path:

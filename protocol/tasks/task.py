@@ -5,8 +5,10 @@ In every form of the prompts the field is cut, never the words after it, and lab
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
@@ -252,7 +254,6 @@ class Task:
             turns: The conversation so far.
             form: Form of the prompts; but for `chat` it is a text, with each turn on a line of its own.
         """
-        turns = tuple(turn._replace(text=cut_words(turn.text)) for turn in turns)
         if form is PromptForm.LAMP:
             return "".join(f"{turn.text}\n" for turn in turns)
         if form is PromptForm.OPPU:
@@ -272,8 +273,9 @@ class Task:
 
     def _pair(self, template: str, item: Mapping[str, Any], target: str, form: PromptForm) -> Pair:
         if self.conversation:
-            prompt = self.next_turn(turns_of(item[self.field]), form)
-            return Pair(prompt, self.target(cut_words(target), form))
+            turns = turns_of(item[self.field])
+            begun = tuple(turn._replace(text=first_words(turn.text)) for turn in turns)
+            return Pair(self.next_turn(begun, form), self.target(first_words(target), form))
         values = {key: cut_words(str(item[key])) for key in self.fields}
         listed = {LABELS: ", ".join(self.labels)}
         text = template.format(**listed, **values)
@@ -298,6 +300,17 @@ def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:
             closing=said.closing.format(**listed),
         ),
     )
+
+
+def first_words(text: str, words: int = MAX_FIELD_WORDS) -> str:
+    """Return a text up to the end of so many blank-separated words, with its lines and blanks as they are.
+
+    Args:
+        text: Text of a message.
+        words: Most words to keep.
+    """
+    last = next(islice(re.finditer(r"\S+", text), words - 1, words), None)
+    return text if last is None or not text[last.end() :].strip() else text[: last.end()]
 
 
 def cut_words(text: str, words: int = MAX_FIELD_WORDS) -> str:

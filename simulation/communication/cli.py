@@ -16,6 +16,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.world.build import WORLD
 
 
 def communication(
@@ -69,7 +70,7 @@ def communication(
         if set(given) - {"rows", "seeds"}:
             raise InputError("--resume takes the settings of the study: leave all but --rows and --seeds out")
     elif not list_rows:
-        check_new(folder, resumable=True)
+        check_new(folder, resumable=True, beside=WORLD)
         check_named(settings.data, settings.base_model)
 
     from fedperfit.simulation.communication.row import rows_by_name

@@ -35,21 +35,21 @@ from fedperfit.simulation.communication.units import SEED, UnitWorker, given, ne
 from fedperfit.simulation.optional import required
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.study_folder import LOCK, check_begun, check_new
-from fedperfit.simulation.world.build import WORLD
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 
 def begin(folder: Path, settings: CommunicationSettings) -> None:
     """Make the folder of a new study.
 
     Args:
-        folder: Folder to make; empty or not there.
+        folder: Folder to make; it may hold the world, as one that was killed here or refused does.
         settings: Settings of the study.
 
     Raises:
         InputError: The folder is not empty, a row is unknown or lacks public items or a library, data is
             missing or broken, or the preset does not fit the model.
     """
-    check_new(folder, resumable=True)
+    check_new(folder, resumable=True, beside=WORLD)
     _check_rows(settings)
     for task in settings.tasks:
         preset = RunSettings.read(
@@ -59,6 +59,7 @@ def begin(folder: Path, settings: CommunicationSettings) -> None:
             raise InputError(f"preset={settings.preset}: layers and ranks must be given")
         preset.check(read_card(settings.base_model))
     folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, map(task_id, settings.tasks))
     ground = Ground(folder, settings)
     for task in settings.tasks:
         ground.search(task_id(task))

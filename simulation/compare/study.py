@@ -25,7 +25,7 @@ from fedperfit.simulation.compare.results import final_figures, rows_of, write_r
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.compare.workers import default_workers, do_pieces, maker, pieces
 from fedperfit.simulation.study_folder import LOCK, check_new
-from fedperfit.simulation.world.build import WORLD
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 
 class Progress:
@@ -172,7 +172,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     """Make the folder of a new comparison, with the search logs of another where the settings name one.
 
     Args:
-        folder: Folder to make; it may hold the world.
+        folder: Folder to make; it may hold the world, as one that was killed here or refused does.
         settings: Settings of the comparison.
 
     Raises:
@@ -183,6 +183,7 @@ def begin(folder: Path, settings: CompareSettings) -> None:
     check_new(folder, resumable=True, beside=WORLD)
     read_card(settings.base_model).check_form(settings.prompt_form)
     folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, map(task_id, settings.tasks))
     state = WorkerState(folder, settings)
     _check_methods(state)
     for task in map(task_id, settings.tasks):

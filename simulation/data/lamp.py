@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import private_folder, write_json
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp_files import (
     GROUPS,
@@ -131,7 +131,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
     """Open the LaMP files in `folder`; they are converted first unless that was done before.
 
     A change of any file makes a new conversion, which replaces the old one. A conversion that fails leaves no
-    table behind.
+    table behind. No other account may read the tables.
 
     Args:
         folder: Folder with a task's files, official or in OPPU's layout, or the mapping of data of one's own.
@@ -179,6 +179,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
 def _building(part: Path, final: Path, sources: Sequence[Path], state: str) -> Iterator[None]:
     """Inside the block tables are built in `part`, which then gets its name, whole or not at all."""
     shutil.rmtree(part, ignore_errors=True)  # left by a killed run
+    private_folder(part)  # as the files that it is made of may be
     try:
         yield
         if _state(sources) != state:

@@ -19,6 +19,8 @@ from fedperfit.protocol.tasks.metrics import METRICS, PER_LABEL, sums_of
 
 LOWER_IS_BETTER = frozenset(name for name, metric in METRICS.items() if metric.lower_is_better)
 Array = NDArray[np.float64]
+FEWEST = 6
+"""Users below which no difference is told from chance: of five, all lie on one side once in 16 times."""
 
 
 class Counts(TypedDict):
@@ -139,7 +141,8 @@ class Bootstrap:
             other: Sums of the other phase.
 
         Returns:
-            Per metric `value`, interval `low` to `high`, and whether zero is outside of it (`significant`).
+            Per metric `value`, interval `low` to `high`, and whether zero is outside of it and the users are
+            not too few to tell (`significant`).
         """
         shared = [user for user in sample.users if user in set(other.users)]
         first, second = (_only(one, shared) for one in (sample, other))
@@ -149,7 +152,7 @@ class Bootstrap:
         result: dict[str, dict[str, Any]] = {}
         for name in points[0]:
             interval = _interval(draws[0][name] - draws[1][name])
-            beyond = interval["low"] > 0 or interval["high"] < 0
+            beyond = len(shared) >= FEWEST and (interval["low"] > 0 or interval["high"] < 0)
             value = float(points[0][name][0] - points[1][name][0])
             result[name] = {"value": value, **interval, "significant": beyond}
         return result

@@ -1,5 +1,6 @@
 """Clients of a simulation: each user of a data set in a folder of their own."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
 from fedperfit.simulation.stored_models import AGENT, read_about
-from fedperfit.simulation.study_folder import check_free
+from fedperfit.simulation.study_folder import LOCK, check_free
 from fedperfit.simulation.world.build import (
     BOUNDS,
     LIMIT,
@@ -55,7 +56,9 @@ Roster = dict[str, Client]
 
 
 def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
-    """Write clients and settings of a run into its folder, which no other process may do meanwhile.
+    """Write settings and clients of a run into its folder, which no other process may do meanwhile.
+
+    Where that is killed, the run can be gone on with; where it fails, the folder is as it was.
 
     Args:
         settings: Settings of the run.
@@ -70,9 +73,22 @@ def prepare_run(settings: RunSettings, folder: Path, *, resume: bool) -> Roster:
     """
     if not resume:
         check_free(folder)
-    clients = prepare_clients(settings, folder)
-    write_json(folder / SETTINGS, settings.to_flat())
-    return clients
+    try:
+        write_json(folder / SETTINGS, settings.to_flat())
+        return prepare_clients(settings, folder)
+    except Exception:
+        if not resume:
+            _empty(folder)
+        raise
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that was written into the folder of a run."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def prepare_clients(settings: RunSettings, folder: Path) -> Roster:

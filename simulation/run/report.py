@@ -9,6 +9,7 @@ from rich.table import Table as TerminalTable
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.report import plots, traffic
+from fedperfit.simulation.report.bootstrap import FEWEST
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 from fedperfit.simulation.run.summary import METRICS, run_settings
@@ -70,6 +71,9 @@ def headline(summary: Mapping[str, Any]) -> str:
     about = difference[main]
     better = (about["value"] < 0) == summary["lower-is-better"] and about["value"] != 0
     span = f"{main} from {before:.3f} to {after:.3f}"
+    if stages["personal"]["users"] < FEWEST:
+        few = count_of(stages["personal"]["users"], "user")
+        return f"Too few to tell a difference from chance, {few}: {span}"
     if not about["significant"]:
         return f"The personal shift made no difference beyond chance: {span}"
     return f"The personal shift {'improved' if better else 'worsened'} {span}"

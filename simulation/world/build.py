@@ -5,7 +5,7 @@ the collective shift; targets fit personal shifts; new users meet the system wit
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -128,6 +128,17 @@ class _Writer:
             for length in lengths
         }
         return {"user_id": name, "profile": profile, "query": query}, answers, limit
+
+
+def outdate_world(folder: Path, tasks: Iterable[str]) -> None:
+    """Have worlds in a folder be taken for unwritten, as those that a study of other sizes left are.
+
+    Args:
+        folder: Folder of a new study.
+        tasks: Ids of the tasks whose worlds they are.
+    """
+    for task in tasks:
+        (folder / WORLD / task / BOUNDS).unlink(missing_ok=True)
 
 
 def write_world(folder: Path, task: Task, size: WorldSize, seed: int, *, lengths: Sequence[int] = ()) -> Path:

@@ -11,6 +11,7 @@ from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.tasks import Pair, PromptForm, Turn, task_by_name
 from fedperfit.protocol.tasks.conversations import as_text, learned, turns_of, unfolded
 from fedperfit.protocol.tasks.door import admitted_item, admitted_question
+from fedperfit.protocol.tasks.task import first_words
 
 TEXT = (
     'name = "Messages"\nkind = "text"\nfields = ["messages"]\ntarget = "reply"\nconversation = "assistant"\n'
@@ -100,11 +101,24 @@ def test_the_next_turn_is_asked_for_in_every_form():
     assert not own.asks(question)
 
 
-def test_long_turns_are_cut_one_by_one():
-    long = (Turn("user", "word " * 2_000), Turn("assistant", "two"), Turn("user", "three"))
-    first, *others = TASK.next_turn(long, PromptForm.CHAT)
-    assert len(first.text.split()) == 768
+def test_long_turns_are_learned_one_by_one_up_to_a_length_and_asked_whole():
+    poem = "a line of words\n\n    and another\n" * 300
+    long = (Turn("user", poem), Turn("assistant", "two"), Turn("user", "three"))
+    assert TASK.next_turn(long, PromptForm.CHAT) == long
+    pair = TASK.item_pair({"messages": as_text(long), "reply": poem}, PromptForm.CHAT)
+    first, *others = pair.prompt
     assert tuple(others) == long[1:]
+    for text in (first.text, pair.target):
+        assert poem.startswith(text)
+        assert len(text.split()) == 768
+
+
+@given(text=st.text(), words=st.integers(1, 6))
+def test_first_words(text, words):
+    begun = first_words(text, words)
+    assert text.startswith(begun)
+    assert begun.split() == text.split()[:words]
+    assert begun == text or len(text.split()) > words
 
 
 def test_the_door_lets_conversations_in_and_nothing_else():

@@ -1,6 +1,7 @@
 """A person's conversations are learned as they are kept, and gone on with by the tokens of training."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from fedperfit.edge.engine.generation import Sampling
 from fedperfit.edge.engine.paths.plain import plain_losses
 from fedperfit.edge.writing.scores import prompt_scores
 from fedperfit.protocol.model.base_model import BaseModel, read_card
-from fedperfit.protocol.model.prompt_tokens import prompt_length
+from fedperfit.protocol.model.prompt_tokens import prompt_length, prompt_tokens
 from fedperfit.protocol.tasks import Pair, Turn, task_by_name
 from fedperfit.simulation.data.lamp import open_lamp
 
@@ -104,6 +105,33 @@ def test_the_oldest_turns_make_room(base):
     assert "turn 0 " not in text
     first = min(int(word) for word in text.replace("\n", " ").split() if word.isdigit())
     assert all(f"turn {n} " in text for n in range(first, 31))
+
+
+def test_as_few_turns_as_can_be_are_left_out_and_that_is_found_at_once(base, monkeypatch):
+    chatty = BaseModel(base.model, with_template(base.tokenizer, CHATML), base.card)
+    written = []
+
+    def counted(base, prompts):
+        written.extend(prompts)
+        return prompt_tokens(base, prompts)
+
+    monkeypatch.setattr("fedperfit.edge.engine.examples.prompt_tokens", counted)
+    draw = random.Random(0)
+    for _ in range(8):
+        roles = ["user", "assistant"] * 20
+        for _ in range(draw.randrange(4)):
+            roles.insert(draw.randrange(len(roles)), "system")
+        words = draw.choice(["word ", "a quiet story ", "灯塔", "é", "\n"])
+        turns = [Turn(role, f"turn {n} " + words * draw.randrange(60)) for n, role in enumerate(roles)]
+        (row,) = encode(chatty, [Pair(tuple(turns), "yes")], reserve=32)
+        assert len(written) <= 5
+        written.clear()
+        left = list(turns)
+        (slow,) = prompt_tokens(chatty, [tuple(left)])
+        while len(slow) > base.context - 32:
+            left.remove(next(turn for turn in left if turn.role != "system"))
+            (slow,) = prompt_tokens(chatty, [tuple(left)])
+        assert row.prompt == tuple(slow)
 
 
 def test_a_mapping_unfolds_conversations_by_person(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tests.edge.web.openai_client import PROMPT, chat, completion
 
-from fedperfit.edge.web.replies import _offsets
+from fedperfit.edge.web.replies import Answered, Form, _offsets
 from fedperfit.edge.writing.scores import prompt_scores
 from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.messages.settings import Stage
@@ -71,6 +71,21 @@ def test_a_stop_text_cuts_the_scores_too(client):
     told = cut.logprobs
     assert told.tokens == whole.choices[0].logprobs.tokens[: len(told.tokens)]
     assert len("".join(told.tokens[:-1])) < len(cut.text) <= len("".join(told.tokens))
+
+
+def test_a_stop_text_within_an_echoed_prompt_ends_nothing(client):
+    asked = {"model": "fedperfit-base", "prompt": "a quiet story, a film", "logprobs": 1}
+    plain = completion(client, **asked, echo=True).choices[0]
+    stopped = completion(client, **asked, echo=True, stop=["quiet", "\x00"]).choices[0]
+    assert stopped == plain
+    assert completion(client, **asked, echo=True, stop="m").choices[0].text.startswith(asked["prompt"])
+
+
+def test_a_part_of_a_character_has_no_bytes_that_are_not_its_own():
+    scores = [owner_pb2.TokenScore(text=text, score=-1.0) for text in ("é", "\ufffd")]
+    reply = Form("m", chat=True, scored=True, ignored=()).part(Answered(0, "é"), "é", scores)
+    told = [token["bytes"] for token in reply["choices"][0]["logprobs"]["content"]]
+    assert told == [[0xC3, 0xA9], None]
 
 
 @pytest.mark.parametrize(

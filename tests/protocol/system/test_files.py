@@ -1,6 +1,8 @@
+import errno
 import gzip
 import json
 import os
+import tempfile
 import tomllib
 
 import pytest
@@ -46,6 +48,17 @@ def test_failed_write_keeps_the_old_content_and_leaves_no_litter(tmp_path, monke
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("module", "step"), [(os, "fsync"), (tempfile, "mkstemp")])
+def test_what_the_system_refuses_names_the_file_that_was_to_be_written(tmp_path, monkeypatch, module, step):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, step, fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_atomic(tmp_path / "file", b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
 
 
 def test_interrupt_keeps_the_old_content(tmp_path, monkeypatch):

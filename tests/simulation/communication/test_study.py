@@ -104,6 +104,15 @@ def test_what_cannot_be_run_is_refused_in_a_line(changes: dict[str, Any], fault:
     assert not (tmp_path / "study" / "settings.json").exists()
 
 
+def test_what_was_refused_is_begun_again_in_the_same_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="too few to validate"):
+        begin(tmp_path, small_settings(rows=["base"], others=2, validation_users=8))
+    assert [path.name for path in tmp_path.iterdir()] == ["world"]
+    settings = small_settings(rows=["base"])
+    begin(tmp_path, settings)
+    assert len(read_json(tmp_path / "world" / "LaMP_2M" / "user_others.json")) == settings.others != 2
+
+
 def test_a_range_of_rates_has_two_ends() -> None:
     with pytest.raises(InputError, match="lowest-rate=1 exceeds highest-rate"):
         CommunicationSettings(lowest_rate=1.0)

@@ -245,3 +245,11 @@ def test_each_cell_says_what_it_cost(tmp_path):
     assert line["bytes-down"] == line["bytes-up"] == 0
     assert line["peak-bytes"] is None or line["peak-bytes"] > 0
     assert line["items"] == 4
+
+
+def test_what_was_refused_is_begun_again_with_a_world_of_its_own_size(tmp_path: Path) -> None:
+    for others in (2, 1):
+        with pytest.raises(InputError, match="too few to validate"):
+            begin(tmp_path, small_settings(others=others, validation_users=8))
+    begin(tmp_path, small_settings(others=5))
+    assert len(read_json(tmp_path / "world" / "LaMP_2M" / "user_others.json")) == 5

@@ -261,6 +261,13 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path: Path):
         open_lamp(mapping, MOOD, tmp_path / "cache")
 
 
+def test_the_copy_of_the_texts_is_closed_to_other_accounts(tmp_path: Path):
+    opened(tmp_path, "notes.csv", FORMS["notes.csv"])
+    (tables,) = (path for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert list(tables.rglob("*.arrow"))
+    assert tables.stat().st_mode & 0o077 == 0
+
+
 def test_a_change_of_the_data_is_seen(tmp_path: Path):
     before = opened(tmp_path, "notes.csv", FORMS["notes.csv"])
     after = opened(tmp_path, "notes.csv", as_csv(RECORDS[:20]))

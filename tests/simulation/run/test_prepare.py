@@ -7,9 +7,11 @@ import pytest
 from tests.simulation.small_run import SMALL
 from typer.testing import CliRunner
 
+from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.cli import app
+from fedperfit.simulation.run import clients
 from fedperfit.simulation.run.job import at_work
 
 
@@ -41,6 +43,28 @@ def test_a_folder_that_was_only_locked_is_empty(tmp_path: Path, monkeypatch: pyt
     assert isinstance(simulate(tmp_path), SystemExit)
     assert read_json(tmp_path / "settings.json")["rounds"] == 2
     assert "holds a run already" in str(simulate(tmp_path))
+
+
+def test_what_was_killed_goes_on_and_what_failed_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write, ends = clients.write_history, [OSError(28, "No space left on device"), KeyboardInterrupt()]
+
+    def ending(folder: Path, history: History) -> None:
+        if folder.name == "2" and ends:
+            raise ends.pop(0)
+        write(folder, history)
+
+    monkeypatch.setattr(clients, "write_history", ending)
+    monkeypatch.setattr("fedperfit.simulation.run.job.run_cohorts", interrupted)
+    assert isinstance(simulate(tmp_path), OSError)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    simulate(tmp_path)
+    assert not (tmp_path / clients.ROSTER).exists()
+    CliRunner().invoke(app, ["simulate", "--run-dir", os.fspath(tmp_path), "--resume"])
+    assert len(read_json(tmp_path / clients.ROSTER)) == len(
+        list((tmp_path / "clients").glob("*/client.json"))
+    )
 
 
 @pytest.mark.parametrize(

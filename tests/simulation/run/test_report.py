@@ -111,10 +111,13 @@ def test_same_folder_same_bytes(tmp_path):
     ],
 )
 def test_the_headline_says_what_the_interval_allows(value, significant, lower, said):
-    stages = {stage: {"metrics": {"m": {"value": 0.5}}} for stage in ("collective", "personal")}
+    stages = {stage: {"users": 6, "metrics": {"m": {"value": 0.5}}} for stage in ("collective", "personal")}
     difference = {"m": {"value": value, "significant": significant}}
     summary = {"main": "m", "lower-is-better": lower, "stages": stages}
     assert said in headline(summary | {"differences": {"personal-collective": difference}})
+    stages["personal"]["users"] = 1
+    few = headline(summary | {"differences": {"personal-collective": difference}})
+    assert few == "Too few to tell a difference from chance, 1 user: m from 0.500 to 0.500"
 
 
 def test_the_closing_table_has_stages_and_bounds(tmp_path):

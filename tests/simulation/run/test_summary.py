@@ -121,6 +121,17 @@ def test_a_real_difference_is_significant_and_paired():
     assert about["significant"]
 
 
+def test_of_few_users_no_difference_is_beyond_chance():
+    """All of five lie on one side by chance one time in 16, however far; of one, always."""
+    for users, told in ((1, False), (2, False), (5, False), (6, True)):
+        worse, better = (
+            sample_of(RATINGS, rating_users(4, users=users, noise=noise)) for noise in (1.0, 0.0)
+        )
+        about = Bootstrap(seed=0, samples=500).difference(better, worse)["mae"]
+        assert about["high"] < 0
+        assert about["significant"] is told
+
+
 @pytest.mark.parametrize("task", ["LaMP_2M", "LaMP_3", "LaMP_4"])
 def test_the_share_is_zero_at_the_lower_bound_and_one_at_the_upper(tmp_path, task):
     folder = write_run(tmp_path, task, answers={"base": "unknown", "personal": "bayes"})
