@@ -23,7 +23,7 @@ OTHER = "nothing"
         (simulation, ["timeline", OTHER, "--out"]),
         (cloud, ["policy", OTHER]),
         (cloud, ["enroll", OTHER, "ada", "--out"]),
-        (cloud, ["release", "import-pyreft", OTHER, "--key", OTHER]),
+        (cloud, ["release", "import-pyreft", ".", "--key", OTHER]),
         (edge, ["export-shift", OTHER]),
     ],
 )

@@ -12,7 +12,8 @@ def strange_weights(model: torch.nn.Module) -> str:
         model: The model, of whatever kind.
     """
     for name, weights in model.named_parameters():
-        if weights.is_floating_point() and weights.numel() and not _finite(weights):
+        known = weights.is_floating_point() and weights.numel() and not weights.is_meta
+        if known and not _finite(weights):
             return name
     return ""
 
