@@ -32,7 +32,8 @@ class WrongAnswer(InputError):
             expected: All answers of the task.
             meant: Those that it may be.
         """
-        shown, all_of_them = f"{answer[:_SHOWN]}…" if len(answer) > _SHOWN else answer, ", ".join(expected)
+        shown = f"{answer[:_SHOWN]}…" if len(answer) > _SHOWN else answer
+        all_of_them = ", ".join(expected)
         several = f"may be {' or '.join(meant)}; " if meant else ""
         super().__init__(f"{name}={shown!r}: {several}expected one of {all_of_them}")
         self.unquoted = f"{name} is {'several' if meant else 'none'} of {all_of_them}"

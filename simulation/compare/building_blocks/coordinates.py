@@ -65,7 +65,8 @@ def others_basis(context: MethodContext, others: Sequence[History], values: Valu
 def voted(context: MethodContext, others: Sequence[History], basis: Basis, rate: float) -> Coordinates:
     """Train collective coordinates by federation: each other trains one epoch a round, and votes.
 
-    One client trains after another, so that no result depends on who else takes part.
+    It uses the cloud's own count of votes. One client trains after another, so that no result depends on who
+    else takes part.
 
     Args:
         context: The base model, seed, and where the coordinates are kept.
@@ -73,39 +74,30 @@ def voted(context: MethodContext, others: Sequence[History], basis: Basis, rate:
         basis: Basis of the coordinates.
         rate: Learning rate, constant within a round.
     """
+    from fedperfit.cloud.clients.coordinate_gate import CoordinateUpdate  # brings Flower
+    from fedperfit.cloud.rounds.coordinate_form import CoordinateForm
+    from fedperfit.cloud.rounds.settings import FederationSettings
+
     clients, training = clients_of(context, others), settings(context, 1, rate)
 
     def make() -> bytes:
         encoded = [(name, context.encode(pairs)) for name, pairs in clients]
+        rounds = CoordinateForm(basis, FederationSettings(rounds=ROUNDS, dtype="sign"))
         state = Coordinates.zero(basis)
         for number in range(ROUNDS):
-            votes = []
+            keep, votes = rounds.keeper(), []
             for name, examples in encoded:
                 own = Coordinates.of(basis, state.numbers)
                 fit([FitJob(own, examples, f"{context.seed}/{name}/{number}")], training, context.items)
                 sent = encode("sign", own.numbers - state.numbers, 0)
-                votes.append(decode("sign", sent, basis.numbers))
-            weights = torch.tensor([float(len(examples)) for _, examples in encoded])
-            state = Coordinates.of(basis, state.numbers + outcome(torch.stack(votes), weights))
+                change, items = decode("sign", sent, basis.numbers), len(examples)
+                votes.append(keep(CoordinateUpdate(name, change, items, {}, items)))
+            state = rounds.combine(votes, state, number + 1)
         return encode("float32", state.numbers, 0)
 
     about = [basis.digest, rate, people_digest(others), context.most_pairs, context.seed]
     numbers = decode("float32", context.keep("collective/votes", about, make), basis.numbers)
     return Coordinates.of(basis, numbers)
-
-
-def outcome(votes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return what clients decided: the weighted mean of their signs, by the median of their scales.
-
-    Args:
-        votes: What each sent: (clients, n), of one size in a row.
-        weights: Weight of each: (clients,).
-    """
-    votes = votes.double()
-    shares = weights.double() / weights.sum()
-    step = votes.abs().mean(dim=1).median()
-    change: torch.Tensor = step * (shares @ votes.sign())
-    return change.float()
 
 
 def others_prior(

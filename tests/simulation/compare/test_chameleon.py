@@ -31,16 +31,6 @@ def state(tmp_path_factory) -> WorkerState:
     return started(tmp_path_factory.mktemp("chameleon") / "run", world_history=8, collective_items=6)
 
 
-@pytest.fixture(scope="module")
-def context(state) -> MethodContext:
-    return state.context("LaMP_2M", 0)
-
-
-@pytest.fixture(scope="module")
-def people(state) -> Participants:
-    return state.participants("LaMP_2M")
-
-
 def made(name: str, context: MethodContext, people: Participants, **values: object):
     method = METHODS[name](context, VALUES | values)
     method.learn(people.others)

@@ -20,7 +20,6 @@ from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.compare.method import lineage, registry
 from fedperfit.simulation.compare.methods import style_vector
 from fedperfit.simulation.compare.search import drawn
-from fedperfit.simulation.data.participants import Participants
 
 pytestmark = pytest.mark.slow  # for what its tests share, whichever comes first
 
@@ -33,16 +32,6 @@ SHIFT = {"layers": "middle", "positions": "l7", "rank": 4, "epochs": 1, "learnin
 @pytest.fixture(scope="module")
 def state(tmp_path_factory) -> WorkerState:
     return started(tmp_path_factory.mktemp("methods") / "run", world_history=12, base_model="embedded")
-
-
-@pytest.fixture(scope="module")
-def context(state) -> MethodContext:
-    return state.context("LaMP_2M", 0)
-
-
-@pytest.fixture(scope="module")
-def people(state) -> Participants:
-    return state.participants("LaMP_2M")
 
 
 def test_a_merged_adapter_answers_as_a_wrapped_one(context, people):
