@@ -11,7 +11,7 @@ from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.compare.pictures import costs, curves, scores
 from fedperfit.simulation.compare.results import METRICS
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER
+from fedperfit.simulation.report.bootstrap import FEWEST, LOWER_IS_BETTER
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 
@@ -85,6 +85,8 @@ def standing(about: Mapping[str, Any]) -> str:
     above = [title for title, gap in gaps.items() if gap["significant"] and sign * gap["value"] > 0]
     equal = [title for title, gap in gaps.items() if not gap["significant"]]
     value = rows["perfit"]["metrics"][main]["value"]
+    if about["users"] < FEWEST:
+        return f"PerFit: {main} {value:.3f}. Too few to tell rows apart: {count_of(about['users'], 'user')}."
     return (
         f"PerFit: {main} {value:.3f}. Better beyond chance: {', '.join(above) or 'none'}. Within chance of "
         f"it: {', '.join(equal) or 'none'}. Worse: {len(gaps) - len(above) - len(equal)} of {len(gaps)}."

@@ -107,10 +107,10 @@ class UnderPrior(InBasis):
 
 
 class Sixteen(UnderPrior):
-    """Sixteen numbers a person, along the directions in which the others differ most."""
+    """Sixteen numbers a person at most, along the directions in which the others differ most."""
 
     name = "perfit-sixteen"
-    title = "PerFit in a basis, 16 numbers"
+    title = "PerFit in a basis, at most 16 numbers"
     builds_on = "perfit-prior"
     space = {}
     numbers = 16

@@ -14,7 +14,7 @@ from tests.simulation.compare.small_comparison import started
 from fedperfit.protocol.system.files import read_json, write_json_lines
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.compare.cells import COLLECTIVE, HISTORY, MAIN, SEARCH, WorkerState, WorkUnit
-from fedperfit.simulation.compare.page import pictures, terminal_table, verdict, write_page
+from fedperfit.simulation.compare.page import pictures, standing, terminal_table, verdict, write_page
 from fedperfit.simulation.compare.results import METRICS, PREDICTIONS, TABLE, final_figures, write_results
 
 NAMES = ["base", "majority-user", "oppu", "oppu-as-released", "perfit-stage1", "perfit"]
@@ -197,3 +197,17 @@ def test_who_follows_a_comparison_gets_its_figures_and_no_users(tmp_path: Path) 
     users = {target.history.name for target in state.participants("LaMP_2M").targets}
     assert not [name for name in figures if users & set(name.split("/"))]
     assert "LaMP_2M Scores" in pictures(state.folder)
+
+
+def test_of_too_few_users_nothing_is_said_to_be_beyond_or_within_chance():
+    def row(method: str, title: str, value: float, difference: float | None) -> dict[str, Any]:
+        metrics = {"accuracy": {"value": value}}
+        beside = {} if difference is None else {"accuracy": {"value": difference, "significant": True}}
+        return {"method": method, "title": title, "metrics": metrics} | (
+            {} if difference is None else {"difference": beside}
+        )
+
+    rows = [row("perfit", "PerFit", 0.9, None), row("base", "base model", 0.4, -0.5)]
+    about = {"main": "accuracy", "lower-is-better": False, "rows": rows}
+    assert standing(about | {"users": 5}) == "PerFit: accuracy 0.900. Too few to tell rows apart: 5 users."
+    assert "Worse: 1 of 1." in standing(about | {"users": 6})
