@@ -6,6 +6,7 @@ How people differ is told by the updates of the rounds, or by public people who 
 from pathlib import Path
 
 from fedperfit.cloud.job.settings import JobSettings
+from fedperfit.protocol.people.odds import odds_covariance
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import estimated_prior, part
 from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
@@ -31,9 +32,13 @@ def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None
     own, places = part(basis, settings.personal_columns)
     if scatter is None:
         return People(own)
+    tastes = None
+    if settings.prior_odds and scatter.odds is not None:
+        tastes = odds_covariance(scatter.odds[:, places], settings.prior_odds)
     prior = estimated_prior(
         scatter.total[places][:, places],
         scatter.count,
+        beside=tastes,
         floor=settings.floor,
         strength=settings.prior_strength,
         items=settings.prior_items,
@@ -56,13 +61,13 @@ def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
     """
     path = folder / PUBLIC_PEOPLE
     if path.exists():
-        return read_scatter(path, basis)
+        return read_scatter(path, basis, settings)
     if not settings.prior_file:
         raise InputError(
             "prior-source=public: expected prior-file, a file that `fedperfit prior` makes of public people"
         )
     named = from_home(settings.prior_file)
-    scatter = read_scatter(named, basis)
+    scatter = read_scatter(named, basis, settings)
     write_atomic(path, scatter.to_bytes())
     return scatter
 
@@ -76,14 +81,22 @@ def check_numbers(basis: Basis) -> None:
         )
 
 
-def read_scatter(path: Path, basis: Basis) -> Scatter:
+def read_scatter(path: Path, basis: Basis, settings: JobSettings) -> Scatter:
     """Read a file that says how public people differ.
 
     Args:
         path: The file.
         basis: The basis that it must be in.
+        settings: Settings of the job.
 
     Raises:
-        InputError: Naming the file, if it is missing, malformed or of another basis.
+        InputError: Naming the file, if it is missing, malformed, of another basis, or tells nothing of the
+            odds of labels that `prior-odds` asks for.
     """
-    return read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))
+    scatter = read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))
+    if settings.prior_odds and scatter.odds is None:
+        raise InputError(
+            f"prior-odds={settings.prior_odds:g}: {path} does not tell what moves the odds of labels; make it "
+            "anew with `fedperfit prior`, for a task with labels"
+        )
+    return scatter

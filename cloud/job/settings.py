@@ -119,6 +119,9 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     """Variance of the prior in all directions, as a share of the mean variance between people; 0 is .3 for
     public people, and 100 for updates, which are so short and noisy that people had better vary alike in all
     directions."""
+    prior_odds: Annotated[float, Field(ge=0, le=100), Unit("nats")] = 0.0
+    """Deviation by which people are taken to differ in what each label is worth to them, beside what public
+    people show; 0 is not at all."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for unasked."""
     prior_gives_way: GivesWay = "items"
@@ -163,6 +166,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             raise InputError("prior-source=public: the basis must be known before the run, not federated")
         if self.prior_file and self.prior_source != "public":
             raise InputError(f"prior-file={self.prior_file}: only with prior-source=public")
+        if self.prior_odds and self.prior_source != "public":
+            raise InputError(f"prior-odds={self.prior_odds:g}: only with prior-source=public")
         if self.personal_numbers and not self.people_prior:
             raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
         if self.basis_file and self.update_basis != "public":
