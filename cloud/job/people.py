@@ -96,7 +96,7 @@ def read_scatter(path: Path, basis: Basis, settings: JobSettings) -> Scatter:
     scatter = read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))
     if settings.prior_odds and scatter.odds is None:
         raise InputError(
-            f"prior-odds={settings.prior_odds:g}: {path} does not tell what moves the odds of labels; make it "
-            "anew with `fedperfit prior`, for a task with labels"
+            f"prior-odds={settings.prior_odds:g}: {path} does not tell what moves the odds of labels; make "
+            "it anew with `fedperfit prior`, for a task with labels"
         )
     return scatter

@@ -1,7 +1,8 @@
 """How people would differ if each answer's odds were a matter of taste, independently of all other answers.
 
-What label c is worth to a person is taken to vary by t nats. To first order coordinates theta move the labels'
-log probabilities, less their mean, by G theta; the least coordinates that move them as such tastes do vary by
+What label c is worth to a person is taken to vary by t nats. To first order coordinates theta move the
+labels' log probabilities, less their mean, by G theta; the least coordinates that move them as such tastes
+do vary by
 
     t^2 G^+ G^+^T        G: (labels, n), G^+ its pseudoinverse
 
@@ -29,4 +30,5 @@ def odds_covariance(gradients: torch.Tensor, nats: float) -> torch.Tensor:
     _, values, axes = torch.linalg.svd(moved, full_matrices=False)
     kept = values > _WEAKEST * values[:1].clamp(min=1e-30)
     inverse = axes[kept] / values[kept, None]
-    return nats**2 * inverse.T @ inverse
+    covariance: torch.Tensor = nats**2 * inverse.T @ inverse
+    return covariance

@@ -9,6 +9,7 @@ from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import checked
 from fedperfit.edge.engine.slab import CoordinateSlab, Stack
 from fedperfit.edge.engine.step import StepRow, step_losses
+from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.tasks import Pair, Prompt
 
@@ -17,12 +18,12 @@ _SIDE_BY_SIDE = 32
 
 
 def label_gradients(
-    cache: ItemCache, basis: Basis, labels: Sequence[str], prompts: Sequence[Prompt]
+    base: BaseModel, basis: Basis, labels: Sequence[str], prompts: Sequence[Prompt]
 ) -> torch.Tensor:
     """Take the gradient of each label's log probability by the coordinates, where they change nothing.
 
     Args:
-        cache: Prepared items of the base model.
+        base: The frozen model.
         basis: Basis of the coordinates.
         labels: The task's labels.
         prompts: Prompts to take the mean over.
@@ -30,9 +31,10 @@ def label_gradients(
     Returns:
         (labels, n) fp64, in nats per unit of each coordinate.
     """
+    cache = ItemCache(base, 0)  # one of its own: what others prepared would change the last bits
     total = torch.zeros(len(labels), basis.numbers, dtype=torch.float64)
     for prompt in prompts:
-        examples = encode(cache.base, [Pair(prompt, label) for label in labels])
+        examples = encode(base, [Pair(prompt, label) for label in labels])
         total += torch.cat(
             [
                 _gradients(cache, basis, examples[start : start + _SIDE_BY_SIDE])

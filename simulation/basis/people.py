@@ -89,7 +89,7 @@ def write_people(
     scatter = Scatter.of(basis.digest, torch.stack([fits.found[job.order] for job in jobs]))
     if labels := task_by_name(settings.task).labels:
         prompts = [pairs[0].prompt for pairs in with_items]
-        scatter = replace(scatter, odds=label_gradients(cache, basis, labels, prompts))
+        scatter = replace(scatter, odds=label_gradients(base, basis, labels, prompts))
     write_atomic(path, scatter.to_bytes())
     fits.path.unlink(missing_ok=True)
     return scatter
