@@ -33,8 +33,8 @@ def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None
     if scatter is None:
         return People(own)
     tastes = None
-    if settings.prior_odds and scatter.odds is not None:
-        tastes = odds_covariance(scatter.odds[:, places], settings.prior_odds)
+    if settings.label_odds and scatter.odds is not None:
+        tastes = odds_covariance(scatter.odds[:, places], settings.label_odds)
     prior = estimated_prior(
         scatter.total[places][:, places],
         scatter.count,
@@ -94,9 +94,9 @@ def read_scatter(path: Path, basis: Basis, settings: JobSettings) -> Scatter:
             odds of labels that `prior-odds` asks for.
     """
     scatter = read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))
-    if settings.prior_odds and scatter.odds is None:
+    if settings.label_odds and scatter.odds is None:
         raise InputError(
             f"prior-odds={settings.prior_odds:g}: {path} does not tell what moves the odds of labels; make "
-            "it anew with `fedperfit prior`, for a task with labels"
+            "it anew with `fedperfit prior`"
         )
     return scatter

@@ -42,7 +42,7 @@ from fedperfit.protocol.settings.fields import (
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import task_id
+from fedperfit.protocol.tasks import AnswerKind, task_by_name, task_id
 
 if TYPE_CHECKING:
     from fedperfit.protocol.model.base_model import BaseModelCard
@@ -120,8 +120,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     public people, and 100 for updates, which are so short and noisy that people had better vary alike in all
     directions."""
     prior_odds: Annotated[float, Field(ge=0, le=100), Unit("nats")] = 0.0
-    """Deviation by which people are taken to differ in what each label is worth to them, beside what public
-    people show; 0 is not at all."""
+    """Deviation by which people are taken to differ in what each label is worth to them, independently,
+    beside what public people show; 0 is not at all. Answers that are numbers or texts are left alone."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for unasked."""
     prior_gives_way: GivesWay = "items"
@@ -227,6 +227,11 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     def compares_updates(self) -> bool:
         """Whether the prior over people is made of how single clients' updates differ."""
         return self.people_prior and self.prior_source == "updates"
+
+    @property
+    def label_odds(self) -> float:
+        """Deviation of what labels are worth to people; 0 where the task's answers are no labels."""
+        return self.prior_odds if task_by_name(self.task).kind is AnswerKind.LABELS else 0.0
 
     @property
     def floor(self) -> float:

@@ -24,7 +24,8 @@ class Scatter:
     count: int
     """Degrees of freedom: the people less one for each mean."""
     odds: torch.Tensor | None = None
-    """Gradient of each label's log probability by the coordinates: (labels, n); None where nobody took it."""
+    """Gradient of each label's log probability by the coordinates: (labels, n); None where answers are no
+    labels, or nobody took it."""
 
     @classmethod
     def of(cls, basis: str, numbers: torch.Tensor) -> "Scatter":

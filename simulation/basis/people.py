@@ -29,7 +29,7 @@ from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.tasks import Pair, task_by_name
+from fedperfit.protocol.tasks import AnswerKind, Pair, task_by_name
 from fedperfit.simulation.basis.odds import label_gradients
 from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.data.lamp import open_lamp
@@ -75,7 +75,8 @@ def write_people(
     if len(with_items) < 2:
         raise InputError("how people differ is told by two at least")
     training = settings.collective_training().replace(epochs=_EPOCHS, max_items=0)
-    cache, prefix = ItemCache(base), shared_prefix(base, task_by_name(settings.task), settings.prompt_form)
+    task, cache = task_by_name(settings.task), ItemCache(base)
+    prefix = shared_prefix(base, task, settings.prompt_form)
     fits = _Fits(path.with_name(path.name + ".part"), basis, training, with_items)
     jobs = [
         FitJob(Coordinates.zero(basis), encode(base, pairs), f"public/{number}")
@@ -87,9 +88,9 @@ def write_people(
         fits.keep({job.order: job.shift.numbers for job in cohort})
         on_person(len(fits.found), len(jobs))
     scatter = Scatter.of(basis.digest, torch.stack([fits.found[job.order] for job in jobs]))
-    if labels := task_by_name(settings.task).labels:
+    if task.kind is AnswerKind.LABELS:
         prompts = [pairs[0].prompt for pairs in with_items]
-        scatter = replace(scatter, odds=label_gradients(base, basis, labels, prompts))
+        scatter = replace(scatter, odds=label_gradients(base, basis, task.labels, prompts))
     write_atomic(path, scatter.to_bytes())
     fits.path.unlink(missing_ok=True)
     return scatter
