@@ -121,7 +121,7 @@ def run(
     """Train the collective shift, release it, have edges personalize and evaluate.
 
     Waits for the number of clients set in cloud.toml, and starts from the release in force, unless
-    start-from says otherwise. A run that was killed continues with --resume.
+    start-from says otherwise. Ctrl-C stops the run; it continues with --resume, as one that was killed does.
     """
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.tracking.sink import tracked
