@@ -110,7 +110,8 @@ def simulate(
     """Run the main job: collective shift by federation, personal shifts at the edge, report.
 
     Writes one run folder with settings, figures (metrics.json), bytes (ledger/), shifts and
-    report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result.
+    report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result,
+    unless its rounds are asynchronous.
 
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
