@@ -1,7 +1,6 @@
 """`fedperfit`: simulations, data and reports."""
 
 import shlex
-import signal
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.console import Console
 
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import go_on, root, run
+from fedperfit.protocol.system.commands import going_on, root, run
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
@@ -111,7 +110,8 @@ def simulate(
     """Run the main job: collective shift by federation, personal shifts at the edge, report.
 
     Writes one run folder with settings, figures (metrics.json), bytes (ledger/), shifts and
-    report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result.
+    report.html. Stopped by Ctrl-C or a kill, it goes on with --resume and ends with the same result,
+    unless its rounds are asynchronous.
 
     Example: fedperfit simulate --task LaMP_3 --set personal-rank=8
     """
@@ -149,34 +149,37 @@ def simulate(
     settings.check(read_card(settings.base_model))
     folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    with at_work(folder):
+    again = ("fedperfit", "simulate", "--resume", "--run-dir", str(folder))
+    typed: dict[str, object] = {"backend": None if backend is Backend.COHORTS else backend, "track": track}
+    typed |= {"ray_address": ray_address, "ray_actors": ray_actors or None}
+    typed |= {"actor_cpus": actor_cpus, "actor_gpus": actor_gpus}
+    with going_on(console, *again, **typed), at_work(folder):
         clients = prepare_run(settings, folder, resume=resume)
     who = count_of(len(clients), "client")
     about = f"{settings.task_id} on {settings.base_model}, {who}, run folder {folder}"
     console.print(about, soft_wrap=True, markup=False)
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with console.status("starting …") as status, tracked(track, "simulate", pictures) as follow:
+    with (
+        going_on(console, *again, **typed),
+        console.status("starting …") as status,
+        tracked(track, "simulate", pictures) as follow,
+    ):
 
-            def show(event: dict[str, Any]) -> None:
-                follow(event)
-                line = describe(event)
-                elapsed = f"[dim]{time.monotonic() - started:5.0f} s[/dim]"
-                if event["event"] in ("phase", "reply"):
-                    status.update(f"{elapsed} {line}")
-                elif line:
-                    console.print(f"{elapsed}  {line}", highlight=False)
+        def show(event: dict[str, Any]) -> None:
+            follow(event)
+            line = describe(event)
+            elapsed = f"[dim]{time.monotonic() - started:5.0f} s[/dim]"
+            if event["event"] in ("phase", "reply"):
+                status.update(f"{elapsed} {line}")
+            elif line:
+                console.print(f"{elapsed}  {line}", highlight=False)
 
-            if backend is Backend.COHORTS:
-                run_cohorts(folder, show)
-            elif backend is Backend.RAY:
-                run_cohorts(folder, show, ClusterRequest(ray_address, ray_actors, actor_cpus, actor_gpus))
-            else:
-                run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
-    except KeyboardInterrupt:
-        go_on(console, "fedperfit", "simulate", "--resume", "--run-dir", str(folder))
-        raise typer.Exit(130) from None
+        if backend is Backend.COHORTS:
+            run_cohorts(folder, show)
+        elif backend is Backend.RAY:
+            run_cohorts(folder, show, ClusterRequest(ray_address, ray_actors, actor_cpus, actor_gpus))
+        else:
+            run_simulation(folder, clients=len(clients), client_gpus=client_gpus, on_event=show)
     finish(console, folder)
 
 

@@ -1,7 +1,6 @@
 """The commands `fedperfit tune` and `tune-prior`."""
 
 import math
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +76,6 @@ def tune(
     if run is not None:
         settings = settings_of_run(run, changes)
         release = read_release(run / FILE_NAME).to_bytes()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tracked(track, "tune") as follow:
 
         def heard(event: dict[str, Any]) -> None:

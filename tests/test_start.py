@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from tests.edge.edge_clients import write_client
 
+_PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 _PROGRAMS = {
     "fedperfit": "simulation.cli",
     "fedperfit-edge": "edge.cli.main",
@@ -149,3 +151,26 @@ def test_what_needs_no_model_answers_before_one_could_be_loaded(name: str, tmp_p
     assert len(told) == len(LINES[name]) + 1, done.stderr
     for line, said, loaded in told:
         assert loaded == "[]", f"{name} {line} loads {loaded}, and says {said}"
+
+
+_INTERRUPTED = """
+import importlib, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupting())
+module, function = sys.argv[1].split(":")
+getattr(importlib.import_module(module), function)()
+"""
+
+
+@pytest.mark.parametrize("name", _PROGRAMS)
+def test_ctrl_c_while_a_program_is_loaded_leaves_no_traceback(name: str) -> None:
+    scripts = tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, scripts[name]], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

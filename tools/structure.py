@@ -58,6 +58,7 @@ FLOORS: Mapping[str, Sequence[str]] = {
         "analyze audit benchmark communication finished server_app watch",
         "settings_cli tuning_cli plan",
         "cli",
+        "__main__",
     ),
 }
 """Rooms of each source folder, lowest first: a room imports only from floors below its own."""

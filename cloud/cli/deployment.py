@@ -11,7 +11,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, going_on
 from fedperfit.protocol.system.errors import count_of
 
 Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
@@ -121,7 +121,7 @@ def run(
     """Train the collective shift, release it, have edges personalize and evaluate.
 
     Waits for the number of clients set in cloud.toml, and starts from the release in force, unless
-    start-from says otherwise. A run that was killed continues with --resume.
+    start-from says otherwise. Ctrl-C stops the run; it continues with --resume, as one that was killed does.
     """
     from fedperfit.cloud.deployment.home import CloudHome, read_cloud
     from fedperfit.cloud.tracking.sink import tracked
@@ -134,7 +134,9 @@ def run(
 
     from fedperfit.cloud.deployment.run import run as run_job
 
-    with tracked(track, "cloud run") as follow:
+    name = name or time.strftime("%Y%m%d-%H%M%S")
+    again = ("fedperfit-cloud", "run", str(folder), "--name", name, "--resume")
+    with going_on(out, *again, track=track), tracked(track, "cloud run") as follow:
 
         def show(event: dict[str, Any]) -> None:
             follow(event)
@@ -142,7 +144,6 @@ def run(
             if line:
                 out.print(line)
 
-        name = name or time.strftime("%Y%m%d-%H%M%S")
         done = run_job(home, name, resume=resume, on_event=show)
     out.print(f"done; results in {done / 'results'}", markup=False)
 

@@ -139,13 +139,15 @@ def publish(
     releases_folder(folder)
 
     from fedperfit.cloud.publishing.static_files import StaticFiles, status
+    from fedperfit.protocol.system.processes import until_signal
 
     def say(line: str) -> None:
         console().print(line, markup=False, soft_wrap=True)
 
     with StaticFiles.open(folder, out) as files:
         if keep:
-            files.keep(say)
+            with until_signal() as stopping:
+                files.keep(say, stopping)
         else:
             say(status(files.write()))
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CONNECTION, CloudHome, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.deployment.settings import CloudSettings
@@ -17,7 +19,7 @@ from fedperfit.cloud.rounds.checkpoint import Checkpoints
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
-from fedperfit.protocol.system.flower import stream_run
+from fedperfit.protocol.system.flower import stop_runs, stream_run
 from fedperfit.protocol.system.flower_app import DEPLOYED, write_app
 
 START = "start.safetensors"
@@ -42,10 +44,14 @@ CORRECTABLE = (
 """Settings that decide no result: a run may be resumed after they were changed."""
 ROUNDS = ("deadline-seconds", "clients-per-round", "over-selection", "aggregation", "assumed-malicious")
 """Settings of the rounds that may be changed too where all rounds begin again, or for the first time."""
+_LOCK = ".run.lock"
+"""File in the cloud's folder, locked while a run is under way: each builds on the release before it."""
 
 
 def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
-    """Run or resume a job.
+    """Run or resume a job; interrupted, it is stopped.
+
+    One whose command was killed, with which the SuperLink has gone on, is stopped first.
 
     Args:
         home: The cloud.
@@ -57,11 +63,19 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
         The run's folder.
 
     Raises:
-        InputError: If the cloud is not up, the name is taken, there is nothing to resume, or settings that
-            decide its result have changed since.
+        InputError: If the cloud is not up, another run of it is under way, the name is taken, there is
+            nothing to resume, or settings that decide its result have changed since.
         TooFewClients: If the run ended for want of clients.
         RunFailed: If it does not complete for another reason.
     """
+    try:
+        with FileLock(home.folder / _LOCK, timeout=0.5):
+            return _run(home, name, resume, on_event)
+    except Timeout:
+        raise InputError(f"{home.folder}: another run of this cloud is under way") from None
+
+
+def _run(home: CloudHome, name: str, resume: bool, on_event: OnEvent) -> Path:
     settings = read_cloud(home)
     folder = (home.runs / name).absolute()
     wait_for_superlink(home, settings)
@@ -80,6 +94,7 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
             failures.append(event)
         on_event(event)
 
+    stop_runs(CONNECTION, home.environment())
     try:
         stream_run(
             *(app, CONNECTION, home.environment()),
@@ -89,6 +104,9 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
         )
     except RunFailed as error:
         raise (_explained(home, name, failures[-1]) if failures else error) from None
+    except BaseException:  # Ctrl-C, or a full disk: the SuperLink would go on with it
+        stop_runs(CONNECTION, home.environment())
+        raise
     return folder
 
 

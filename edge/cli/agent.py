@@ -181,7 +181,8 @@ def learn(
 ) -> None:
     """Add items to your history, encrypted, and update the personal shift at once.
 
-    A line that cannot be used is left out, and told by its number.
+    A line that cannot be used is left out, and told by its number. Items learned before are taught but not
+    added again, so that after a kill the same command can be typed again.
     """
     from fedperfit.protocol.schema import owner_pb2
 

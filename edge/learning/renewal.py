@@ -31,7 +31,7 @@ from fedperfit.edge.vault.stored_shift import FitRecord, StoredShift
 from fedperfit.protocol.messages.settings import PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.shift import Shift
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.tasks.door import nothing_let_in
 
 FITTED, CARRIED, LEARNED = "fitted", "carried over", "learned"
@@ -141,6 +141,7 @@ def learn(
     """Keep new items in the vault and take a few steps on them, with former items replayed in each step.
 
     An item that lacks a field of its task or has another label costs itself alone, and is told in the lesson.
+    One that was learned before, as where a call was killed and is made again, is taught but not added again.
     Without a personal shift on the release the items are kept for the next `renew`.
 
     Args:
@@ -161,26 +162,32 @@ def learn(
     if not new:
         raise nothing_let_in(remarks) if remarks else InputError("there is no item to learn")
     agent.read()
-    count = len(agent.vault.learned()) + len(new)
+    learned = agent.vault.learned()
+    added = [item for item in new if item not in learned]
+    if len(added) < len(new):
+        remarks.append(f"{count_of(len(new) - len(added), 'item')} learned before: not added again")
+        agent.history.items[:] = [item for item in agent.history.items if item not in new]
+    count = len(learned) + len(added)
     agent.history.items.extend(new)
     try:
         taught = _taught(agent, len(new), count, release, personal, watch)
         if taught is not None:
             agent.check_epsilon(taught[2].epsilon)
-        agent.vault.learn(new)
+        if added:
+            agent.vault.learn(added)
     finally:
         agent.read()
     if taught is None or release is None:
-        return Lesson(count, 0, math.nan, len(new), remarks)
+        return Lesson(count, 0, math.nan, len(added), remarks)
     fits, shifts, fit_record, examples = taught
     _store(agent, release, personal, shifts, fit_record)
     if fit_record.epsilon:
-        return Lesson(count, fits[0].steps, math.nan, len(new), remarks)
+        return Lesson(count, fits[0].steps, math.nan, len(added), remarks)
     fitted = TrainingSettings.from_config(fit_record.training)
     chosen = _chosen(agent, release, personal, fitted, examples, shifts[1:], watch)
     _store(agent, release, personal, shifts, replace(fit_record, stage=chosen.name, judged=chosen.losses))
     loss = fits[0].loss
-    return Lesson(count, fits[0].steps, math.nan if loss is None else loss, len(new), remarks)
+    return Lesson(count, fits[0].steps, math.nan if loss is None else loss, len(added), remarks)
 
 
 def _taught(

@@ -3,7 +3,10 @@
 import gc
 import os
 import shlex
+import signal
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated
 
@@ -37,7 +40,7 @@ def run(app: typer.Typer, name: str) -> None:
     """Run a command line; what goes wrong becomes one line on stderr.
 
     A mistake of the user, or a system that refuses, exits with code 2; a run that fails, with code 1, and
-    one that ended for want of clients and can be resumed, with code 3.
+    one that ended for want of clients and can be resumed, with code 3. SIGTERM stops it as Ctrl-C does.
 
     Args:
         app: The command line.
@@ -45,6 +48,7 @@ def run(app: typer.Typer, name: str) -> None:
     """
     os.environ.update(SAFE_PATH)
     gc.set_threshold(_NEW_OBJECTS)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         done = app(prog_name=name, standalone_mode=False)
         sys.exit(done if isinstance(done, int) else 0)
@@ -84,11 +88,26 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
-def go_on(out: Console, *words: str) -> None:
-    """Say by which command a work that was stopped goes on, as it can be typed.
+@contextmanager
+def going_on(out: Console, *words: str, **options: object) -> Iterator[None]:
+    """Say by which command a work goes on that Ctrl-C or SIGTERM stops, as it can be typed; exit with 130.
 
     Args:
         out: Console to print to.
         words: Words of the command.
+        options: Values of its options that no file holds, by name with underscores; None for those that were
+            not given, a list for one that was given several times.
     """
-    out.print(f"stopped; go on with: {shlex.join(words)}", soft_wrap=True, markup=False, highlight=False)
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = shlex.join([*words, *_typed(options)])
+        out.print(f"stopped; go on with: {command}", soft_wrap=True, markup=False, highlight=False)
+        raise typer.Exit(130) from None
+
+
+def _typed(options: Mapping[str, object]) -> Iterator[str]:
+    for name, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one not in (None, ""):
+                yield from (f"--{name.replace('_', '-')}", str(one))

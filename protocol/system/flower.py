@@ -14,7 +14,7 @@ from typing import Any
 
 from fedperfit.protocol.system.errors import RunFailed
 from fedperfit.protocol.system.files import mend_lines
-from fedperfit.protocol.system.processes import SAFE_PATH
+from fedperfit.protocol.system.processes import SAFE_PATH, Children
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -92,31 +92,20 @@ def stream_run(
     """`flwr run` of an app folder, its ServerApp's events handed on as they come.
 
     Flower's command exits 0 even when the run failed: its status is asked for. Raises RunFailed unless the
-    run completed; interrupted, it stops the run.
+    run completed. Interrupted, it ends the command; the SuperLink goes on with the run (see `stop_runs`).
     """
     mend_lines(events)
     seen = events.stat().st_size if events.exists() else 0
-    with log.open("ab") as out:
-        flower = subprocess.Popen(
-            [executable("flwr"), "run", str(app), connection, "--stream"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd=app,
-            start_new_session=True,
-        )
-    try:
+    command = [executable("flwr"), "run", str(app), connection, "--stream"]
+    with Children() as children:
+        flower = children.start("flwr", command, log=log, environment=environment, folder=app)
         done = False
         while not done:
-            done = flower.poll() is not None
+            done = flower.ended()
             for event in _new_events(events, seen):
                 seen = event.pop("_end")
                 on_event(event)
             time.sleep(0.2)
-    finally:
-        flower.terminate()
-        flower.wait()
     status = latest_run(connection, environment)["status"]
     if status != "finished:completed":
         raise RunFailed(f"the run ended as {status!r}; see {log}")
@@ -124,13 +113,27 @@ def stream_run(
 
 def latest_run(connection: str, environment: Mapping[str, str]) -> dict[str, Any]:
     """What `flwr list` says of the newest run; its status is `unknown` where it says nothing."""
+    runs = listed_runs(connection, environment)
+    return runs[0] if runs else {"status": "unknown"}
+
+
+def stop_runs(connection: str, environment: Mapping[str, str]) -> None:
+    """Stop every run of a SuperLink that has not ended; it goes on with one that nobody follows any more."""
+    for run in listed_runs(connection, environment):
+        if not run["status"].startswith("finished"):
+            command = [executable("flwr"), "stop", run["run-id"], connection]
+            subprocess.run(command, env=environment, capture_output=True, check=False)
+
+
+def listed_runs(connection: str, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What `flwr list` says of each run, the newest first."""
     command = [executable("flwr"), "list", connection, "--format", "json"]
     listed = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     try:
-        run: dict[str, Any] = json.loads(listed.stdout)["runs"][0]
-    except (ValueError, KeyError, IndexError):
-        return {"status": "unknown"}
-    return run
+        runs: list[dict[str, Any]] = json.loads(listed.stdout)["runs"]
+    except (ValueError, KeyError):
+        return []
+    return runs
 
 
 def _new_events(path: Path, start: int) -> Iterator[dict[str, Any]]:

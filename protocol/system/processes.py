@@ -102,7 +102,7 @@ class Children:
         start = log.stat().st_size if log.exists() else 0
         with open(PipedLog(log).writer, "wb") if piped else log.open("ab") as out:
             process = subprocess.Popen(
-                _following(command),
+                following(command),
                 env={**(os.environ if environment is None else environment), **SAFE_PATH},
                 stdin=subprocess.PIPE if sandboxed else subprocess.DEVNULL,
                 stdout=out,
@@ -133,8 +133,12 @@ class Children:
             self.stop(self.children[-1])
 
 
-def _following(command: Sequence[str]) -> list[str]:
-    """Return the command that runs `command` until this process is gone."""
+def following(command: Sequence[str]) -> list[str]:
+    """Return the command that runs `command`, on Linux until this process is gone.
+
+    Args:
+        command: Program and arguments.
+    """
     if sys.platform != "linux":
         return list(command)
     return [sys.executable, "-I", "-S", "-c", _FOLLOWING, str(os.getpid()), *command]

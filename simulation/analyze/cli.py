@@ -1,6 +1,5 @@
 """The command `fedperfit analyze`."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +63,6 @@ def analyze(
     from fedperfit.simulation.analyze.study import run_study
 
     console = wide_console()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
     with (
         console.status("reading users and model …") as status,

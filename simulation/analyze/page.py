@@ -13,6 +13,7 @@ from fedperfit.simulation.analyze.pictures import coordinates, people, ranks, sh
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.analyze.spectra import TAUS
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, TEXTS
+from fedperfit.simulation.report.bootstrap import FEWEST
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 
@@ -130,14 +131,22 @@ def conclusions(about: Mapping[str, Any]) -> list[str]:
         f"{_signed(shift[OTHER]['difference'])}; personal spread {_plain(layer[HISTORY]['spread'])}.",
     ]
     if "grouping" in about["people"]:
-        groups = about["people"]["grouping"]
-        said = {kind: f"{one['share']:.0%} (p = {one['p']:.2g})" for kind, one in groups.items()}
-        lines.append(
-            f"Users by their most frequent label: {said[HISTORY]} of the variance of their delta-vectors is "
-            f"between labels, {groups[HISTORY]['chance']:.0%} by chance. After random text {said[RANDOM]}, "
-            f"after another's history {said[OTHER]}: what the questions alone tell."
-        )
+        lines.append(_by_label(about["people"]["grouping"]))
+    if about["users"] < FEWEST:
+        lines.insert(0, f"Too few to tell a finding from chance: {count_of(about['users'], 'user')}.")
     return lines
+
+
+def _by_label(groups: Mapping[str, Mapping[str, float]]) -> str:
+    """Say how much of what users differ in their most frequent labels tell."""
+    if groups[HISTORY]["chance"] > 1 - 1e-6:
+        return "Users by their most frequent label: each user has another one."
+    said = {kind: f"{one['share']:.0%} (p = {one['p']:.2g})" for kind, one in groups.items()}
+    return (
+        f"Users by their most frequent label: {said[HISTORY]} of the variance of their delta-vectors is "
+        f"between labels, {groups[HISTORY]['chance']:.0%} by chance. After random text {said[RANDOM]}, "
+        f"after another's history {said[OTHER]}: what the questions alone tell."
+    )
 
 
 def _colour(about: Mapping[str, Any]) -> str:

@@ -1,6 +1,5 @@
 """The command `fedperfit audit`."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +10,10 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import go_on
+from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new
 
 
@@ -106,29 +105,26 @@ def audit(
         extend(folder, given.get("attacks", []))
     else:
         begin(folder, stored_gate(gate) if gate is not None else settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
-    try:
-        with (
-            console.status("reading people and model …") as status,
-            tracked(track, "audit", pictures) as follow,
-        ):
+    again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
+    with (
+        going_on(console, "fedperfit", "audit", str(folder), "--resume", **again, track=track),
+        console.status("reading people and model …") as status,
+        tracked(track, "audit", pictures) as follow,
+    ):
 
-            def heard(event: dict[str, Any]) -> None:
-                nonlocal shown
-                follow(event)
-                if event["event"] not in ("start", "work"):
-                    return
-                line = progress(event, time.monotonic() - started)
-                status.update(line)
-                if not console.is_terminal and time.monotonic() - shown > 60:
-                    shown = time.monotonic()
-                    console.print(line, markup=False)
+        def heard(event: dict[str, Any]) -> None:
+            nonlocal shown
+            follow(event)
+            if event["event"] not in ("start", "work"):
+                return
+            line = progress(event, time.monotonic() - started)
+            status.update(line)
+            if not console.is_terminal and time.monotonic() - shown > 60:
+                shown = time.monotonic()
+                console.print(line, markup=False)
 
-            result = run_audit(folder, heard, request)
-    except KeyboardInterrupt:
-        go_on(console, "fedperfit", "audit", str(folder), "--resume")
-        raise typer.Exit(130) from None
+        result = run_audit(folder, heard, request)
     for about in result["attacks"].values():
         console.print(terminal_table(about))
         console.print(finding(about), markup=False, soft_wrap=True)

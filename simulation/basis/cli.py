@@ -1,5 +1,6 @@
 """`fedperfit basis` and `prior`: make the files of a public basis, and of how public people differ in one."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, going_on
 from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.system.files import from_home
 
@@ -100,7 +101,8 @@ def prior(
     def told(fitted: int, all_people: int) -> None:
         shown.print(f"{fitted} of {count_of(all_people, 'person', 'people')} fitted", highlight=False)
 
-    scatter = write_people(out, base, settings, basis, histories, told)
+    with going_on(shown, "fedperfit", *sys.argv[1:]):
+        scatter = write_people(out, base, settings, basis, histories, told)
     shown.print(
         f"wrote {out}: how {scatter.count + 1} people differ in {count_of(basis.numbers, 'coordinate')}",
         markup=False,

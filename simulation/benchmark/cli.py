@@ -1,12 +1,14 @@
 """Command `fedperfit benchmark`: our engine beside what users would pick instead, in one run."""
 
 import platform
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.study_folder import check_finished
 
@@ -171,38 +173,39 @@ def benchmark(
         settings["people"] = [str(run_dir.resolve()), people]
     record = Record(out, settings, on_done, origin(note))
     tables = []
-    if "training" in chosen:
-        trained = training.run(plan, record)
-        record.put("training", trained)
-        tables.append(training.table(trained))
-    if "decoding" in chosen:
-        decoded = decoding.run(model, _DECODED, threads, record)
-        record.put("decoding", decoded)
-        tables.append(decoding.table(decoded))
-    if "scaling" in chosen:
-        scaled = scaling.run(sizes, threads, record)
-        record.put("scaling", scaled)
-        tables.append(scaling.table(scaled))
-    if "orthonormal" in chosen:
-        steps = orthonormal.run(threads, record)
-        record.put("orthonormal", steps)
-        tables.append(orthonormal.table(steps))
-    if "agent" in chosen:
-        stayed = agent.run(base_model, record)
-        record.put("agent", stayed)
-        tables.append(agent.table(stayed))
-    if "secure-sums" in chosen:
-        summed = secure_sums.run(record)
-        record.put("secure-sums", summed)
-        tables.append(secure_sums.table(summed))
-    if "rounds" in chosen:
-        taken = rounds.run(record)
-        record.put("rounds", taken)
-        tables.append(rounds.table(taken))
-    if "equal-score" in chosen and run_dir is not None:
-        equal = equal_score.run(run_dir, people, threads, record)
-        record.put("equal-score", equal)
-        tables.append(equal_score.table(equal))
+    with going_on(console, "fedperfit", *sys.argv[1:]):
+        if "training" in chosen:
+            trained = training.run(plan, record)
+            record.put("training", trained)
+            tables.append(training.table(trained))
+        if "decoding" in chosen:
+            decoded = decoding.run(model, _DECODED, threads, record)
+            record.put("decoding", decoded)
+            tables.append(decoding.table(decoded))
+        if "scaling" in chosen:
+            scaled = scaling.run(sizes, threads, record)
+            record.put("scaling", scaled)
+            tables.append(scaling.table(scaled))
+        if "orthonormal" in chosen:
+            steps = orthonormal.run(threads, record)
+            record.put("orthonormal", steps)
+            tables.append(orthonormal.table(steps))
+        if "agent" in chosen:
+            stayed = agent.run(base_model, record)
+            record.put("agent", stayed)
+            tables.append(agent.table(stayed))
+        if "secure-sums" in chosen:
+            summed = secure_sums.run(record)
+            record.put("secure-sums", summed)
+            tables.append(secure_sums.table(summed))
+        if "rounds" in chosen:
+            taken = rounds.run(record)
+            record.put("rounds", taken)
+            tables.append(rounds.table(taken))
+        if "equal-score" in chosen and run_dir is not None:
+            equal = equal_score.run(run_dir, people, threads, record)
+            record.put("equal-score", equal)
+            tables.append(equal_score.table(equal))
     for table in tables:
         console.print(table)
     console.print(f"measurements: {out}", soft_wrap=True, markup=False)

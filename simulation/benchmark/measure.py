@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.processes import SAFE_PATH
+from fedperfit.protocol.system.processes import SAFE_PATH, following
 from fedperfit.simulation.benchmark.model import ModelSpec
 from fedperfit.simulation.benchmark.workload import Lengths, Workload
 from fedperfit.simulation.memory import reset_peak, status_bytes
@@ -65,7 +65,7 @@ def measure(contender: str, model: ModelSpec, workload: Workload, *, threads: in
         "threads": threads,
     }
     child = subprocess.run(
-        [sys.executable, "-P", "-m", "fedperfit.simulation.benchmark.measure"],
+        following([sys.executable, "-P", "-m", "fedperfit.simulation.benchmark.measure"]),
         input=json.dumps(order),
         capture_output=True,
         text=True,

@@ -76,6 +76,18 @@ def asked(workers: int, address: str, cpus: float | None, gpus: float | None) ->
     return ClusterRequest(address, 0 if workers == 1 else workers, cpus, gpus)
 
 
+def typed(workers: int | None, address: str, cpus: float | None, gpus: float | None) -> dict[str, object]:
+    """Return the options of a study's workers by name, to be typed again when it is gone on with.
+
+    Args:
+        workers: Value of `--workers`; None where it is the default.
+        address: Value of `--ray-address`.
+        cpus: Value of `--actor-cpus`.
+        gpus: Value of `--actor-gpus`.
+    """
+    return {"workers": workers, "ray_address": address, "actor_cpus": cpus, "actor_gpus": gpus}
+
+
 def refuse_unused(need: str, options: Mapping[str, object]) -> None:
     """Refuse options that would do nothing as a command is typed.
 

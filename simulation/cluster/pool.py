@@ -46,6 +46,8 @@ Make = Callable[[Path], Doer]
 """Function that makes a worker's doer, given a folder for its files."""
 Needs = Callable[[Unit], Sequence[Unit]]
 """Function that lists the units a unit waits for."""
+Makes = Callable[[Unit], Hashable]
+"""Function that names what a unit makes; by default nothing that another makes too."""
 
 
 class _Worker:
@@ -94,7 +96,12 @@ class Here(Generic[Unit]):
         return 1
 
     def work(
-        self, units: Sequence[Unit], payload: Callable[[Unit], Any], *, needs: Needs[Unit] = lambda unit: ()
+        self,
+        units: Sequence[Unit],
+        payload: Callable[[Unit], Any],
+        *,
+        needs: Needs[Unit] = lambda unit: (),
+        makes: Makes[Unit] = lambda unit: unit,
     ) -> Iterator[tuple[Unit, Any]]:
         """Do the units, and yield each unit with each part of its result as it comes.
 
@@ -102,6 +109,7 @@ class Here(Generic[Unit]):
             units: Units, done in this order as far as what they need allows.
             payload: Makes what a unit is done from, when its turn comes.
             needs: Returns the units that a unit waits for.
+            makes: Of no use to a single worker, which makes everything once.
         """
         left = list(units)
         while left:
@@ -152,6 +160,7 @@ class Pool(Generic[Unit]):
         payload: Callable[[Unit], Any],
         *,
         needs: Needs[Unit] = lambda unit: (),
+        makes: Makes[Unit] = lambda unit: unit,
         home: Callable[[Unit], int | None] = lambda unit: None,
     ) -> Iterator[tuple[Unit, Any]]:
         """Do the units, and yield each unit with each part of its result as it comes.
@@ -163,6 +172,8 @@ class Pool(Generic[Unit]):
             units: Units, in the order in which they are given out.
             payload: Makes what a unit is done from, when it is given out.
             needs: Returns the units that a unit waits for.
+            makes: Returns what a unit makes that others take from it. Two that make the same are done side by
+                side only where nothing else can be done.
             home: Returns the worker that a unit is meant for. Another takes it only while that one is not
                 there, and only when it has none of its own to do.
 
@@ -176,7 +187,7 @@ class Pool(Generic[Unit]):
         self._busy.clear()
         left, deaths = list(units), Counter[Unit]()
         while self._turn is turn and (left or self._busy):
-            self._give_out(left, payload, needs, home)
+            self._give_out(left, payload, needs, makes, home)
             first = self._first_answer()
             if first in self._starting:
                 continue  # it is welcomed with all others that have come
@@ -216,6 +227,7 @@ class Pool(Generic[Unit]):
         left: list[Unit],
         payload: Callable[[Unit], Any],
         needs: Needs[Unit],
+        makes: Makes[Unit],
         home: Callable[[Unit], int | None],
     ) -> None:
         """Give each free worker the first unit that it may do."""
@@ -225,6 +237,8 @@ class Pool(Generic[Unit]):
         for worker in sorted(self._idle):
             unfinished = {*left, *(unit for _, unit in self._busy.values())}
             ready = [unit for unit in left if not unfinished.intersection(needs(unit))]
+            made_now = {makes(unit) for _, unit in self._busy.values()}
+            ready.sort(key=lambda unit: makes(unit) in made_now)
             own = (unit for unit in ready if home(unit) in (None, worker))
             orphaned = (unit for unit in ready if home(unit) in self._absent)
             unit = next(chain(own, orphaned), None)

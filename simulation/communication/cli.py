@@ -1,6 +1,5 @@
 """The command `fedperfit communication`."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,9 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import go_on
+from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new
 from fedperfit.simulation.world.build import WORLD
@@ -90,29 +89,28 @@ def communication(
         extend(folder, given.get("rows", []), given.get("seeds", []))
     else:
         begin(folder, settings)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = shown = time.monotonic()
-    try:
-        with (
-            console.status("reading people and model …") as status,
-            tracked(track, "communication", pictures) as follow,
-        ):
+    again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
+    with (
+        going_on(
+            console, "fedperfit", "communication", "--resume", "--run-dir", str(folder), **again, track=track
+        ),
+        console.status("reading people and model …") as status,
+        tracked(track, "communication", pictures) as follow,
+    ):
 
-            def heard(event: dict[str, Any]) -> None:
-                nonlocal shown
-                follow(event)
-                if event["event"] not in ("start", "work"):
-                    return
-                line = progress(event, time.monotonic() - started)
-                status.update(line)
-                if not console.is_terminal and time.monotonic() - shown > 60:
-                    shown = time.monotonic()
-                    console.print(line, markup=False)
+        def heard(event: dict[str, Any]) -> None:
+            nonlocal shown
+            follow(event)
+            if event["event"] not in ("start", "work"):
+                return
+            line = progress(event, time.monotonic() - started)
+            status.update(line)
+            if not console.is_terminal and time.monotonic() - shown > 60:
+                shown = time.monotonic()
+                console.print(line, markup=False)
 
-            results = run_study(folder, heard, request)
-    except KeyboardInterrupt:
-        go_on(console, "fedperfit", "communication", "--resume", "--run-dir", str(folder))
-        raise typer.Exit(130) from None
+        results = run_study(folder, heard, request)
     for name, about in results["tasks"].items():
         console.print(terminal_table(name, about))
         console.print(finding(about), markup=False, soft_wrap=True)

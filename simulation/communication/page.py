@@ -11,12 +11,11 @@ from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.communication.pictures import by_bytes
 from fedperfit.simulation.communication.result import RESULTS
 from fedperfit.simulation.communication.row import Family
+from fedperfit.simulation.report.bootstrap import FEWEST
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 
 REPORT = "report.html"
-_FEWEST = 10
-"""People without whom an interval over people says nothing."""
 _MEASURES = {"payload": "payload of an update", "message": "whole message with an update"}
 
 
@@ -89,7 +88,7 @@ def finding(about: Mapping[str, Any]) -> str:
     rows = [row for row in about["rows"].values() if row["reference"] == "perfit" and "difference" in row]
     if not rows:
         return "Only rows that nothing is compared with are finished."
-    if about["users"] < _FEWEST:
+    if about["users"] < FEWEST:
         return f"Too few to tell rows apart: {count_of(about['users'], 'person', 'people')}."
     gaps = [(row["title"], row["difference"][main]) for row in rows]
     better = [title for title, gap in gaps if gap["significant"] and sign * gap["value"] > 0]

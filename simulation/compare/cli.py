@@ -1,6 +1,5 @@
 """The command `fedperfit compare`."""
 
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,9 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import go_on
+from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import count_of
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, typed
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new
 from fedperfit.simulation.world.build import WORLD
@@ -122,31 +121,31 @@ def compare(
             settings = settings.replace(methods=suiting)
         begin(folder, settings)
     folder = folder.resolve()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with console.status("planning …") as status, tracked(track, "compare", pictures) as follow:
-            started = time.monotonic()
-            shown = 0.0
+    again = typed(workers or None, ray_address, actor_cpus, actor_gpus)
+    with (
+        going_on(console, "fedperfit", "compare", "--resume", "--run-dir", str(folder), **again, track=track),
+        console.status("planning …") as status,
+        tracked(track, "compare", pictures) as follow,
+    ):
+        started = time.monotonic()
+        shown = 0.0
 
-            def heard(event: dict[str, Any]) -> None:
-                nonlocal shown, started
-                follow(event)
-                if event["event"] == "start":
-                    started = time.monotonic()
-                    processes = count_of(event["workers"], "process", "processes")
-                    line = f"{event['total']} draws and cells left, {processes}, folder {folder}"
-                    console.print(line, soft_wrap=True, markup=False)
-                elif event["event"] == "work":
-                    line = progress(event, time.monotonic() - started)
-                    status.update(line)
-                    if not console.is_terminal and time.monotonic() - shown > 60:
-                        shown = time.monotonic()
-                        console.print(line, markup=False)
+        def heard(event: dict[str, Any]) -> None:
+            nonlocal shown, started
+            follow(event)
+            if event["event"] == "start":
+                started = time.monotonic()
+                processes = count_of(event["workers"], "process", "processes")
+                line = f"{event['total']} draws and cells left, {processes}, folder {folder}"
+                console.print(line, soft_wrap=True, markup=False)
+            elif event["event"] == "work":
+                line = progress(event, time.monotonic() - started)
+                status.update(line)
+                if not console.is_terminal and time.monotonic() - shown > 60:
+                    shown = time.monotonic()
+                    console.print(line, markup=False)
 
-            summary = run_comparison(folder, workers, heard, where)
-    except KeyboardInterrupt:
-        go_on(console, "fedperfit", "compare", "--resume", "--run-dir", str(folder))
-        raise typer.Exit(130) from None
+        summary = run_comparison(folder, workers, heard, where)
     for name, about in summary["tasks"].items():
         console.print(terminal_table(name, about))
         console.print(standing(about), soft_wrap=True)

@@ -11,7 +11,7 @@ from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.compare.pictures import costs, curves, scores
 from fedperfit.simulation.compare.results import METRICS
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.report.bootstrap import FEWEST, LOWER_IS_BETTER
+from fedperfit.simulation.report.bootstrap import FEWEST, LOWER_IS_BETTER, doubt
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 
@@ -143,10 +143,8 @@ def _cost_cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(pair: Mapping[str, Any], *, lower: bool) -> str:
-    """Whether the first of a pair is above the second: `holds`, `within chance` or `reversed`."""
-    if not pair["significant"]:
-        return "within chance"
-    return "holds" if (pair["value"] < 0) == lower else "reversed"
+    """Whether the first of a pair is above the second: `holds`, `reversed`, or why nobody can tell."""
+    return doubt(pair) or ("holds" if (pair["value"] < 0) == lower else "reversed")
 
 
 def _pattern(about: Mapping[str, Any]) -> Table | None:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,8 @@ from fedperfit.simulation.cluster.cluster import cores
 from fedperfit.simulation.cluster.folders import Files, everywhere, paths_in, write_folder
 from fedperfit.simulation.cluster.pool import Here, Make, Needs, Pool
 from fedperfit.simulation.cluster.store import Store
-from fedperfit.simulation.compare.cells import MADE, SEARCH, WorkerState, WorkUnit
+from fedperfit.simulation.compare.cells import COLLECTIVE, MADE, MAIN, SEARCH, WorkerState, WorkUnit
+from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.data.participants import Participants
 from fedperfit.simulation.optional import required
@@ -181,7 +182,7 @@ def do_pieces(
     def needed(piece: Piece) -> list[Piece]:
         return [other for unit in needs(piece.unit) for other in of_unit.get(unit, [])]
 
-    for piece, line in workers.work(work, given, needs=needed):
+    for piece, line in workers.work(work, given, needs=needed, makes=partial(_learned, state)):
         write_folder(made, {name: data for name, data in line.made.items() if not (made / name).exists()})
         path = state.folder / piece.unit.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,3 +191,15 @@ def do_pieces(
             file.flush()
             os.fsync(file.fileno())
         on_line(piece.unit, line.seconds)
+
+
+def _learned(state: WorkerState, piece: Piece) -> Hashable:
+    """Name what a piece learns from the others, which all methods that build on one another share.
+
+    Each draw of a method that builds on no other learns something of its own.
+    """
+    unit, chain = piece.unit, lineage(state.methods, piece.unit.method)
+    if unit.kind == SEARCH and len(chain) == 1:
+        return piece
+    kind = unit.kind if unit.kind in (SEARCH, COLLECTIVE) else MAIN
+    return unit.task, kind, unit.seed, chain[0]

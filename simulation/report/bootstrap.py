@@ -188,3 +188,14 @@ def _only(sample: Sample, users: list[str]) -> Sample:
 def _interval(values: Array) -> dict[str, float]:
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return {"low": float(low), "high": float(high)}
+
+
+def doubt(difference: Mapping[str, Any]) -> str:
+    """Say why a paired difference tells nothing: by chance, or too few users; empty where it does.
+
+    Args:
+        difference: One metric's, of `Bootstrap.difference`.
+    """
+    if difference["significant"]:
+        return ""
+    return "within chance" if difference["low"] <= 0 <= difference["high"] else "too few users to tell"

@@ -9,7 +9,7 @@ from rich.table import Table as TerminalTable
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.protocol.system.files import read_json, write_atomic
 from fedperfit.simulation.report import plots, traffic
-from fedperfit.simulation.report.bootstrap import FEWEST
+from fedperfit.simulation.report.bootstrap import FEWEST, doubt
 from fedperfit.simulation.report.html import Figure, Noted, Row, Table, estimate, render, shared_pictures
 from fedperfit.simulation.report.svg import Picture
 from fedperfit.simulation.run.summary import METRICS, run_settings
@@ -150,7 +150,7 @@ def _scores(summary: Mapping[str, Any]) -> Table | None:
 def _differences(summary: Mapping[str, Any]) -> str:
     return "; ".join(
         f"{metric} {about['value']:+z.3f} [{about['low']:+z.3f}, {about['high']:+z.3f}]"
-        f"{'' if about['significant'] else ' (within chance)'}"
+        f"{'' if about['significant'] else f' ({doubt(about)})'}"
         for metric, about in summary["differences"].get("personal-collective", {}).items()
     )
 

@@ -20,7 +20,7 @@ from typing import Any
 from rich.table import Table
 
 from fedperfit.protocol.system.errors import RunFailed
-from fedperfit.protocol.system.processes import SAFE_PATH
+from fedperfit.protocol.system.processes import SAFE_PATH, following
 from fedperfit.simulation.benchmark.parts.one_round import UpdateKind, measured_round
 from fedperfit.simulation.benchmark.record import Record
 
@@ -72,9 +72,12 @@ def run(record: Record) -> list[dict[str, Any]]:
 def _apart(form: str, replies: int) -> dict[str, Any]:
     """Take one measurement in a process of its own."""
     command = [sys.executable, "-P", "-m", "fedperfit.simulation.benchmark.parts.rounds", form, str(replies)]
-    child = subprocess.run(command, env=os.environ | SAFE_PATH, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        following(command), env=os.environ | SAFE_PATH, capture_output=True, text=True, check=False
+    )
     if child.returncode:
-        raise RunFailed(f"rounds of {form}: {child.stderr.strip().splitlines()[-1]}")
+        said = child.stderr.strip().splitlines() or [f"its process ended with {child.returncode}"]
+        raise RunFailed(f"rounds of {form}: {said[-1]}")
     figures: dict[str, Any] = json.loads(child.stdout)
     return figures
 

@@ -240,7 +240,8 @@ def test_the_terminal_says_why_it_ended_and_how_it_goes_on(training, monkeypatch
         raise RunFailed("the run ended as 'finished:failed'")
 
     monkeypatch.setattr(run_module, "stream_run", stream)
-    monkeypatch.setattr(run_module, "wait_for_superlink", lambda *_: None)
+    for name in ("wait_for_superlink", "stop_runs"):
+        monkeypatch.setattr(run_module, name, lambda *_: None)
     arguments = ["fedperfit-cloud", "run", str(training.home.folder), "--name", "x y"]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stopped:

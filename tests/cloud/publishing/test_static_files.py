@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.cloud.publishing import static_files
 from fedperfit.cloud.publishing.static_files import StaticFiles, status
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.flower import executable
 from fedperfit.protocol.trust.pointer import Pointer, parse_pointer
 from fedperfit.protocol.trust.published import POINTER_FILE, mirrored_file, parse_mirror
 from fedperfit.protocol.trust.release import Release
@@ -208,3 +210,13 @@ def test_addresses_of_mirrors(text: str, found: tuple[bool, str, str]):
 def test_what_is_no_address_of_a_mirror(text: str):
     with pytest.raises(InputError, match="mirror="):
         parse_mirror(text)
+
+
+def test_whoever_keeps_them_ends_well_when_told_to_stop(cloud: CloudReleases, tmp_path: Path) -> None:
+    cloud.publish(shift(1), HEADER)
+    command = [executable("fedperfit-cloud"), "release", "publish", str(tmp_path / "cloud"), "out", "--keep"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        assert "release 1 is in force" in process.stdout.readline()
+        process.terminate()
+        assert process.wait(30) == 0

@@ -1,13 +1,17 @@
 """Command lines explain mistakes in one line."""
 
+import os
+import subprocess
+import sys
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from fedperfit.protocol.system.commands import console, go_on, run
+from fedperfit.protocol.system.commands import console, going_on, run
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 
 
@@ -91,6 +95,32 @@ def test_every_command_line_tells_the_version(module):
 
 
 def test_advice_can_be_typed_whatever_a_folder_is_called(capsys: pytest.CaptureFixture[str]) -> None:
-    go_on(console(), "fedperfit", "simulate", "--run-dir", "/runs/my [bold] run")
-    said = "stopped; go on with: fedperfit simulate --run-dir '/runs/my [bold] run'"
-    assert capsys.readouterr().out.strip() == said
+    words = ("fedperfit", "simulate", "--run-dir", "/runs/my [bold] run")
+    with pytest.raises(typer.Exit) as stopped, going_on(console(), *words, track=["a", "b"], actor_cpus=None):
+        raise KeyboardInterrupt
+    said = "stopped; go on with: fedperfit simulate --run-dir '/runs/my [bold] run' --track a --track b"
+    assert (stopped.value.exit_code, capsys.readouterr().out.strip()) == (130, said)
+
+
+def test_every_command_cleans_up_after_sigterm_as_after_ctrl_c(tmp_path: Path) -> None:
+    script = (
+        "import tempfile, time, typer\n"
+        "from fedperfit.protocol.system.commands import run\n"
+        "app = typer.Typer()\n"
+        "@app.command()\n"
+        "def wait():\n"
+        "    with tempfile.TemporaryDirectory():\n"
+        "        print('waiting', flush=True)\n"
+        "        time.sleep(60)\n"
+        "run(app, 'x')\n"
+    )
+    command = [sys.executable, "-c", script]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.terminate()
+        _, told = process.communicate(timeout=30)
+    assert (process.returncode, told, [*tmp_path.iterdir()]) == (130, b"", [])

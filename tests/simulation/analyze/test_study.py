@@ -11,6 +11,7 @@ from tests.simulation.compare.small_comparison import started, tiny_base
 from fedperfit.edge.agent.history import History
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.tasks import TASKS
+from fedperfit.simulation.analyze.page import _by_label
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, delta_vectors, user_texts
 from fedperfit.simulation.compare.building_blocks.prompts import PAIRS, SENTENCES, with_items
 from fedperfit.simulation.data.participants import Target
@@ -132,3 +133,10 @@ def test_what_is_wrong_is_one_line(tmp_path, arguments, reason, monkeypatch, cap
     error = capsys.readouterr().err.strip()
     assert reason in error
     assert "\n" not in error
+
+
+def test_labels_that_one_user_each_has_tell_nothing():
+    groups = {kind: {"share": 1.0, "p": 1.0, "chance": 1.0} for kind in (HISTORY, RANDOM, OTHER)}
+    assert _by_label(groups) == "Users by their most frequent label: each user has another one."
+    groups[HISTORY] |= {"share": 0.5, "chance": 0.25}
+    assert "50% (p = 1) of the variance of their delta-vectors is between labels, 25% by" in _by_label(groups)

@@ -102,6 +102,23 @@ def test_units_wait_for_those_they_need(pool: Pool[str]) -> None:
     assert order == ["a", "b", "c"]
 
 
+def test_what_one_worker_makes_another_makes_only_where_nothing_else_is_left() -> None:
+    pool = Pool[str].__new__(Pool)
+    actor = SimpleNamespace(do=SimpleNamespace(options=lambda **_: SimpleNamespace(remote=str.upper)))
+    pool._workers, pool._idle, pool._absent = [actor] * 3, {0, 1}, set()
+    pool._starting, pool._busy = {}, {}
+    left = ["a1", "a2", "a3", "b1"]
+
+    def give_out() -> None:
+        pool._give_out(left, lambda unit: unit, lambda unit: (), lambda unit: unit[0], lambda unit: None)
+
+    give_out()
+    assert (left, [*pool._busy]) == (["a2", "a3"], ["A1", "B1"])
+    pool._idle.add(2)
+    give_out()
+    assert (left, [*pool._busy]) == (["a3"], ["A1", "B1", "A2"])
+
+
 def test_a_unit_whose_worker_dies_is_done_by_another(pool: Pool[str]) -> None:
     tries = iter(["tw!", "two"])
     told = letters(pool.work(["one", "two"], lambda unit: next(tries) if unit == "two" else unit))

@@ -18,6 +18,7 @@ from fedperfit.simulation.communication.result import RESULTS
 from fedperfit.simulation.communication.row import rows_by_name
 from fedperfit.simulation.communication.settings import CommunicationSettings
 from fedperfit.simulation.communication.study import begin, extend, run_study, stored_settings
+from fedperfit.simulation.report.bootstrap import FEWEST
 
 
 def ignored(event: dict[str, Any]) -> None:
@@ -138,7 +139,7 @@ def test_the_command_lists_runs_and_resumes(tmp_path: Path) -> None:
 def test_a_finding_tells_better_from_worse(finished: tuple[Path, dict[str, Any]]) -> None:
     about = copy.deepcopy(finished[1]["tasks"][TASK])
     assert finding(about) == "Too few to tell rows apart: 2 people."
-    about["users"] = 10
+    about["users"] = FEWEST
     about["rows"]["lora"]["difference"]["accuracy"] |= {"value": 0.1, "significant": True}
     about["rows"]["base"]["difference"]["accuracy"] |= {"value": -0.1, "significant": True}
     assert finding(about) == (

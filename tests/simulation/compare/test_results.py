@@ -148,8 +148,10 @@ def test_differences_are_paired_and_over_shared_users(tmp_path):
     ],
 )
 def test_verdicts(value, low, high, lower, said):
-    pair = {"value": value, "significant": low > 0 or high < 0}
+    pair = {"value": value, "low": low, "high": high, "significant": low > 0 or high < 0}
     assert verdict(pair, lower=lower) == said
+    if said != "within chance":
+        assert verdict(pair | {"significant": False}, lower=lower) == "too few users to tell"
 
 
 def test_the_table_of_cells_is_tidy(tmp_path):

@@ -118,20 +118,23 @@ def test_draws_of_one_search_are_pieces_of_their_own_and_units_wait_for_all(tmp_
         (unit.method, draw) for unit in units if unit.kind == SEARCH for draw in range(3)
     ]
     assert [piece.unit for piece in work if piece.draw is None] == [u for u in units if u.kind != SEARCH]
-    asked = {}
+    asked, made = {}, {}
 
     class Recording:
-        """Workers that do nothing and note what each piece waits for."""
+        """Workers that do nothing and note what each piece waits for, and makes."""
 
         def __len__(self):
             return 2
 
-        def work(self, pieces, payload, *, needs):
+        def work(self, pieces, payload, *, needs, makes):
             for piece in pieces:
-                asked[piece] = needs(piece)
+                asked[piece], made[piece] = needs(piece), makes(piece)
                 assert [draw for draw, _ in payload(piece).left] == [piece.draw]
                 yield piece, Line(tried | {"draw": piece.draw}, 1.0, {})
 
     do_pieces(state, searched, lambda unit: needs(state, unit), Recording(), lambda unit, seconds: None)
     last = searched[-1]
     assert asked[last] == [one for one in searched if one.unit.method != last.unit.method]
+    learned = [made[piece] for piece in searched]
+    assert len({*learned[:3]}) == 3, "each draw of the first stage learns a collective shift of its own"
+    assert len({*learned[3:]} - {*learned[:3]}) == 1, "all later draws take the one that was chosen"

@@ -7,6 +7,7 @@ from tests.simulation.run_folders import write_run
 
 from fedperfit.protocol.messages.ledger import Entry, Ledger
 from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.simulation.report.bootstrap import doubt
 from fedperfit.simulation.run.report import headline, summary_table, write_report
 from fedperfit.simulation.run.summary import write_metrics
 
@@ -33,6 +34,13 @@ def test_every_figure_of_the_tables_is_on_the_page(tmp_path, task):
         assert f"{one['up']['message']:,}" in html
     assert "W contains NaN" in html
     assert html.count("<svg") == 6
+
+
+def test_what_two_users_show_is_not_called_chance_beside_an_interval_without_zero():
+    few = {"value": 0.3, "low": 0.2, "high": 0.4, "significant": False}
+    assert doubt(few) == "too few users to tell"
+    assert doubt(few | {"low": -0.2}) == "within chance"
+    assert doubt(few | {"significant": True}) == ""
 
 
 def test_the_limit_of_cold_start_is_drawn_and_told(tmp_path):
