@@ -92,6 +92,14 @@ def test_a_question_of_the_task_is_asked_as_ask_does_and_said_so(client, edge):
 def test_what_has_no_effect_is_named(client):
     reply = chat(client, user="ada", extra_body={"reasoning_effort": "low", "zzz": 1})
     assert reply.metadata == {"ignored": "reasoning_effort, zzz"}
+    said = {
+        "role": "assistant",
+        "content": "Hi.",
+        "reasoning_content": "Hm.",
+        "annotations": [],
+        "name": None,
+    }
+    assert chat(client, messages=[said, *HELLO]).metadata == {"ignored": "messages.reasoning_content"}
 
 
 @pytest.mark.parametrize(
@@ -116,6 +124,12 @@ def test_what_has_no_effect_is_named(client):
             "role 'tool': this model calls",
         ),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{**HELLO[0], "name": "ada"}]}, "name: who speaks is told by the role alone"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}, *HELLO]},
+            "tool_calls: this model calls no tools",
+        ),
+        ({"messages": [{**HELLO[0], "function_call": {"name": "f"}}]}, "function_call: this model calls no"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "content of type 'image_url': models here read text only",
