@@ -163,7 +163,7 @@ class Chat(Generating):
 
     @property
     def turns(self) -> list[Turn]:
-        """The conversation."""
+        """The conversation to speak next in."""
         return self.messages
 
     @model_validator(mode="after")
