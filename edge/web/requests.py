@@ -2,7 +2,15 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from fedperfit.edge.web.failures import Refusal
 from fedperfit.protocol.tasks.conversations import NO_TOOLS, UNREAD, message_content
@@ -24,11 +32,16 @@ _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ((), _GRAMMAR)),
     **dict.fromkeys(("structured_outputs", "grammar", "json_schema"), ((), _GRAMMAR)),
     "response_format": (({"type": "text"},), _GRAMMAR),
-    "text": (({}, {"format": {"type": "text"}}), _GRAMMAR),
     "modalities": ((["text"],), "this model writes text only"),
     "suffix": (("",), "a text is continued, not filled in"),
     "best_of": ((1,), "every answer is returned: ask for n"),
-    "use_beam_search": ((False,), "it is not offered"),
+    **dict.fromkeys(("use_beam_search", "ignore_eos"), ((False,), "it is not offered")),
+    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids"), (([],), "only stop is offered")),
+    **dict.fromkeys(("min_tokens", "mirostat"), ((0,), "it is not offered")),
+    **dict.fromkeys(("num_beams", "beam_width"), ((1,), "it is not offered")),
+    "continue_final_message": ((False,), "every answer is begun anew"),
+    "add_generation_prompt": ((True,), "every answer is begun anew"),
+    **dict.fromkeys(("chat_template", "documents"), ((), "the base model's own template is used")),
     "previous_response_id": ((), "no conversation is kept here: send it whole"),
     "conversation": ((), "no conversation is kept here: send it whole"),
     "background": ((False,), "it is not offered"),
@@ -106,7 +119,11 @@ class Asking(BaseModel):
         """Names of fields that nothing here knows."""
         own = set(self.model_extra or ()) - _HARMLESS - set(_NEUTRAL)
         of_turns = {key for turn in self.turns for key in turn.model_extra or ()} - _READ
-        return sorted(own | {f"messages.{key}" for key in of_turns})
+        return sorted(own | self._unused | {f"messages.{key}" for key in of_turns})
+
+    @property
+    def _unused(self) -> set[str]:
+        return set()
 
     @property
     def turns(self) -> list[Turn]:
@@ -177,8 +194,20 @@ class Respond(Asking):
     """Request of the responses interface, in its simple form."""
 
     input: Annotated[str, _WHOLE] | Annotated[list[Turn], Field(min_length=1)]
+    text: dict[str, Any] | None = None
     instructions: Annotated[str | None, _WHOLE] = None
     max_output_tokens: _Count | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        if given and given.get("format") not in (None, {"type": "text"}):
+            raise Refusal(f"text.format: {_GRAMMAR}")
+        return given
+
+    @property
+    def _unused(self) -> set[str]:
+        return {f"text.{key}" for key in self.text or ()} - {"text.format"}
 
     @property
     def turns(self) -> list[Turn]:
