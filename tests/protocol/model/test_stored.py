@@ -165,6 +165,14 @@ def test_weights_in_whole_numbers_are_no_weights(folder, prefix):
         load(str(folder), device="cpu")
 
 
+@pytest.mark.parametrize("template", [5, {"a": "b"}, [{"name": "default", "template": None}]])
+def test_a_chat_template_that_is_no_text_is_told(folder, template):
+    about = folder / "tokenizer_config.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "chat_template": template}))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: a chat_template is no text"):
+        read_card(str(folder))
+
+
 def test_a_configuration_has_no_say_in_how_outputs_are_named(folder):
     edit_config(folder, return_dict=False, output_hidden_states=True)
     base = load(str(folder), device="cpu")
