@@ -197,7 +197,7 @@ def _chat_templates(folder: Path) -> list[str]:
     values = read_json(about) if about.is_file() else {}
     stated = values.get("chat_template") if isinstance(values, dict) else None
     named = stated if isinstance(stated, list) else [{"template": stated}] if stated else []
-    found = [one.get("template") for one in named if isinstance(one, dict)]
+    found: list[Any] = [one.get("template") for one in named if isinstance(one, dict)]
     if not all(isinstance(template, str) for template in found):
         raise InputError(f"base model {folder}: {about.name}: a chat_template is no text")
     return [*found, *([file.read_text(errors="replace")] if file.is_file() else [])]

@@ -6,11 +6,12 @@ stand in one fixed order.
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+import regex
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
@@ -19,6 +20,7 @@ from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
 from fedperfit.protocol.tasks.prompt import SYSTEM, USER, Conversation, Prompt, Turn, asking
 from fedperfit.protocol.tasks.task_file import read_table
 from fedperfit.protocol.tasks.templates import LABELS
+from fedperfit.protocol.tasks.text_metrics import UNSPACED
 from fedperfit.protocol.tasks.wording import (
     ChameleonWording,
     PromptForm,
@@ -31,6 +33,8 @@ from fedperfit.protocol.tasks.wording import (
 
 MAX_LEARNED_WORDS = 768
 """Most words of a text that is learned, as in OPPU; what is asked is asked whole."""
+_WORD = regex.compile(rf"[{UNSPACED}]|[^\s\x1c-\x1f{UNSPACED}]{{1,32}}")
+"""A word, a letter of a script without blanks, or a part of what is longer than any word."""
 
 
 @dataclass(frozen=True)
@@ -323,11 +327,13 @@ def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:
 
 
 def first_words(text: str, words: int = MAX_LEARNED_WORDS) -> str:
-    """Return a text up to the end of so many blank-separated words, with its lines and blanks as they are.
+    """Return a text up to the end of so many words, with its lines and blanks as they are.
+
+    Letters of scripts without blanks are a word each, and what is longer than any word is several.
 
     Args:
         text: Text of a field or a message.
         words: Most words to keep.
     """
-    last = next(islice(re.finditer(r"\S+", text), words - 1, words), None)
+    last = next(islice(_WORD.finditer(text), words - 1, words), None)
     return text if last is None or not text[last.end() :].strip() else text[: last.end()]

@@ -140,12 +140,23 @@ def test_long_turns_are_learned_one_by_one_up_to_a_length_and_asked_whole():
         assert len(text.split()) == 768
 
 
-@given(text=st.text(), words=st.integers(1, 6))
+@given(text=st.text(st.characters(max_codepoint=0x2FF)), words=st.integers(1, 6))
 def test_first_words(text, words):
     begun = first_words(text, words)
     assert text.startswith(begun)
     assert begun.split() == text.split()[:words]
     assert begun == text or len(text.split()) > words
+
+
+def test_texts_without_blanks_have_words_too():
+    assert first_words("灯塔的故事 end", 3) == "灯塔的"
+    assert first_words("ab灯塔 end", 2) == "ab灯"
+    assert first_words("สวัสดี ครับ", 4) == "สวัส"
+    assert first_words("안녕 하세요 여러분", 2) == "안녕 하세요"
+    for text in ("x" * 1_000_000, "https://a.b/" + "%20" * 100_000, "灯" * 100_000):
+        begun = first_words(text)
+        assert text.startswith(begun)
+        assert len(begun) <= 768 * 32
 
 
 def test_the_door_lets_conversations_in_and_nothing_else():
