@@ -335,5 +335,7 @@ def first_words(text: str, words: int = MAX_LEARNED_WORDS) -> str:
         text: Text of a field or a message.
         words: Most words to keep.
     """
+    if len(text) <= words:
+        return text
     last = next(islice(_WORD.finditer(text), words - 1, words), None)
     return text if last is None or not text[last.end() :].strip() else text[: last.end()]
