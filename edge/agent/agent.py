@@ -32,6 +32,7 @@ from fedperfit.edge.vault.keys import KeyKeeper
 from fedperfit.edge.vault.personal import PersonalShift
 from fedperfit.edge.vault.stored_shift import FitRecord
 from fedperfit.edge.vault.vault import VAULT, Vault
+from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.messages.settings import EvaluationSettings, PersonalSettings, Stage, TrainingSettings
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.packing import pack
@@ -123,10 +124,11 @@ class Agent:
             settings: stage and slot.
 
         Raises:
-            InputError: there is no shift for the stage.
+            InputError: there is no shift for the stage, or the question is too long.
         """
         own = self.shift_for(release, settings)
-        prompt = self.history.task.query_pair(question, "", settings.prompt_form).prompt
+        prompt = self.history.task.asked(question, settings.prompt_form)
+        free_prompt(self.base, prompt, self.history.task.answer_tokens)
         ((answer,),) = _answers(self.items, release, [(self, own, [prompt])], settings)
         return answer
 

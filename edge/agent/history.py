@@ -72,7 +72,10 @@ class History:
 
     def asked(self, form: PromptForm) -> list[Pair]:
         """Prompts of the held-out questions that are judged, with the right answers as targets."""
-        return [self.task.query_pair(held["input"], held["gold"], form) for held in self.judged]
+        return [
+            Pair(self.task.asked(held["input"], form), self.task.target(held["gold"], form))
+            for held in self.judged
+        ]
 
 
 class _About(TypedDict):

@@ -117,7 +117,7 @@ def answer_questions(
     Raises:
         InputError: A question is not of the task's form, or a shift lies beyond the model.
     """
-    prompts = [Pair(task.query_pair(question, "", prompt_form).prompt, "") for question in questions]
+    prompts = [Pair(task.asked(question, prompt_form), "") for question in questions]
     rows = [Question(example.prompt) for example in encode(base, prompts, reserve=task.answer_tokens)]
     if not rows:
         return []

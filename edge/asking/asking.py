@@ -7,14 +7,13 @@ from fedperfit.edge.agent.agent import Agent
 from fedperfit.edge.agent.personalization import answer_questions
 from fedperfit.edge.asking.stages import Stages
 from fedperfit.edge.engine.answering import label_tokens
-from fedperfit.edge.engine.examples import encode
 from fedperfit.edge.engine.generation import GREEDY, Sampling
 from fedperfit.edge.writing.scores import TokenScore, prompt_scores
 from fedperfit.edge.writing.stops import Stops
 from fedperfit.edge.writing.streaming import Alive, Finished, Scoring, free_prompt, given_tokens, stream
 from fedperfit.protocol.messages.settings import FULL_SLOT, EvaluationSettings, Stage
 from fedperfit.protocol.system.errors import PromptError
-from fedperfit.protocol.tasks import AnswerKind, Conversation, Pair, Prompt, Turn
+from fedperfit.protocol.tasks import AnswerKind, Prompt, Turn
 
 OnPart = Callable[[str | Sequence[TokenScore]], None]
 """Called with each piece of text as it comes, and where they are wanted with its tokens' scores before it."""
@@ -73,27 +72,37 @@ class Asking:
         """Reply without a thought of stop texts."""
         question, task = self._question(asked), self._agent.history.task
         if task.conversation and asked.task_form and not isinstance(asked.prompt, str):
-            return self._talked(asked, asked.prompt, stage, on_part, alive)
+            row = free_prompt(self._agent.base, task.next_turn(asked.prompt, self._stages.prompt_form()))
+            return self._written(asked, row, stage, on_part, alive)
         if question is None:
             return self._continued(asked, stage, on_part, alive)
         if task.kind is not AnswerKind.TEXT:
             return self._label(asked, question, stage, on_part)
-        told, sampling = _Stripped(on_part), asked.sampling.within(task.answer_tokens)
-        done = self._streamed(replace(asked, sampling=sampling), self._row(question), stage, told, alive)
-        return replace(done, task=task.id)
+        return self._written(asked, self._row(question), stage, on_part, alive)
 
-    def answer(self, question: str, stage: Stage) -> str:
+    def answer(self, question: str, stage: Stage, alive: Alive) -> str:
         """Answer a question of the task, with a label or with text.
 
         Args:
             question: question as the data word it.
             stage: stage that answers.
+            alive: asked before every token of a text whether the caller still waits.
 
         Raises:
-            InputError: it is another task's question, or the stage cannot answer.
+            InputError: it is another task's question or too long, or the stage cannot answer.
         """
+        if self._agent.history.task.kind is not AnswerKind.TEXT:
+            return self._chosen_label(question, stage)
+        pieces: list[str] = []
+        row = self._row(question)
+        self._written(Asked(prompt=""), row, stage, lambda part: pieces.append(str(part)), alive)
+        return "".join(pieces).rstrip()
+
+    def _chosen_label(self, question: str, stage: Stage) -> str:
+        """The label that answers a question, which has to fit into the context."""
         agent, form = self._agent, self._stages.prompt_form()
         if stage is Stage.BASE:
+            self._row(question)
             (text,) = answer_questions(
                 agent.base, agent.history.task, [question], prompt_form=form, batch_size=1
             )
@@ -114,12 +123,11 @@ class Asking:
         last: Turn = asked.prompt[-1]
         return last.text if last.role == "user" and self._agent.history.task.asks(last.text) else None
 
-    def _talked(
-        self, asked: Asked, turns: Conversation, stage: Stage, on_part: OnPart, alive: Alive
+    def _written(
+        self, asked: Asked, row: tuple[int, ...], stage: Stage, on_part: OnPart, alive: Alive
     ) -> Finished:
-        """Go on with a conversation as a task of conversations does."""
+        """Write the task's answer to a prompt of the task."""
         task = self._agent.history.task
-        row = free_prompt(self._agent.base, task.next_turn(turns, self._stages.prompt_form()))
         asked = replace(asked, sampling=asked.sampling.within(task.answer_tokens))
         done = self._streamed(asked, row, stage, _Stripped(on_part), alive)
         return replace(done, task=task.id)
@@ -153,17 +161,16 @@ class Asking:
         base, task = self._agent.base, self._agent.history.task
         if asked.likeliest is not None:
             raise PromptError("logprobs: an answer that is chosen among a task's labels has none")
-        text = self.answer(question, stage)
+        text = self._chosen_label(question, stage)
         on_part(text)
         tokens = dict(zip(task.labels, label_tokens(base, task, self._stages.prompt_form()), strict=True))
         return Finished("stop", len(self._row(question)), len(tokens[text]), task.id)
 
     def _row(self, question: str) -> tuple[int, ...]:
-        """Token ids of a question's prompt, as in training."""
+        """Token ids of a question's prompt, as in training; behind it there is room for an answer."""
         task, form = self._agent.history.task, self._stages.prompt_form()
-        prompt = task.query_pair(question, "", form).prompt
-        (row,) = encode(self._agent.base, [Pair(prompt, "")], reserve=task.answer_tokens)
-        return row.prompt
+        room = 1 if task.kind is AnswerKind.TEXT else task.answer_tokens
+        return free_prompt(self._agent.base, task.asked(question, form), room)
 
 
 class _Stripped:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedperfit.edge.cli.owner import Folder, owner, running
+from fedperfit.edge.cli.owner import Folder, owner, running, sendable
 from fedperfit.protocol.system.commands import console
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, count_of, printable
 from fedperfit.protocol.system.files import as_utf8
@@ -188,8 +188,9 @@ def learn(
 
     data = as_utf8(sys.stdin.buffer.read() if str(items) == "-" else items.read_bytes())
     lines = [_decoded(number, line) for number, line in enumerate(data.split(b"\n"), start=1)]
+    request = sendable(owner_pb2.LearnRequest(items=lines), str(items))
     with owner(folder) as agent:
-        done = agent.Learn(owner_pb2.LearnRequest(items=lines))
+        done = agent.Learn(request)
     for remark in done.remarks:
         console().print(remark, markup=False, soft_wrap=True)
     loss = f", loss {done.loss:.3f}" if done.loss else ""
@@ -222,7 +223,7 @@ def generate(
         prompt=_given(prompt), stage=stage, max_new_tokens=max_new_tokens, temperature=temperature
     )
     with owner(folder) as agent:
-        for piece in agent.Generate(request):
+        for piece in agent.Generate(sendable(request, "the text")):
             print(piece.text, end="", flush=True)
     print()
 
@@ -238,8 +239,9 @@ def ask(
     """The answer to a question of the task."""
     from fedperfit.protocol.schema import owner_pb2
 
+    request = owner_pb2.AnswerRequest(question=_given(question), stage=stage)
     with owner(folder) as agent:
-        print(agent.Answer(owner_pb2.AnswerRequest(question=_given(question), stage=stage)).text)
+        print(agent.Answer(sendable(request, "the question")).text)
 
 
 def forget(

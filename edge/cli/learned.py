@@ -14,7 +14,7 @@ def learned(folder: Folder) -> None:
     from fedperfit.protocol.schema import owner_pb2
 
     with owner(folder) as agent:
-        items = agent.Learned(owner_pb2.LearnedRequest()).items
+        items = [item for part in agent.Learned(owner_pb2.LearnedRequest()) for item in part.items]
     for number, item in enumerate(items, start=1):
         console().print(f"{number}  {printable(item)}", markup=False, highlight=False, soft_wrap=True)
     if not items:

@@ -39,6 +39,24 @@ def owner(folder: Path) -> Iterator[Any]:
         raise InputError(str(error.details())) from None
 
 
+def sendable(request: Any, name: str) -> Any:
+    """Return a request, unless it is larger than the agent takes.
+
+    Args:
+        request: Message for the agent.
+        name: Name of what it holds.
+
+    Raises:
+        InputError: It is too large, and how large it may be.
+    """
+    from fedperfit.edge.deployment.endpoint import LARGEST
+
+    if request.ByteSize() > LARGEST:
+        size = f"{request.ByteSize() / 2**20:.1f} MiB; the agent takes {LARGEST >> 20} at once"
+        raise InputError(f"{name}: {size}: divide it")
+    return request
+
+
 def running(folder: Path) -> bool:
     """Return whether the agent of a person's own folder answers."""
     from fedperfit.protocol.schema import owner_pb2

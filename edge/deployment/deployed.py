@@ -293,11 +293,12 @@ class Deployed:
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
         """Answer a question of the task at a stage; returns the answer, and the stage that answered."""
-        with self._model.turn(self._wanted(alive)):
+        alive = self._wanted(alive)
+        with self._model.turn(alive):
             answering = self.stages.chosen(stage)
             if answering is Stage.BASE and not stage:
                 raise InputError("there is no release yet: generate answers from the base model alone")
-            return self._asking.answer(question, answering), answering
+            return self._asking.answer(question, answering, alive), answering
 
     def forget(self) -> Forgotten:
         """Destroy the vault's key and everything it sealed.

@@ -24,9 +24,10 @@ _TCP = "tcp.json"
 _NAME = "localhost"
 _LONGEST_SOCKET = 100
 """Bytes of the longest path used for a socket; a Unix socket's path may have 107."""
-_LARGEST = 17 << 20
-LIMITS = [(f"grpc.max_{way}_message_length", _LARGEST) for way in ("receive", "send")]
-"""gRPC's limits on messages in bytes, a little more than the largest release."""
+LARGEST = 17 << 20
+"""Bytes of the largest message, a little more than the largest release."""
+LIMITS = [(f"grpc.max_{way}_message_length", LARGEST) for way in ("receive", "send")]
+"""gRPC's limits on messages in bytes."""
 
 
 def listen(server: grpc.Server, folder: Path, *, tcp: bool) -> None:

@@ -45,7 +45,10 @@ from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.schema import bridge_pb2, bridge_pb2_grpc, owner_pb2, owner_pb2_grpc
 from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.tasks import Turn
+from fedperfit.protocol.tasks.remarks import summed_up
 
+_TOLD_PLACES = 100
+"""Lines of each kind of remark that a lesson tells."""
 _Part = str | Sequence[TokenScore]
 _Call = Callable[[Any, Any, CallContext], Message]
 
@@ -211,11 +214,13 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             fields = [owner_pb2.SentField(**vars(field)) for field in message.fields]
             yield owner_pb2.SentMessage(**(vars(message) | {"fields": fields}))
 
-    @tells_errors
-    def Learned(self, request: owner_pb2.LearnedRequest, context: CallContext) -> owner_pb2.LearnedReply:
-        """List the items that were learned."""
-        items = self._deployed.agent.vault.learned()
-        return owner_pb2.LearnedReply(items=[json.dumps(item, ensure_ascii=False) for item in items])
+    @tells_stream_errors
+    def Learned(
+        self, request: owner_pb2.LearnedRequest, context: CallContext
+    ) -> Iterator[owner_pb2.LearnedReply]:
+        """Stream the items that were learned, one by one."""
+        for item in self._deployed.agent.vault.learned():
+            yield owner_pb2.LearnedReply(items=[json.dumps(item, ensure_ascii=False)])
 
     @tells_errors
     def Unlearn(self, request: owner_pb2.UnlearnRequest, context: CallContext) -> owner_pb2.UnlearnReply:
@@ -231,7 +236,7 @@ class OwnerService(owner_pb2_grpc.OwnerServicer):
             learned=lesson.learned,
             steps=lesson.steps,
             loss=lesson.loss if math.isfinite(lesson.loss) else 0.0,
-            remarks=lesson.remarks,
+            remarks=summed_up(lesson.remarks, _TOLD_PLACES),
             added=lesson.added,
         )
 

@@ -25,6 +25,9 @@ from fedperfit.edge.engine.slab import BatchPositions, Stack
 from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.model.layers import changing, decoder_layers
 
+_TOKENS = 1 << 16
+"""Tokens of prompts that are answered side by side, unless it is one prompt."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -123,9 +126,7 @@ def question_batches(
         prefix, known, batch_size = None, dict.fromkeys(prompts, CachedItem(0, None, None)), 1
     shared = prefix.tokens if prefix else ()
     layers = range(len(decoder_layers(base.model)))
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
+    for indices in _alike([len(prompt) for prompt in prompts], batch_size):
         rows = [prompts[index] for index in indices]
         halves = [(row[len(shared) : known[row].start], row[known[row].start :]) for row in rows]
         contexts, filled = contexts_side_by_side([known[row].context for row in rows], layers)
@@ -143,6 +144,18 @@ def question_batches(
             cache=starting_with(base, {n: [part[n] for part in parts] for n in layers if parts}),
             path=path,
         )
+
+
+def _alike(lengths: Sequence[int], most: int) -> Iterator[list[int]]:
+    """Yield places of prompts of similar length, the shortest first: few beside a long one."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) == most or (len(batch) + 1) * lengths[place] > _TOKENS):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def _known(

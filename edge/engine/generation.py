@@ -57,8 +57,9 @@ def ends(base: BaseModel) -> list[int]:
     stated = [getattr(one, "eos_token_id", None) for one in (config, text_config(config))]
     several = [one if isinstance(one, list) else [one] for one in stated]
     turn = [base.end_of_turn] if base.tokenizer.chat_template else []
-    tokens = [base.end_of_text, *turn, *(int(token) for one in several for token in one if token is not None)]
-    return list(dict.fromkeys(tokens))
+    words = base.model.get_input_embeddings().num_embeddings
+    listed = [int(token) for one in several for token in one if token is not None]
+    return list(dict.fromkeys([base.end_of_text, *turn, *(token for token in listed if 0 <= token < words)]))
 
 
 def generation_config(

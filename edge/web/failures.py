@@ -58,6 +58,8 @@ def add_handlers(app: FastAPI) -> None:
         nearest = max(told, key=lambda one: len(one["loc"]))  # of several forms that a value may have
         if nearest["type"] == "json_invalid":
             return failure(400, f"the body is no JSON from character {nearest['loc'][-1]} on")
+        if nearest["loc"] == ("body",):
+            return failure(400, "the body is no JSON object, or its Content-Type is not application/json")
         where = ".".join(str(part) for part in nearest["loc"][1:] if not _is_form(part))
         return failure(400, f"{where}: {nearest['msg']}" if where else nearest["msg"])
 

@@ -2,10 +2,18 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from fedperfit.edge.web.failures import Refusal
-from fedperfit.protocol.tasks.conversations import content_text
+from fedperfit.protocol.tasks.conversations import NO_TOOLS, UNREAD, message_content
 
 MOST_CHOICES = 128
 """Answers of one request."""
@@ -13,23 +21,27 @@ _Count = Annotated[int, Field(ge=1, lt=1 << 31)]
 _Likeliest = Annotated[int, Field(ge=0, le=20)]
 _TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 _GRAMMAR = "no grammar is enforced here: ask for the format in words"
-_NO_TOOLS = "this model calls no tools"
 _NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     **dict.fromkeys(("frequency_penalty", "presence_penalty"), ((0,), "penalties are not offered")),
     **dict.fromkeys(("repetition_penalty", "length_penalty"), ((1,), "penalties are not offered")),
     **dict.fromkeys(("top_k", "min_p"), ((0, -1), "only temperature and top_p are offered")),
     "typical_p": ((1,), "only temperature and top_p are offered"),
-    **dict.fromkeys(("tools", "functions", "web_search_options"), (([], {}), _NO_TOOLS)),
-    **dict.fromkeys(("tool_choice", "function_call"), (("none", "auto"), _NO_TOOLS)),
+    **dict.fromkeys(("tools", "functions", "web_search_options"), (([], {}), NO_TOOLS)),
+    **dict.fromkeys(("tool_choice", "function_call"), (("none", "auto"), NO_TOOLS)),
     **dict.fromkeys(("logit_bias", "audio"), (({},), "it is not offered")),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar"), ((), _GRAMMAR)),
     **dict.fromkeys(("structured_outputs", "grammar", "json_schema"), ((), _GRAMMAR)),
     "response_format": (({"type": "text"},), _GRAMMAR),
-    "text": (({}, {"format": {"type": "text"}}), _GRAMMAR),
     "modalities": ((["text"],), "this model writes text only"),
     "suffix": (("",), "a text is continued, not filled in"),
     "best_of": ((1,), "every answer is returned: ask for n"),
-    "use_beam_search": ((False,), "it is not offered"),
+    **dict.fromkeys(("use_beam_search", "ignore_eos"), ((False,), "it is not offered")),
+    **dict.fromkeys(("stop_token_ids", "bad_words", "allowed_token_ids"), (([],), "only stop is offered")),
+    **dict.fromkeys(("min_tokens", "mirostat"), ((0,), "it is not offered")),
+    **dict.fromkeys(("num_beams", "beam_width"), ((1,), "it is not offered")),
+    "continue_final_message": ((False,), "every answer is begun anew"),
+    "add_generation_prompt": ((True,), "every answer is begun anew"),
+    **dict.fromkeys(("chat_template", "documents"), ((), "the base model's own template is used")),
     "previous_response_id": ((), "no conversation is kept here: send it whole"),
     "conversation": ((), "no conversation is kept here: send it whole"),
     "background": ((False,), "it is not offered"),
@@ -40,6 +52,8 @@ _HARMLESS = {
     *("prompt_cache_key", "prompt_cache_retention", "safety_identifier"),
 }
 """Fields that concern no answer of a model that runs here."""
+_READ = {*UNREAD, *("refusal", "annotations", "type", "id", "status")}
+"""Fields of messages that are checked, or that say nothing more than the text."""
 
 
 def _whole(given: Any) -> Any:
@@ -57,15 +71,22 @@ _WHOLE = AfterValidator(_whole)
 
 def _role(role: Any) -> Any:
     if role in ("tool", "function"):
-        raise Refusal(f"role {role!r}: {_NO_TOOLS}")
+        raise Refusal(f"role {role!r}: {NO_TOOLS}")
     return "system" if role == "developer" else role
 
 
 class Turn(BaseModel):
     """One message of a conversation."""
 
+    model_config = ConfigDict(extra="allow")
+
     role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[str, BeforeValidator(content_text), _WHOLE] = ""
+    content: Annotated[str, _WHOLE] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, given: Any) -> Any:
+        return {**given, "content": message_content(given)} if isinstance(given, dict) else given
 
 
 class StreamOptions(BaseModel):
@@ -96,7 +117,18 @@ class Asking(BaseModel):
     @property
     def ignored(self) -> list[str]:
         """Names of fields that nothing here knows."""
-        return sorted(set(self.model_extra or ()) - _HARMLESS - set(_NEUTRAL))
+        own = set(self.model_extra or ()) - _HARMLESS - set(_NEUTRAL)
+        of_turns = {key for turn in self.turns for key in turn.model_extra or ()} - _READ
+        return sorted(own | self._unused | {f"messages.{key}" for key in of_turns})
+
+    @property
+    def _unused(self) -> set[str]:
+        return set()
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The conversation; empty where a text is to be continued."""
+        return []
 
 
 class Generating(Asking):
@@ -146,6 +178,11 @@ class Chat(Generating):
     logprobs: bool | None = None
     top_logprobs: _Likeliest | None = None
 
+    @property
+    def turns(self) -> list[Turn]:
+        """The conversation to speak next in."""
+        return self.messages
+
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:
         if self.top_logprobs and not self.logprobs:
@@ -157,8 +194,20 @@ class Respond(Asking):
     """Request of the responses interface, in its simple form."""
 
     input: Annotated[str, _WHOLE] | Annotated[list[Turn], Field(min_length=1)]
+    text: dict[str, Any] | None = None
     instructions: Annotated[str | None, _WHOLE] = None
     max_output_tokens: _Count | None = None
+
+    @field_validator("text")
+    @classmethod
+    def _check_text(cls, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        if given and given.get("format") not in (None, {"type": "text"}):
+            raise Refusal(f"text.format: {_GRAMMAR}")
+        return given
+
+    @property
+    def _unused(self) -> set[str]:
+        return {f"text.{key}" for key in self.text or ()} - {"text.format"}
 
     @property
     def turns(self) -> list[Turn]:

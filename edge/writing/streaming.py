@@ -36,12 +36,13 @@ class Finished:
     """Id of the task whose question it answers; empty where a text or a conversation went on."""
 
 
-def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
+def free_prompt(base: BaseModel, prompt: Prompt, room: int = 1) -> tuple[int, ...]:
     """Tokenize what is to be continued: a free text, or a conversation.
 
     Args:
         base: model whose tokenizer and context count.
         prompt: text or conversation; the latter stands on lines where the model has no chat template.
+        room: fewest tokens of the context that an answer needs.
 
     Returns:
         Token ids, at least one.
@@ -53,7 +54,7 @@ def free_prompt(base: BaseModel, prompt: Prompt) -> tuple[int, ...]:
     if not isinstance(prompt, str) and not base.tokenizer.chat_template:
         prompt = "\n".join(turn.text for turn in prompt)
     (row,) = prompt_tokens(base, [prompt])
-    return _checked(base, row)
+    return _checked(base, row, room)
 
 
 def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
@@ -72,11 +73,12 @@ def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
     return _checked(base, [*tokens, *base.mark] if tokens else tokens)
 
 
-def _checked(base: BaseModel, row: Sequence[int]) -> tuple[int, ...]:
+def _checked(base: BaseModel, row: Sequence[int], room: int = 1) -> tuple[int, ...]:
     if not row:
         raise PromptError("the prompt is empty")
-    if len(row) >= base.context:
-        raise PromptTooLong(f"the prompt has {len(row)} tokens; the base model reads {base.context - 1}")
+    most = base.context - room
+    if len(row) > most:
+        raise PromptTooLong(f"the prompt has {len(row)} tokens; the base model reads {most}")
     return tuple(row)
 
 

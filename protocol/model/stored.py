@@ -30,6 +30,7 @@ _SAYS_NOTHING = {
     *("base_model_name_or_path", "inference_mode", "revision", "peft_version"),
 }
 """Fields of configurations that change no answer of the stored weights."""
+_LONGEST_POINTER = 1024
 _EMBEDDED = (
     "93ffaf64d9403723d7750fc014d468f792286bcf279d580e41ba1094b3ee29e8",
     "6a5e5ea0cc560201ab0b4827125b16df1dd93e5a86b9ff74394b88a68ea8fa4f",
@@ -70,7 +71,21 @@ class StoredModel:
         for file in (folder / "config.json", *files):
             if not file.is_file():
                 raise InputError(f"base model {folder}: {file.name} is missing{_way_out(folder)}")
+        for file in folder.iterdir():
+            if file.is_file() and _is_pointer(file):
+                raise InputError(
+                    f"base model {folder}: {file.name} is a pointer of Git LFS: fetch the file itself"
+                )
         return files
+
+    def whole_numbers(self) -> list[str]:
+        """List the stored tensors that hold whole numbers, as those of quantised models do."""
+        names = []
+        for file in self.weight_files():
+            with safe_open(file, framework="pt") as tensors:
+                kinds = {name: tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+            names += [name for name, kind in kinds.items() if kind[:1] in ("I", "U") or kind == "BOOL"]
+        return names
 
     def adapter_files(self) -> list[Path]:
         """List the files of the adapter, none without one.
@@ -94,10 +109,23 @@ class StoredModel:
 
 def _way_out(folder: Path) -> str:
     """Name what to do about a folder whose weights are of another kind."""
-    old = sorted(folder.glob("*.bin"))
-    if not old:
-        return ""
-    return f"; {old[0].name} is of a kind that can run code: load it once and save it with save_pretrained"
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    for file in files:
+        if file.suffix in (".bin", ".pt", ".pth"):
+            return (
+                f"; {file.name} is of a kind that can run code: load it once and save it with save_pretrained"
+            )
+    for file in files:
+        if file.suffix in (".h5", ".msgpack", ".onnx", ".npz") or file.name.startswith("consolidated"):
+            return f"; {file.name} is of another program: take the folder that transformers reads"
+    return ""
+
+
+def _is_pointer(file: Path) -> bool:
+    """Whether a file is only what Git LFS puts in the place of a large one."""
+    if file.stat().st_size > _LONGEST_POINTER:
+        return False
+    return file.read_bytes().startswith(b"version https://git-lfs")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class OwnerStub(object):
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnRequest.SerializeToString,
                 response_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnReply.FromString,
                 _registered_method=True)
-        self.Learned = channel.unary_unary(
+        self.Learned = channel.unary_stream(
                 '/fedperfit.Owner/Learned',
                 request_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedRequest.SerializeToString,
                 response_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedReply.FromString,
@@ -103,7 +103,7 @@ class OwnerServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Learned(self, request, context):
-        """Items that were learned, in their order.
+        """Items that were learned, in their order, some at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +155,7 @@ def add_OwnerServicer_to_server(servicer, server):
                     request_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnRequest.FromString,
                     response_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnReply.SerializeToString,
             ),
-            'Learned': grpc.unary_unary_rpc_method_handler(
+            'Learned': grpc.unary_stream_rpc_method_handler(
                     servicer.Learned,
                     request_deserializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedRequest.FromString,
                     response_serializer=fedperfit_dot_protocol_dot_schema_dot_owner__pb2.LearnedReply.SerializeToString,
@@ -284,7 +284,7 @@ class Owner(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/fedperfit.Owner/Learned',

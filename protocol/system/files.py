@@ -8,7 +8,7 @@ import tomllib
 import zlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,6 +109,39 @@ def private_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     with suppress(PermissionError):
         path.chmod(0o700)
+
+
+def user_cache(name: str) -> Path:
+    """Return a folder of the user's cache, which may not be there yet.
+
+    Args:
+        name: Name of what is kept there.
+    """
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fedperfit") / name
+
+
+@contextmanager
+def writing_cache(cache: Path) -> Iterator[None]:
+    """Have a failure to write a cache inside the block name what helps; others pass.
+
+    Args:
+        cache: Folder of the cache.
+
+    Raises:
+        InputError: The folder cannot be made, or not written.
+    """
+    try:
+        yield
+    except OSError as error:
+        place = Path(error.filename or cache)
+        if cache not in (place, *place.parents) and place not in cache.parents:
+            raise
+        reason = error.strerror or error
+        raise InputError(
+            f"{place}: {reason}; the environment variable XDG_CACHE_HOME names another folder"
+        ) from None
 
 
 def mend_lines(path: Path) -> None:

@@ -3,7 +3,7 @@
 from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
 from fedperfit.protocol.tasks.prompt import Conversation, Prompt, Turn, asked_text, preceded
 from fedperfit.protocol.tasks.registry import TASKS, id_of_text, own_text, task_by_name, task_id
-from fedperfit.protocol.tasks.task import Pair, Task, cut_words
+from fedperfit.protocol.tasks.task import Pair, Task
 from fedperfit.protocol.tasks.wording import PromptForm
 
 __all__ = [
@@ -17,7 +17,6 @@ __all__ = [
     "Task",
     "Turn",
     "asked_text",
-    "cut_words",
     "id_of_text",
     "own_text",
     "preceded",

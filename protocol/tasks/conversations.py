@@ -1,12 +1,20 @@
 """Conversations in OpenAI's format: read from JSON, and unfolded into turns to be learned."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.prompt import ASSISTANT, SYSTEM, USER, Conversation, Turn
 
+NO_TOOLS = "this model calls no tools"
+UNREAD = {
+    **dict.fromkeys(("tool_calls", "function_call"), NO_TOOLS),
+    "name": "who speaks is told by the role alone",
+    "audio": "models here read text only",
+    "prefix": "every answer is begun anew",
+}
+"""Parts of a message that would change a prompt, and why one that has them is refused."""
 _OTHER_ROLES = ("tool", "function")
 _OTHER_PARTS = ("image_url", "input_image", "input_audio", "input_file", "file", "tool_use", "tool_result")
 """What errors name; any other word may be a person's own, which errors that reach a log do not quote."""
@@ -38,6 +46,22 @@ def content_text(content: Any) -> Any:
     return "\n".join(texts)
 
 
+def message_content(message: Mapping[str, Any]) -> Any:
+    """Return what a message says: its content, or where that is empty its refusal.
+
+    Args:
+        message: Message in OpenAI's format; a content that is neither text nor parts is returned as it is.
+
+    Raises:
+        InputError: It holds more than a text, such as calls of tools.
+    """
+    for key, reason in UNREAD.items():
+        if message.get(key) not in (None, "", [], {}, False):
+            raise InputError(f"{key}: {reason}")
+    content = content_text(message.get("content"))
+    return content if content != "" else message.get("refusal") or ""
+
+
 def turns_of(value: Any) -> Conversation:
     """Read a conversation.
 
@@ -47,6 +71,10 @@ def turns_of(value: Any) -> Conversation:
     Raises:
         InputError: It is neither, or a message is of another role, or no text.
     """
+    return tuple(map(_turn, _messages(value)))
+
+
+def _messages(value: Any) -> list[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -54,7 +82,7 @@ def turns_of(value: Any) -> Conversation:
             value = None
     if not isinstance(value, list) or not value:
         raise InputError("expected a list of messages")
-    return tuple(map(_turn, value))
+    return value
 
 
 def asked_turns(value: Any) -> Conversation:
@@ -75,7 +103,9 @@ def as_text(turns: Conversation) -> str:
     return json.dumps([{"role": turn.role, "content": turn.text} for turn in turns], ensure_ascii=False)
 
 
-def learned(turns: Conversation, role: str) -> Iterator[tuple[Conversation, str]]:
+def learned(
+    turns: Conversation, role: str, passed: Container[int] = ()
+) -> Iterator[tuple[Conversation, str]]:
     """Yield what comes before each turn of a role, and its text.
 
     The model is to speak for that role: where it is the user's, the two change places.
@@ -83,12 +113,15 @@ def learned(turns: Conversation, role: str) -> Iterator[tuple[Conversation, str]
     Args:
         turns: A whole conversation.
         role: `assistant`, or `user`.
+        passed: Places of turns that are only there to be answered.
     """
     if role == USER:
         turns = tuple(turn._replace(role=_SWAPPED[turn.role]) for turn in turns)
     for place, turn in enumerate(turns):
         before = turns[:place]
-        if turn.role == ASSISTANT and turn.text.strip() and any(one.role == USER for one in before):
+        if place in passed or turn.role != ASSISTANT or not turn.text.strip():
+            continue
+        if any(one.role == USER for one in before):
             yield before, turn.text
 
 
@@ -108,9 +141,12 @@ def unfolded(
             yield number, value
             continue
         try:
-            pairs = list(learned(turns_of(value[field]), role))
+            messages = _messages(value[field])
+            turns = tuple(map(_turn, messages))
+            passed = {place for place, message in enumerate(messages) if message.get("weight") == 0}
+            pairs = list(learned(turns, role, passed))
             if not pairs:
-                raise InputError(f"no turn of the {role} has another's before it")
+                raise InputError(f"no turn of the {role} has another's before it, or all have weight 0")
         except InputError as error:
             yield number, error
             continue
@@ -121,7 +157,7 @@ def unfolded(
 def _turn(message: Any) -> Turn:
     if not isinstance(message, Mapping):
         raise InputError("a message is an object with role and content")
-    role, text = message.get("role"), content_text(message.get("content"))
+    role, text = message.get("role"), message_content(message)
     role = SYSTEM if role == "developer" else role
     if role not in (SYSTEM, USER, ASSISTANT):
         named = f"role {role!r}" if role in _OTHER_ROLES else "an unknown role"

@@ -14,6 +14,13 @@ from fedperfit.protocol.tasks.task import Task
 
 _SHOWN = 60
 """Characters of a wrong value that are quoted."""
+_TYPED = {
+    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
+    **dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'"),
+    **dict.fromkeys(map(ord, "\u201c\u201d\u201e"), '"'),
+    **dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad"), ""),
+}
+"""Characters that programs put in the place of what was typed, or between letters unseen."""
 _TOLD = 3
 """Reasons that are told where nothing was let in."""
 Tell = Callable[[str], None]
@@ -151,6 +158,8 @@ def admitted_name(value: Any) -> str:
     Raises:
         InputError: It is no text or whole number, is empty, or has characters that are not shown.
     """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a column of whole numbers of which some are missing holds such
     text = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
     if not text or printable(text) != text:
         raise InputError(f"no user in {value!r:.60}")
@@ -170,6 +179,8 @@ def _as_text(value: Any, key: str) -> str:
     """Return a text, or a number or truth value as JSON writes it."""
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key!r} is missing: {value} is no text")
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     raise InputError(f"{key!r} must be a text, found {type(value).__name__}")
@@ -191,7 +202,8 @@ def _encodable(value: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(text: str) -> str | float:
     """Return what two ways to write one label have in common: a number's value, or the text without dress."""
-    text = " ".join(unicodedata.normalize("NFKC", html.unescape(text)).casefold().split())
+    text = unicodedata.normalize("NFKC", html.unescape(text).translate(_TYPED)).casefold()
+    text = " ".join(text.split())
     try:
         number = float(text)
     except ValueError:

@@ -1,15 +1,17 @@
 """A task: how an item becomes a prompt and a target, and an answer a label.
 
-In every form of the prompts the field is cut, never the words after it, and labels stand in one fixed order.
+In every form of the prompts a long field of what is learned is cut, never the words after it, and labels
+stand in one fixed order.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
+
+import regex
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
@@ -18,6 +20,7 @@ from fedperfit.protocol.tasks.metrics import DEFAULT_METRICS
 from fedperfit.protocol.tasks.prompt import SYSTEM, USER, Conversation, Prompt, Turn, asking
 from fedperfit.protocol.tasks.task_file import read_table
 from fedperfit.protocol.tasks.templates import LABELS
+from fedperfit.protocol.tasks.text_metrics import UNSPACED
 from fedperfit.protocol.tasks.wording import (
     ChameleonWording,
     PromptForm,
@@ -28,8 +31,10 @@ from fedperfit.protocol.tasks.wording import (
     wording,
 )
 
-MAX_FIELD_WORDS = 768
-"""Most words of a text field in a prompt, as in OPPU."""
+MAX_LEARNED_WORDS = 768
+"""Most words of a text that is learned, as in OPPU; what is asked is asked whole."""
+_WORD = regex.compile(rf"[{UNSPACED}]|[^\s\x1c-\x1f{UNSPACED}]{{1,32}}")
+"""A word, a letter of a script without blanks, or a part of what is longer than any word."""
 
 
 @dataclass(frozen=True)
@@ -153,17 +158,31 @@ class Task:
         return asking(text) if form is PromptForm.CHAT else text
 
     def query_pair(self, query: str, gold: str, form: PromptForm) -> Pair:
-        """Make a pair of a question and its gold answer.
+        """Make a training pair of a question and its gold answer.
 
         Args:
             query: The question as the data word it.
-            gold: Its answer; may be empty at test time.
+            gold: Its answer.
             form: Template of the prompt.
 
         Raises:
             InputError: If it is another task's question, without quoting it.
         """
         return self._pair(self.templates[form].prompt, self.query_fields(query), gold, form)
+
+    def asked(self, query: str, form: PromptForm) -> Prompt:
+        """Make the prompt that asks a question; it is that of a training pair, with all of its words.
+
+        Args:
+            query: The question as the data word it.
+            form: Template of the prompt.
+
+        Raises:
+            InputError: If it is another task's question, without quoting it.
+        """
+        if self.conversation:
+            return self.next_turn(asked_turns(query), form)
+        return self._worded(self.templates[form].prompt, self.query_fields(query), form)
 
     def query_fields(self, query: str) -> dict[str, str]:
         """Return the fields a question asks about.
@@ -272,16 +291,21 @@ class Task:
         return {**dict.fromkeys(self.fields, shown), self.answer: "1"}
 
     def _pair(self, template: str, item: Mapping[str, Any], target: str, form: PromptForm) -> Pair:
+        target = self.target(first_words(target), form)
         if self.conversation:
             turns = turns_of(item[self.field])
             begun = tuple(turn._replace(text=first_words(turn.text)) for turn in turns)
-            return Pair(self.next_turn(begun, form), self.target(first_words(target), form))
-        values = {key: cut_words(str(item[key])) for key in self.fields}
+            return Pair(self.next_turn(begun, form), target)
+        values = {key: first_words(str(item[key])) for key in self.fields}
+        return Pair(self._worded(template, values, form), target)
+
+    def _worded(self, template: str, values: Mapping[str, str], form: PromptForm) -> Prompt:
+        """Put the fields of an item into a template."""
         listed = {LABELS: ", ".join(self.labels)}
         text = template.format(**listed, **values)
-        chat = form is PromptForm.CHAT
-        asked = asking(text, self.templates[form].system.format(**listed)) if chat else text
-        return Pair(asked, self.target(cut_words(target), form))
+        if form is not PromptForm.CHAT:
+            return text
+        return asking(text, self.templates[form].system.format(**listed))
 
 
 def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:
@@ -302,23 +326,16 @@ def _listing(words: Wording, listed: Mapping[str, str]) -> Wording:
     )
 
 
-def first_words(text: str, words: int = MAX_FIELD_WORDS) -> str:
-    """Return a text up to the end of so many blank-separated words, with its lines and blanks as they are.
+def first_words(text: str, words: int = MAX_LEARNED_WORDS) -> str:
+    """Return a text up to the end of so many words, with its lines and blanks as they are.
+
+    Letters of scripts without blanks are a word each, and what is longer than any word is several.
 
     Args:
-        text: Text of a message.
+        text: Text of a field or a message.
         words: Most words to keep.
     """
-    last = next(islice(re.finditer(r"\S+", text), words - 1, words), None)
+    if len(text) <= words:
+        return text
+    last = next(islice(_WORD.finditer(text), words - 1, words), None)
     return text if last is None or not text[last.end() :].strip() else text[: last.end()]
-
-
-def cut_words(text: str, words: int = MAX_FIELD_WORDS) -> str:
-    """Cut a text after so many blank-separated words; a shorter one is returned unchanged.
-
-    Args:
-        text: Text of a field.
-        words: Most words to keep.
-    """
-    parts = text.split()
-    return text if len(parts) <= words else " ".join(parts[:words])

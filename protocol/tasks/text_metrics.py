@@ -7,13 +7,13 @@ from typing import Any
 
 import regex
 
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 """Scripts that put no blanks between words."""
 _FOREIGN = regex.compile(r"[\p{L}--\p{Latin}]|[\p{Nd}--[0-9]]|[\uff21-\uff3a\uff41-\uff5a]", regex.V1)
 """Letters that are not Latin, digits that are not `0` to `9`, and Latin letters of full width."""
 _PLAIN = regex.compile(r"[a-z0-9]")
-_WORDS = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{_UNSPACED}]]+|\p{{So}}", regex.V1)
-_LETTERS = regex.compile(rf"([{_UNSPACED}]\p{{M}}*)", regex.V1)
+_WORDS = regex.compile(rf"[{UNSPACED}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{UNSPACED}]]+|\p{{So}}", regex.V1)
+_LETTERS = regex.compile(rf"([{UNSPACED}]\p{{M}}*)", regex.V1)
 
 
 class _AnyScript:

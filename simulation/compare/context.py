@@ -85,7 +85,7 @@ class MethodContext:
 
     def prompt(self, question: str) -> Prompt:
         """Put a question of the benchmark into the prompt that every method uses."""
-        return self.task.query_pair(question, "", self.form).prompt
+        return self.task.asked(question, self.form)
 
     def answer(self, prompts: Sequence[Prompt], stack: Stack = NOTHING) -> list[str]:
         """Answer `prompts` with labels or texts.

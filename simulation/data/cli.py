@@ -17,6 +17,7 @@ from fedperfit.protocol.system.errors import InputError, printable
 from fedperfit.protocol.system.files import from_home, write_json_lines
 from fedperfit.protocol.tasks import AnswerKind, task_by_name
 from fedperfit.protocol.tasks.door import admitted_name
+from fedperfit.protocol.tasks.remarks import summed_up
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
@@ -31,6 +32,8 @@ data_app = typer.Typer(
 )
 
 
+_SHOWN_PLACES = 8
+"""Places of each kind of remark that `show` tells unless all are wanted."""
 TaskOption = Annotated[str, typer.Option("--task", help="A task that ships, e.g. LaMP_3, or a TOML file.")]
 
 
@@ -153,6 +156,9 @@ def show_command(
         ),
     ],
     task: TaskOption,
+    every_line: Annotated[
+        bool, typer.Option("--every-line", help="Tell each line that is remarked on by itself.")
+    ] = False,
 ) -> None:
     """Check a folder's files and print its layout, users, histories, questions and labels.
 
@@ -168,7 +174,7 @@ def show_command(
     table.add_row("history: min / median / max", *(_spread(one.histories) for one in summaries.values()))
     table.add_row("questions: min / median / max", *(_spread(one.questions) for one in summaries.values()))
     console.print(table)
-    for remark in data.remarks:
+    for remark in data.remarks if every_line else summed_up(data.remarks, _SHOWN_PLACES):
         console.print(remark, highlight=False, markup=False, soft_wrap=True)
     if data.task.kind is not AnswerKind.TEXT:
         console.print(_labels(data, summaries))

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import private_folder, write_json
+from fedperfit.protocol.system.files import private_folder, user_cache, write_json, writing_cache
 from fedperfit.protocol.tasks import Task
 from fedperfit.simulation.data.lamp_files import (
     GROUPS,
@@ -143,10 +143,7 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
     """
     from filelock import FileLock
 
-    if cache is None:
-        from platformdirs import user_cache_path
-
-        cache = user_cache_path("fedperfit") / "lamp"
+    cache = cache or user_cache("lamp")
     folder = folder_of(folder, task)
     own = Mapping.read(folder, task) if folder.suffix == SUFFIX else Mapping.shipped(folder, task)
     files = detect(folder) if own is None else ()
@@ -158,20 +155,21 @@ def open_lamp(folder: Path, task: Task, cache: Path | None = None) -> LampData:
         state = _state(sources)
         final = cache / f"{place}-{state}"
         if not final.is_dir():
-            cache.mkdir(parents=True, exist_ok=True)
-            with FileLock(cache / f"{place}.lock"):
-                if not final.is_dir():
-                    part = cache / f"{place}.part"
-                    with _building(part, final, sources, state):
-                        if own is None:
-                            _convert(folder, files, task, part)
-                        else:
-                            _convert_own(own, part)
-                    for old in cache.glob(f"{place}-*"):
-                        if old != final:
-                            shutil.rmtree(old, ignore_errors=True)
+            with writing_cache(cache):
+                cache.mkdir(parents=True, exist_ok=True)
+                with FileLock(cache / f"{place}.lock"):
+                    if not final.is_dir():
+                        part = cache / f"{place}.part"
+                        with _building(part, final, sources, state):
+                            if own is None:
+                                _convert(folder, files, task, part)
+                            else:
+                                _convert_own(own, part)
+                        for old in cache.glob(f"{place}-*"):
+                            if old != final:
+                                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
-        raise InputError(f"{error.filename or cache}: {error.strerror or error}") from None
+        raise InputError(f"{error.filename}: {error.strerror or error}") from None
     return LampData(final, task)
 
 

@@ -167,7 +167,7 @@ class Mapping:
             for part in users[name]:
                 questions = part.questions if self.columns.table.question else self._latest(name, part)
                 if not questions:
-                    tell(f"{self.sources[-1]}: no question is left for user {name}")
+                    tell(f"{self.sources[-1]}, user {name}: no question is left")
                 rows.append(_row(f"{prefix}{name}", self._learned(part), questions))
         return rows
 

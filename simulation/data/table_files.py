@@ -46,10 +46,9 @@ def records(path: Path, columns: Collection[str], tell: Tell, *, whole: bool = F
         InputError: The file is missing, broken as a whole, of another form, or lacks a column.
     """
     form = _form(path)
-    if form in (".jsonl", ".ndjson"):
-        return json_lines(path)
-    if form == ".json":
-        return _json(path)
+    if form in (".json", ".jsonl", ".ndjson"):
+        text = _text(path, "replace")
+        return json_lines(path) if _in_lines(text, form) else _json(path)
     if form in (".csv", ".tsv"):
         return _csv(path, "\t" if form == ".tsv" else ",", columns, tell)
     if form == ".parquet":
@@ -81,6 +80,17 @@ def _text(path: Path, errors: str = "strict") -> str:
         raise MalformedFileError(f"{path}: broken gzip file") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _in_lines(text: str, form: str) -> bool:
+    """Whether a JSON file has an object on each line, as many have whose names do not say so."""
+    first, _, others = text.strip().partition("\n")
+    if form != ".json" or not others:
+        return form != ".json" and not first.startswith("[")
+    try:
+        return isinstance(json.loads(first), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _json(path: Path) -> Iterator[Record]:
@@ -195,6 +205,8 @@ def _as_json(value: Any) -> Any:
 def _check_columns(path: Path, found: Collection[str], wanted: Collection[str]) -> None:
     if not found:
         raise MalformedFileError(f"{path}: an empty file")
+    if any(name.startswith("PK\x03\x04") for name in found):
+        raise MalformedFileError(f"{path}: a ZIP archive or a spreadsheet; unpack it, or save it as CSV")
     for name in wanted:
         if name not in found:
             raise InputError(f"{path}: no column {name!r}; the nearest is {nearest_of(name, found)!r}")

@@ -48,13 +48,40 @@ def test_turns_are_read_from_messages_and_their_json():
         ([{"role": "tool", "content": "x"}], "role 'tool': expected system, user or assistant"),
         ([{"role": "my words", "content": "x"}], "an unknown role: expected system, user or assistant"),
         ([{"role": "user", "content": [{"type": "my words"}]}], "content of an unknown type"),
+        ([{"role": "assistant", "tool_calls": [{"id": "c"}]}], "tool_calls: this model calls no tools"),
+        (
+            [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}],
+            "function_call: this model",
+        ),
+        (
+            [{"role": "user", "name": "my words", "content": "x"}],
+            "name: who speaks is told by the role alone",
+        ),
+        ([{"role": "assistant", "audio": {"id": "a"}}], "audio: models here read text only"),
+        ([{"role": "assistant", "content": "x", "prefix": True}], "prefix: every answer is begun anew"),
         ([{"role": "user", "content": 5}], "the content of a message is a text"),
         ([{"role": "user", "content": [{"type": "image_url"}]}], "content of type 'image_url'"),
     ],
 )
 def test_what_is_no_conversation_is_one_line(messages, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         turns_of(messages)
+    assert "my words" not in str(caught.value)
+
+
+def test_what_says_nothing_passes_and_a_refusal_is_what_was_said():
+    nothing = {"name": None, "tool_calls": [], "function_call": None, "audio": None, "refusal": None}
+    assert turns_of([{**message, **nothing} for message in MESSAGES]) == TURNS
+    assert turns_of([{"role": "assistant", "content": None, "refusal": "No."}]) == (Turn("assistant", "No."),)
+
+
+def test_a_turn_of_weight_0_is_not_learned_but_is_there_to_be_answered():
+    messages = [MESSAGES[0], MESSAGES[1], {**MESSAGES[2], "weight": 0}, *MESSAGES[3:]]
+    lines = [(1, {"messages": messages}), (2, {"messages": messages[:3]})]
+    (_, item), (number, why) = unfolded(lines, "assistant", "messages", "reply")
+    assert item == {"messages": as_text(TURNS[:4]), "reply": "Five."}
+    assert number == 2
+    assert "weight 0" in str(why)
 
 
 def test_the_assistants_turns_are_learned_or_the_owners_with_roles_changed():
@@ -113,12 +140,23 @@ def test_long_turns_are_learned_one_by_one_up_to_a_length_and_asked_whole():
         assert len(text.split()) == 768
 
 
-@given(text=st.text(), words=st.integers(1, 6))
+@given(text=st.text(st.characters(max_codepoint=0x2FF)), words=st.integers(1, 6))
 def test_first_words(text, words):
     begun = first_words(text, words)
     assert text.startswith(begun)
     assert begun.split() == text.split()[:words]
     assert begun == text or len(text.split()) > words
+
+
+def test_texts_without_blanks_have_words_too():
+    assert first_words("灯塔的故事 end", 3) == "灯塔的"
+    assert first_words("ab灯塔 end", 2) == "ab灯"
+    assert first_words("สวัสดี ครับ", 4) == "สวัส"
+    assert first_words("안녕 하세요 여러분", 2) == "안녕 하세요"
+    for text in ("x" * 1_000_000, "https://a.b/" + "%20" * 100_000, "灯" * 100_000):
+        begun = first_words(text)
+        assert text.startswith(begun)
+        assert len(begun) <= 768 * 32
 
 
 def test_the_door_lets_conversations_in_and_nothing_else():

@@ -12,6 +12,7 @@ from fedperfit.protocol.tasks.door import (
     admitted,
     admitted_answer,
     admitted_item,
+    admitted_name,
     admitted_question,
     nothing_let_in,
 )
@@ -22,6 +23,9 @@ TRUTH = task_by_name(
 )
 CAFES = task_by_name(
     'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["caf\u00e9", "nan"]\n'
+)
+TYPED = task_by_name(
+    'name = "T"\nkind = "labels"\nfields = ["x"]\ntarget = "y"\nlabels = ["don\'t know", "sci-fi"]\n'
 )
 PRICES = task_by_name(
     'name = "T"\nkind = "number"\nfields = ["x"]\ntarget = "price"\n'
@@ -55,6 +59,11 @@ VALUES = st.recursive(
         (NEWS, "\uff33ports", "sports"),
         (CAFES, "Cafe\u0301", "caf\u00e9"),
         (CAFES, "NAN", "nan"),
+        (TYPED, "don\u2019t know", "don't know"),
+        (TYPED, "Sci\u2011Fi", "sci-fi"),
+        (TYPED, "sci\u2013fi\u200b", "sci-fi"),
+        (SCORES, "5\ufeff", "5"),
+        (PRICES, "\u22120.5", "-0.5"),
         (TITLES, "&amp; as it stands ", "&amp; as it stands "),
         (TITLES, 3, "3"),
         (TITLES, "4,5", "4,5"),
@@ -87,7 +96,8 @@ def test_an_answer_whose_label_is_clear_is_taken(task, value, expected):
         (SCORES, "5 stars", "score='5 stars': expected one of"),
         (SCORES, "", "score='': expected"),
         (SCORES, True, "score='true': expected"),
-        (SCORES, float("nan"), "score='NaN': expected"),
+        (SCORES, float("nan"), "'score' is missing: nan is no text"),
+        (TITLES, float("inf"), "'title' is missing: inf is no text"),
         (SCORES, "0_5", "score='0_5': expected"),
         (NEWS, "sport", "category='sport': expected one of food & drink"),
         (NEWS, "x" * 500, "category='x+…': expected"),
@@ -106,6 +116,13 @@ def test_an_answer_whose_label_is_clear_is_taken(task, value, expected):
 def test_an_answer_that_means_no_label_or_several_is_refused(task, value, told):
     with pytest.raises(InputError, match=told):
         admitted_answer(task, value)
+
+
+def test_a_name_is_one_person_whatever_number_it_is_stored_as():
+    assert admitted_name(7) == admitted_name(7.0) == admitted_name(" 7 ") == "7"
+    for value in (7.5, float("nan"), float("inf"), True, None, []):
+        with pytest.raises(InputError, match="no user in"):
+            admitted_name(value)
 
 
 def test_a_bad_line_costs_that_line():

@@ -119,4 +119,9 @@ def _first(
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())[:200]
+    return (
+        f"{type(error).__name__} {text}".strip()
+        if isinstance(error, LookupError)
+        else text or type(error).__name__
+    )

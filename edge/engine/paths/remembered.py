@@ -8,11 +8,10 @@ from pathlib import Path as File
 
 import torch
 import transformers
-from platformdirs import user_cache_path
 
 from fedperfit.edge.engine.paths.path import Path, Paths
 from fedperfit.protocol.model.base_model import BaseModel
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import user_cache, write_atomic
 
 _LAYOUT = 1
 """Number of the check; another one checks anew."""
@@ -42,7 +41,7 @@ class Remembered:
             version("fedperfit"),
         )
         name = hashlib.sha256(repr(seen).encode()).hexdigest()[:32]
-        return cls(user_cache_path("fedperfit") / "paths" / f"{name}.json")
+        return cls(user_cache("paths") / f"{name}.json")
 
     def read(self) -> Paths | None:
         """The remembered paths; None where there are none that can be read."""

@@ -22,6 +22,7 @@ from tests.edge.deployment.deployments import (
 from tests.edge.edge_clients import write_client
 
 from fedperfit.edge.agent.history import files_to_seal
+from fedperfit.edge.cli.owner import owner
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.enrolment.settling import settle, settled
 from fedperfit.edge.sandbox.traffic import Traffic
@@ -320,6 +321,26 @@ def test_a_plain_history_stays_where_it_is(tmp_path):
         with deployed(home.folder) as edge:
             assert [item["description"] for item in edge.agent.history.items] == [text]
             assert not edge.agent.history.sealed
+
+
+def test_no_message_is_larger_than_gRPC_takes(run, home, tmp_path, monkeypatch):
+    large, items = "x" * (18 << 20), tmp_path / "items.jsonl"
+    items.write_text(json.dumps({"description": large, "tag": "classic"}))
+    code, said = run("learn", home.folder, items)  # no agent is there: it is told before anything is sent
+    assert (code, said) == (2, f"error: {items}: 18.0 MiB; the agent takes 17 at once: divide it\n")
+    for command, name in (("ask", "the question"), ("generate", "the text")):
+        monkeypatch.setattr("sys.stdin", io.StringIO(large))
+        code, said = run(command, home.folder, "-")
+        assert (code, said) == (2, f"error: {name}: 18.0 MiB; the agent takes 17 at once: divide it\n")
+    with deployed(home.folder) as edge, served(edge):
+        items.write_text("x\n" * 400_000 + '{"description": "a film", "tag": "classic"}')
+        code, said = run("learn", home.folder, items)
+        assert said.startswith("400,000 lines (1, 2, 3, ")
+        assert said.splitlines()[0].endswith("100, and 399,900 more): not JSON; left out")
+        assert "learned 1, 1 in the vault" in said
+        edge.agent.vault.learn([{"description": large[: 9 << 20], "tag": "classic"}] * 2)
+        with owner(home.folder) as agent:
+            assert [len(part.items) for part in agent.Learned(owner_pb2.LearnedRequest())] == [1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,10 @@ class Client:
 
         return asyncio.run(ask())
 
-    def post(self, path: str, content: bytes) -> Any:
+    def post(self, path: str, content: bytes, kind: str = "application/json") -> Any:
         async def ask() -> Any:
             transport = httpx2.ASGITransport(app=self._app, raise_app_exceptions=True)
-            headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+            headers = {"authorization": f"Bearer {TOKEN}", "content-type": kind}
             async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 return await client.post(f"/v1/{path}", content=content, headers=headers)
 

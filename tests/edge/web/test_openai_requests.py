@@ -92,6 +92,14 @@ def test_a_question_of_the_task_is_asked_as_ask_does_and_said_so(client, edge):
 def test_what_has_no_effect_is_named(client):
     reply = chat(client, user="ada", extra_body={"reasoning_effort": "low", "zzz": 1})
     assert reply.metadata == {"ignored": "reasoning_effort, zzz"}
+    said = {
+        "role": "assistant",
+        "content": "Hi.",
+        "reasoning_content": "Hm.",
+        "annotations": [],
+        "name": None,
+    }
+    assert chat(client, messages=[said, *HELLO]).metadata == {"ignored": "messages.reasoning_content"}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +114,9 @@ def test_what_has_no_effect_is_named(client):
         ({"modalities": ["audio"]}, "modalities: this model writes text only"),
         ({"extra_body": {"guided_json": {}}}, "guided_json: no grammar"),
         ({"extra_body": {"top_k": 3}}, "top_k: only temperature"),
+        ({"extra_body": {"stop_token_ids": [5]}}, "stop_token_ids: only stop is offered"),
+        ({"extra_body": {"continue_final_message": True}}, "continue_final_message: every answer is begun"),
+        ({"extra_body": {"ignore_eos": True, "min_tokens": 3}}, "it is not offered"),
         ({"top_logprobs": 2}, "top_logprobs: only with logprobs"),
         ({"n": 0}, "n: Input should be greater"),
         ({"n": 1000}, "n: Input should be less"),
@@ -116,6 +127,12 @@ def test_what_has_no_effect_is_named(client):
             "role 'tool': this model calls",
         ),
         ({"messages": [{"role": "king", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{**HELLO[0], "name": "ada"}]}, "name: who speaks is told by the role alone"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"id": "c"}]}, *HELLO]},
+            "tool_calls: this model calls no tools",
+        ),
+        ({"messages": [{**HELLO[0], "function_call": {"name": "f"}}]}, "function_call: this model calls no"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "content of type 'image_url': models here read text only",
@@ -138,7 +155,10 @@ def test_neutral_values_of_what_is_not_offered_pass(client):
         "presence_penalty": 0,
         "logit_bias": {},
         "modalities": ["text"],
-        "extra_body": {"top_k": -1, "min_p": 0, "typical_p": 1.0, "repetition_penalty": 1},
+        "extra_body": {
+            **{"top_k": -1, "min_p": 0, "typical_p": 1.0, "repetition_penalty": 1, "ignore_eos": False},
+            **{"min_tokens": 0, "add_generation_prompt": True, "stop_token_ids": [], "num_beams": 1},
+        },
     }
     same = chat(client, **asked, response_format={"type": "text"}, logprobs=False, stop=[], n=1)
     assert same.choices[0].message == plain
@@ -190,7 +210,11 @@ def test_the_simple_form_of_responses(client, edge):
     assert reply.output_text == written(edge, prompt=turns, sampling=few)
     short = client("responses.create", model="fedperfit-base", input=PROMPT, max_output_tokens=1)
     assert (short.status, short.incomplete_details.reason) == ("incomplete", "max_output_tokens")
+    asked = {"model": MODEL, "input": PROMPT, "max_output_tokens": 1}
+    reply = client("responses.create", **asked, text={"verbosity": "low", "format": {"type": "text"}})
+    assert reply.metadata == {"ignored": "text.verbosity"}
     for wrong, words in (
+        ({"text": {"format": {"type": "json_object"}}}, "text.format: no grammar"),
         ({"previous_response_id": "x"}, "send it whole"),
         ({"tools": [{"type": "x"}]}, "no tools"),
     ):
@@ -274,6 +298,11 @@ def test_a_body_that_is_no_json_is_told_where(client):
     answer = client.post("completions", b'{"model": "x" "y"}')
     error = {"type": "invalid_request_error", "param": None, "code": None}
     assert answer.json()["error"] == {"message": "the body is no JSON from character 14 on", **error}
+    told = "the body is no JSON object, or its Content-Type is not application/json"
+    for content in (b"[]", b"5"):
+        assert client.post("completions", content).json()["error"]["message"] == told
+    form = client.post("completions", b'{"model": "fedperfit", "prompt": "x"}', kind="text/plain")
+    assert (form.status_code, form.json()["error"]["message"]) == (400, told)
 
 
 ODD = [

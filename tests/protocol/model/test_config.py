@@ -46,3 +46,9 @@ def test_rows_are_no_longer_than_longrope_leaves_positions_alike() -> None:
     assert not torch.allclose(logits(10), logits(21), atol=1e-2)
     config.rope_parameters = {"full_attention": rope, "sliding_attention": {"rope_type": "default"}}
     assert longest_input(config) == 20
+
+
+def test_an_architecture_without_a_longest_input_is_none_of_the_fields():
+    from transformers import XLNetConfig
+
+    assert longest_input(XLNetConfig()) is None

@@ -157,3 +157,10 @@ def test_an_encoder_decoder_model_is_refused_in_one_line(tmp_path):
     writer.close()
     with pytest.raises(InputError, match=r"t5\.gguf: GGUF is read of decoder-only models;"):
         load(str(tmp_path / "t5.gguf"))
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_what_helps(file, tmp_path, monkeypatch):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    with pytest.raises(InputError, match=r"taken/fedperfit.*: Not a .*XDG_CACHE_HOME names another folder"):
+        resolve(str(file[0]))

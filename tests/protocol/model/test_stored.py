@@ -136,6 +136,51 @@ def test_weights_that_can_run_code_have_a_way_out(folder):
         read_card(str(folder))
 
 
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "model.onnx", "consolidated.00.pth"])
+def test_weights_of_another_program_are_named(folder, name):
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(InputError, match=f"missing; {name} is of (another program|a kind that can run code)"):
+        read_card(str(folder))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_pointer_in_the_place_of_a_file_is_told(folder, name):
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(InputError, match=f"{name} is a pointer of Git LFS: fetch the file itself"):
+        read_card(str(folder))
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_weights_in_whole_numbers_are_no_weights(folder, prefix):
+    weights = load_file(folder / "model.safetensors")
+    stored = {name: tensor.half() for name, tensor in weights.items()}
+    stored["model.layers.0.position_ids"] = torch.arange(3)  # old files hold such tables
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    load(str(folder), device="cpu")
+    base_model._read_card.cache_clear()
+    stored |= {name: (100 * tensor).to(torch.int8) for name, tensor in weights.items() if tensor.dim() == 2}
+    stored = {name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match="are whole numbers, quantised in a way"):
+        load(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("template", [5, {"a": "b"}, [{"name": "default", "template": None}]])
+def test_a_chat_template_that_is_no_text_is_told(folder, template):
+    about = folder / "tokenizer_config.json"
+    about.write_text(json.dumps({**json.loads(about.read_text()), "chat_template": template}))
+    with pytest.raises(InputError, match=r"tokenizer_config\.json: a chat_template is no text"):
+        read_card(str(folder))
+
+
+def test_a_configuration_has_no_say_in_how_outputs_are_named(folder):
+    edit_config(folder, return_dict=False, output_hidden_states=True)
+    base = load(str(folder), device="cpu")
+    output = base.model(IDS)
+    assert output.logits.shape[:2] == IDS.shape
+    assert output.hidden_states is None
+
+
 def test_the_model_that_ships_keeps_the_fingerprint_of_former_versions():
     card = read_card(EMBEDDED)
     assert (

@@ -187,7 +187,8 @@ def test_numbers_with_a_comma_before_the_decimals_are_read_and_told(tmp_path: Pa
     (tmp_path / "data.toml").write_text(
         'file = "notes.csv"\n' + MAPPING.replace("fields", 'target = "mood"\nfields')
     )
-    shown = CliRunner().invoke(data_app, ["show", str(tmp_path / "data.toml"), "--task", str(task)]).output
+    show = ["show", str(tmp_path / "data.toml"), "--task", str(task)]
+    shown = CliRunner().invoke(data_app, [*show, "--every-line"]).output
     for told in (
         "line 2: mood='4,5' is taken as '4.5'",
         "line 3: mood='4,0' is taken as '4'",
@@ -198,6 +199,10 @@ def test_numbers_with_a_comma_before_the_decimals_are_read_and_told(tmp_path: Pa
     ):
         assert told in shown
     assert shown.count("left out") == 4
+    once = (
+        "notes.csv, 28 lines (2, 3, 6, 7, 10, 11, 12, 13, and 20 more): mood='4,5' is taken as '4.5'; 1 other"
+    )
+    assert once in CliRunner().invoke(data_app, show).output
 
 
 def test_times_with_a_comma_before_the_decimals_sort_as_numbers():

@@ -17,3 +17,18 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: st
     assert isinstance(done.exception, InputError)
     assert str(done.exception) == f"{name!r}: no name for a person's folder"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_what_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "taken"))
+    example = Path(__file__).parents[3] / "examples" / "own_task"
+    words = ["show", str(example / "mails.toml"), "--task", str(example / "urgency.toml")]
+    done = CliRunner().invoke(data_app, words)
+    assert isinstance(done.exception, InputError)
+    assert "the environment variable XDG_CACHE_HOME names another folder" in str(done.exception)
+    (tmp_path / "mails.toml").write_text('file = "none.csv"\nuser = "person"\ntarget = "answered"\n')
+    done = CliRunner().invoke(data_app, [words[0], str(tmp_path / "mails.toml"), *words[2:]])
+    assert str(done.exception) == f"{tmp_path / 'none.csv'}: No such file or directory"

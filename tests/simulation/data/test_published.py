@@ -164,7 +164,7 @@ def test_a_bad_item_or_question_costs_itself_alone_and_is_shown(tmp_path: Path):
         "train.json, line 1, item 4: expected an object; left out",
         "train.json, line 2, item 1: no list under 'profile'; left out",
         "test.json, line 1: no text under 'output'; the question is left out",
-        "test.json: no question is left for user r2",
+        "test.json, user r2: no question is left",
         "as published",
     ):
         assert told in shown.output

@@ -1,6 +1,7 @@
 """Records of tables as people have them: what is wrong with one costs that one, and is told by its line."""
 
 import gzip
+import json
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -180,3 +181,28 @@ def test_half_a_character_of_utf_16_costs_its_own_line(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("who,text\na,\ud800\nb,two\n".encode("utf-16", "surrogatepass"))
     assert told(path, ["who"]) == [(2, "not UTF-8 text"), (3, {"who": "b", "text": "two"})]
+
+
+def test_json_is_read_by_what_it_holds_not_by_its_name(tmp_path):
+    rows = [{"who": "a", "text": "one"}, {"who": "b", "text": "[two"}]
+    lines, listed = "\n".join(map(json.dumps, rows)), json.dumps(rows, indent=1)
+    for name, text in (
+        ("a.json", lines),
+        ("a.json", f"{lines}\n{{"),
+        ("a.jsonl", listed),
+        ("a.ndjson", listed),
+    ):
+        (tmp_path / name).write_text(text)
+        assert [row for _, row in told(tmp_path / name, ["who"])][:2] == rows
+    for text in ('{"data": []}', '{\n"data": []}', "{}\n"):
+        (tmp_path / "b.json").write_text(text)
+        with pytest.raises(MalformedFileError, match="expected a list of objects"):
+            told(tmp_path / "b.json", ["who"])
+
+
+def test_a_spreadsheet_called_a_table_is_told(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"PK\x03\x04\x14\x00a,b\n")
+    with pytest.raises(
+        MalformedFileError, match="a ZIP archive or a spreadsheet; unpack it, or save it as CSV"
+    ):
+        told(tmp_path / "a.csv", ["who"])

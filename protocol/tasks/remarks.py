@@ -1,0 +1,46 @@
+"""Remarks on lines of data, summed up: of each kind one line, with how many there are and where."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from fedperfit.protocol.system.errors import count_of
+
+_SINGLE = 3
+"""Remarks of one kind that are still told one by one."""
+_QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
+_LINE = "line "
+
+
+def summed_up(remarks: Iterable[str], shown: int) -> Iterator[str]:
+    """Sum remarks up, in the order in which each kind comes first; few of a kind stay as they are.
+
+    Args:
+        remarks: Texts such as `FILE, line 3: what is wrong`. Those are of one kind that are about one file
+            and differ in places and in what they quote.
+        shown: Places that are told of each kind.
+    """
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for remark in remarks:
+        where, _, what = remark.partition(": ")
+        kinds.setdefault((where.partition(", ")[0] * (", " in where), _QUOTED.sub("", what)), []).append(
+            remark
+        )
+    for (file, _), alike in kinds.items():
+        if len(alike) <= _SINGLE:
+            yield from alike
+        else:
+            yield _one_line(file, [remark.partition(": ") for remark in alike], shown)
+
+
+def _one_line(file: str, alike: Sequence[tuple[str, str, str]], shown: int) -> str:
+    """Tell remarks of one kind: where each is, and what is wrong with the first."""
+    places = [where.removeprefix(f"{file}, ") for where, _, _ in alike]
+    lines = all(place.startswith(_LINE) and place[len(_LINE) :].isdigit() for place in places)
+    some = [place.removeprefix(_LINE) if lines else place for place in places[:shown]]
+    if len(places) > shown:
+        some.append(f"and {len(places) - shown:,} more")
+    count = count_of(len(places), "line" if lines else "place")
+    others = len({what for _, _, what in alike}) - 1
+    like = f"; {count_of(others, 'other text')} like it" if others else ""
+    where = f"{count} ({(', ' if lines else '; ').join(some)})"
+    return f"{f'{file}, ' if file else ''}{where}: {alike[0][2]}{like}"
