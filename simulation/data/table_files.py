@@ -73,7 +73,7 @@ def _text(path: Path, errors: str = "strict") -> str:
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except UnicodeDecodeError:
-        raise MalformedFileError(f"{path}: not UTF-8 text") from None
+        raise MalformedFileError(f"{path}: not UTF-8 text; save it as UTF-8") from None
     except MalformedFileError as error:
         raise MalformedFileError(f"{path}: {error}") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):
@@ -113,7 +113,7 @@ def _csv(path: Path, usual: str, columns: Collection[str], tell: Tell) -> Iterat
     lines = [*io.StringIO(_TOLD_BY_EXCEL.sub("", _text(path, "surrogateescape")), newline="")]
     delimiter, names, line = _header(path, lines, usual, columns)
     if not _is_text(names):
-        raise MalformedFileError(f"{path}, line {line}: not UTF-8 text")
+        raise MalformedFileError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8")
     if twice := [name for name, times in Counter(names).items() if name and times > 1]:
         raise MalformedFileError(f"{path}, line {line}: several columns are called {twice[0]!r}")
     _check_columns(path, names, columns)
