@@ -34,7 +34,7 @@ def check_given_files(settings: JobSettings) -> None:
     if settings.people_prior:
         check_numbers(basis)
     if settings.prior_file:
-        read_scatter(from_home(settings.prior_file), basis, settings)
+        read_scatter(from_home(settings.prior_file), basis)
 
 
 def _basis_for_any_model(settings: JobSettings) -> Basis | None:

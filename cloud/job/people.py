@@ -6,7 +6,6 @@ How people differ is told by the updates of the rounds, or by public people who 
 from pathlib import Path
 
 from fedperfit.cloud.job.settings import JobSettings
-from fedperfit.protocol.people.odds import odds_covariance
 from fedperfit.protocol.people.people import People
 from fedperfit.protocol.people.prior import estimated_prior, part
 from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
@@ -32,13 +31,9 @@ def released_people(basis: Basis, settings: JobSettings, scatter: Scatter | None
     own, places = part(basis, settings.personal_columns)
     if scatter is None:
         return People(own)
-    tastes = None
-    if settings.label_odds and scatter.odds is not None:
-        tastes = odds_covariance(scatter.odds[:, places], settings.label_odds)
     prior = estimated_prior(
         scatter.total[places][:, places],
         scatter.count,
-        beside=tastes,
         floor=settings.floor,
         strength=settings.prior_strength,
         items=settings.prior_items,
@@ -61,13 +56,13 @@ def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
     """
     path = folder / PUBLIC_PEOPLE
     if path.exists():
-        return read_scatter(path, basis, settings)
+        return read_scatter(path, basis)
     if not settings.prior_file:
         raise InputError(
             "prior-source=public: expected prior-file, a file that `fedperfit prior` makes of public people"
         )
     named = from_home(settings.prior_file)
-    scatter = read_scatter(named, basis, settings)
+    scatter = read_scatter(named, basis)
     write_atomic(path, scatter.to_bytes())
     return scatter
 
@@ -81,22 +76,14 @@ def check_numbers(basis: Basis) -> None:
         )
 
 
-def read_scatter(path: Path, basis: Basis, settings: JobSettings) -> Scatter:
+def read_scatter(path: Path, basis: Basis) -> Scatter:
     """Read a file that says how public people differ.
 
     Args:
         path: The file.
         basis: The basis that it must be in.
-        settings: Settings of the job.
 
     Raises:
-        InputError: Naming the file, if it is missing, malformed, of another basis, or tells nothing of the
-            odds of labels that `prior-odds` asks for.
+        InputError: Naming the file, if it is missing, malformed or of another basis.
     """
-    scatter = read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))
-    if settings.label_odds and scatter.odds is None:
-        raise InputError(
-            f"prior-odds={settings.prior_odds:g}: {path} does not tell what moves the odds of labels; make "
-            "it anew with `fedperfit prior`"
-        )
-    return scatter
+    return read_parsed(path, lambda data: Scatter.from_bytes(data, basis.digest, basis.numbers))

@@ -42,7 +42,7 @@ from fedperfit.protocol.settings.fields import (
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.tasks import AnswerKind, task_by_name, task_id
+from fedperfit.protocol.tasks import task_id
 
 if TYPE_CHECKING:
     from fedperfit.protocol.model.base_model import BaseModelCard
@@ -119,9 +119,6 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     """Variance of the prior in all directions, as a share of the mean variance between people; 0 is .3 for
     public people, and 100 for updates, which are so short and noisy that people had better vary alike in all
     directions."""
-    prior_odds: Annotated[float, Field(ge=0, le=100), Unit("nats")] = 0.0
-    """Deviation by which people are taken to differ in what each label is worth to them, independently,
-    beside what public people show; 0 is not at all. Answers that are numbers or texts are left alone."""
     prior_items: Annotated[int, Field(ge=1), Unit("items")] = 16
     """Most items of a person that the prior is used for unasked."""
     prior_gives_way: GivesWay = "items"
@@ -166,8 +163,6 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             raise InputError("prior-source=public: the basis must be known before the run, not federated")
         if self.prior_file and self.prior_source != "public":
             raise InputError(f"prior-file={self.prior_file}: only with prior-source=public")
-        if self.prior_odds and self.prior_source != "public":
-            raise InputError(f"prior-odds={self.prior_odds:g}: only with prior-source=public")
         if self.personal_numbers and not self.people_prior:
             raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
         if self.basis_file and self.update_basis != "public":
@@ -227,11 +222,6 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
     def compares_updates(self) -> bool:
         """Whether the prior over people is made of how single clients' updates differ."""
         return self.people_prior and self.prior_source == "updates"
-
-    @property
-    def label_odds(self) -> float:
-        """Deviation of what labels are worth to people; 0 where the task's answers are no labels."""
-        return self.prior_odds if task_by_name(self.task).kind is AnswerKind.LABELS else 0.0
 
     @property
     def floor(self) -> float:

@@ -79,7 +79,6 @@ def estimated_prior(
     scatter: torch.Tensor,
     count: int,
     *,
-    beside: torch.Tensor | None = None,
     floor: float,
     strength: float,
     items: int,
@@ -91,7 +90,6 @@ def estimated_prior(
     Args:
         scatter: Sum of the outer products of centred updates: (n, n).
         count: Degrees of freedom of that sum: the updates less one for each mean.
-        beside: Covariance that people have beside what the updates show: (n, n).
         floor: Variance in all directions, as a share of the mean variance.
         strength: Weight of the prior beside the answers' losses.
         items: Most items of a person that the prior is used for unasked.
@@ -105,8 +103,6 @@ def estimated_prior(
     mean_variance = float(covariance.trace()) / len(covariance)
     if count < 1 or not (math.isfinite(mean_variance) and mean_variance > 0):
         raise InputError("the updates of the rounds do not tell how people differ: at least two must differ")
-    if beside is not None:
-        covariance = covariance + beside
     values, axes = torch.linalg.eigh(covariance)
     kept = min(MOST_DIRECTIONS, int((values > 1e-6 * values[-1]).sum()))
     if numbers > kept:

@@ -23,9 +23,6 @@ class Scatter:
     """The sum: (n, n) fp64."""
     count: int
     """Degrees of freedom: the people less one for each mean."""
-    odds: torch.Tensor | None = None
-    """Gradient of each label's log probability by the coordinates: (labels, n); None where answers are no
-    labels, or nobody took it."""
 
     @classmethod
     def of(cls, basis: str, numbers: torch.Tensor) -> "Scatter":
@@ -46,8 +43,6 @@ class Scatter:
     def to_bytes(self) -> bytes:
         """Encode as the bytes of a safetensors file, in fp32."""
         tensors = {"sum": self.total.float(), "count": torch.tensor([self.count])}
-        if self.odds is not None:
-            tensors["odds"] = self.odds.float()
         return save(tensors, metadata={"basis": json.dumps(self.basis)})
 
     @classmethod
@@ -66,8 +61,7 @@ class Scatter:
             kept = load(data)
             header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
             told = header.get("__metadata__", {}).get("basis", json.dumps(basis))  # earlier runs told none
-            odds = kept["odds"].double() if "odds" in kept else None
-            made = cls(json.loads(told), kept["sum"].double(), int(kept["count"]), odds)
+            made = cls(json.loads(told), kept["sum"].double(), int(kept["count"]))
         except (
             SafetensorError,
             KeyError,
@@ -80,10 +74,6 @@ class Scatter:
             raise InputError("not what differs between people") from None
         if made.basis != basis or made.total.shape != (numbers, numbers):
             raise InputError(f"how people differ in another basis than this one of {numbers} coordinates")
-        if odds is not None and (odds.dim() != 2 or not len(odds) or odds.shape[1] != numbers):
-            raise InputError(f"what moves the odds of labels is not told for {numbers} coordinates")
-        if made.count < 0 or not all(
-            bool(told.isfinite().all()) for told in (made.total, odds) if told is not None
-        ):
+        if made.count < 0 or not bool(made.total.isfinite().all()):
             raise InputError("what differs between people is not made of finite numbers")
         return made

@@ -7,7 +7,6 @@ fits start at a shift that changes nothing, so that a prior can be made before t
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -29,8 +28,7 @@ from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.protocol.tasks import AnswerKind, Pair, task_by_name
-from fedperfit.simulation.basis.odds import label_gradients
+from fedperfit.protocol.tasks import Pair, task_by_name
 from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.data.lamp_files import folder_of
@@ -54,7 +52,7 @@ def write_people(
     people: Sequence[Sequence[Pair]],
     on_person: OnPerson = lambda fitted, people: None,
 ) -> Scatter:
-    """Fit each person's coordinates, and write how they differ, and what moves the odds of a task's labels.
+    """Fit each person's coordinates, and write how they differ.
 
     Until the last is fitted, a file beside it keeps the fits, with which a stopped work goes on.
 
@@ -75,8 +73,7 @@ def write_people(
     if len(with_items) < 2:
         raise InputError("how people differ is told by two at least")
     training = settings.collective_training().replace(epochs=_EPOCHS, max_items=0)
-    task, cache = task_by_name(settings.task), ItemCache(base)
-    prefix = shared_prefix(base, task, settings.prompt_form)
+    cache, prefix = ItemCache(base), shared_prefix(base, task_by_name(settings.task), settings.prompt_form)
     fits = _Fits(path.with_name(path.name + ".part"), basis, training, with_items)
     jobs = [
         FitJob(Coordinates.zero(basis), encode(base, pairs), f"public/{number}")
@@ -88,9 +85,6 @@ def write_people(
         fits.keep({job.order: job.shift.numbers for job in cohort})
         on_person(len(fits.found), len(jobs))
     scatter = Scatter.of(basis.digest, torch.stack([fits.found[job.order] for job in jobs]))
-    if task.kind is AnswerKind.LABELS:
-        prompts = [pairs[0].prompt for pairs in with_items]
-        scatter = replace(scatter, odds=label_gradients(base, basis, task.labels, prompts))
     write_atomic(path, scatter.to_bytes())
     fits.path.unlink(missing_ok=True)
     return scatter

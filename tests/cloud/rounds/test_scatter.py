@@ -1,17 +1,14 @@
 """Sums of how updates differ, by round."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tests.cloud.rounds.test_coordinate_rounds import BASIS, CLIENTS, Edges, drawn, federation
 
-from fedperfit.cloud.job.people import check_numbers, public_people, read_scatter, released_people
+from fedperfit.cloud.job.people import check_numbers, public_people, released_people
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.cloud.rounds.scatter import UpdateScatter
-from fedperfit.protocol.people.odds import odds_covariance
-from fedperfit.protocol.people.prior import part
 from fedperfit.protocol.people.scatter import Scatter
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
@@ -89,7 +86,6 @@ def test_too_many_coordinates_for_a_prior_are_refused(monkeypatch: pytest.Monkey
         ({"personal-numbers": 4}, "only with people-prior"),
         ({"prior-source": "public"}, "prior-source=public: only with people-prior"),
         ({"people-prior": True, "prior-file": "x"}, "prior-file=x: only with prior-source=public"),
-        ({"people-prior": True, "prior-odds": 2.0}, "prior-odds=2: only with prior-source=public"),
         (
             {"people-prior": True, "prior-source": "public", "update-basis": "federated"},
             "the basis must be known before the run",
@@ -117,29 +113,6 @@ def test_the_floor_suits_what_the_prior_is_made_of(tmp_path: Path) -> None:
     assert floors["updates", 2.0] == floors["public", 2.0]
     ratio = floors["updates", 0.0] / floors["public", 0.0]
     assert ratio == pytest.approx((100 / 0.3) ** 0.5)
-
-
-def test_people_differ_in_the_odds_of_labels_too(tmp_path: Path) -> None:
-    public = {"people-prior": True, "prior-source": "public", "personal-columns": 2}
-    scatter = replace(recorded(tmp_path).total(2), odds=torch.randn(3, BASIS.numbers))
-    path = tmp_path / "people"
-    path.write_bytes(replace(scatter, odds=None).to_bytes())
-    with pytest.raises(InputError, match=r"prior-odds=2: .*people does not tell .* `fedperfit prior`"):
-        read_scatter(path, BASIS, settings(**public, **{"prior-odds": 2.0}))
-    assert read_scatter(path, BASIS, settings(**public, **{"prior-odds": 2.0, "task": "LaMP_3"})).odds is None
-    path.write_bytes(scatter.to_bytes())
-    priors = {}
-    for odds in (0.0, 2.0):
-        wanted = settings(**public, **{"prior-odds": odds})
-        prior = released_people(BASIS, wanted, read_scatter(path, BASIS, wanted)).prior
-        assert prior is not None
-        factor = prior.factor().double()
-        priors[odds] = factor @ factor.T - prior.floor**2 * torch.eye(len(factor))
-    _, places = part(BASIS, 2)
-    assert scatter.odds is not None
-    torch.testing.assert_close(
-        priors[2.0] - priors[0.0], odds_covariance(scatter.odds[:, places], 2.0), rtol=1e-3, atol=1e-4
-    )
 
 
 def test_public_people_say_nothing_of_clients_and_go_with_every_promise() -> None:

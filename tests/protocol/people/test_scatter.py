@@ -1,7 +1,5 @@
 """How people differ: a sum that nobody decides alone, and its file."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,21 +43,10 @@ def test_a_file_holds_it_for_its_basis_alone() -> None:
             Scatter.from_bytes(told.to_bytes(), basis, numbers)
 
 
-def test_what_moves_the_odds_of_labels_is_kept_beside_it() -> None:
-    assert Scatter.from_bytes(Scatter.of("digest", drawn()).to_bytes(), "digest", 6).odds is None
-    told = replace(Scatter.of("digest", drawn()), odds=drawn(3))
-    read = Scatter.from_bytes(told.to_bytes(), "digest", 6).odds
-    assert read is not None
-    torch.testing.assert_close(read, drawn(3).double(), rtol=1e-6, atol=1e-6)
-    for odds in (drawn(3, 5), drawn(0), drawn()[0], drawn(3) / 0):
-        with pytest.raises(InputError, match="what"):
-            Scatter.from_bytes(replace(told, odds=odds).to_bytes(), "digest", 6)
-
-
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255), cut=st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_damage_is_refused_in_one_line_or_harmless(place: int, byte: int, cut: bool) -> None:
-    data = bytearray(replace(Scatter.of("digest", drawn()), odds=drawn(3)).to_bytes())
+    data = bytearray(Scatter.of("digest", drawn()).to_bytes())
     place %= len(data)
     data[place] = byte
     told = ""

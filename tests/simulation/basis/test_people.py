@@ -192,18 +192,6 @@ def test_the_others_of_a_data_set_can_be_the_public_people(run: Path) -> None:
     assert [len(pairs) for pairs in people] == [5, 5]
 
 
-def test_what_moves_the_odds_of_labels_is_written_where_there_are_labels(
-    base: BaseModel, settings: JobSettings, basis: Basis, tmp_path: Path
-) -> None:
-    some = world_people(settings, 2, 2)
-    made = write_people(tmp_path / "x", base, settings, basis, some)
-    assert made.odds is not None
-    assert made.odds.shape == (15, basis.numbers)
-    for other in ("LaMP_3", "LaMP_4"):
-        wanted = settings.replace(task=other)
-        assert write_people(tmp_path / "x", base, wanted, basis, world_people(wanted, 2, 2)).odds is None
-
-
 def test_without_a_basis_there_is_nothing_to_differ_in(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["prior", str(tmp_path / "x"), "--set", "update-basis=none"])
     assert isinstance(told.exception, InputError)
