@@ -27,6 +27,11 @@ def home(tmp_path: Path) -> Iterator[CloudHome]:
         yield home
 
 
+def interruptible() -> None:
+    """Have Ctrl-C end a program also where the tests run in the background of a shell, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def begun(home: CloudHome, *options: str) -> Iterator[subprocess.Popen[str]]:
     """`fedperfit-cloud run` from when its ServerApp has begun once more."""
@@ -37,7 +42,9 @@ def begun(home: CloudHome, *options: str) -> Iterator[subprocess.Popen[str]]:
 
     before = starts()
     command = [*PROGRAM, str(home.folder), "--name", "one", *options]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible
+    )
     try:
         assert wait_until(lambda: starts() > before or process.poll() is not None, 120)
         assert process.poll() is None, process.communicate()
