@@ -286,15 +286,13 @@ class Deployed:
         Returns:
             How the text ended, and the stage that answered.
         """
-        alive = self._wanted(alive)
-        with self._model.turn(alive):
+        with self._model.turn(alive := self._wanted(alive)):
             stage = self.stages.chosen(asked.stage)
             return self._asking.reply(asked, stage, lambda part: on_part(part, stage), alive), stage
 
     def answer(self, question: str, stage: str, alive: Alive) -> tuple[str, str]:
         """Answer a question of the task at a stage; returns the answer, and the stage that answered."""
-        alive = self._wanted(alive)
-        with self._model.turn(alive):
+        with self._model.turn(alive := self._wanted(alive)):
             answering = self.stages.chosen(stage)
             if answering is Stage.BASE and not stage:
                 raise InputError("there is no release yet: generate answers from the base model alone")

@@ -22,9 +22,8 @@ def summed_up(remarks: Iterable[str], shown: int) -> Iterator[str]:
     kinds: dict[tuple[str, str], list[str]] = {}
     for remark in remarks:
         where, _, what = remark.partition(": ")
-        kinds.setdefault((where.partition(", ")[0] * (", " in where), _QUOTED.sub("", what)), []).append(
-            remark
-        )
+        file, comma, _ = where.partition(", ")
+        kinds.setdefault((file if comma else "", _QUOTED.sub("", what)), []).append(remark)
     for (file, _), alike in kinds.items():
         if len(alike) <= _SINGLE:
             yield from alike

@@ -61,16 +61,17 @@ def analyze(
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.analyze.page import REPORT, conclusions, pictures, terminal_table
     from fedperfit.simulation.analyze.study import run_study
+    from fedperfit.simulation.cluster.telling import teller
 
     console = wide_console()
-    started = shown = time.monotonic()
+    started = time.monotonic()
     with (
         console.status("reading users and model …") as status,
         tracked(track, "analyze", pictures) as follow,
     ):
+        tell = teller(console, status)
 
         def heard(event: dict[str, Any]) -> None:
-            nonlocal shown
             follow(event)
             if event["event"] != "work":
                 return
@@ -78,10 +79,7 @@ def analyze(
             line = (
                 f"{event['last']}: {done} of {count_of(of, 'user')} after {time.monotonic() - started:.0f} s"
             )
-            status.update(line if done < of else f"{line}; figures …")
-            if not console.is_terminal and time.monotonic() - shown > 60:
-                shown = time.monotonic()
-                console.print(line, markup=False)
+            tell(line if done < of else f"{line}; figures …")
 
         summary = run_study(folder, settings, heard, asked(workers, ray_address, actor_cpus, actor_gpus))
     for name, about in summary["tasks"].items():

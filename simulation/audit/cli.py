@@ -99,30 +99,26 @@ def audit(
     from fedperfit.simulation.audit.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.audit.study import begin, extend, run_audit
     from fedperfit.simulation.cluster.pace import progress
+    from fedperfit.simulation.cluster.telling import teller
 
     stored = read_result(gate) if gate is not None else None
     if resume:
         extend(folder, given.get("attacks", []))
     else:
         begin(folder, stored_gate(gate) if gate is not None else settings)
-    started = shown = time.monotonic()
+    started = time.monotonic()
     again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "audit", str(folder), "--resume", **again, track=track),
         console.status("reading people and model …") as status,
         tracked(track, "audit", pictures) as follow,
     ):
+        tell = teller(console, status)
 
         def heard(event: dict[str, Any]) -> None:
-            nonlocal shown
             follow(event)
-            if event["event"] not in ("start", "work"):
-                return
-            line = progress(event, time.monotonic() - started)
-            status.update(line)
-            if not console.is_terminal and time.monotonic() - shown > 60:
-                shown = time.monotonic()
-                console.print(line, markup=False)
+            if event["event"] in ("start", "work"):
+                tell(progress(event, time.monotonic() - started))
 
         result = run_audit(folder, heard, request)
     for about in result["attacks"].values():

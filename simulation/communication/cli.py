@@ -82,6 +82,7 @@ def communication(
 
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.cluster.pace import progress
+    from fedperfit.simulation.cluster.telling import teller
     from fedperfit.simulation.communication.page import REPORT, finding, pictures, terminal_table
     from fedperfit.simulation.communication.study import begin, extend, run_study
 
@@ -89,7 +90,7 @@ def communication(
         extend(folder, given.get("rows", []), given.get("seeds", []))
     else:
         begin(folder, settings)
-    started = shown = time.monotonic()
+    started = time.monotonic()
     again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(
@@ -98,17 +99,12 @@ def communication(
         console.status("reading people and model …") as status,
         tracked(track, "communication", pictures) as follow,
     ):
+        tell = teller(console, status)
 
         def heard(event: dict[str, Any]) -> None:
-            nonlocal shown
             follow(event)
-            if event["event"] not in ("start", "work"):
-                return
-            line = progress(event, time.monotonic() - started)
-            status.update(line)
-            if not console.is_terminal and time.monotonic() - shown > 60:
-                shown = time.monotonic()
-                console.print(line, markup=False)
+            if event["event"] in ("start", "work"):
+                tell(progress(event, time.monotonic() - started))
 
         results = run_study(folder, heard, request)
     for name, about in results["tasks"].items():

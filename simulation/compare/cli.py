@@ -107,6 +107,7 @@ def compare(
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.simulation.cluster.cluster import ClusterRequest
     from fedperfit.simulation.cluster.pace import progress
+    from fedperfit.simulation.cluster.telling import teller
     from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
     from fedperfit.simulation.compare.study import begin, extend, run_comparison
 
@@ -127,11 +128,10 @@ def compare(
         console.status("planning …") as status,
         tracked(track, "compare", pictures) as follow,
     ):
-        started = time.monotonic()
-        shown = 0.0
+        started, tell = time.monotonic(), teller(console, status, at_once=True)
 
         def heard(event: dict[str, Any]) -> None:
-            nonlocal shown, started
+            nonlocal started
             follow(event)
             if event["event"] == "start":
                 started = time.monotonic()
@@ -139,11 +139,7 @@ def compare(
                 line = f"{event['total']} draws and cells left, {processes}, folder {folder}"
                 console.print(line, soft_wrap=True, markup=False)
             elif event["event"] == "work":
-                line = progress(event, time.monotonic() - started)
-                status.update(line)
-                if not console.is_terminal and time.monotonic() - shown > 60:
-                    shown = time.monotonic()
-                    console.print(line, markup=False)
+                tell(progress(event, time.monotonic() - started))
 
         summary = run_comparison(folder, workers, heard, where)
     for name, about in summary["tasks"].items():

@@ -85,10 +85,10 @@ def _text(path: Path, errors: str = "strict") -> str:
 def _in_lines(text: str, form: str) -> bool:
     """Whether a JSON file has an object on each line, as many have whose names do not say so."""
     first, _, others = text.strip().partition("\n")
-    if form != ".json" or not others:
-        return form != ".json" and not first.startswith("[")
+    if form != ".json":
+        return not first.startswith("[")
     try:
-        return isinstance(json.loads(first), dict)
+        return bool(others) and isinstance(json.loads(first), dict)
     except (ValueError, RecursionError):
         return False
 
