@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha512
 
 from fedperfit.protocol.secure_sums.fixed_point import FixedPoint
 from fedperfit.protocol.secure_sums.keys import Directory, SumKeys
@@ -13,8 +14,9 @@ SHAPE = CommitteeShape(7, 1, 5)
 
 @lru_cache
 def party(count: int) -> dict[str, SumKeys]:
-    """Make keys for so many clients."""
-    return {f"c{number}": SumKeys.new() for number in range(count)}
+    """Make keys for so many clients, the same ones each time: a committee is drawn from them."""
+    names = (f"c{number}" for number in range(count))
+    return {name: SumKeys.from_bytes(sha512(name.encode()).digest()) for name in names}
 
 
 def session_of(
