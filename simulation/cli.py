@@ -195,6 +195,8 @@ def describe(event: dict[str, Any]) -> str:
     if kind == "public-people":
         people = count_of(event["people"], "public person", "public people")
         return f"prior over people: {event['fitted']} of {people} fitted"
+    if kind == "basis":
+        return f"update basis: {event['done']} of {count_of(event['steps'], 'step')} learned"
     if kind == "round":
         loss = "" if event["loss"] is None else f"  loss {event['loss']:.3f}"
         dropped = f", {event['dropped']} dropped" if event["dropped"] else ""

@@ -48,14 +48,14 @@ def settings_basis(settings: JobSettings, card: BaseModelCard) -> Basis | None:
         )
     if settings.update_basis == "federated":
         raise InputError(
-            "update-basis=federated: a simulation's clients make it; elsewhere take public or random"
+            "update-basis=federated: a simulation's clients make it; elsewhere take public, learned or random"
         )
     if not settings.basis_file:
-        shipped = shipped_basis(settings, card)
+        shipped = shipped_basis(settings, card) if settings.update_basis == "public" else None
         if shipped is None:
             raise InputError(
-                "update-basis=public: expected basis-file, a file that `fedperfit basis` makes of public "
-                "items; none ships for this task, model and shape"
+                f"update-basis={settings.update_basis}: expected basis-file, a file that `fedperfit basis` "
+                "makes of public items or people; none ships for this task, model and shape"
             )
         return shipped
     path = from_home(settings.basis_file)

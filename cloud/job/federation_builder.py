@@ -65,7 +65,7 @@ class FederationBuilder:
         """
         basis = run_basis(self.settings, self.card, self.folder)
         if basis is not None and self.settings.people_prior:
-            check_numbers(basis)
+            check_numbers(basis.numbers)
             if self.settings.prior_source == "public":
                 public_people(basis, self.settings, self.folder)
         place = self.folder / CHECKPOINTS / phase

@@ -32,7 +32,7 @@ def check_given_files(settings: JobSettings) -> None:
     if basis is None:
         return
     if settings.people_prior:
-        check_numbers(basis)
+        check_numbers(basis.numbers)
     if settings.prior_file:
         read_scatter(from_home(settings.prior_file), basis)
 

@@ -67,11 +67,11 @@ def public_people(basis: Basis, settings: JobSettings, folder: Path) -> Scatter:
     return scatter
 
 
-def check_numbers(basis: Basis) -> None:
+def check_numbers(numbers: int) -> None:
     """Raise InputError where a basis has too many coordinates for a prior over people."""
-    if basis.numbers > MOST_NUMBERS:
+    if numbers > MOST_NUMBERS:
         raise InputError(
-            f"people-prior: updates of {basis.numbers} numbers, at most {MOST_NUMBERS}: choose a lower "
+            f"people-prior: updates of {numbers} numbers, at most {MOST_NUMBERS}: choose a lower "
             "collective-rank, fewer layers or fewer update-columns"
         )
 

@@ -165,8 +165,8 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
             raise InputError(f"prior-file={self.prior_file}: only with prior-source=public")
         if self.personal_numbers and not self.people_prior:
             raise InputError(f"personal-numbers={self.personal_numbers}: only with people-prior")
-        if self.basis_file and self.update_basis != "public":
-            raise InputError(f"basis-file={self.basis_file}: only with update-basis=public")
+        if self.basis_file and self.update_basis not in ("public", "learned"):
+            raise InputError(f"basis-file={self.basis_file}: only with update-basis=public or learned")
         return self
 
     @model_validator(mode="after")

@@ -92,11 +92,12 @@ ModelType = Annotated[
     Field(description="Number format of the base model; `auto` is bfloat16 on CUDA and float32 on a CPU."),
 ]
 UpdateBasis = Annotated[
-    Literal["none", "random", "public", "federated"],
+    Literal["none", "random", "public", "learned", "federated"],
     Field(
         description="Frozen basis in which updates of the collective shift are coordinates: `none` sends "
         "whole shifts; `random` is drawn from the seed; `public` follows gradients and states of public "
-        "items; `federated` follows the mean gradients that the clients of a simulation send once."
+        "items; `learned` is learned from public people, jointly with what sets them apart; `federated` "
+        "follows the mean gradients that the clients of a simulation send once."
     ),
 ]
 GivesWay = Annotated[

@@ -38,7 +38,7 @@ class Edges:
         settings, least = ground.settings, ground.settings.items
         basis = ground.basis
         values = CloudSettings.own(settings.to_flat()) | {"collective-max-items": least, "least-items": least}
-        if basis is not None and settings.update_basis == "public":
+        if basis is not None and settings.update_basis in ("public", "learned"):
             values["basis-file"] = str(ground.folder / BASIS)
         return policy_of(CloudSettings.from_flat(values), ground.cache.base.card)
 

@@ -32,7 +32,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.simulation.audit.settings import AuditSettings
-from fedperfit.simulation.basis.public import prepare_basis
+from fedperfit.simulation.basis.prepared import prepare_basis
 from fedperfit.simulation.data.participants import participants
 from fedperfit.simulation.world.build import WORLD
 from fedperfit.simulation.world.settings import ParticipantCounts

@@ -13,6 +13,7 @@ from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console, going_on
 from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.system.files import from_home
+from fedperfit.protocol.tasks import Pair
 
 _Out = Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")]
 _Preset = Annotated[str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")]
@@ -32,16 +33,34 @@ def basis(
             "by default the world's population.",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a data set whose others are public, for a basis that is learned; by default the "
+            "world's population."
+        ),
+    ] = None,
+    people: Annotated[int, typer.Option(min=2, help="People from whom a basis is learned, at most.")] = 256,
     preset: _Preset = "quickstart",
     task: _Task = None,
     base_model: _BaseModel = None,
     set_: _Set = None,
 ) -> None:
-    """Make the basis of a federation's updates of public items, which belong to none of its clients.
+    """Make the basis of a federation's updates of public items, or learn it from public people.
 
-    Name the file in the settings: update-basis=public, basis-file=FILE.
+    Nobody of them is a client. Name the file in the settings: update-basis=public, basis-file=FILE. With
+    --set update-basis=learned, whose work goes on after a stop when it is typed again, a file FILE.people
+    beside it says how these people differ: people-prior=true, prior-source=public, prior-file=FILE.people.
+
+    Example: fedperfit basis my.basis --set update-basis=learned --data data/LaMP_3 --task LaMP_3
     """
     settings = _settings(read_preset(preset), task, base_model, set_)
+    if settings.update_basis == "learned":
+        if items is not None:
+            raise InputError("--items: a basis is learned from people: name a data set by --data")
+        return _learn(out, data, people, settings)
+    if data is not None:
+        raise InputError("--data: only for a basis that is learned, by --set update-basis=learned")
 
     from fedperfit.edge.engine.paths.check import load_checked
     from fedperfit.protocol.system.files import write_atomic
@@ -55,6 +74,48 @@ def basis(
         f"digest {made.digest}",
         markup=False,
     )
+
+
+def _learn(out: Path, data: Path | None, people: int, settings: JobSettings) -> None:
+    """Learn a basis, and write it with how the people differ in it who taught it."""
+    from fedperfit.edge.engine.paths.check import load_checked
+    from fedperfit.protocol.people.scatter import MOST_NUMBERS, Scatter
+    from fedperfit.protocol.system.files import write_atomic
+    from fedperfit.simulation.basis.learned import ITEMS, learn_basis
+
+    histories = _histories(data, settings, people, ITEMS)
+    base = load_checked(settings.base_model, device="auto", dtype="auto")
+    kept = out.with_name(out.name + ".part")
+    shown = console()
+
+    def told(done: int, steps: int) -> None:
+        shown.print(f"{done} of {count_of(steps, 'step')} learned", highlight=False)
+
+    with going_on(shown, "fedperfit", *sys.argv[1:]):
+        made, coordinates = learn_basis(kept, base, settings, histories, told)
+    beside = ""
+    if made.numbers <= MOST_NUMBERS:
+        differ = out.with_name(out.name + ".people")
+        write_atomic(differ, Scatter.of(made.digest, coordinates).to_bytes())
+        beside = f"; {differ}: how they differ"
+    write_atomic(out, made.to_bytes())
+    kept.unlink(missing_ok=True)
+    shown.print(
+        f"wrote {out}: {count_of(made.numbers, 'coordinate')}, learned from "
+        f"{count_of(len(coordinates), 'person', 'people')}; digest {made.digest}{beside}",
+        markup=False,
+    )
+
+
+def _histories(data: Path | None, settings: JobSettings, people: int, items: int) -> list[list[Pair]]:
+    """Return the pairs of public people: a data set's others, or the world's population."""
+    from fedperfit.simulation.basis.people import people_of_data, world_people
+
+    if data is None:
+        return world_people(settings, people, items)
+    if not from_home(data).exists():
+        raise MissingFileError(f"{data}: no such file or folder")
+    return people_of_data(from_home(data), settings, people, items)
 
 
 def prior(
@@ -80,22 +141,17 @@ def prior(
     """
     values = {"update-basis": "public"} | read_preset(preset)
     settings = _settings(values, task, base_model, set_)
-    if data is not None and not from_home(data).exists():
-        raise MissingFileError(f"{data}: no such file or folder")
     if settings.update_basis == "none":
         raise InputError("update-basis=none: people differ in a basis; name one")
 
     from fedperfit.cloud.job.basis import settings_basis
     from fedperfit.edge.engine.paths.check import load_checked
-    from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
+    from fedperfit.simulation.basis.people import write_people
 
+    histories = _histories(data, settings, people, items)
     base = load_checked(settings.base_model, device="auto", dtype="auto")
     basis = settings_basis(settings, base.card)
     assert basis is not None
-    if data is None:
-        histories = world_people(settings, people, items)
-    else:
-        histories = people_of_data(from_home(data), settings, people, items)
     shown = console()
 
     def told(fitted: int, all_people: int) -> None:

@@ -15,8 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from fedperfit.cloud.job.basis import run_basis
-from fedperfit.cloud.job.people import PUBLIC_PEOPLE, check_numbers
+from fedperfit.cloud.job.people import check_numbers
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.edge.agent.side_by_side import cohorts, shared_prefix
 from fedperfit.edge.engine.examples import encode
@@ -29,11 +28,10 @@ from fedperfit.protocol.shift.basis import Basis, Coordinates
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.tasks import Pair, task_by_name
-from fedperfit.simulation.basis.public import prepare_basis
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.data.lamp_files import folder_of
 from fedperfit.simulation.data.participants import other_history
-from fedperfit.simulation.world.build import WORLD, population_pairs
+from fedperfit.simulation.world.build import population_pairs
 
 PEOPLE = 128
 """Public people who are fitted, at most."""
@@ -68,7 +66,7 @@ def write_people(
         InputError: If fewer than two people have items, the basis has too many coordinates, or a fit ends in
             numbers that are not finite.
     """
-    check_numbers(basis)
+    check_numbers(basis.numbers)
     with_items = [pairs for pairs in people if pairs]
     if len(with_items) < 2:
         raise InputError("how people differ is told by two at least")
@@ -145,29 +143,3 @@ def people_of_data(
     data = open_lamp(folder_of(folder, task), task)
     users = [data.user("others", name) for name in data.users("others")[:people]]
     return [other_history(task, user).pairs(settings.prompt_form, items) for user in users]
-
-
-def prepare_public(
-    folder: Path,
-    settings: JobSettings,
-    data: str,
-    base: Callable[[], BaseModel],
-    on_person: OnPerson = lambda fitted, people: None,
-) -> None:
-    """Write what a run on the world takes from its population, once: the basis, and how people differ in it.
-
-    Args:
-        folder: The run folder.
-        settings: Settings of the run, with layers and ranks chosen.
-        data: Where the run's clients come from.
-        base: Loads the base model, where it is needed.
-        on_person: Told of the progress of fitting people.
-    """
-    prepare_basis(folder, settings, data, base)
-    path = folder / PUBLIC_PEOPLE
-    if settings.prior_source != "public" or settings.prior_file or data != WORLD or path.exists():
-        return
-    basis = run_basis(settings, base().card, folder)
-    assert basis is not None
-    people = world_people(settings)
-    write_people(path, base(), settings, basis, people, on_person)

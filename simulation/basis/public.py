@@ -5,12 +5,11 @@ of items stands for one person, whose gradient is one of those that R follows.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from fedperfit.cloud.job.basis import BASIS
 from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.edge.agent.history import admit_part
 from fedperfit.edge.engine.layer_gradients import layer_gradient, state_moments
@@ -18,9 +17,9 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.basis import Basis
 from fedperfit.protocol.shift.basis_sources import public_basis
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import json_lines, read_json, write_atomic
+from fedperfit.protocol.system.files import json_lines, read_json
 from fedperfit.protocol.tasks import Pair, task_by_name
-from fedperfit.simulation.world.build import WORLD, population_pairs
+from fedperfit.simulation.world.build import population_pairs
 
 logger = logging.getLogger("fedperfit.simulation")
 
@@ -88,18 +87,3 @@ def _listed(path: Path) -> Iterator[tuple[int, Any]]:
     if not isinstance(items, list):
         raise InputError(f"{path}: expected a JSON list of items")
     return enumerate(items, start=1)
-
-
-def prepare_basis(folder: Path, settings: JobSettings, data: str, base: Callable[[], BaseModel]) -> None:
-    """Write the basis of a run on the world into its folder, once; other runs name a file.
-
-    Args:
-        folder: The run folder.
-        settings: Settings of the run, with layers and ranks chosen.
-        data: Where the run's clients come from.
-        base: Loads the base model, where it is needed.
-    """
-    path = folder / BASIS
-    wanted = settings.update_basis == "public" and not settings.basis_file and data == WORLD
-    if wanted and not path.exists():
-        write_atomic(path, make_basis(base(), settings, world_pairs(settings)).to_bytes())

@@ -16,7 +16,7 @@ from fedperfit.protocol.shift.packing import ShiftHeader
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
-from fedperfit.simulation.basis.people import prepare_public
+from fedperfit.simulation.basis.prepared import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.cohorts.grid import CohortGrid

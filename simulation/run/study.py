@@ -19,7 +19,7 @@ from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
-from fedperfit.simulation.basis.people import prepare_public
+from fedperfit.simulation.basis.prepared import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
 from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.run.clients import NEW, OTHERS, TARGETS, prepare_clients
@@ -68,6 +68,7 @@ class Study(Job):
             settings.data,
             lambda: items_of(self.folder / CLIENTS).base,
             lambda fitted, people: self.progress("public-people", {"fitted": fitted, "people": people}),
+            lambda done, steps: self.progress("basis", {"done": done, "steps": steps}),
         )
         federation, shift = self.train("train", others)
         write_json(self.folder / "rounds.json", [report.to_json() for report in federation.history])

@@ -71,10 +71,10 @@ def test_people_have_the_columns_and_the_prior_that_settings_say(tmp_path: Path)
 
 
 def test_too_many_coordinates_for_a_prior_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_numbers(BASIS)
+    check_numbers(BASIS.numbers)
     monkeypatch.setattr("fedperfit.cloud.job.people.MOST_NUMBERS", BASIS.numbers - 1)
     with pytest.raises(InputError, match=f"updates of {BASIS.numbers} numbers, at most"):
-        check_numbers(BASIS)
+        check_numbers(BASIS.numbers)
 
 
 @pytest.mark.parametrize(
