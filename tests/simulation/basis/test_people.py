@@ -23,7 +23,8 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Pair
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
-from fedperfit.simulation.basis import people as public
+from fedperfit.simulation.basis import people as fitting
+from fedperfit.simulation.basis import prepared as public
 from fedperfit.simulation.basis.people import people_of_data, world_people, write_people
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.run.settings import RunSettings
@@ -99,7 +100,7 @@ def test_stopped_it_goes_on_to_the_same_file_and_with_other_people_anew(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(public, "cohorts", lambda jobs, *_: ([job] for job in jobs))
+    monkeypatch.setattr(fitting, "cohorts", lambda jobs, *_: ([job] for job in jobs))
     people, counts = world_people(settings, 3, 6), list[int]()
 
     def write(name: str, people: list[list[Pair]], killed_after: int = 9) -> bytes:

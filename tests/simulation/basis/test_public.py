@@ -18,7 +18,7 @@ from fedperfit.protocol.shift.basis_sources import federated_basis
 from fedperfit.protocol.shift.packing import pack
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import TASKS
-from fedperfit.simulation.basis import public
+from fedperfit.simulation.basis import prepared, public
 from fedperfit.simulation.basis.public import make_basis, pairs_of_file
 from fedperfit.simulation.cli import app
 from fedperfit.simulation.run.in_process import run_federation
@@ -63,7 +63,7 @@ def test_a_federation_in_a_public_basis_sends_40_bytes_an_update(tmp_path, histo
 
 
 def test_a_random_basis_needs_no_public_item(histories, monkeypatch):
-    monkeypatch.setattr(public, "world_pairs", None)
+    monkeypatch.setattr(prepared, "world_pairs", None)
     result = federate(histories, **{"update-basis": "random", "transport-dtype": "int8"})
     assert all(len(report.admitted) == 2 for report in result.rounds)
 
