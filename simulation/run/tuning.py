@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedperfit.cloud.job.events import OnEvent, recorder
@@ -33,6 +32,7 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
 from fedperfit.simulation.study_folder import check_finished, check_new
@@ -136,7 +136,7 @@ def tune(
     nothing, without = Tried(), 0.0
     units = [nothing, *(Tried(rate, count) for count in settings.epochs for rate in settings.rates)]
     make = partial(TuningWorker, everywhere(settings), release)
-    with TemporaryDirectory() as name, workers(request, make, Path(name)) as hands:
+    with scratch() as folder, workers(request, make, folder) as hands:
         scores = hands.work(units, lambda tried: tried, needs=lambda tried: [nothing] if tried.epochs else [])
         for tried, score in scores:
             if tried == nothing:
