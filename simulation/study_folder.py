@@ -10,6 +10,8 @@ from fedperfit.simulation.world.build import WORLD
 
 LOCK = ".lock"
 """File in the folder of a run or study that is locked while a process works on it."""
+TUNED_ON = "tuned-on.release"
+"""File of a tuning: the release that personal shifts are fitted on; empty for the base model alone."""
 
 
 def check_new(folder: Path, *, resumable: bool = False, beside: str = "") -> None:
