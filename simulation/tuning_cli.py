@@ -18,7 +18,14 @@ from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.study_folder import TUNED_ON, check_begun, check_finished, check_named, check_new
+from fedperfit.simulation.study_folder import (
+    TUNED_ON,
+    check_begun,
+    check_finished,
+    check_named,
+    check_new,
+    taken_back_if_refused,
+)
 
 _Number = TypeVar("_Number", int, float)
 
@@ -90,6 +97,7 @@ def tune(
     again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "tune", "--resume", "--run-dir", str(folder), **again, track=track),
+        taken_back_if_refused(folder, new=not resume),
         tracked(track, "tune") as follow,
     ):
 

@@ -14,6 +14,7 @@ from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.study_folder import check_named, check_new
+from fedperfit.simulation.world.build import WORLD
 
 
 def analyze(
@@ -55,7 +56,7 @@ def analyze(
         parse_options(AnalyzeSettings, options) | parse_assignments(AnalyzeSettings, setting)
     )
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-    check_new(folder)
+    check_new(folder, beside=WORLD)
     check_named(settings.data, settings.base_model)
 
     from fedperfit.cloud.tracking.sink import tracked

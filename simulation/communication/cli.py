@@ -14,7 +14,7 @@ from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.communication.settings import CommunicationSettings
-from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
 from fedperfit.simulation.world.build import WORLD
 
 
@@ -96,6 +96,7 @@ def communication(
         going_on(
             console, "fedperfit", "communication", "--resume", "--run-dir", str(folder), **again, track=track
         ),
+        taken_back_if_refused(folder, new=not resume),
         console.status("reading people and model …") as status,
         tracked(track, "communication", pictures) as follow,
     ):

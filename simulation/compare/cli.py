@@ -14,7 +14,7 @@ from fedperfit.protocol.system.commands import going_on
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, typed
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
 from fedperfit.simulation.world.build import WORLD
 
 _ALL = ["all"]
@@ -125,6 +125,7 @@ def compare(
     again = typed(workers or None, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "compare", "--resume", "--run-dir", str(folder), **again, track=track),
+        taken_back_if_refused(folder, new=not resume),
         console.status("planning …") as status,
         tracked(track, "compare", pictures) as follow,
     ):
