@@ -16,6 +16,8 @@ UNREAD = {
     "prefix": "every answer is begun anew",
 }
 """Parts of a message that would change a prompt, and why one that has them is refused."""
+_NO_LINE = ("tools", "functions")
+"""Keys beside a conversation that a fine-tuning service would show its model, which none here is shown."""
 _OTHER_ROLES = ("tool", "function")
 _OTHER_PARTS = ("image_url", "input_image", "input_audio", "input_file", "file", "tool_use", "tool_result")
 """What errors name; any other word may be a person's own, which errors that reach a log do not quote."""
@@ -162,6 +164,9 @@ def _unfolded(
     if target in value:
         yield {**value, field: as_text(cut(turns_of(value[field])))}
         return
+    for key in _NO_LINE:
+        if value.get(key):
+            raise InputError(f"{key}: {NO_TOOLS}")
     messages = _messages(value[field])
     turns = tuple(map(_turn, messages))
     passed = {place for place, message in enumerate(messages) if message.get("weight") == 0}

@@ -92,6 +92,15 @@ def test_the_assistants_turns_are_learned_or_the_owners_with_roles_changed():
     assert list(learned((*TURNS[:2], Turn("assistant", " ")), "assistant")) == []
 
 
+@pytest.mark.parametrize("key", ["tools", "functions"])
+def test_a_line_with_tools_costs_itself(key):
+    tool = {"type": "function", "function": {"name": "weather"}}
+    lines = [(1, {"messages": MESSAGES, key: [tool]}), (2, {"messages": MESSAGES, key: []})]
+    (number, why), *others = unfolded(lines, "assistant", "messages", "reply")
+    assert (number, str(why)) == (1, f"{key}: this model calls no tools")
+    assert [number for number, _ in others] == [2, 2]
+
+
 def test_lines_unfold_into_items_and_bad_ones_cost_themselves():
     lines = [
         (1, {"messages": MESSAGES, "person": "ada"}),
