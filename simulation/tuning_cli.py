@@ -1,7 +1,6 @@
 """The commands `fedperfit tune` and `tune-prior`."""
 
 import math
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
@@ -30,6 +29,7 @@ from fedperfit.simulation.study_folder import (
 _Number = TypeVar("_Number", int, float)
 
 
+@stoppable
 def tune(
     run: Annotated[
         Path | None,
@@ -85,15 +85,14 @@ def tune(
         else:
             check_finished(run)
 
-    with going_on(console, "fedperfit", *sys.argv[1:]):
-        from fedperfit.cloud.tracking.sink import tracked
-        from fedperfit.protocol.trust.release_file import read_release
-        from fedperfit.simulation.run.tuning import begin, run_tuning, settings_of_run
+    from fedperfit.cloud.tracking.sink import tracked
+    from fedperfit.protocol.trust.release_file import read_release
+    from fedperfit.simulation.run.tuning import begin, run_tuning, settings_of_run
 
-        if settings is not None:
-            begin(folder, settings)
-        elif run is not None:
-            begin(folder, settings_of_run(run, changes), read_release(run / FILE_NAME).to_bytes())
+    if settings is not None:
+        begin(folder, settings)
+    elif run is not None:
+        begin(folder, settings_of_run(run, changes), read_release(run / FILE_NAME).to_bytes())
     again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "tune", "--resume", "--run-dir", str(folder), **again, track=track),
@@ -113,6 +112,7 @@ def tune(
         run_tuning(folder, heard, request)
 
 
+@stoppable
 def tune_prior(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run with people-prior=true.")],
     strengths: Annotated[

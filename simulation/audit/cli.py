@@ -10,7 +10,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
@@ -18,6 +18,7 @@ from fedperfit.simulation.study_folder import check_begun, check_named, check_ne
 from fedperfit.simulation.world.build import WORLD
 
 
+@stoppable
 def audit(
     out: Annotated[
         Path | None,

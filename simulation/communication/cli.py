@@ -10,7 +10,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.communication.settings import CommunicationSettings
@@ -18,6 +18,7 @@ from fedperfit.simulation.study_folder import check_begun, check_named, check_ne
 from fedperfit.simulation.world.build import WORLD
 
 
+@stoppable
 def communication(
     tasks: Annotated[str | None, setting_option(CommunicationSettings, "tasks")] = None,
     base_model: Annotated[str | None, setting_option(CommunicationSettings, "base_model")] = None,

@@ -10,7 +10,7 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, typed
 from fedperfit.simulation.compare.settings import CompareSettings
@@ -21,6 +21,7 @@ _ALL = ["all"]
 """What stands for all methods that suit the tasks, until their modules are loaded."""
 
 
+@stoppable
 def compare(
     tasks: Annotated[str | None, setting_option(CompareSettings, "tasks")] = None,
     base_model: Annotated[str | None, setting_option(CompareSettings, "base_model")] = None,
