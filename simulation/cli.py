@@ -11,7 +11,7 @@ from rich.console import Console
 
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import going_on, root, run
+from fedperfit.protocol.system.commands import going_on, root, run, stoppable
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.simulation.analyze.cli import analyze
 from fedperfit.simulation.audit.cli import audit
@@ -72,6 +72,7 @@ class Backend(StrEnum):
 
 
 @app.command()
+@stoppable
 def simulate(
     preset: Annotated[
         str, typer.Option(help="Preset by name (see `fedperfit presets`) or a .toml file.")

@@ -1,15 +1,20 @@
 """Folders of studies and runs, as commands look at them before anything that takes seconds is loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fedperfit.cloud.job.events import EVENTS
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import from_home
+from fedperfit.protocol.system.files import from_home, read_json_lines
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.simulation.world.build import WORLD
 
 LOCK = ".lock"
 """File in the folder of a run or study that is locked while a process works on it."""
+TUNED_ON = "tuned-on.release"
+"""File of a tuning: the release that personal shifts are fitted on; empty for the base model alone."""
 
 
 def check_new(folder: Path, *, resumable: bool = False, beside: str = "") -> None:
@@ -43,6 +48,31 @@ def check_begun(folder: Path | None, kind: str) -> Path:
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder}: holds no {kind} that was begun")
     return folder
+
+
+@contextmanager
+def taken_back_if_refused(folder: Path, *, new: bool = True) -> Iterator[None]:
+    """Take back a study that is refused inside the block before any work was done: it can be begun again.
+
+    Args:
+        folder: Folder of the study, whose settings are on file.
+        new: Whether it was begun by this command; one that is gone on with stays.
+    """
+    try:
+        yield
+    except InputError:
+        if new and not _worked(folder):
+            for name in (SETTINGS, EVENTS, TUNED_ON, LOCK):
+                (folder / name).unlink(missing_ok=True)
+            with suppress(OSError):  # it holds the world, or is where the command runs
+                folder.rmdir()
+        raise
+
+
+def _worked(folder: Path) -> bool:
+    """Whether a study's events tell of any work that was done."""
+    events = read_json_lines(folder / EVENTS) if (folder / EVENTS).exists() else []
+    return any(event["event"] in ("work", "trial") for event in events)
 
 
 def check_free(folder: Path) -> None:

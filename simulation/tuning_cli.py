@@ -12,15 +12,24 @@ from rich.console import Console
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import setting_option
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError, count_of
 from fedperfit.protocol.trust.published import FILE_NAME
-from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
+from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.study_folder import check_finished, check_named, check_new
+from fedperfit.simulation.study_folder import (
+    TUNED_ON,
+    check_begun,
+    check_finished,
+    check_named,
+    check_new,
+    taken_back_if_refused,
+)
 
 _Number = TypeVar("_Number", int, float)
 
 
+@stoppable
 def tune(
     run: Annotated[
         Path | None,
@@ -42,6 +51,7 @@ def tune(
         Path | None,
         typer.Option(file_okay=False, help="Folder of settings and events; new by default: runs/tune-TIME."),
     ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the tuning in --run-dir, killed or not.")] = False,
     workers: Workers = 1,
     ray_address: RayAddress = "",
     actor_cpus: ActorCpus = None,
@@ -51,32 +61,44 @@ def tune(
     """Choose the personal learning rate and epochs on validation data.
 
     Uses the histories of others only (older items to fit, the latest quarter to score), so that no
-    target user's question takes part in the choice.
+    target user's question takes part in the choice. Stopped by Ctrl-C or a kill, it goes on with --resume.
 
     Example: fedperfit tune runs/finished --rates 1e-3,3e-3 --epochs 2,4
     """
     console = Console()
+    request = asked(workers, ray_address, actor_cpus, actor_gpus)
     options = parse_options(TuneSettings, {"rates": rates, "epochs": epochs, "users": users})
     changes = options | parse_assignments(TuneSettings, setting)
     if run is not None and preset is not None:
         raise InputError("--preset: the settings are those of the run that is named")
     folder = (run_dir or Path("runs") / f"tune-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-    check_new(folder)
-    if run is None:
-        settings = TuneSettings.read(preset or "quickstart", changes)
-        check_named(settings.data, settings.base_model)
+    settings = None
+    if resume:
+        check_begun(run_dir, "tuning")
+        if changes or run is not None or preset is not None:
+            raise InputError("--resume takes the settings of the tuning: leave the other options out")
     else:
-        check_finished(run)
+        check_new(folder, resumable=True, beside=TUNED_ON)
+        if run is None:
+            settings = TuneSettings.read(preset or "quickstart", changes)
+            check_named(settings.data, settings.base_model)
+        else:
+            check_finished(run)
 
     from fedperfit.cloud.tracking.sink import tracked
     from fedperfit.protocol.trust.release_file import read_release
-    from fedperfit.simulation.run.tuning import run_tuning, settings_of_run
+    from fedperfit.simulation.run.tuning import begin, run_tuning, settings_of_run
 
-    release = None
-    if run is not None:
-        settings = settings_of_run(run, changes)
-        release = read_release(run / FILE_NAME).to_bytes()
-    with tracked(track, "tune") as follow:
+    if settings is not None:
+        begin(folder, settings)
+    elif run is not None:
+        begin(folder, settings_of_run(run, changes), read_release(run / FILE_NAME).to_bytes())
+    again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
+    with (
+        going_on(console, "fedperfit", "tune", "--resume", "--run-dir", str(folder), **again, track=track),
+        taken_back_if_refused(folder, new=not resume),
+        tracked(track, "tune") as follow,
+    ):
 
         def heard(event: dict[str, Any]) -> None:
             follow(event)
@@ -87,9 +109,10 @@ def tune(
                     highlight=False,
                 )
 
-        run_tuning(folder, settings, heard, release, asked(workers, ray_address, actor_cpus, actor_gpus))
+        run_tuning(folder, heard, request)
 
 
+@stoppable
 def tune_prior(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run with people-prior=true.")],
     strengths: Annotated[

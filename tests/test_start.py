@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.edge.edge_clients import write_client
+from typer.testing import CliRunner
+
+from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.simulation.analyze.cli import _anew
+from fedperfit.simulation.cli import app
 
 _PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 _PROGRAMS = {
@@ -174,3 +179,29 @@ def test_ctrl_c_while_a_program_is_loaded_leaves_no_traceback(name: str) -> None
         [sys.executable, "-c", _INTERRUPTED, scripts[name]], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["simulate", "compare", "communication", "analyze", "audit", "tune", "tune-prior"]
+)
+def test_a_study_that_is_stopped_before_it_begins_says_so(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupting:
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    for module in ("cloud.tracking.sink", "simulation.finished.prior_strength"):
+        monkeypatch.setitem(sys.modules, f"fedperfit.{module}", Interrupting())
+    monkeypatch.chdir(tmp_path)
+    Path(FILE_NAME).touch()
+    words = [name, "."] if name == "tune-prior" else [name]
+    monkeypatch.setattr(sys, "argv", ["fedperfit", *words])
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.output) == (130, f"stopped; go on with: fedperfit {' '.join(words)}\n")
+
+
+def test_a_stopped_analysis_begins_anew_in_another_folder() -> None:
+    words = ["analyze", "--users", "3"]
+    for place in (["--run-dir", "runs/a"], ["--run-dir=runs/a"], []):
+        assert _anew([*words, *place]) == _anew([words[0], *place, *words[1:]]) == words

@@ -21,7 +21,7 @@ from fedperfit.edge.agent.outcome import Contribution, Outcome
 from fedperfit.edge.agent.side_by_side import trained
 from fedperfit.edge.engine.answering import answer
 from fedperfit.edge.engine.batching import Question
-from fedperfit.edge.engine.examples import encode
+from fedperfit.edge.engine.examples import encode, latest_turns
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.scoring import score
 from fedperfit.edge.engine.slab import Slab, Stack
@@ -86,14 +86,15 @@ class Agent:
 
     def read(self) -> History:
         """Read the history as it is now: the owner's own items, in files or imported, then those learned."""
-        self.history = history = read_history(self._folder)
+        cut = latest_turns(self.base)
+        self.history = history = read_history(self._folder, cut)
         parts = self.vault.imported() if history.sealed else {}
         for part, entries in (*parts.items(), ("items", self.vault.learned())):
             kind = "history" if part == "items" else part
             place = f"{history.name}: {part} of the vault, entries"
             told: list[str] = []
             getattr(history, part).extend(
-                admit_part(history.task, kind, enumerate(entries, start=1), place, told.append)
+                admit_part(history.task, kind, enumerate(entries, start=1), place, told.append, cut)
             )
             if told:
                 logger.warning("%s: %d left out or with an answer taken as another word", place, len(told))

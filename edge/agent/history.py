@@ -23,7 +23,7 @@ from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import MissingFileError
 from fedperfit.protocol.system.files import json_lines, write_json, write_json_lines
 from fedperfit.protocol.tasks import Pair, PromptForm, Task, task_by_name
-from fedperfit.protocol.tasks.conversations import unfolded
+from fedperfit.protocol.tasks.conversations import Cut, unfolded, whole
 from fedperfit.protocol.tasks.door import Tell, admitted, admitted_item, admitted_question, nothing_let_in
 
 SEALED = "sealed"
@@ -89,7 +89,12 @@ class _About(TypedDict):
 
 
 def admit_part(
-    task: Task, part: str, values: Iterable[tuple[int | str, Any]], place: str, tell: Tell
+    task: Task,
+    part: str,
+    values: Iterable[tuple[int | str, Any]],
+    place: str,
+    tell: Tell,
+    cut: Cut = whole,
 ) -> Iterator[dict[str, Any]]:
     """Let the entries of one part of a history through the task's door; a bad one costs itself alone.
 
@@ -99,9 +104,10 @@ def admit_part(
         values: numbers and entries.
         place: name of an entry before its number, for what is told.
         tell: told of each entry that is left out or changed, without a word of it.
+        cut: leaves out what comes too long before a turn of a conversation.
     """
     keys = (task.field, task.answer) if part == "history" else ("messages", "gold")
-    values = unfolded(values, task.conversation, *keys)
+    values = unfolded(values, task.conversation, *keys, cut)
     if part != "history" and task.conversation:
         values = ((number, _asked(value)) for number, value in values)
     return admitted(values, partial(_ADMIT[part], task), place, tell, quoting=False)
@@ -116,12 +122,13 @@ def _file(folder: Path, about: Mapping[str, object], part: str) -> Path:
     return folder / str(about.get(part, FILES[part]))
 
 
-def read_history(folder: Path) -> History:
+def read_history(folder: Path, cut: Cut = whole) -> History:
     """Read a client's folder; a bad line costs that line alone, and is told in `remarks`.
 
     Args:
         folder: a folder with client.json and history.jsonl, and questions.jsonl and answered.jsonl where
             there are any. Where client.json says that a vault holds the history, it comes without items.
+        cut: leaves out what comes too long before a turn of a conversation.
 
     Returns:
         The person's name, task, items and questions, oldest first.
@@ -140,7 +147,7 @@ def read_history(folder: Path) -> History:
         if part != "history" and not path.exists():
             return []
         before = len(remarks)
-        let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append))
+        let_in = list(admit_part(task, part, json_lines(path), f"{path}, line", remarks.append, cut))
         if not let_in and remarks[before:]:
             raise nothing_let_in(remarks[before:])
         return let_in

@@ -29,6 +29,7 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.consent.guard import Guard
 from fedperfit.edge.deployment.fair_lock import Cancelled, FairLock
 from fedperfit.edge.deployment.home import AgentSettings, Home
+from fedperfit.edge.engine.examples import latest_turns
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.training import Watch
 from fedperfit.edge.learning.renewal import Lesson, learn, renew
@@ -123,7 +124,7 @@ class Deployed:
         items, salt = ItemCache(base, budget), secrets.token_hex(_SALT_BYTES)
         agent = Agent(home.folder, base, items, keeper, settings.encoder, salt)
         with agent.vault.held():
-            if seal_history(home.folder, agent.vault):
+            if seal_history(home.folder, agent.vault, latest_turns(base)):
                 agent.read()
             edge = cls(home, settings, agent, clock)
             with closing(edge.record):

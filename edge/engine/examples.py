@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from fedperfit.protocol.model.prompt_tokens import prompt_tokens, target_tokens
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import Conversation, Pair, Prompt
 from fedperfit.protocol.tasks.prompt import SYSTEM
+from fedperfit.protocol.tasks.task import first_words
 
 logger = logging.getLogger("fedperfit.edge")
 
@@ -105,6 +106,36 @@ def _latest(prompt: Conversation, left_out: int) -> Conversation:
     others = [place for place, turn in enumerate(prompt) if turn.role != SYSTEM]
     gone = set(others[:left_out])
     return tuple(turn for place, turn in enumerate(prompt) if place not in gone)
+
+
+def latest_turns(base: BaseModel) -> Callable[[Conversation], Conversation]:
+    """Make what leaves out of a conversation the oldest turns whose text alone overfills the model's context.
+
+    No prompt of training has room for them, so it is the same with and without them. What the system says,
+    and the last turn, stay.
+
+    Args:
+        base: model whose tokenizer and context count.
+    """
+    lengths = dict[str, int]()
+
+    def length(text: str) -> int:
+        """Fewest tokens that a prompt of training has of a text: one may join what comes before it."""
+        if text not in lengths:
+            (row,) = tokens_of(base.tokenizer, [first_words(text.strip())])
+            lengths[text] = max(0, len(row) - 1)
+        return lengths[text]
+
+    def cut(turns: Conversation) -> Conversation:
+        room = base.context - sum(length(turn.text) for turn in turns if turn.role == SYSTEM)
+        others = [turn for turn in turns if turn.role != SYSTEM]
+        for number, turn in enumerate(reversed(others)):
+            room -= length(turn.text)
+            if room < 0 and number:
+                return _latest(turns, len(others) - number)
+        return turns
+
+    return cut
 
 
 def pad_left(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,7 +22,7 @@ from fedperfit.edge.agent.history import admit_part
 from fedperfit.edge.agent.opened_release import OpenedRelease
 from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.agent.side_by_side import shared_prefix
-from fedperfit.edge.engine.examples import Example, encode
+from fedperfit.edge.engine.examples import Example, encode, latest_turns
 from fedperfit.edge.engine.training import Fit, FitJob, Watch, fit, mean_losses
 from fedperfit.edge.fitting.choice import Candidate, Choice, Examples, Intervention, choose, few, held_out
 from fedperfit.edge.fitting.form import Form, personal_shift
@@ -158,7 +158,8 @@ def learn(
     """
     remarks: list[str] = []
     given = [(number, item) for number, item in enumerate(items, start=1) if item is not None]
-    new = list(admit_part(agent.history.task, "history", given, "line", remarks.append))
+    cut = latest_turns(agent.base)
+    new = list(admit_part(agent.history.task, "history", given, "line", remarks.append, cut))
     if not new:
         raise nothing_let_in(remarks) if remarks else InputError("there is no item to learn")
     agent.read()

@@ -1,5 +1,6 @@
 """Continues a text piece by piece, with shifts that act in its prompt only."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from fedperfit.edge.engine.slab import Stack
 from fedperfit.edge.writing.pieces import Pieces
 from fedperfit.edge.writing.scores import Recorder, TokenScore, scored
 from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.chat_template import written_out
 from fedperfit.protocol.model.prompt_tokens import prompt_tokens
 from fedperfit.protocol.system.errors import PromptError, PromptTooLong
 from fedperfit.protocol.tasks import Prompt
@@ -51,8 +53,13 @@ def free_prompt(base: BaseModel, prompt: Prompt, room: int = 1) -> tuple[int, ..
         PromptError: the prompt is empty, leaves no room for an answer in the context, or is a conversation
             that the chat template refuses.
     """
-    if not isinstance(prompt, str) and not base.tokenizer.chat_template:
-        prompt = "\n".join(turn.text for turn in prompt)
+    if not isinstance(prompt, str):
+        chat = base.tokenizer.chat_template
+        prompt = written_out(base.tokenizer, prompt) if chat else "\n".join(turn.text for turn in prompt)
+    if base.most_characters is not None:  # megabytes take seconds to be made tokens
+        fewest = math.ceil(len(prompt) / base.most_characters)
+        if fewest > base.context - room:
+            raise PromptTooLong(f"the prompt has at least {fewest} tokens; {_reads(base, room)}")
     (row,) = prompt_tokens(base, [prompt])
     return _checked(base, row, room)
 
@@ -76,10 +83,13 @@ def given_tokens(base: BaseModel, tokens: Sequence[int]) -> tuple[int, ...]:
 def _checked(base: BaseModel, row: Sequence[int], room: int = 1) -> tuple[int, ...]:
     if not row:
         raise PromptError("the prompt is empty")
-    most = base.context - room
-    if len(row) > most:
-        raise PromptTooLong(f"the prompt has {len(row)} tokens; the base model reads {most}")
+    if len(row) > base.context - room:
+        raise PromptTooLong(f"the prompt has {len(row)} tokens; {_reads(base, room)}")
     return tuple(row)
+
+
+def _reads(base: BaseModel, room: int) -> str:
+    return f"the base model reads {base.context - room}"
 
 
 @dataclass(frozen=True)

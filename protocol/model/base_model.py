@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedperfit.protocol.model.bounds.sizes import bounded_by, check_memory
-from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer
+from fedperfit.protocol.model.bounds.tokenizers import check_tokenizer, most_characters
 from fedperfit.protocol.model.bounds.weights import named_alike, strange_weights
 from fedperfit.protocol.model.chat_template import NO_TEMPLATE, check_template
 from fedperfit.protocol.model.config import (
@@ -237,6 +237,11 @@ class BaseModel:
         if named is not None:
             return named
         return min(int(getattr(self.tokenizer, "model_max_length", _CONTEXT)), _CONTEXT)
+
+    @cached_property
+    def most_characters(self) -> int | None:
+        """Most characters of a text that a token can hold; None where there is no such bound."""
+        return most_characters(self.tokenizer)
 
     @cached_property
     def start(self) -> list[int]:

@@ -5,10 +5,11 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, ParamSpec
 
 import typer
 from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
@@ -17,6 +18,7 @@ from rich.console import Console
 from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
 from fedperfit.protocol.system.processes import SAFE_PATH
 
+Given = ParamSpec("Given")
 _NEW_OBJECTS = 50_000
 """New objects after which garbage is looked for; with Python's 700, transformers loads a quarter slower."""
 
@@ -104,6 +106,21 @@ def going_on(out: Console, *words: str, **options: object) -> Iterator[None]:
         command = shlex.join([*words, *_typed(options)])
         out.print(f"stopped; go on with: {command}", soft_wrap=True, markup=False, highlight=False)
         raise typer.Exit(130) from None
+
+
+def stoppable(command: Callable[Given, None]) -> Callable[Given, None]:
+    """Have a command that is stopped before it has begun anything say that it can be typed again.
+
+    Args:
+        command: Command of `fedperfit`; what says itself how it goes on is left alone.
+    """
+
+    @wraps(command)
+    def told(*given: Given.args, **named: Given.kwargs) -> None:
+        with going_on(console(), "fedperfit", *sys.argv[1:]):
+            command(*given, **named)
+
+    return told
 
 
 def _typed(options: Mapping[str, object]) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Conversations in OpenAI's format: read from JSON, and unfolded into turns to be learned."""
 
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from fedperfit.protocol.system.errors import InputError
@@ -15,11 +16,20 @@ UNREAD = {
     "prefix": "every answer is begun anew",
 }
 """Parts of a message that would change a prompt, and why one that has them is refused."""
+_NO_LINE = ("tools", "functions")
+"""Keys beside a conversation that a fine-tuning service would show its model, which none here is shown."""
 _OTHER_ROLES = ("tool", "function")
 _OTHER_PARTS = ("image_url", "input_image", "input_audio", "input_file", "file", "tool_use", "tool_result")
 """What errors name; any other word may be a person's own, which errors that reach a log do not quote."""
 _SWAPPED = {USER: ASSISTANT, ASSISTANT: USER, SYSTEM: SYSTEM}
 _TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+Cut = Callable[[Conversation], Conversation]
+"""What leaves out the turns of a conversation that nothing is learned from."""
+
+
+def whole(turns: Conversation) -> Conversation:
+    """Leave nothing out of a conversation."""
+    return turns
 
 
 def content_text(content: Any) -> Any:
@@ -126,7 +136,7 @@ def learned(
 
 
 def unfolded(
-    values: Iterable[tuple[int | str, Any]], role: str, field: str, target: str
+    values: Iterable[tuple[int | str, Any]], role: str, field: str, target: str, cut: Cut = whole
 ) -> Iterator[tuple[int | str, Any]]:
     """Unfold whole conversations into one value for each turn that is learned; all else passes.
 
@@ -135,23 +145,37 @@ def unfolded(
         role: Role that is learned; empty where there are no conversations.
         field: Key of the conversation, before and after.
         target: Key that the learned text gets; a value that has it is unfolded already.
+        cut: Leaves out what comes too long before a learned turn: each value would hold all of it once more.
     """
     for number, value in values:
-        if not role or not isinstance(value, Mapping) or field not in value or target in value:
+        if not role or not isinstance(value, Mapping) or field not in value:
             yield number, value
             continue
         try:
-            messages = _messages(value[field])
-            turns = tuple(map(_turn, messages))
-            passed = {place for place, message in enumerate(messages) if message.get("weight") == 0}
-            pairs = list(learned(turns, role, passed))
-            if not pairs:
-                raise InputError(f"no turn of the {role} has another's before it, or all have weight 0")
+            for one in _unfolded(value, role, field, target, cut):
+                yield number, one
         except InputError as error:
             yield number, error
-            continue
-        for before, text in pairs:
-            yield number, {**value, field: as_text(before), target: text}
+
+
+def _unfolded(
+    value: Mapping[str, Any], role: str, field: str, target: str, cut: Cut
+) -> Iterator[dict[str, Any]]:
+    if target in value:
+        yield {**value, field: as_text(cut(turns_of(value[field])))}
+        return
+    for key in _NO_LINE:
+        if value.get(key):
+            raise InputError(f"{key}: {NO_TOOLS}")
+    messages = _messages(value[field])
+    turns = tuple(map(_turn, messages))
+    passed = {place for place, message in enumerate(messages) if message.get("weight") == 0}
+    pairs = learned(turns, role, passed)
+    first = next(pairs, None)
+    if first is None:
+        raise InputError(f"no turn of the {role} has another's before it, or all have weight 0")
+    for before, text in chain([first], pairs):
+        yield {**value, field: as_text(cut(before)), target: text}
 
 
 def _turn(message: Any) -> Turn:

@@ -1,5 +1,6 @@
 """The command `fedperfit analyze`."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,15 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked
 from fedperfit.simulation.study_folder import check_named, check_new
+from fedperfit.simulation.world.build import WORLD
 
 
+@stoppable
 def analyze(
     tasks: Annotated[str | None, setting_option(AnalyzeSettings, "tasks")] = None,
     base_model: Annotated[str | None, setting_option(AnalyzeSettings, "base_model")] = None,
@@ -55,7 +59,7 @@ def analyze(
         parse_options(AnalyzeSettings, options) | parse_assignments(AnalyzeSettings, setting)
     )
     folder = (run_dir or Path("runs") / f"analyze-{time.strftime('%Y%m%d-%H%M%S')}").resolve()
-    check_new(folder)
+    check_new(folder, beside=WORLD)
     check_named(settings.data, settings.base_model)
 
     from fedperfit.cloud.tracking.sink import tracked
@@ -66,6 +70,7 @@ def analyze(
     console = wide_console()
     started = time.monotonic()
     with (
+        going_on(console, "fedperfit", *_anew(sys.argv[1:])),
         console.status("reading users and model …") as status,
         tracked(track, "analyze", pictures) as follow,
     ):
@@ -87,3 +92,9 @@ def analyze(
         for line in conclusions(about):
             console.print(line, markup=False, soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
+
+
+def _anew(words: list[str]) -> list[str]:
+    """Return the words of a command without the folder that it has begun to fill: a study begins anew."""
+    place = next((place for place, word in enumerate(words) if word.startswith("--run-dir")), len(words))
+    return words[:place] + words[place + (1 if "=" in "".join(words[place : place + 1]) else 2) :]

@@ -16,7 +16,7 @@ from fedperfit.edge.engine.paths.check import load_checked
 from fedperfit.protocol.model.base_model import BaseModel, read_card
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
-from fedperfit.protocol.tasks import task_by_name
+from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.analyze.findings import describe, final_figures
 from fedperfit.simulation.analyze.page import METRICS, REPORT, write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
@@ -25,8 +25,9 @@ from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.compare.context import MethodContext
-from fedperfit.simulation.data.participants import participants
-from fedperfit.simulation.study_folder import check_new
+from fedperfit.simulation.data.participants import Participants, participants
+from fedperfit.simulation.study_folder import check_new, taken_back_if_refused
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 TABLE = "results.csv"
 """File in the folder of a study with all figures."""
@@ -81,14 +82,27 @@ def run_study(
     Raises:
         InputError: The folder is not empty, or data, model or settings do not serve.
     """
-    check_new(folder)
+    check_new(folder, beside=WORLD)
     read_card(settings.base_model).check_form(settings.prompt_form)
+    outdate_world(folder, map(task_id, settings.tasks))
     people = {
         task.id: participants(task, settings.data, settings.size, folder)
         for task in map(task_by_name, settings.tasks)
     }
     base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
+    with taken_back_if_refused(folder):
+        return _studied(folder, settings, people, base, on_event, request)
+
+
+def _studied(
+    folder: Path,
+    settings: AnalyzeSettings,
+    people: Mapping[str, Participants],
+    base: BaseModel,
+    on_event: OnEvent,
+    request: ClusterRequest | None,
+) -> dict[str, Any]:
     record = recorder(folder, on_event)
     record("start", {"run": str(folder)})
     summary: dict[str, Any] = {"tasks": {}}

@@ -10,13 +10,15 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.audit.settings import AuditSettings
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
-from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
+from fedperfit.simulation.world.build import WORLD
 
 
+@stoppable
 def audit(
     out: Annotated[
         Path | None,
@@ -83,7 +85,7 @@ def audit(
         if set(given) - {"attacks"}:
             raise InputError("--resume takes the settings of the audit: leave all but --attacks out")
     elif not list_attacks:
-        check_new(folder, resumable=True)
+        check_new(folder, resumable=True, beside=WORLD)
         check_named(settings.data, settings.base_model)
 
     from fedperfit.simulation.audit.attack import attacks_by_name
@@ -110,6 +112,7 @@ def audit(
     again = typed(None if workers == 1 else workers, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "audit", str(folder), "--resume", **again, track=track),
+        taken_back_if_refused(folder, new=not resume),
         console.status("reading people and model …") as status,
         tracked(track, "audit", pictures) as follow,
     ):

@@ -1,8 +1,6 @@
 """Edges as they are deployed, so far as they can be asked in one process: agent, guard and policy."""
 
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -19,6 +17,7 @@ from fedperfit.protocol.shift.basis import Coordinates
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.trust.policy import Policy
 from fedperfit.simulation.audit.ground import Ground
+from fedperfit.simulation.cluster.scratch import scratch
 
 
 class Edges:
@@ -55,8 +54,8 @@ class Edges:
         person = ground.person(name)
         pairs = person.pairs(ground.settings.prompt_form, 0)
         wanted = ground.collective.replace(max_items=1)
-        with TemporaryDirectory() as folder:
-            guard = Guard(Path(folder) / "guard.json", self.policy())
+        with scratch() as folder:
+            guard = Guard(folder / "guard.json", self.policy())
             try:
                 if ground.basis is None:
                     shared = guard.contribution(self._broadcast(), wanted, pairs)
@@ -77,9 +76,9 @@ class Edges:
         ground = self.ground
         settings = ground.settings
         person = ground.person(name)
-        with TemporaryDirectory() as folder:
-            write_history(Path(folder), replace(person, items=person.items[: settings.items]))
-            agent = Agent(Path(folder), ground.cache.base, ground.cache, salt=salt)
+        with scratch() as folder:
+            write_history(folder, replace(person, items=person.items[: settings.items]))
+            agent = Agent(folder, ground.cache.base, ground.cache, salt=salt)
             release = OpenedRelease.of(self._broadcast(), ground.cache.base)
             agent.personalize(self._broadcast(), settings.personal(), settings.personal_training())
             return agent.vault.load(settings.personal().slot, release.shift_key(settings.additive))
@@ -92,10 +91,10 @@ class Edges:
         """
         ground = self.ground
         settings = ground.settings
-        with TemporaryDirectory() as folder:
+        with scratch() as folder:
             somebody = ground.people[0]
-            write_history(Path(folder), replace(somebody, name=name, items=somebody.items[:1]))
-            agent = Agent(Path(folder), ground.cache.base, ground.cache)
+            write_history(folder, replace(somebody, name=name, items=somebody.items[:1]))
+            agent = Agent(folder, ground.cache.base, ground.cache)
             release = OpenedRelease.of(self._broadcast(), ground.cache.base)
             return agent.personal_job(release, settings.personal(), settings.personal_training()).shift
 

@@ -25,6 +25,7 @@ from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import mend_lines, write_json
+from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
 from fedperfit.simulation.audit.ground import Ground
 from fedperfit.simulation.audit.page import REPORT, write_page
@@ -35,6 +36,7 @@ from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pace import Pace
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.study_folder import LOCK, check_begun, check_new
+from fedperfit.simulation.world.build import WORLD, outdate_world
 
 
 class _Line(TypedDict):
@@ -54,12 +56,13 @@ def begin(folder: Path, settings: AuditSettings) -> None:
     Raises:
         InputError: The folder is not empty, an attack is unknown, or the settings do not fit the model.
     """
-    check_new(folder, resumable=True)
+    check_new(folder, resumable=True, beside=WORLD)
     if settings.open:
         raise InputError("layers and ranks must be given: an audit attacks a fixed shape")
     settings.check(read_card(settings.base_model))
     _attacks(settings)
     folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, [task_id(settings.task)])
     write_json(folder / SETTINGS, settings.to_flat())
 
 

@@ -7,7 +7,7 @@ not take. Both average the loss over the batch's target tokens.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from tempfile import TemporaryDirectory
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from fedperfit.protocol.model.base_model import BaseModel
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.simulation.benchmark.workload import Workload
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.optional import required
 
 _NO_LOSS = -100
@@ -37,7 +38,7 @@ def pyreft(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
     Raises:
         InputError: pyreft or accelerate is not installed.
     """
-    with TemporaryDirectory() as folder:
+    with scratch() as folder:
         try:
             sizes = [
                 _bytes(fitted(base, examples, workload, user, folder)) for user, examples in enumerate(users)
@@ -47,7 +48,7 @@ def pyreft(base: BaseModel, users: Iterable[Sequence[Example]], workload: Worklo
     return sizes[-1]
 
 
-def fitted(base: BaseModel, examples: Sequence[Example], workload: Workload, user: int, folder: str) -> Any:
+def fitted(base: BaseModel, examples: Sequence[Example], workload: Workload, user: int, folder: Path) -> Any:
     """Fit one user's interventions, and return pyreft's model with them.
 
     Args:
@@ -70,7 +71,7 @@ def fitted(base: BaseModel, examples: Sequence[Example], workload: Workload, use
     padding = _padding_tokenizer()
     collator = DataCollatorForSeq2Seq(padding, label_pad_token_id=_NO_LOSS, padding="longest")
     arguments = TrainingArguments(
-        output_dir=folder,
+        output_dir=str(folder),
         num_train_epochs=settings.personal_epochs,
         per_device_train_batch_size=settings.batch_size,
         learning_rate=settings.personal_learning_rate,

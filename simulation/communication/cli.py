@@ -10,14 +10,15 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, Workers, asked, typed
 from fedperfit.simulation.communication.settings import CommunicationSettings
-from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
 from fedperfit.simulation.world.build import WORLD
 
 
+@stoppable
 def communication(
     tasks: Annotated[str | None, setting_option(CommunicationSettings, "tasks")] = None,
     base_model: Annotated[str | None, setting_option(CommunicationSettings, "base_model")] = None,
@@ -96,6 +97,7 @@ def communication(
         going_on(
             console, "fedperfit", "communication", "--resume", "--run-dir", str(folder), **again, track=track
         ),
+        taken_back_if_refused(folder, new=not resume),
         console.status("reading people and model …") as status,
         tracked(track, "communication", pictures) as follow,
     ):

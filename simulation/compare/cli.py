@@ -10,17 +10,18 @@ from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, typed
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.study_folder import check_begun, check_named, check_new
+from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
 from fedperfit.simulation.world.build import WORLD
 
 _ALL = ["all"]
 """What stands for all methods that suit the tasks, until their modules are loaded."""
 
 
+@stoppable
 def compare(
     tasks: Annotated[str | None, setting_option(CompareSettings, "tasks")] = None,
     base_model: Annotated[str | None, setting_option(CompareSettings, "base_model")] = None,
@@ -125,6 +126,7 @@ def compare(
     again = typed(workers or None, ray_address, actor_cpus, actor_gpus)
     with (
         going_on(console, "fedperfit", "compare", "--resume", "--run-dir", str(folder), **again, track=track),
+        taken_back_if_refused(folder, new=not resume),
         console.status("planning …") as status,
         tracked(track, "compare", pictures) as follow,
     ):

@@ -7,7 +7,6 @@ does not see. They took part in the rounds, so that the collective shift knows t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fedperfit.edge.engine.examples import Example
 from fedperfit.edge.engine.items import ItemCache
@@ -18,6 +17,7 @@ from fedperfit.protocol.people.people import People
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.run.clients import OTHERS
 from fedperfit.simulation.run.prior_run import open_prior_run
@@ -64,8 +64,8 @@ def try_strengths(
     Raises:
         InputError: The folder holds no such run, or nobody has so many items.
     """
-    with TemporaryDirectory() as folder:
-        ground = _Ground.of(run, people, Path(folder))
+    with scratch() as folder:
+        ground = _Ground.of(run, people, folder)
         for items in lengths:
             yield from ground.trials(items, strengths)
 

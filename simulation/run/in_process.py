@@ -1,6 +1,5 @@
 """A federation in this process over histories in memory, for programs and notebooks."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_json
 from fedperfit.simulation.basis.prepared import prepare_public
 from fedperfit.simulation.client_app import CLIENTS, read_enrolled
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.cohorts.devices import on_devices
 from fedperfit.simulation.cohorts.grid import CohortGrid
 from fedperfit.simulation.run.clients import read_clients, write_clients
@@ -78,7 +78,7 @@ def run_federation(
     if len({history.name for history in histories}) < len(histories):
         raise InputError("two histories have the same name")
     wanted = RunSettings.read(preset, {**(settings or {}), "task": task.reference})
-    with tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+    with scratch() if folder is None else nullcontext(folder) as place:
         return _run(Path(place).resolve(), wanted, histories, on_event or (lambda event: None))
 
 

@@ -5,14 +5,15 @@ rest: on the base model, or on the collective shift of a finished run. Some took
 that its shift knows their items a little already.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from filelock import FileLock, Timeout
+
+from fedperfit.cloud.job.events import EVENTS, OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
@@ -20,11 +21,11 @@ from fedperfit.edge.agent.outcome import Outcome
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import load_checked
 from fedperfit.protocol.messages.settings import Stage
-from fedperfit.protocol.model.base_model import BaseModel
+from fedperfit.protocol.model.base_model import BaseModel, read_card
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import read_json_lines, write_atomic, write_json
 from fedperfit.protocol.tasks import AnswerKind
 from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.protocol.trust.published import FILE_NAME
@@ -33,9 +34,10 @@ from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import RunSettings, TuneSettings
-from fedperfit.simulation.study_folder import check_finished, check_new
+from fedperfit.simulation.study_folder import LOCK, TUNED_ON, check_begun, check_finished, check_new
 
 VALIDATION_SHARE = 0.25
 """Share of a history, its latest items, that becomes questions."""
@@ -118,7 +120,10 @@ def settings_of_run(run: Path, changes: Mapping[str, Any]) -> TuneSettings:
 
 
 def tune(
-    settings: TuneSettings, release: bytes | None = None, request: ClusterRequest | None = None
+    settings: TuneSettings,
+    release: bytes | None = None,
+    request: ClusterRequest | None = None,
+    known: Sequence[Trial] = (),
 ) -> Iterator[Trial]:
     """Try every rate with every number of epochs, on the first others of the run's data.
 
@@ -126,6 +131,7 @@ def tune(
         settings: Settings of the run to tune for, and what to try.
         release: Release on which personal shifts are fitted; None fits them on the base model alone.
         request: Workers on a cluster that do the work; None is this process.
+        known: Trials that are not made again.
 
     Yields:
         Trials, as they are made.
@@ -134,10 +140,16 @@ def tune(
         InputError: Data is missing or broken, or a history cannot be fitted.
     """
     nothing, without = Tried(), 0.0
-    units = [nothing, *(Tried(rate, count) for count in settings.epochs for rate in settings.rates)]
+    before = {Tried(trial.learning_rate, trial.epochs) for trial in known}
+    wanted = [Tried(rate, count) for count in settings.epochs for rate in settings.rates]
+    left = [tried for tried in wanted if tried not in before]
+    if not left:
+        return
     make = partial(TuningWorker, everywhere(settings), release)
-    with TemporaryDirectory() as name, workers(request, make, Path(name)) as hands:
-        scores = hands.work(units, lambda tried: tried, needs=lambda tried: [nothing] if tried.epochs else [])
+    with scratch() as folder, workers(request, make, folder) as hands:
+        scores = hands.work(
+            [nothing, *left], lambda tried: tried, needs=lambda tried: [nothing] if tried.epochs else []
+        )
         for tried, score in scores:
             if tried == nothing:
                 without = score
@@ -145,36 +157,61 @@ def tune(
                 yield Trial(tried.learning_rate, tried.epochs, score, without)
 
 
-def run_tuning(
-    folder: Path,
-    settings: TuneSettings,
-    on_event: OnEvent,
-    release: bytes | None = None,
-    request: ClusterRequest | None = None,
-) -> list[Trial]:
-    """Try everything (see `tune`), with settings and events on file.
+def begin(folder: Path, settings: TuneSettings, release: bytes | None = None) -> None:
+    """Make the folder of a new tuning.
 
     Args:
-        folder: Folder of both, empty or not there.
+        folder: Folder to make; empty or not there.
         settings: Settings of the run to tune for, and what to try.
-        on_event: Called with every event after it is appended to the folder's events.
         release: Release on which personal shifts are fitted; None fits them on the base model alone.
+
+    Raises:
+        InputError: The folder is not empty, or the settings do not fit the model.
+    """
+    check_new(folder, resumable=True, beside=TUNED_ON)
+    settings.check(read_card(settings.base_model))
+    write_atomic(folder / TUNED_ON, release or b"")
+    write_json(folder / SETTINGS, settings.to_flat())
+
+
+def run_tuning(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> list[Trial]:
+    """Try everything (see `tune`) that the tuning of a folder has not tried yet, with events on file.
+
+    Args:
+        folder: Folder of the tuning, as `begin` made it.
+        on_event: Called with every event after it is appended to the folder's events, and first with the
+            trials of an earlier process.
         request: Workers on a cluster that do the work; None is this process.
 
     Returns:
         The trials, in the order of the settings.
 
     Raises:
-        InputError: The folder is not empty, data is missing or broken, or a history cannot be fitted.
+        InputError: The folder holds no tuning, or another process works on it, data is missing or broken, or
+            a history cannot be fitted.
     """
-    check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / SETTINGS, settings.to_flat())
+    settings = TuneSettings.from_file(check_begun(folder, "tuning") / SETTINGS)
+    try:
+        with FileLock(folder / LOCK, timeout=0.2):
+            return _tried(folder, settings, on_event, request)
+    except Timeout:
+        raise InputError(f"{folder}: another process works on this tuning") from None
+
+
+def _tried(
+    folder: Path, settings: TuneSettings, on_event: OnEvent, request: ClusterRequest | None
+) -> list[Trial]:
     record = recorder(folder, on_event)
     total = len(settings.rates) * len(settings.epochs)
+    events = read_json_lines(folder / EVENTS) if (folder / EVENTS).exists() else []
     record("start", {"run": str(folder), "total": total})
     trials = []
-    for trial in tune(settings, release, request):
+    for event in events:
+        if event["event"] == "trial":
+            on_event(event)
+            trials.append(Trial(event["learning-rate"], event["epochs"], event["score"], event["without"]))
+    release = (folder / TUNED_ON).read_bytes() or None
+    for trial in tune(settings, release, request, known=tuple(trials)):
         trials.append(trial)
         figures = {"score": trial.score, "without": trial.without}
         tried = {"learning-rate": trial.learning_rate, "epochs": trial.epochs}

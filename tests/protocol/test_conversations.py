@@ -92,20 +92,28 @@ def test_the_assistants_turns_are_learned_or_the_owners_with_roles_changed():
     assert list(learned((*TURNS[:2], Turn("assistant", " ")), "assistant")) == []
 
 
+@pytest.mark.parametrize("key", ["tools", "functions"])
+def test_a_line_with_tools_costs_itself(key):
+    tool = {"type": "function", "function": {"name": "weather"}}
+    lines = [(1, {"messages": MESSAGES, key: [tool]}), (2, {"messages": MESSAGES, key: []})]
+    (number, why), *others = unfolded(lines, "assistant", "messages", "reply")
+    assert (number, str(why)) == (1, f"{key}: this model calls no tools")
+    assert [number for number, _ in others] == [2, 2]
+
+
 def test_lines_unfold_into_items_and_bad_ones_cost_themselves():
     lines = [
         (1, {"messages": MESSAGES, "person": "ada"}),
         (2, {"messages": MESSAGES[:2]}),
         (3, {"messages": 4}),
     ]
-    told = list(
-        unfolded([*lines, (4, {"messages": "[]", "reply": "x"}), (5, 6)], "assistant", "messages", "reply")
-    )
+    done = {"messages": as_text(TURNS[:2]), "reply": "x"}
+    told = list(unfolded([*lines, (4, done), (5, 6)], "assistant", "messages", "reply"))
     assert [number for number, _ in told] == [1, 1, 2, 3, 4, 5]
     assert told[1][1] == {"messages": as_text(TURNS[:4]), "reply": "Five.", "person": "ada"}
     assert "no turn of the assistant" in str(told[2][1])
     assert "expected a list of messages" in str(told[3][1])
-    assert told[4:] == [(4, {"messages": "[]", "reply": "x"}), (5, 6)]
+    assert told[4:] == [(4, done), (5, 6)]
     assert list(unfolded(lines, "", "messages", "reply")) == lines
 
 

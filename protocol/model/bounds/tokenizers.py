@@ -1,7 +1,7 @@
 """Tokenizers that anybody may have written: what they make of a text is bounded, and errors are one line."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ _MOST_GROWTH = 1 << 16
 """Times that a tokenizer's rules may make a text longer, in the worst case."""
 _LONGEST_FRAME = 1 << 16
 """Bytes of the description of what a tokenizer puts around a text."""
+_COMPOSED = 4
+"""Most characters that NFC makes one of."""
 
 
 def check_tokenizer(tokenizer: "PreTrainedTokenizerBase", embeddings: int) -> None:
@@ -59,6 +61,47 @@ def tokens_of(
     with errors_told():
         rows: list[list[int]] = tokenizer(list(texts), add_special_tokens=framed)["input_ids"]
         return rows
+
+
+def most_characters(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """Return the most characters of a text that a token can hold; None where one may stand for any number.
+
+    Args:
+        tokenizer: Any tokenizer. Known is this of byte-pair encodings that know all bytes and drop no letter.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    rules = getattr(tokenizer, "backend_tokenizer", None)
+    if rules is None or type(rules.model).__name__ != "BPE" or rules.truncation is not None:
+        return None
+    parts = [
+        _rules(json.loads(_described(part) or b"null")) for part in (rules.normalizer, rules.pre_tokenizer)
+    ]
+    normalizers, splitters = ([part for part in table if "type" in part] for table in parts)
+    vocabulary, added = tokenizer.get_vocab(), tokenizer.added_tokens_decoder.values()
+    if any(part["type"] == "ByteLevel" for part in splitters):
+        every_byte = set(ByteLevel.alphabet())
+    else:
+        every_byte = {f"<0x{byte:02X}>" for byte in range(256)} if rules.model.byte_fallback else {""}
+    dropping = any(token.lstrip or token.rstrip for token in added) or not every_byte <= vocabulary.keys()
+    if dropping or not all(map(_keeps, normalizers)) or not all(map(_splits, splitters)):
+        return None
+    composed = any(part["type"] == "NFC" for part in normalizers)
+    return max(map(len, vocabulary)) * (_COMPOSED if composed else 1)
+
+
+def _keeps(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule of a normalizer makes no text shorter, but for letters that it composes."""
+    if rule["type"] != "Replace":
+        return rule["type"] in ("Sequence", "Prepend", "NFC")
+    replaced = rule["pattern"].get("String")
+    return isinstance(replaced, str) and len(replaced) <= len(rule["content"])
+
+
+def _splits(rule: Mapping[str, Any]) -> bool:
+    """Whether a rule only says where words end, and drops nothing between them."""
+    known = ("Sequence", "ByteLevel", "Metaspace", "Digits", "Punctuation", "Split")
+    return rule["type"] in known and rule.get("behavior") != "Removed"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -28,6 +27,7 @@ from fedperfit.protocol.tasks import task_by_name
 from fedperfit.protocol.trust.policy import Policy, sign_policy, write_policy
 from fedperfit.protocol.trust.signing import SigningKey
 from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.world.build import write_world
@@ -52,8 +52,8 @@ def run(base_model: str, record: Record) -> list[dict[str, Any]]:
     """
 
     def take() -> dict[str, Any]:
-        with TemporaryDirectory(prefix="fp") as folder:
-            return _measure(Path(folder), base_model or "embedded")
+        with scratch() as folder:
+            return _measure(folder, base_model or "embedded")
 
     return [record.measure("agent", take)]
 

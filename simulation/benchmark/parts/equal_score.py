@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from fedperfit.protocol.tasks import PromptForm
 from fedperfit.simulation.benchmark import lora, pyreft_peer
 from fedperfit.simulation.benchmark.record import Record
 from fedperfit.simulation.benchmark.workload import LENGTHS, Workload
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.compare.building_blocks.adapters import answer, fit_adapter
 from fedperfit.simulation.compare.context import MethodContext
 from fedperfit.simulation.report.bootstrap import LOWER_IS_BETTER, Phase, Sample
@@ -168,7 +168,7 @@ def pyreft(ground: Ground, passes: int, rate: float) -> tuple[float, float]:
     settings = ground.settings.replace(personal_epochs=passes, personal_learning_rate=rate)
     workload = Workload(lengths=LENGTHS["LaMP_2M"], users=len(ground.people), items=ITEMS, settings=settings)
     base, shape = ground.context.base, ground.start(0).shape
-    with TemporaryDirectory() as folder, redirect_stderr(StringIO()):
+    with scratch() as folder, redirect_stderr(StringIO()):
         now = ground.clock
         started = now()
         try:
@@ -209,8 +209,8 @@ def run(folder: Path, users: int, threads: int, record: Record) -> list[dict[str
         A row per way, with its best score at each number of passes, and the first that reaches PerFit's.
     """
     torch.set_num_threads(threads)
-    with TemporaryDirectory() as kept:
-        ground = Ground.of(folder, users, Path(kept))
+    with scratch() as kept:
+        ground = Ground.of(folder, users, kept)
         rate, epochs = ground.settings.personal_learning_rate, ground.settings.personal_epochs
         ways: dict[str, tuple[Way, Sequence[int], Sequence[float]]] = {
             PERFIT: (free, _ladder(epochs), [rate]),

@@ -13,6 +13,8 @@ from tests.edge.edge_clients import evaluation, write_client
 
 from fedperfit.edge.asking.asking import Asked
 from fedperfit.edge.engine.generation import Sampling
+from fedperfit.edge.writing import streaming
+from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import PromptTooLong
 from fedperfit.protocol.tasks import Turn, task_by_name
@@ -89,3 +91,16 @@ def test_a_question_beyond_the_context_is_refused_in_every_way(edge, stage):
     for ask in (lambda: edge.answer(text, stage, lambda: True), lambda: chat(edge, text, stage)):
         with pytest.raises(PromptTooLong, match=r"the prompt has \d+ tokens; the base model reads"):
             ask()
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_megabytes_are_refused_before_they_are_made_tokens(base, monkeypatch, chat):
+    longest = max(base.tokenizer.get_vocab(), key=len)
+    fits = len(longest) * (base.context - 1)
+    monkeypatch.setattr(streaming, "prompt_tokens", lambda base, prompts: [[len(prompts[0])]])
+    assert free_prompt(base, "a" * fits) == (fits,)
+    text = "a" * (fits + 1)
+    monkeypatch.setattr(streaming, "prompt_tokens", None)
+    told = f"the prompt has at least {base.context} tokens; the base model reads {base.context - 1}"
+    with pytest.raises(PromptTooLong, match=told):
+        free_prompt(base, (Turn("user", text),) if chat else text)

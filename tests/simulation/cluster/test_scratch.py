@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedperfit.simulation.cluster.scratch import CLUSTER, WORKER, scratch_folder
+from fedperfit import simulation
+from fedperfit.simulation.cluster.scratch import CLUSTER, COMMAND, WORKER, scratch, scratch_folder
 
 
 def test_folders_of_killed_processes_go_and_others_stay(
@@ -17,13 +18,40 @@ def test_folders_of_killed_processes_go_and_others_stay(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
-    left = tmp_path / f"{CLUSTER}{gone.pid}-abc"
-    (left / "session").mkdir(parents=True)
-    kept = [tmp_path / f"{WORKER}{gone.pid}-abc", tmp_path / f"{CLUSTER}mine", tmp_path / "other"]
-    for folder in kept:
-        folder.mkdir()
+    left = [tmp_path / f"{kind}{gone.pid}-abc" for kind in (CLUSTER, WORKER, COMMAND)]
+    kept = [tmp_path / f"{WORKER}{os.getpid()}-abc", tmp_path / f"{CLUSTER}mine", tmp_path / "other"]
+    for folder in [*left, *kept]:
+        (folder / "session").mkdir(parents=True)
     first, second = scratch_folder(CLUSTER), scratch_folder(CLUSTER)
-    assert not left.exists()
     assert sorted(tmp_path.iterdir()) == sorted([*kept, first, second])
     assert first.name.startswith(f"{CLUSTER}{os.getpid()}-")
     assert first.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_histories_is_gone_after_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "history.jsonl").touch()
+    assert not [*tmp_path.iterdir()]
+
+
+def test_histories_are_written_into_no_temporary_folder_that_a_kill_would_leave() -> None:
+    """What asks for a temporary folder of Python's own says that no history goes into it."""
+    without = {
+        "audit/attacks/dp_mechanism.py",
+        "benchmark/parts/one_round.py",
+        "benchmark/parts/secure_sums.py",
+        "cluster/scratch.py",
+        "data/cli.py",
+    }
+    root = Path(simulation.__file__).parent
+    naming = ("TemporaryDirectory", "mkdtemp")
+    found = {
+        str(path.relative_to(root))
+        for path in root.rglob("*.py")
+        if any(name in path.read_text() for name in naming)
+    }
+    assert found == without

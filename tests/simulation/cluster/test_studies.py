@@ -21,7 +21,7 @@ from fedperfit.simulation.communication import study as communication
 from fedperfit.simulation.compare import study as compare
 from fedperfit.simulation.compare.cells import WorkerState
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.run.tuning import run_tuning
+from fedperfit.simulation.run.tuning import begin, run_tuning
 
 pytestmark = pytest.mark.slow  # for the cluster that its tests share
 
@@ -71,7 +71,8 @@ def analyzed(folder: Path, request: ClusterRequest | None) -> Any:
 
 def tuned(folder: Path, request: ClusterRequest | None) -> Any:
     tried = {"rates": [1e-3, 1e-2], "epochs": [1], "users": 2, "base-model": tiny_base()}
-    return run_tuning(folder, TuneSettings.read("quickstart", SMALL | tried), ignored, request=request)
+    begin(folder, TuneSettings.read("quickstart", SMALL | tried))
+    return run_tuning(folder, ignored, request)
 
 
 @pytest.mark.parametrize("study", [compared, communicated, audited, analyzed, tuned])

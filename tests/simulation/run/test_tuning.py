@@ -1,5 +1,6 @@
 import pytest
 from tests.simulation.small_run import SMALL, run_locally, small_settings
+from typer.testing import CliRunner
 
 from fedperfit.cloud.job.events import EVENTS
 from fedperfit.edge.agent.agent import Agent
@@ -10,10 +11,11 @@ from fedperfit.protocol.model.base_model import load
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json_lines
 from fedperfit.protocol.trust.published import FILE_NAME
+from fedperfit.simulation.cli import app
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.run.clients import OTHERS, prepare_clients
 from fedperfit.simulation.run.settings import TuneSettings
-from fedperfit.simulation.run.tuning import _hold_out, run_tuning, settings_of_run
+from fedperfit.simulation.run.tuning import _hold_out, begin, run_tuning, settings_of_run
 
 
 def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
@@ -30,7 +32,8 @@ def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "Agent", recording)
     settings = TuneSettings.read("quickstart", SMALL | {"rates": [1e-6, 1e-2], "epochs": [4], "users": 2})
     told = []
-    trials = run_tuning(tmp_path / "run", settings, told.append)
+    begin(tmp_path / "run", settings)
+    trials = run_tuning(tmp_path / "run", told.append)
     assert [trial.learning_rate for trial in trials] == [1e-6, 1e-2]
     assert trials[0].score == trials[0].without, "a rate of nothing changes nothing"
     assert [folder.name for folder in opened] == ["0", "1"]
@@ -38,8 +41,35 @@ def test_trials_score_held_out_items_of_others_only(tmp_path, monkeypatch):
     assert [event["event"] for event in told] == ["start", "trial", "trial", "figures", "done"]
     assert [event["score"] for event in told[1:3]] == [trial.score for trial in trials]
     assert told[3]["figures"]["score"] == max(trial.score for trial in trials)
-    with pytest.raises(InputError, match="is not empty"):
-        run_tuning(tmp_path / "run", settings, told.append)
+    with pytest.raises(InputError, match="is not empty: --resume continues what was begun in it"):
+        begin(tmp_path / "run", settings)
+
+
+def test_a_killed_tuning_goes_on_and_a_finished_one_is_told_again(tmp_path, monkeypatch):
+    from fedperfit.simulation.run import tuning
+
+    settings = TuneSettings.read("quickstart", SMALL | {"rates": [1e-6, 1e-2], "epochs": [1], "users": 2})
+    begin(tmp_path / "whole", settings)
+    whole = run_tuning(tmp_path / "whole", lambda event: None)
+
+    def killing(event):
+        if event["event"] == "trial":
+            raise KeyboardInterrupt
+
+    begin(tmp_path / "run", settings)
+    with pytest.raises(KeyboardInterrupt):
+        run_tuning(tmp_path / "run", killing)
+    told = []
+    assert run_tuning(tmp_path / "run", told.append) == whole
+    assert [event["event"] for event in told] == ["start", "trial", "trial", "figures", "done"]
+    monkeypatch.setattr(tuning, "TuningWorker", None)
+    assert run_tuning(tmp_path / "run", told.append) == whole
+    done = CliRunner().invoke(app, ["tune", "--resume", "--run-dir", str(tmp_path / "run")])
+    assert (done.exit_code, done.output.count("rate ")) == (0, 2)
+    refused = CliRunner().invoke(
+        app, ["tune", "--resume", "--run-dir", str(tmp_path / "run"), "--users", "3"]
+    )
+    assert "leave the other options out" in str(refused.exception)
 
 
 def test_personal_shifts_are_tuned_on_the_collective_shift_of_a_finished_run(tmp_path):
@@ -61,7 +91,8 @@ def test_personal_shifts_are_tuned_on_the_collective_shift_of_a_finished_run(tmp
     }
     right = {stage: sum(metrics["correct"] for metrics in found) for stage, found in expected.items()}
     assert right[Stage.BASE] != right[Stage.COLLECTIVE]
-    (trial,) = run_tuning(tmp_path / "tuned", settings, lambda event: None, release)
+    begin(tmp_path / "tuned", settings, release)
+    (trial,) = run_tuning(tmp_path / "tuned", lambda event: None)
     assert trial.without == trial.score == right[Stage.COLLECTIVE] / 4
     with pytest.raises(InputError, match="no finished run"):
         settings_of_run(tmp_path / "tuned", {})

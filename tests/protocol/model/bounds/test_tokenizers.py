@@ -1,12 +1,14 @@
 """Tokenizers that anybody may have written: one that cannot be the model's is one line."""
 
 import json
+import random
 import shutil
 
 import pytest
+from tokenizers import AddedToken
 
 from fedperfit.protocol.model.base_model import embedded_folder, load
-from fedperfit.protocol.model.bounds.tokenizers import errors_told, tokens_of
+from fedperfit.protocol.model.bounds.tokenizers import errors_told, most_characters, tokens_of
 from fedperfit.protocol.system.errors import InputError, PromptError
 
 REPLACE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "a" * 10}
@@ -79,3 +81,59 @@ def test_a_panic_is_one_line(folder):
 def test_an_interruption_is_none():
     with pytest.raises(KeyboardInterrupt), errors_told():
         raise KeyboardInterrupt
+
+
+NFC = {"type": "NFC"}
+BLANKS = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+
+
+@pytest.mark.parametrize("normalizer", [None, NFC, {"type": "Sequence", "normalizers": [BLANKS, NFC]}])
+def test_a_text_has_no_more_characters_than_its_tokens_can_hold(folder, normalizer):
+    tokenizer = load(edited(folder, normalizer=normalizer), device="cpu").tokenizer
+    most, longest = most_characters(tokenizer), max(map(len, tokenizer.get_vocab()))
+    assert most == (longest if normalizer is None else 4 * longest)
+    draw = random.Random(0)
+    letters = [
+        "a",
+        " ",
+        "\n",
+        "é",
+        "灯",
+        "🙂",
+        "\x00",
+        "<s>",
+        "\u03b1\u0313\u0300\u0345",
+        *tokenizer.get_vocab(),
+    ]
+    for _ in range(300):
+        text = draw.choice(letters) * draw.randrange(30) + "".join(draw.choices(letters, k=9))
+        (row,) = tokens_of(tokenizer, [text])
+        assert len(text) <= most * len(row)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"normalizer": {"type": "Strip", "strip_left": True, "strip_right": True}},
+        {"normalizer": BLANKS | {"content": ""}},
+        {"normalizer": BLANKS | {"pattern": {"Regex": " +"}}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False},
+                    {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+                ],
+            }
+        },
+    ],
+)
+def test_where_letters_may_be_dropped_there_is_no_bound(folder, changes):
+    assert most_characters(load(edited(folder, **changes), device="cpu").tokenizer) is None
+
+
+def test_a_token_that_takes_the_blanks_beside_it_has_no_bound(folder):
+    tokenizer = load(str(folder), device="cpu").tokenizer
+    tokenizer.add_tokens([AddedToken("<more>", lstrip=True)])
+    assert most_characters(tokenizer) is None
