@@ -89,6 +89,7 @@ def learn_basis(
     start = make_basis(base, settings, first)
     lesson = _Lesson(base, settings, start, with_items)
     state = _State(kept, lesson.key(steps), start, len(with_items), base.device)
+    on_step(state.steps, steps)
     for step in range(state.steps, steps):
         fall = 1 - 0.9 * step / steps
         state.move(lesson.objective(state, step), _RATE * fall, _ROW_RATE * fall)
