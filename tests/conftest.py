@@ -13,8 +13,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # files of tests run side by side, one per core
 
-WORKERS_PER_CORE = 1.5
-"""Side by side, tests wait a quarter of their time: for processes, sockets and files."""
 TESTS = Path(__file__).parent
 SLOW = frozenset((TESTS / "slow.txt").read_text(encoding="utf-8").splitlines())
 """Test functions marked `slow`: they start processes, train for long, or try thousands of inputs. See
@@ -34,11 +32,6 @@ LONGEST = (
     "simulation/benchmark/test_cli.py",
 )
 """Files that take longest. They are begun first, so that no worker is left alone with one in the end."""
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many files of tests run side by side with `-n auto`."""
-    return round(WORKERS_PER_CORE * len(os.sched_getaffinity(0)))
 
 
 @pytest.fixture(autouse=True)
