@@ -55,6 +55,7 @@ def basis(
     Example: fedperfit basis my.basis --set update-basis=learned --data data/LaMP_3 --task LaMP_3
     """
     settings = _settings(read_preset(preset), task, base_model, set_)
+    _check_there(data)
     if settings.update_basis == "learned":
         if items is not None:
             raise InputError("--items: a basis is learned from people: name a data set by --data")
@@ -107,14 +108,17 @@ def _learn(out: Path, data: Path | None, people: int, settings: JobSettings) -> 
     )
 
 
+def _check_there(data: Path | None) -> None:
+    if data is not None and not from_home(data).exists():
+        raise MissingFileError(f"{data}: no such file or folder")
+
+
 def _histories(data: Path | None, settings: JobSettings, people: int, items: int) -> list[list[Pair]]:
     """Return the pairs of public people: a data set's others, or the world's population."""
     from fedperfit.simulation.basis.people import people_of_data, world_people
 
     if data is None:
         return world_people(settings, people, items)
-    if not from_home(data).exists():
-        raise MissingFileError(f"{data}: no such file or folder")
     return people_of_data(from_home(data), settings, people, items)
 
 
@@ -141,6 +145,7 @@ def prior(
     """
     values = {"update-basis": "public"} | read_preset(preset)
     settings = _settings(values, task, base_model, set_)
+    _check_there(data)
     if settings.update_basis == "none":
         raise InputError("update-basis=none: people differ in a basis; name one")
 
