@@ -84,7 +84,7 @@ class Study(Job):
         if settings.device_seconds:
             self._time_study(targets, federation.checkpoints)
         self._history_study(newcomers, fitted_on)
-        self._collective_study(others, newcomers, shift)
+        self._collective_study(others, newcomers, shift, as_before=fitted_on is packed)
 
     def _release(self, shift: Shift, directions: Directions | None, people: People | None) -> bytes:
         """Write release.safetensors once, signed with a key of the run's own, and return its bytes."""
@@ -119,8 +119,19 @@ class Study(Job):
             packed = pack(checkpoints.read(number).shift, replace(self.header, round=number))
             self.evaluate(f"time-{number}", clients, packed, Stage.COLLECTIVE)
 
-    def _collective_study(self, others: Sequence[str], clients: Sequence[str], all_others: Shift) -> None:
-        """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others."""
+    def _collective_study(
+        self, others: Sequence[str], clients: Sequence[str], all_others: Shift, as_before: bool
+    ) -> None:
+        """Score the newcomers with collective shifts trained by the first 10, 20, … and by all others.
+
+        Of the shift of all others the history study has the scores, where it has the same lengths.
+
+        Args:
+            others: Names of the clients that train.
+            clients: Names of the newcomers.
+            all_others: The shift of all others.
+            as_before: Whether the history study fitted under that shift alone, without a prior, too.
+        """
         items = self.settings.collective_study_items
         sizes = {size for size in self.settings.collective_sizes if size < len(others)}
         for size in sorted(sizes | {len(others)}) if self.settings.collective_sizes else []:
@@ -128,7 +139,18 @@ class Study(Job):
             shift = all_others
             if size < len(others):
                 _, shift = self.train(f"{slot}-train", others[:size])
+            else:
+                self._take_over(slot, "history-0")
+                if as_before:
+                    self._take_over(f"{slot}-fit", f"history-{items}-fit")
+                    self._take_over(f"{slot}-personal", f"history-{items}")
             packed = self.packed(shift)
             self.evaluate(slot, clients, packed, Stage.COLLECTIVE, slot=slot)
             self.personalize(f"{slot}-fit", clients, packed, slot=slot, items=items)
             self.evaluate(f"{slot}-personal", clients, packed, Stage.PERSONAL, slot=slot)
+
+    def _take_over(self, phase: str, earlier: str) -> None:
+        """Make the result of an earlier phase, where there is one, that of a phase that asks the same."""
+        found, path = (self.folder / "results" / f"{name}.json" for name in (earlier, phase))
+        if found.exists() and not path.exists():
+            write_atomic(path, found.read_bytes())

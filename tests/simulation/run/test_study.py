@@ -40,6 +40,23 @@ def test_every_phase_leaves_its_result(finished):
     assert len(json.loads((finished / "rounds.json").read_text())) == 2
 
 
+@pytest.mark.parametrize("prior", [False, True])
+def test_what_the_history_study_has_asked_is_not_asked_again_where_it_is_the_same(tmp_path, prior):
+    """With and without a history study the collective study ends alike; under a prior its fits differ."""
+    priors = {"update_basis": "random", "people_prior": True, "personal_basis": "update"} if prior else {}
+    apart = small_settings(history_lengths=[], collective_study_items=4, **priors)
+    together = small_settings(history_lengths=[0, 4], collective_study_items=4, **priors)
+    run_locally(tmp_path / "apart", apart)
+    run_locally(tmp_path / "together", together)
+    alone, found = results(tmp_path / "apart"), results(tmp_path / "together")
+    assert {name: found[name] for name in alone} == alone
+    asked = {path.stem for path in (tmp_path / "together" / "ledger").iterdir()}
+    again = {"collective-3-fit", "collective-3-personal"}
+    assert again <= asked if prior else not again & asked
+    assert "collective-3" not in asked
+    assert found["collective-3"] == found["history-0"]
+
+
 def test_report_and_metrics(finished):
     write_metrics(finished)
     html = write_report(finished).read_text()
