@@ -28,8 +28,10 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
     Returns:
         Sums as JSON values, empty while nothing was sent or chosen yet. `alternatives` are bytes per client,
         round and direction at the same precision; `payload-down` and `payload-up` are the median payload of a
-        training message each way; `personal-bytes-sent` is what the replies were found to
-        hold of personal shifts, and `scanned` how many were searched.
+        training message each way; `personal-parameters` are the numbers of a person, at most, and under a
+        prior over people `prior-parameters` those of people with at most `prior-items` items;
+        `personal-bytes-sent` is what the replies were found to hold of personal shifts, and `scanned` how
+        many were searched.
 
     Raises:
         InputError: Naming a file that is broken.
@@ -55,6 +57,7 @@ def communication(folder: Path, settings: RunSettings) -> dict[str, Any]:
             "full model": card.parameters * width,
         },
         "personal-parameters": _personal_parameters(settings, card),
+        **_under_prior(settings, card),
         "personal-bytes-sent": scanned.personal,
         "scanned": scanned._asdict(),
     }
@@ -72,6 +75,14 @@ def _personal_parameters(job: RunSettings, card: BaseModelCard) -> int:
     if job.personal_basis != "none" and not job.people_prior:
         return coordinate_count(shape, job.personal_columns)
     return replace(shape, rank=job.personal().rank).parameters
+
+
+def _under_prior(job: RunSettings, card: BaseModelCard) -> dict[str, int]:
+    """Count the numbers of a person under a prior, and with how many items all are at most."""
+    if not job.people_prior:
+        return {}
+    count = coordinate_count(job.shape(card), job.personal_columns)
+    return {"prior-parameters": min(count, job.personal_numbers or count), "prior-items": job.prior_items}
 
 
 def _totals(entries: list[Entry]) -> dict[str, dict[str, Any]]:

@@ -97,11 +97,17 @@ def _subline(summary: Mapping[str, Any]) -> str:
         )
     sent = summary["communication"]
     if sent:
-        parts.append(
-            f"{_payload(sent)}. A personal shift has "
-            f"{sent['personal-parameters']:,} parameters; {_personal(sent)}."
-        )
+        parts.append(f"{_payload(sent)}. A personal shift has {_parameters(sent)}; {_personal(sent)}.")
     return " ".join(parts)
+
+
+def _parameters(sent: Mapping[str, Any]) -> str:
+    """How many numbers a personal shift has, which under a prior over people depends on the items."""
+    most = f"{sent['personal-parameters']:,}"
+    if "prior-parameters" not in sent:
+        return f"{most} parameters"
+    items = count_of(sent["prior-items"], "item")
+    return f"{sent['prior-parameters']:,} parameters with at most {items}, up to {most} with more"
 
 
 def _personal(sent: Mapping[str, Any]) -> str:
@@ -257,7 +263,7 @@ def _communication(about: Mapping[str, Any]) -> dict[str, Any] | None:
         "payload": f"{own:,.0f}",
         "alternatives": alternatives,
         "clients": "; ".join(f"{way} {_range(ends)}" for way, ends in about["clients"].items()),
-        "personal": f"{about['personal-parameters']:,} parameters each; {_personal(about)}",
+        "personal": f"{_parameters(about)}; {_personal(about)}",
         "messages": traffic.message_table(about),
         "parts": traffic.part_table(about),
         "words": traffic.part_words(about),

@@ -54,6 +54,17 @@ def test_the_limit_of_cold_start_is_drawn_and_told(tmp_path):
     assert "share of the way there" in html
 
 
+def test_under_a_prior_the_page_tells_the_numbers_of_people_with_few_and_with_many_items(tmp_path):
+    folder = write_run(tmp_path, "LaMP_2M")
+    assert "A personal shift has 3,080 parameters;" in report_of(folder)
+    prior = {"update-basis": "public", "personal-basis": "update", "people-prior": True, "prior-items": 9}
+    plain = read_json(folder / "settings.json")
+    for numbers, told in ((0, 272), (64, 64)):
+        write_json(folder / "settings.json", plain | prior | {"personal-numbers": numbers})
+        html = report_of(folder)
+        assert html.count(f"{told} parameters with at most 9 items, up to 3,080 with more;") == 2
+
+
 def test_in_a_basis_the_page_speaks_of_an_update_and_not_of_a_mean_of_both_ways(tmp_path):
     folder = write_run(tmp_path, "LaMP_2M")
     assert "One packed collective shift is 24,832 B" in report_of(folder)
