@@ -106,6 +106,16 @@ def stored(folder: Path, name: str) -> Path:
     return packed if packed.is_file() and not (folder / name).is_file() else folder / name
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder of data is there; raises InputError, which says what to name in place of a file."""
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: is a file; expected a mapping that ends in .toml and says which column of it is what"
+        )
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+
+
 def detect(folder: Path) -> tuple[GroupFiles, ...]:
     """Return the files of the layout that is in `folder`.
 
@@ -113,8 +123,7 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
         InputError: The folder is missing or has no, or both, or an incomplete layout; the message names the
             missing files.
     """
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
+    check_folder(folder)
     missing = {
         files: [name for name in file_names(files) if not stored(folder, name).is_file()]
         for files in (OPPU_FILES, OFFICIAL_FILES)

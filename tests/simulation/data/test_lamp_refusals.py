@@ -26,6 +26,7 @@ from tests.simulation.data.lamp_folders import (
 )
 
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
 
@@ -33,6 +34,10 @@ from fedperfit.simulation.data.lamp_files import GROUPS
 def test_missing_folder_and_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
         open_lamp(tmp_path / "nowhere", RATING, tmp_path / "cache")
+    (tmp_path / "mails.csv").write_text("person,mail,answered\n")
+    for task in (RATING, task_by_name("LongLaMP_4")):
+        with pytest.raises(InputError, match=r"mails.csv: is a file; expected a mapping that ends in .toml"):
+            open_lamp(tmp_path / "mails.csv", task, tmp_path / "cache")
     message = refusal(tmp_path, {})
     assert "train_questions.json" in message
     assert "user_top_100_history_label.json" in message
