@@ -171,11 +171,11 @@ def rows(
         layout: Layout of the files.
         task: Task that is worked on.
         tell: Told of each answer that is no label of the task, and costs its item or question, or is taken as
-            another word.
+            another word, and of each user who is left out for want of items.
 
     Raises:
         InputError: There is something else that a study could not use: broken JSON, missing or mistyped
-            keys, an empty history, a question without gold, a gold without question, an id used twice,
+            keys, a question without gold, a gold without question, an id used twice,
             another task's answers, or no user. The message names file and user.
     """
     path = stored(folder, files.entries)
@@ -262,8 +262,6 @@ def _golds(path: Path, task: Task, tell: Tell) -> dict[str, str | None]:
 
 def _history(items: list[Any], task: Task, place: str, tell: Tell) -> list[dict[str, Any]]:
     """Return the items with their answers as texts; oldest first if all are dated."""
-    if not items:
-        raise InputError(f"{place}: an empty history")
     history: list[tuple[str, dict[str, Any]]] = []
     for number, item in enumerate(items, start=1):
         where = f"{place}, history item {number}"
