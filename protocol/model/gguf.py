@@ -84,7 +84,10 @@ def converted(file: Path) -> Path:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    prefix = f".{folder.name}-"
+    for left in folder.parent.glob(f"{prefix}*"):  # by a conversion that was killed: gigabytes
+        shutil.rmtree(left, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(prefix=prefix, dir=folder.parent))
     try:
         _save(file, partial)
         os.replace(partial, folder)

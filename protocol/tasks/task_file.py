@@ -9,7 +9,14 @@ from fedperfit.protocol.system.errors import InputError, MalformedFileError
 from fedperfit.protocol.system.files import toml_values
 from fedperfit.protocol.tasks.answers import AnswerKind, Estimate
 from fedperfit.protocol.tasks.metrics import check_metrics
-from fedperfit.protocol.tasks.templates import FIELD_NAME, LABELS, check_template, nearest_of
+from fedperfit.protocol.tasks.templates import (
+    FIELD_NAME,
+    LABELS,
+    check_shows,
+    check_template,
+    in_braces,
+    nearest_of,
+)
 
 LARGEST = 1 << 16
 """Characters a task's file may have."""
@@ -131,7 +138,11 @@ class TaskTable(Table):
     def check(self) -> None:
         """Check what concerns several keys; raises InputError."""
         for name in (*self.fields, self.target):
-            if not FIELD_NAME.fullmatch(name) or name == LABELS:
+            if name == LABELS:
+                raise InputError(
+                    f"{name!r} cannot be a field's name: {{{name}}} stands for the task's labels"
+                )
+            if not FIELD_NAME.fullmatch(name):
                 raise InputError(f"{name!r} cannot be a field's name: letters, digits and _- only")
         if len(set(self.fields)) < len(self.fields):
             raise InputError("fields: one is named twice")
@@ -176,15 +187,19 @@ class TaskTable(Table):
         forms = {"lamp": self.prompts.lamp, "oppu": self.prompts.oppu, "chat": self.prompts.chat}
         for form, table in forms.items():
             check_template(f"prompts.{form}.prompt", table.prompt or "", shown)
+            check_shows(f"prompts.{form}.prompt", table.prompt, self.fields)
             target = table.target
-            if target is not None and target.strip() != f"{{{self.target}}}":
+            if target is not None and target.strip() != in_braces(self.target):
                 raise InputError(
-                    f"prompts.{form}.target={target!r}: expected {{{self.target}}}, blanks around it"
+                    f"prompts.{form}.target={target!r}: expected {in_braces(self.target)}, blanks around it"
                 )
         items = (self.target,) if self.free_history else whole
         check_template("wording.sentence", self.wording.sentence or "", items)
         for key, text in self.wording.chameleon.model_dump().items():
             check_template(f"wording.chameleon.{key}", text or "", items if key == "item" else [LABELS])
+        needed = [name for name in items if name != LABELS]
+        check_shows("wording.sentence", self.wording.sentence, needed)
+        check_shows("wording.chameleon.item", self.wording.chameleon.item, needed)
         for key in ("joint", "profile"):
             check_template(f"wording.{key}", getattr(self.wording, key) or "", [LABELS])
 

@@ -41,6 +41,28 @@ def check_template(key: str, template: str, allowed: Collection[str]) -> None:
             raise InputError(f"{key}: no field {name!r}; the nearest is {nearest_of(name, allowed)!r}")
 
 
+def check_shows(key: str, template: str | None, needed: Collection[str]) -> None:
+    """Check that a template shows something of an item: one that shows nothing would be the same for all.
+
+    Args:
+        key: Key of the template in its file, for the error.
+        template: Text that `check_template` found well made; None where the file has none.
+        needed: Names of which it uses at least one.
+
+    Raises:
+        InputError: It uses none of them.
+    """
+    if template is not None and not {name for _, name, _, _ in Formatter().parse(template)} & set(needed):
+        raise InputError(
+            f"{key}: shows nothing of an item; expected {' or '.join(map(in_braces, needed))} in it"
+        )
+
+
+def in_braces(name: str) -> str:
+    """Return how a field's name stands in a template."""
+    return f"{{{name}}}"
+
+
 def nearest_of(word: str, words: Collection[str]) -> str:
     """Return the most similar of some words."""
     return get_close_matches(word, list(words), n=1, cutoff=0.0)[0]

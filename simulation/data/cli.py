@@ -21,6 +21,7 @@ from fedperfit.protocol.tasks.remarks import summed_up
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
+from fedperfit.simulation.data.participants import tables_of
 from fedperfit.simulation.world.build import WORLD, write_world
 from fedperfit.simulation.world.settings import WorldSize
 
@@ -100,12 +101,12 @@ def people_command(
         if name in ("", ".", "..") or Path(name).name != name or printable(name) != name:
             raise InputError(f"{name!r}: no name for a person's folder")
     names = [admitted_name(name) for name in names]
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as place, tables_of(data, Path(place)) as tables:
         root = from_home(data)
         if data == WORLD:
             size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
-            root = write_world(Path(folder), task_by_name(task), size, seed)
-        source = open_lamp(root, task_by_name(task))
+            root = write_world(Path(place), task_by_name(task), size, seed)
+        source = open_lamp(root, task_by_name(task), tables)
         for name, user in _chosen(source, names, anyone=data == WORLD):
             write_json_lines(to / name / "history.jsonl", user.history)
             write_json_lines(to / name / "questions.jsonl", [q for q in user.questions if q["gold"]])

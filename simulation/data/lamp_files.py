@@ -106,6 +106,16 @@ def stored(folder: Path, name: str) -> Path:
     return packed if packed.is_file() and not (folder / name).is_file() else folder / name
 
 
+def check_folder(folder: Path) -> None:
+    """Check that a folder of data is there; raises InputError, which says what to name in place of a file."""
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: is a file; expected a mapping that ends in .toml and says which column of it is what"
+        )
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: no such folder")
+
+
 def detect(folder: Path) -> tuple[GroupFiles, ...]:
     """Return the files of the layout that is in `folder`.
 
@@ -113,8 +123,7 @@ def detect(folder: Path) -> tuple[GroupFiles, ...]:
         InputError: The folder is missing or has no, or both, or an incomplete layout; the message names the
             missing files.
     """
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
+    check_folder(folder)
     missing = {
         files: [name for name in file_names(files) if not stored(folder, name).is_file()]
         for files in (OPPU_FILES, OFFICIAL_FILES)
@@ -162,11 +171,11 @@ def rows(
         layout: Layout of the files.
         task: Task that is worked on.
         tell: Told of each answer that is no label of the task, and costs its item or question, or is taken as
-            another word.
+            another word, and of each user who is left out for want of items.
 
     Raises:
         InputError: There is something else that a study could not use: broken JSON, missing or mistyped
-            keys, an empty history, a question without gold, a gold without question, an id used twice,
+            keys, a question without gold, a gold without question, an id used twice,
             another task's answers, or no user. The message names file and user.
     """
     path = stored(folder, files.entries)
@@ -253,8 +262,6 @@ def _golds(path: Path, task: Task, tell: Tell) -> dict[str, str | None]:
 
 def _history(items: list[Any], task: Task, place: str, tell: Tell) -> list[dict[str, Any]]:
     """Return the items with their answers as texts; oldest first if all are dated."""
-    if not items:
-        raise InputError(f"{place}: an empty history")
     history: list[tuple[str, dict[str, Any]]] = []
     for number, item in enumerate(items, start=1):
         where = f"{place}, history item {number}"

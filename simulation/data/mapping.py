@@ -20,7 +20,7 @@ from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.door import Tell, nothing_let_in
 from fedperfit.protocol.tasks.task_file import Table, read_toml
 from fedperfit.simulation.data.columns import Columns, ColumnsTable
-from fedperfit.simulation.data.lamp_files import LampRow, Layout
+from fedperfit.simulation.data.lamp_files import LampRow, Layout, check_folder
 from fedperfit.simulation.data.own_people import Part, People, people_of
 from fedperfit.simulation.data.table_files import FORMS, is_table
 
@@ -187,8 +187,7 @@ def _published(folder: Path) -> dict[str, list[Path]]:
     Raises:
         InputError: It has none.
     """
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder}: no such folder")
+    check_folder(folder)
     paths = [path for path in sorted(folder.iterdir()) if is_table(path)]
     words = {path: set(re.split(r"[^a-z]+", path.name.lower())) for path in paths}
     found: dict[str, list[Path]] = {}

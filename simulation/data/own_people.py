@@ -22,11 +22,15 @@ _YEAR_FIRST = re.compile(r"[0-9]{4}(\.[0-9]{1,2}|[0-9]{4})?")
 """Years, months and days that are written like numbers: `2012`, `2012.05`, `20120518`."""
 
 
+Moment = tuple[int | Decimal, ...]
+"""A time as numbers that sort: parts of a date, or one number."""
+
+
 @dataclass
 class Part:
     """Items of a person, and the questions that their record asks."""
 
-    dated: list[tuple[tuple[int | Decimal, ...], dict[str, Any]]] = field(default_factory=list)
+    dated: list[tuple[Moment, dict[str, Any]]] = field(default_factory=list)
     """Items with their times, as they came."""
     questions: list[dict[str, str]] = field(default_factory=list)
     """Questions as `LampRow` has them."""
@@ -35,6 +39,29 @@ class Part:
     def items(self) -> list[dict[str, Any]]:
         """Items of the part by themselves, oldest first."""
         return [item for _, item in sorted(self.dated, key=lambda one: one[0])]
+
+
+@dataclass
+class _Times:
+    """Times of all files, either dates or numbers: beside each other these have no order."""
+
+    first: str = ""
+    """The first time that is clearly one of them; `2012` may be both."""
+    numbers: bool = False
+
+    def moment(self, value: Any) -> Moment:
+        """Turn a time into numbers that sort; raises InputError where it is unlike the first."""
+        moment = _moment(value)
+        numbers = isinstance(moment[0], Decimal)
+        if numbers or isinstance(value, date) or not _YEAR_FIRST.fullmatch(str(value).strip()):
+            if not self.first:
+                self.first, self.numbers = str(value).strip(), numbers
+            if self.numbers is not numbers:
+                raise InputError(
+                    f"time {str(value).strip()!r:.60} cannot be ordered beside {self.first!r:.60}: "
+                    "one is a date, the other a number"
+                )
+        return moment
 
 
 People = dict[str, list[Part]]
@@ -54,15 +81,16 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
         InputError: A file cannot be read.
     """
     people: People = {}
+    times = _Times()
     for path in paths:
         place = f"{path}, line"
         read = records(path, columns.wanted(), tell, whole=columns.numbered)
         if columns.table.question is None:
-            _admit(columns.entries(read), people, columns, task, place, tell)
+            _admit(columns.entries(read), people, times, columns, task, place, tell)
             continue
         for number, record in read:
             own: People = {}
-            _admit(columns.entries(iter([(number, record)])), own, columns, task, place, tell)
+            _admit(columns.entries(iter([(number, record)])), own, times, columns, task, place, tell)
             for name, (part,) in own.items():
                 parts = people.setdefault(name, [])
                 try:
@@ -76,6 +104,7 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
 def _admit(
     entries: Iterator[tuple[int | str, Any]],
     people: People,
+    times: _Times,
     columns: Columns,
     task: Task,
     place: str,
@@ -92,10 +121,10 @@ def _admit(
             if column not in record:
                 raise InputError(f"no {column!r}")
         name = admitted_name(record[user])
-        moment = _moment(record[time]) if time else ()
         item = admitted_item(task, {key: record.get(column) for key, column in columns.of.items()})
         if not item[task.answer].strip():
             raise InputError(f"{task.answer} is empty")
+        moment = times.moment(record[time]) if time else ()
         people.setdefault(name, [Part()])[0].dated.append((moment, item))
         return {columns.of[key]: value for key, value in item.items()}
 
@@ -116,7 +145,7 @@ def _question(record: dict[str, Any], identity: str, columns: Columns, task: Tas
     return {"id": identity, "input": worded, "gold": admitted_answer(task, record[asked.target])}
 
 
-def _moment(value: Any) -> tuple[int | Decimal, ...]:
+def _moment(value: Any) -> Moment:
     """Turn a date, a time or a number of seconds into numbers that sort."""
     counted = isinstance(value, int | float) and not isinstance(value, bool)
     text = value.isoformat() if isinstance(value, date) else repr(value) if counted else value

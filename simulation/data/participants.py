@@ -1,6 +1,8 @@
 """Participants of a study: others, of whom some validate, and targets with held-out questions."""
 
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ ENOUGH_QUESTIONS = 80
 VALIDATION_SHARE = 0.25
 """Share of a validating user's pairs, the latest, that become questions."""
 _LEAST_QUESTIONS = 1
+_TABLES = ".tables"
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,28 @@ class Participants:
         return [other for other in self.others if other.name not in chosen], validating
 
 
+@contextmanager
+def tables_of(data: str, folder: Path) -> Iterator[Path | None]:
+    """Yield where `open_lamp` keeps the tables of data inside the block; None for the user's cache.
+
+    A world is written anew for each run, so that nobody would open its tables again: they are gone after the
+    block.
+
+    Args:
+        data: `world`, or where the data of users are.
+        folder: Folder that the world is written to.
+    """
+    if data != WORLD:
+        yield None
+        return
+    tables = folder / _TABLES
+    shutil.rmtree(tables, ignore_errors=True)  # left by a killed run
+    try:
+        yield tables
+    finally:
+        shutil.rmtree(tables, ignore_errors=True)
+
+
 def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -> Participants:
     """Read the participants of one task.
 
@@ -106,9 +131,10 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
     else:
         root = from_home(data)
         root = folder_of(root, task)
-    lamp = open_lamp(root, task)
-    others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
-    targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]
+    with tables_of(data, folder) as tables:
+        lamp = open_lamp(root, task, tables)
+        others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
+        targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]
     return Participants(
         task,
         [other_history(task, user) for user in others],

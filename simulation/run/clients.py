@@ -19,6 +19,7 @@ from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
+from fedperfit.simulation.data.participants import tables_of
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
 from fedperfit.simulation.stored_models import AGENT, read_about
@@ -116,14 +117,27 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
     task = task_by_name(settings.task)
     for metric in own_metrics(task.metrics):
         own_metric(metric)
+    with tables_of(settings.data, folder) as tables:
+        return _write_clients(settings, folder, task, tables)
+
+
+def _write_clients(settings: RunSettings, folder: Path, task: Task, tables: Path | None) -> Roster:
+    """Write what each client holds, and the roster of them all.
+
+    Args:
+        settings: Settings of the run.
+        folder: Folder of the run.
+        task: Task that is worked on.
+        tables: Folder of the tables of the data; None for the user's cache.
+    """
     root = _data_folder(settings, folder)
-    data = open_lamp(root, task)
+    data = open_lamp(root, task, tables)
     groups = [
         (OTHERS, data, "others", settings.others),
         (TARGETS, data, "targets", settings.targets),
     ]
     if (root / NEW_USERS).is_dir():
-        groups.append((NEW, open_lamp(root / NEW_USERS, task), "targets", settings.new))
+        groups.append((NEW, open_lamp(root / NEW_USERS, task, tables), "targets", settings.new))
     roster: Roster = {}
     bounds: Bounds = {}
     limits: Limits = {}

@@ -15,7 +15,7 @@ from fedperfit.cloud.job.events import OnEvent, recorder
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.system.allocator import keep_freed_memory
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import FedperfitError, InputError, TooFewClients
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
@@ -61,11 +61,16 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
         grid: Connection to the clients.
         settings: Settings of the run.
         folder: Folder of the run.
-        on_event: Called with every event after it is appended to the folder's events.
+        on_event: Called with every event after it is appended to the folder's events. What ends it before its
+            end is the last of them, `failed`.
     """
     progress = recorder(folder, on_event)
     progress("start", {"run": str(folder)})
-    Study(grid, settings, folder, progress).run()
+    try:
+        Study(grid, settings, folder, progress).run()
+    except FedperfitError as error:
+        progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
+        raise
     write_metrics(folder)
     progress("figures", {"figures": final_figures(read_json(folder / METRICS))})
     report = write_report(folder)

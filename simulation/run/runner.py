@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
 from fedperfit.cloud.job.events import EVENTS, OnEvent
 from fedperfit.cloud.job.settings import SETTINGS
-from fedperfit.protocol.system.errors import RunFailed
+from fedperfit.protocol.system.errors import RunFailed, TooFewClients
 from fedperfit.protocol.system.flower import environment, executable, free_ports, stream_run
 from fedperfit.protocol.system.flower_app import write_app
 from fedperfit.protocol.system.processes import marked
@@ -35,7 +36,8 @@ def run_simulation(folder: Path, *, clients: int, client_gpus: float, on_event: 
         on_event: Called with every event of the ServerApp as it happens.
 
     Raises:
-        RunFailed: The run did not complete; Flower's command exits with 0 even then.
+        TooFewClients: The run ended for want of clients.
+        RunFailed: The run did not complete for another reason; Flower's command exits with 0 even then.
         InputError: Another process is running this folder, or the settings ask for what cohorts do only.
     """
     RunSettings.from_file(folder / SETTINGS).check_flower()
@@ -99,12 +101,21 @@ def _stream(folder: Path, needed: dict[str, str], on_event: OnEvent) -> None:
         client="fedperfit.simulation.client_app",
         config={"run-dir": str(folder.resolve())},
     )
-    stream_run(
-        *(app, "simulation", needed),
-        events=folder / EVENTS,
-        log=folder / "flower.log",
-        on_event=on_event,
-    )
+    failures: list[dict[str, Any]] = []
+
+    def heard(event: dict[str, Any]) -> None:
+        if event["event"] == "failed":
+            failures.append(event)
+        on_event(event)
+
+    log = folder / "flower.log"
+    try:
+        stream_run(*(app, "simulation", needed), events=folder / EVENTS, log=log, on_event=heard)
+    except RunFailed as error:
+        if not failures:
+            raise
+        kind = TooFewClients if failures[-1]["too-few-clients"] else RunFailed
+        raise kind(f"{failures[-1]['reason']}; see {log}") from error
 
 
 def _healthy(port: int) -> bool:

@@ -142,7 +142,7 @@ def test_a_setting_keeps_the_file_itself(tmp_path: Path):
         (('kind = "labels"', 'kind = "labels"\nestimate = "mean"'), "estimate"),
         (('["mail"]', '["mail", "mail"]'), "fields: one is named twice"),
         (('["mail"]', '["the mail"]'), "'the mail' cannot be a field's name"),
-        (('["mail"]', '["labels"]'), "'labels' cannot be a field's name"),
+        (('["mail"]', '["labels"]'), "'labels' cannot be a field's name: {labels} stands for"),
         (('["mail"]', '["urgency"]'), "target='urgency' is also a field"),
         (('"Urgency"', '"../x"'), "name='../x'"),
         (("mail: ", "{mial} "), "instruction: no field 'mial'"),
@@ -173,6 +173,16 @@ def test_a_bad_file_is_one_line(tmp_path: Path, change: tuple[str, str], told: s
             f'[prompts.oppu]\nprompt = "{"{mail}" * 33}"',
             "prompts.oppu.prompt: 33 names in braces, at most 32",
         ),
+        (
+            '[prompts.lamp]\nprompt = "Now or later?"',
+            "prompts.lamp.prompt: shows nothing of an item; expected {mail}",
+        ),
+        ('[prompts.chat]\nprompt = ""', "prompts.chat.prompt: shows nothing of an item"),
+        (
+            '[wording]\nsentence = "{labels}"',
+            "wording.sentence: shows nothing of an item; expected {mail} or {urg",
+        ),
+        ('[wording.chameleon]\nitem = "-"', "wording.chameleon.item: shows nothing of an item"),
         (f'[wording]\nprofile = "{"{labels}" * 4000}"', "wording.profile: 4000 names in braces"),
         ('[prompts.oppu]\ntarget = "it is {urgency}"', "expected {urgency}, blanks around it"),
         (

@@ -12,9 +12,12 @@ import psutil
 import pytest
 from tests.simulation.small_run import SMALL
 
+from fedperfit.cloud.job.events import EVENTS
+from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.cli import main
+from fedperfit.simulation.run import job, runner
 from fedperfit.simulation.run.environment import RUN_MARK
 from fedperfit.simulation.run.runner import stop_run
 
@@ -187,3 +190,38 @@ def test_bad_data_is_one_line_and_exit_code_two(tmp_path, told, file, old, new, 
         assert old in text
         path.write_text(text.replace(old, new, 1))
     assert message in told("--task", "LaMP_3", "--data", str(data))
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TooFewClients("evaluate-base: no client answered"), TooFewClients),
+        (InputError("prior.scatter: no such file"), RunFailed),
+    ],
+)
+def test_what_ended_it_in_flowers_process_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: InputError, kind: type[RunFailed]
+):
+    class Ended:
+        def __init__(self, *given: object) -> None:
+            pass
+
+        def run(self) -> None:
+            raise error
+
+    def stream_run(*given: object, events: Path, on_event: runner.OnEvent, log: Path) -> None:
+        with pytest.raises(InputError):
+            job.do_job(None, None, tmp_path, lambda event: None)  # type: ignore[arg-type]
+        for line in events.read_text().splitlines():
+            on_event(json.loads(line))
+        raise RunFailed(f"the run ended as 'finished:failed'; see {log}")
+
+    monkeypatch.setattr(job, "Study", Ended)
+    monkeypatch.setattr(runner, "stream_run", stream_run)
+    heard: list[str] = []
+    with pytest.raises(RunFailed) as told:
+        runner._stream(tmp_path, {}, lambda event: heard.append(event["event"]))
+    assert type(told.value) is kind
+    assert str(told.value) == f"{error}; see {tmp_path / 'flower.log'}"
+    assert heard == ["start", "failed"]
+    assert (tmp_path / EVENTS).read_text().count("failed") == 1

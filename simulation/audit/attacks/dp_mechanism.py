@@ -3,8 +3,6 @@
 import hashlib
 import random
 from collections.abc import Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from fedperfit.cloud.privacy.settings import PrivacySettings
 from fedperfit.protocol.system.seeds import seed_from
 from fedperfit.simulation.audit.attack import Attack, Role, Trials
 from fedperfit.simulation.audit.epsilon import CONFIDENCE, epsilon_bound, epsilon_estimate
+from fedperfit.simulation.cluster.scratch import scratch
 
 PROMISES = (1.0, 2.0, 4.0, 8.0)
 """Epsilons that are promised."""
@@ -48,8 +47,7 @@ class Rounds:
         """
         self.rounds, self.asked, self.votes = rounds, asked, codec == "sign"
         settings = PrivacySettings(target_epsilon=epsilon, target_delta=delta)
-        with TemporaryDirectory() as folder:
-            place = Path(folder)
+        with scratch() as place:
             write_secret(place / SECRET, hashlib.sha256(label.encode()).digest())
             self._private = PrivateRounds(settings, PrivacyLedger(place), place)
             self._private.begin(codec, asked, asked, rounds, 0)

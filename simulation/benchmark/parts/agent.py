@@ -96,7 +96,7 @@ def _person(folder: Path, base_model: str) -> Home:
     world = write_world(
         folder / "world", task, WorldSize(others=1, targets=1, new=1, history=64, questions=1), seed=0
     )
-    data = open_lamp(world, task)
+    data = open_lamp(world, task, folder / "tables")
     home = Home(folder / "home")
     write_json_lines(home.folder / "history.jsonl", data.user("targets", data.users("targets")[0]).history)
     write_json(home.folder / "client.json", {"name": "ada", "task": _TASK, "shares_metrics": False})

@@ -1,11 +1,9 @@
 """Seconds, bytes and memory of one round, over nodes in the same process that answer at once."""
 
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,6 +38,7 @@ from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.flower_internals import InProcessGrid, identify_process, set_message_id
 from fedperfit.protocol.tasks.wording import PromptForm
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.memory import Peak
 
 _BLOCK = 25
@@ -182,11 +181,11 @@ def measured_round(kind: UpdateKind, replies: int, clients: int | None = None) -
     torch.set_num_threads(1)
     nodes = _Nodes(clients or replies, kind.made())
     names = list(nodes.names.values())
-    with tempfile.TemporaryDirectory() as place:
-        ledger = Ledger(Path(place) / "ledger.jsonl")
+    with scratch() as place:
+        ledger = Ledger(place / "ledger.jsonl")
         federation = Federation(
             exchange=Exchange(nodes, ledger, nodes.names),
-            checkpoints=Checkpoints(Path(place) / "checkpoints"),
+            checkpoints=Checkpoints(place / "checkpoints"),
             ledger=ledger,
             header=kind.header,
             settings=FederationSettings(rounds=1, dtype=kind.dtype, clients_per_round=replies),

@@ -1,10 +1,8 @@
 """Cost of secure sums for each party, with 30 % of clients and members lost, and how far a sum is off."""
 
-import tempfile
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -21,6 +19,7 @@ from fedperfit.protocol.secure_sums.session import Session
 from fedperfit.protocol.secure_sums.sharing import reconstruct
 from fedperfit.protocol.system.files import write_atomic
 from fedperfit.simulation.benchmark.record import Record
+from fedperfit.simulation.cluster.scratch import scratch
 
 CLIENTS = (10, 40, 200, 1000)
 ENCODINGS = ("sign", "float32")
@@ -93,11 +92,11 @@ def _answers(
 ) -> tuple[dict[int, Elements], list[float]]:
     """Let the members that are not lost answer, each in a folder of its own."""
     field, answers, seconds = session.numbers.field, {}, []
-    with tempfile.TemporaryDirectory() as place:
+    with scratch() as place:
         for index in range(session.shape.size - round(LOST * session.shape.size)):
             member = session.members[index]
-            write_atomic(Path(place) / member / KEYS, keys[member].to_bytes())
-            party = SumParty(Path(place) / member, member, session.directory)
+            write_atomic(place / member / KEYS, keys[member].to_bytes())
+            party = SumParty(place / member, member, session.directory)
             started = time.perf_counter()
             told = party.answer(session, names, [each[index] for each in taken]).total
             seconds.append(time.perf_counter() - started)

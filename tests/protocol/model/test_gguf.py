@@ -1,5 +1,7 @@
 """GGUF files as base models: a tiny Llama, written here as llama.cpp's converter does."""
 
+from pathlib import Path
+
 import numpy
 import pytest
 import torch
@@ -95,6 +97,17 @@ def test_it_is_converted_once_and_anew_for_another_content(file, monkeypatch):
     path.write_bytes(path.read_bytes() + b"\0")
     assert resolve(str(path)) != first
     assert len(calls) == 1
+
+
+def test_what_a_killed_conversion_left_goes_with_the_next_one(file):
+    path, _ = file
+    done = Path(resolve(str(path)))
+    left, other = (done.with_name(f".{name}-abc") for name in (done.name, "other"))
+    done.rename(left)
+    other.mkdir()
+    assert Path(resolve(str(path))) == done
+    assert not left.exists()
+    assert other.exists()
 
 
 def test_bad_files_are_one_line_and_leave_nothing(file, tmp_path):

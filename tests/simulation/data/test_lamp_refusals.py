@@ -26,6 +26,7 @@ from tests.simulation.data.lamp_folders import (
 )
 
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.data.lamp import open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
 
@@ -33,6 +34,10 @@ from fedperfit.simulation.data.lamp_files import GROUPS
 def test_missing_folder_and_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: no such folder"):
         open_lamp(tmp_path / "nowhere", RATING, tmp_path / "cache")
+    (tmp_path / "mails.csv").write_text("person,mail,answered\n")
+    for task in (RATING, task_by_name("LongLaMP_4")):
+        with pytest.raises(InputError, match=r"mails.csv: is a file; expected a mapping that ends in .toml"):
+            open_lamp(tmp_path / "mails.csv", task, tmp_path / "cache")
     message = refusal(tmp_path, {})
     assert "train_questions.json" in message
     assert "user_top_100_history_label.json" in message
@@ -100,7 +105,6 @@ TARGET = [HISTORY, 1]
         (_change([*TARGET, "user_id"], ...), "entry 2: no 'user_id'"),
         (_change([*TARGET, "user_id"], 2.5), "entry 2: 'user_id' must be a text, found float"),
         (_change([*TARGET, "user_id"], 0), "entry 2 (user 0): the second with this id"),
-        (_change([*TARGET, "profile"], []), "entry 2 (user 1): an empty history"),
         (_change([*TARGET, "profile"], ...), "(user 1): no list under 'profile'"),
         (_change([*TARGET, "profile", 1], "x"), "(user 1), history item 2: expected an object"),
         (_change([*TARGET, "profile", 1, "text"], ...), "(user 1), history item 2: no 'text'"),
@@ -121,6 +125,21 @@ def test_wrong_content(tmp_path: Path, change: Callable[[Files], None], expected
     files = oppu()
     change(files)
     assert expected in refusal(tmp_path, files)
+
+
+def test_a_user_without_a_history_costs_that_user_alone(tmp_path: Path) -> None:
+    files = oppu()
+    files[HISTORY][1]["profile"] = []
+    files["user_others.json"][0]["profile"] = []
+    data = opened(tmp_path, files)
+    assert (data.users("targets"), data.users("others")) == (["0", "2", "3"], ["o1", "o2"])
+    assert sorted(remark.rpartition("/")[2] for remark in data.remarks) == [
+        "user_others.json, entry 1 (user o0): no usable history; left out",
+        f"{HISTORY}, entry 2 (user 1): no usable history; left out",
+    ]
+    for user in files[HISTORY]:
+        user["profile"] = []
+    assert "holds no users" in refusal(tmp_path / "again", files)
 
 
 def test_official_files_that_disagree(tmp_path: Path) -> None:

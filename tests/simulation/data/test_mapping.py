@@ -124,6 +124,24 @@ def test_a_date_that_does_not_begin_with_the_year_costs_its_line(tmp_path: Path)
     assert data.remarks[1].endswith("line 5: date '12/31/2023' is not like 2012-05-18; left out")
 
 
+def test_a_number_among_dates_costs_its_line_since_nobody_knows_their_order(tmp_path: Path):
+    odd = {2: "1704067200", 5: "2024", 6: "20240301"}
+    records = [record | {"when": odd.get(n, record["when"])} for n, record in enumerate(RECORDS)]
+    data = opened(tmp_path, "notes.csv", as_csv(records))
+    (told,) = (remark for remark in data.remarks if "ordered" in remark)
+    first = records[0]["when"]
+    assert told.endswith(
+        f"line 4: time '1704067200' cannot be ordered beside {first!r}: one is a date, the other "
+        "a number; left out"
+    )
+    stamped = [record | {"when": str(n)} for n, record in enumerate(RECORDS)]
+    stamped[3]["when"] = "2024-05-01"
+    data = opened(tmp_path, "notes.csv", as_csv(stamped))
+    assert [
+        remark.partition(", line ")[2].split(" cannot")[0] for remark in data.remarks if "ordered" in remark
+    ] == ["5: time '2024-05-01'"]
+
+
 def test_a_split_by_time_trains_on_everyones_earlier_items(tmp_path: Path):
     data = opened(tmp_path, "notes.csv", FORMS["notes.csv"], '[split]\nby = "time"\nquestions = 0.5\n')
     assert data.users("others") == [f"others-p{n}" for n in range(4)]

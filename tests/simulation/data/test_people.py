@@ -1,12 +1,20 @@
 """`fedperfit data people` writes into the folder that is named, and nowhere else."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.data.cli import data_app
+from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.run.clients import prepare_clients
+from fedperfit.simulation.run.settings import RunSettings
+from fedperfit.simulation.world.build import WORLD
+from fedperfit.simulation.world.settings import ParticipantCounts
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", ".", "", "a/b", "/x", "a\x00b", "a\nb"])
@@ -17,6 +25,24 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: st
     assert isinstance(done.exception, InputError)
     assert str(done.exception) == f"{name!r}: no name for a person's folder"
     assert not list(tmp_path.iterdir())
+
+
+def test_a_world_that_is_made_for_one_command_leaves_no_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = CliRunner().invoke(
+        data_app, ["people", "--task", "LaMP_2M", "--to", str(tmp_path / "people"), "ada"]
+    )
+    assert done.exit_code == 0, done.exception
+    folder = tmp_path / "run"
+    settings = RunSettings.from_some(read_preset("quickstart"))
+    prepare_clients(settings.replace(others=2, targets=1, new=1, world_history=64), folder)
+    sizes = ParticipantCounts(others=2, targets=1, world_history=4, world_questions=1)
+    participants(task_by_name("LaMP_2M"), WORLD, sizes, folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "run"]
+    assert not list(folder.rglob("*.arrow"))
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_what_helps(
