@@ -182,20 +182,25 @@ def test_ctrl_c_while_a_program_is_loaded_leaves_no_traceback(name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["simulate", "compare", "communication", "analyze", "audit", "tune", "tune-prior"]
+    "words",
+    [
+        *(["simulate"], ["compare"], ["communication"], ["analyze"], ["audit"], ["tune"]),
+        *(["tune-prior", "."], ["basis", "a.basis"], ["prior", "a.scatter"], ["benchmark"]),
+    ],
+    ids=" ".join,
 )
 def test_a_study_that_is_stopped_before_it_begins_says_so(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Interrupting:
         def __getattr__(self, name: str) -> None:
             raise KeyboardInterrupt
 
-    for module in ("cloud.tracking.sink", "simulation.finished.prior_strength"):
+    first = ("cloud.tracking.sink", "simulation.finished.prior_strength", "edge.engine.paths.check")
+    for module in (*first, "simulation.benchmark.measure"):
         monkeypatch.setitem(sys.modules, f"fedperfit.{module}", Interrupting())
     monkeypatch.chdir(tmp_path)
     Path(FILE_NAME).touch()
-    words = [name, "."] if name == "tune-prior" else [name]
     monkeypatch.setattr(sys, "argv", ["fedperfit", *words])
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, done.output) == (130, f"stopped; go on with: fedperfit {' '.join(words)}\n")

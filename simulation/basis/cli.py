@@ -1,6 +1,5 @@
 """`fedperfit basis` and `prior`: make the files of a public basis, and of how public people differ in one."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from fedperfit.cloud.job.settings import JobSettings
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
-from fedperfit.protocol.system.commands import console, going_on
+from fedperfit.protocol.system.commands import console, stoppable
 from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.system.files import from_home
 from fedperfit.protocol.tasks import Pair
@@ -22,6 +21,7 @@ _BaseModel = Annotated[str | None, setting_option(JobSettings, "base_model")]
 _Set = Annotated[list[str] | None, typer.Option("--set", help=SET_HELP.format(example="update-columns=8"))]
 
 
+@stoppable
 def basis(
     out: _Out,
     items: Annotated[
@@ -92,8 +92,7 @@ def _learn(out: Path, data: Path | None, people: int, settings: JobSettings) -> 
     def told(done: int, steps: int) -> None:
         shown.print(f"{done} of {count_of(steps, 'step')} learned", highlight=False)
 
-    with going_on(shown, "fedperfit", *sys.argv[1:]):
-        made, coordinates = learn_basis(kept, base, settings, histories, told)
+    made, coordinates = learn_basis(kept, base, settings, histories, told)
     beside = ""
     if made.numbers <= MOST_NUMBERS:
         differ = out.with_name(out.name + ".people")
@@ -122,6 +121,7 @@ def _histories(data: Path | None, settings: JobSettings, people: int, items: int
     return people_of_data(from_home(data), settings, people, items)
 
 
+@stoppable
 def prior(
     out: _Out,
     data: Annotated[
@@ -162,8 +162,7 @@ def prior(
     def told(fitted: int, all_people: int) -> None:
         shown.print(f"{fitted} of {count_of(all_people, 'person', 'people')} fitted", highlight=False)
 
-    with going_on(shown, "fedperfit", *sys.argv[1:]):
-        scatter = write_people(out, base, settings, basis, histories, told)
+    scatter = write_people(out, base, settings, basis, histories, told)
     shown.print(
         f"wrote {out}: how {scatter.count + 1} people differ in {count_of(basis.numbers, 'coordinate')}",
         markup=False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fedperfit.protocol.system.commands import going_on
+from fedperfit.protocol.system.commands import going_on, stoppable
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.study_folder import check_finished
 
@@ -18,6 +18,7 @@ _DECODED = "LaMP_4"
 """Task whose prompt length the decoding part takes."""
 
 
+@stoppable
 def benchmark(
     tasks: Annotated[
         str, typer.Option(help="LaMP tasks, separated by commas, whose prompt lengths are trained on.")

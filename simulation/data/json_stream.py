@@ -5,6 +5,7 @@ Official LaMP files are single JSON arrays of up to several gigabytes; they pass
 
 import gzip
 import json
+import re
 import shutil
 import zlib
 from codecs import BOM_UTF8, EncodedFile
@@ -22,6 +23,16 @@ BUFFER = 1 << 16
 """Bytes read at once."""
 MAX_DEPTH = 32
 """LaMP nests four deep; a file that nests deeper is garbage and could exhaust the memory."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Begin of the escape of a surrogate; a backslash before it may be its own."""
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\(u[dD][89a-fA-F][0-9a-fA-F]{2}|.)",
+    re.DOTALL,
+)
+"""An escape, two for a pair of surrogates."""
+_OF_ESCAPES = b"\\u0123456789abcdefABCDEF"
+"""Bytes of which escapes of surrogates are made."""
 
 
 def elements(path: Path) -> Iterator[Any]:
@@ -109,11 +120,46 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield recoded
 
 
-class _Reader:
-    """Reads `file` and remembers where the last read began; from `slow` on it reads single bytes."""
+class _Whole:
+    """Reads a file with U+FFFD in place of each surrogate that is escaped alone.
 
-    def __init__(self, file: BinaryIO, slow: int | None = None) -> None:
-        self.file = file
+    The parser refuses one half of a character and joins the other with the next letter. The file keeps its
+    length, so that positions are its own.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._ready = self._held = b""
+
+    def read(self, size: int) -> bytes:
+        """Read at most `size` bytes; none at the end of the file alone."""
+        while not self._ready and (read := self._file.read(BUFFER)):
+            data = self._held + read
+            begin = data.rstrip(_OF_ESCAPES)
+            cut = len(begin) if b"\\" in data[len(begin) :] else len(data)  # an escape may go on behind it
+            self._ready, self._held = _whole(data[:cut]), data[cut:]
+        if not self._ready:
+            self._ready, self._held = _whole(self._held), b""
+        given, self._ready = self._ready[:size], self._ready[size:]
+        return given
+
+    def tell(self) -> int:
+        """Return the position of the next byte in the file."""
+        return self._file.tell() - len(self._held) - len(self._ready)
+
+
+def _whole(data: bytes) -> bytes:
+    """Replace escapes of single surrogates in a part of a file that begins and ends between escapes."""
+    if not _SURROGATE.search(data):
+        return data
+    return _ESCAPE.sub(lambda found: rb"\ufffd" if len(found[1] or b"") > 1 else found[0], data)
+
+
+class _Reader:
+    """Reads a file and remembers where the last read began; from `slow` on it reads single bytes."""
+
+    def __init__(self, opened: BinaryIO, slow: int | None = None) -> None:
+        self.file = _Whole(opened)
         self.slow = slow
         self.begin = 0
 
