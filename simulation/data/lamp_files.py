@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict
 
-from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.door import Tell, admitted_answer
 from fedperfit.simulation.data.json_stream import document, elements
@@ -213,7 +213,9 @@ def rows(
         yield LampRow(name=name, history=json.dumps(history), questions=json.dumps(answered))
         usable += 1
     if not usable:
-        raise InputError(f"{path}: holds no users")
+        if not users:
+            raise InputError(f"{path}: holds no users")
+        raise InputError(f"{path}: {count_of(len(users), 'user')}, none with a usable history")
     unknown = next((name for name in golds or () if name not in question_ids), None)
     if unknown is not None:
         raise InputError(f"{folder / str(files.golds)}: gold of {unknown}, a question not in {files.entries}")

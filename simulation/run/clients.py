@@ -13,12 +13,12 @@ from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.edge.sums.party import make_keys
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.errors import MalformedFileError
 from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
-from fedperfit.simulation.data.lamp import LampData, User, open_lamp
+from fedperfit.simulation.data.lamp import User, open_lamp
 from fedperfit.simulation.data.participants import tables_of
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
@@ -105,8 +105,8 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
         The clients.
 
     Raises:
-        InputError: Data, or what is on file of all clients, is missing or broken, a user has no history, or
-            encoder or metric cannot be loaded.
+        InputError: Data, or what is on file of all clients, is missing or broken, or encoder or metric cannot
+            be loaded.
     """
     if (folder / ROSTER).exists():
         read_about(folder / CLIENTS)  # without what all clients share none of them could answer
@@ -146,7 +146,7 @@ def _write_clients(settings: RunSettings, folder: Path, task: Task, tables: Path
         known, after = read_bounds(users_root), read_limits(users_root)
         for number, name in enumerate(source.users(part)[:limit]):
             client = f"{group}-{number}"
-            user = _user(source, part, name)
+            user = source.user(part, name)
             place = folder / CLIENTS / str(len(roster))
             write_history(place, _history(client, task, user, group, settings))
             limit_epsilon(place, settings.personal_epsilon)
@@ -239,13 +239,6 @@ def _data_folder(settings: RunSettings, folder: Path) -> Path:
     lengths = settings.history_lengths
     task = task_by_name(settings.task)
     return write_world(folder / "world", task, size, settings.seed, lengths=lengths)
-
-
-def _user(source: LampData, part: str, name: str) -> User:
-    user = source.user(part, name)
-    if not user.history:
-        raise InputError(f"user {name!r} has an empty history")
-    return user
 
 
 def _history(client: str, task: Task, user: User, group: str, settings: RunSettings) -> History:

@@ -175,7 +175,12 @@ def oppu_folder(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("user_top_100_history.json", '"profile": [{', '"profile": [] , "x": [{', "empty history"),
+        (
+            "user_top_100_history.json",
+            '"profile": [{',
+            '"profile": [] , "x": [{',
+            "usable history",
+        ),
         ("user_others.json", '"profile"', '"profile', "user_others.json"),
         ("user_others.json", None, None, "user_others.json"),
     ],

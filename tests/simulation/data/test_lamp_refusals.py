@@ -55,7 +55,7 @@ def test_missing_folder_and_files(tmp_path: Path) -> None:
         (HISTORY, b'[\n {"user_id": 1,\n  oops}]', "line 3, column 3: broken JSON"),
         (HISTORY, b'[{"user_id": "0"', "line 1, column 17: broken JSON"),
         (HISTORY, b'["\xff"]', "line 1, column 3: broken JSON"),
-        (HISTORY, b'["\\udc00x"]', "broken JSON (not UTF-8 text)"),
+        (HISTORY, b'["\xed\xb0\x80x"]', "broken JSON (not UTF-8 text)"),
         (HISTORY, b"[" * 200_000, "nested more than 32 levels deep"),
         (HISTORY, b"{}", "expected a JSON list, found an object"),
         (HISTORY, b"[]", "holds no users"),
@@ -139,7 +139,7 @@ def test_a_user_without_a_history_costs_that_user_alone(tmp_path: Path) -> None:
     ]
     for user in files[HISTORY]:
         user["profile"] = []
-    assert "holds no users" in refusal(tmp_path / "again", files)
+    assert "users, none with a usable history" in refusal(tmp_path / "again", files)
 
 
 def test_official_files_that_disagree(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.simulation.data.lamp_folders import item, time_split, write
 from tests.simulation.local_grid import LocalGrid
 from tests.simulation.small_run import prepare, run_locally, small_settings
 
@@ -55,6 +56,24 @@ def test_what_the_history_study_has_asked_is_not_asked_again_where_it_is_the_sam
     assert again <= asked if prior else not again & asked
     assert "collective-3" not in asked
     assert found["collective-3"] == found["history-0"]
+
+
+def test_whose_profiles_have_no_item_in_common_costs_that_user_alone(tmp_path):
+    """In LaMP's time split a history is what all profiles of a user hold."""
+    files = time_split()
+    files["dev_questions.json"][2]["profile"] = [item(4)]
+    data = write(tmp_path / "data", files)
+    settings = small_settings(
+        task="LaMP_3", data=str(data), clients_per_round=1, history_lengths=[], collective_sizes=[]
+    )
+    run_locally(tmp_path / "run", settings)
+    found = results(tmp_path / "run")
+    assert {phase: len(result) for phase, result in found.items()} == {
+        "evaluate-base": 2,
+        "evaluate-collective": 2,
+        "personalize": 1,
+        "evaluate-personal": 1,
+    }
 
 
 def test_report_and_metrics(finished):
