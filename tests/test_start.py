@@ -197,7 +197,7 @@ def test_a_study_that_is_stopped_before_it_begins_says_so(
             raise KeyboardInterrupt
 
     first = ("cloud.tracking.sink", "simulation.finished.prior_strength", "edge.engine.paths.check")
-    for module in (*first, "simulation.benchmark.measure"):
+    for module in (*first, "simulation.benchmark.contenders"):
         monkeypatch.setitem(sys.modules, f"fedperfit.{module}", Interrupting())
     monkeypatch.chdir(tmp_path)
     Path(FILE_NAME).touch()
