@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 
 def found_by_name(
@@ -56,12 +56,11 @@ def _import_file(path: Path, kind: str) -> ModuleType:
     try:
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise InputError(f"{path}: not a Python file")
+            raise InputError("not a Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
-    except InputError:
-        raise
-    except Exception as error:  # whatever a file raises when it is imported
-        raise InputError(f"{path}: {type(error).__name__}: {' '.join(str(error).split())[:200]}") from None
+    except (Exception, SystemExit) as error:  # whatever a file raises when it is imported
+        told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: {line_of(told, 200)}") from None
     return module

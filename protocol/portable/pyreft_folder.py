@@ -22,9 +22,10 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import read_json, write_json
 
 ABOUT = "fedperfit.json"
+CONFIG = "config.json"
 _KEY = "layer_{}_comp_block_output_unit_pos_nunit_1#0"
 _FILE = re.compile(r"intkey_layer_(\d+)_comp_block_output_unit_pos_nunit_1#0\.bin")
 _TYPE = "<class 'pyreft.interventions.LoreftIntervention'>"
@@ -53,7 +54,7 @@ def write_pyreft(folder: Path, shift: Shift, header: ShiftHeader) -> None:
         R, W, b = (tensor.detach()[index].float().cpu() for tensor in (shift.R, shift.W, shift.b))
         state = {"weight": W.clone(), "bias": b.clone(), "rotate_layer": R.T.contiguous()}
         torch.save(state, folder / f"intkey_{_KEY.format(layer)}.bin")
-    write_json(folder / "config.json", _config(shape))
+    write_json(folder / CONFIG, _config(shape))
     about = {
         "task": header.task,
         "fingerprint": header.fingerprint,
@@ -96,9 +97,12 @@ def read_pyreft(
         positions: Shifted tokens of each prompt, likewise.
 
     Raises:
-        InputError: A file is missing or malformed, or there are other interventions in it.
+        InputError: A file is missing or malformed, there are other interventions in it, or it was written for
+            another base model than the one given.
     """
     about = read_form(folder / ABOUT, _About) if (folder / ABOUT).is_file() else _About()
+    if fingerprint and about.get("fingerprint", fingerprint) != fingerprint:
+        raise InputError(f"{folder}: trained for another base model, by the fingerprint in {ABOUT}")
     given = {"task": task, "fingerprint": fingerprint, "positions": positions}
     said = {**about, **{name: value for name, value in given.items() if value}}
     lacking = [name for name in given if not said.get(name)]
@@ -129,6 +133,11 @@ def _files(folder: Path) -> dict[int, Path]:
         found[int(name[1])] = file
     if not found:
         raise MissingFileError(f"{folder}: no interventions of pyreft")
+    config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    keys = config.get("sorted_keys") if isinstance(config, dict) else None
+    for key in keys if isinstance(keys, list) else []:
+        if not (folder / f"intkey_{key}.bin").is_file():
+            raise MissingFileError(f"{folder}: intkey_{key}.bin, which {CONFIG} names, is not there")
     return found
 
 
@@ -136,7 +145,12 @@ def _state(file: Path) -> dict[str, torch.Tensor]:
     """Read one intervention, in fp32; nothing of a pickle but tensors is read."""
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        tensors = {name: state[name].float() for name in ("weight", "bias", "rotate_layer")}
+        stored = {name: state[name] for name in ("weight", "bias", "rotate_layer")}
+        if any(not one.is_floating_point() or one.layout is not torch.strided for one in stored.values()):
+            raise InputError(f"{file}: not LoReFT: a tensor is not of plain numbers")
+        tensors = {name: tensor.float() for name, tensor in stored.items()}
+    except InputError:
+        raise
     except (KeyError, TypeError, AttributeError, RuntimeError, OSError, EOFError) as error:
         raise InputError(f"{file}: not LoReFT ({type(error).__name__})") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
@@ -148,4 +162,6 @@ def _state(file: Path) -> dict[str, torch.Tensor]:
     rank, size = tensors["weight"].shape if tensors["weight"].dim() == 2 else (0, 0)
     if tensors["bias"].shape != (rank,) or tensors["rotate_layer"].shape != (size, rank) or not rank:
         raise InputError(f"{file}: not LoReFT: its tensors do not fit each other")
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise InputError(f"{file}: a number is not finite")
     return tensors

@@ -1,5 +1,6 @@
 """A release as a folder that can be put on a hub: the signed file, and a model card."""
 
+import re
 from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError, count_of
@@ -10,8 +11,7 @@ from fedperfit.protocol.trust.release_file import read_release
 
 _CARD = """---
 library_name: fedperfit
-base_model: {base_model}
-tags: [fedperfit, loreft, activation-steering]
+{base}tags: [fedperfit, loreft, activation-steering]
 ---
 
 # A collective shift of {base_model}
@@ -37,6 +37,9 @@ release = from_pretrained("this folder, or its name on the hub", key="{key}")
 ```
 """
 
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+"""Form of a model's name on the hub, which refuses a card whose front matter has any other base model."""
+
 
 def save_pretrained(release: Release, folder: Path, base_model: str) -> None:
     """Write a release and its model card.
@@ -53,7 +56,8 @@ def save_pretrained(release: Release, folder: Path, base_model: str) -> None:
         raise InputError(f"{folder}: already exists")
     header = release.header
     card = _CARD.format(
-        base_model=base_model,
+        base=f"base_model: {base_model}\n" if _HUB_NAME.fullmatch(base_model) else "",
+        base_model=" ".join(base_model.split()),
         task=header.task.splitlines()[0],
         layers=", ".join(map(str, header.shape.layers)),
         rank=header.shape.rank,

@@ -1,5 +1,6 @@
 """Settings that several groups have: type, bounds, unit and meaning, stated once."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -12,6 +13,8 @@ from fedperfit.protocol.tasks.metrics import own_metrics
 
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
+_DEVICE = re.compile(r"auto|(cpu|cuda|mps|xpu|hpu|npu|xla|mtia|ipu|maia|meta|privateuseone)(:[0-9]{1,3})?")
+"""Names of devices, which torch would tell only once it is loaded, in seconds."""
 
 
 def _task(name: str) -> str:
@@ -35,6 +38,14 @@ def _travelling(name: str) -> str:
 def _positions(text: str) -> str:
     Positions.parse(text)
     return text
+
+
+def _device(name: str) -> str:
+    if not _DEVICE.fullmatch(name):
+        raise InputError(
+            f"device={name!r}: expected auto, cpu, cuda, cuda:0, … or another of torch's devices"
+        )
+    return name
 
 
 TaskName = Annotated[
@@ -84,6 +95,7 @@ PromptPositions = Annotated[
 ]
 Device = Annotated[
     str,
+    AfterValidator(_device),
     Unit("torch device"),
     Field(description="Where the model runs: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:0`, …"),
 ]

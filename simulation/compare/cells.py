@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.files import mend_lines
 from fedperfit.protocol.tasks import task_by_name
 from fedperfit.simulation.compare.context import MethodContext
+from fedperfit.simulation.compare.guarded import apart, checked_answers, counted, guarded
 from fedperfit.simulation.compare.method import Method, lineage, registry
 from fedperfit.simulation.compare.search import Trial, best, drawn, goodness
 from fedperfit.simulation.compare.settings import CompareSettings
@@ -100,6 +102,8 @@ class WorkerState:
         self.methods = registry([Path(file) for file in settings.method_files])
         self.participants = cache(self._read_participants) if people is None else people.__getitem__
         self._items: ItemCache | None = None
+        self.failed: dict[tuple[str, str], str] = {}
+        """What went wrong, in one line, by task and method, where a method cannot go on."""
 
     def _read_participants(self, task: str) -> Participants:
         return participants(task_by_name(task), self.settings.data, self.settings.size, self.folder)
@@ -140,6 +144,15 @@ class WorkerState:
             if self.methods[link].space:
                 values |= best(read_form_lines(self.folder / WorkUnit(task, link, SEARCH, 0).file, Trial))
         return values
+
+    def is_lost(self, task: str, name: str) -> bool:
+        """Whether a method, or one that it builds on, failed.
+
+        Args:
+            task: Task that is worked on.
+            name: The method's name.
+        """
+        return any((task, link) in self.failed for link in lineage(self.methods, name))
 
     def left(self, unit: WorkUnit) -> list[Any]:
         """List the draws or cells of the unit that are not on file."""
@@ -195,12 +208,11 @@ class WorkerState:
         for draw, values in left:
             context.items.clear()  # so that no bit depends on what was done before
             started = time.perf_counter()
-            method = self.methods[unit.method](context, {**inherited, **values})
-            method.learn(others)
+            method = self._learned(unit, context, {**inherited, **values}, others)
             total, count = 0.0, 0
             for target in targets:
-                seen = _latest(target.history, settings.validation_items)
-                answers = method.answer(method.fit(seen), target.questions)
+                (seen,) = apart([_latest(target.history, settings.validation_items)])
+                answers = _answered(method, _fitted(method, seen), target.questions)
                 score, questions = goodness(people.task, answers, target.golds)
                 total, count = total + score, count + questions
             yield {
@@ -224,9 +236,7 @@ class WorkerState:
             if unit.kind == COLLECTIVE and cell.size > 0:
                 others = others[: cell.size]
             if learned is None or learned[0] != len(others):
-                method = self.methods[unit.method](context, values)
-                method.learn(others)
-                learned = len(others), method
+                learned = len(others), self._learned(unit, context, values, others)
             place = places[cell.user]
             seen = people.targets[place].history
             if unit.kind == HISTORY:
@@ -238,23 +248,41 @@ class WorkerState:
                 learned[1], seen, people.targets[place], before
             )
 
+    def _learned(
+        self, unit: WorkUnit, context: MethodContext, values: Mapping[str, Any], others: Sequence[History]
+    ) -> Method:
+        with guarded("learn"):
+            method = self.methods[unit.method](context, deepcopy(values))
+            method.learn(apart(others))
+        return method
+
+
+def _fitted(method: Method, seen: History) -> Any:
+    with guarded("fit"):
+        return method.fit(seen)
+
+
+def _answered(method: Method, fitted: Any, questions: Sequence[str]) -> list[str]:
+    with guarded("answer"):
+        return checked_answers(method.answer(fitted, questions), len(questions))
+
 
 def _one(method: Method, seen: History, target: Target, before: Sequence[History]) -> dict[str, Any]:
     """Fit and answer for one user. Of `target` the method gets the questions, and nothing else."""
     if method.sees_targets_before:
-        method.before = before
+        method.before = apart(before)
+    (seen,) = apart([seen])
+    items = len(seen.items)
     with Peak(method.context.base.device) as peak:
         started = time.perf_counter()
-        fitted = method.fit(seen)
+        fitted = _fitted(method, seen)
         fit_seconds = time.perf_counter() - started
-        answers = method.answer(fitted, target.questions)
+        answers = _answered(method, fitted, target.questions)
         answer_seconds = time.perf_counter() - started - fit_seconds
     return {
         "answers": answers,
-        "items": len(seen.items),
-        "parameters": method.parameters(fitted),
-        "bytes-down": method.bytes_down(),
-        "bytes-up": method.bytes_up(),
+        "items": items,
+        **counted(method, fitted),
         "fit-seconds": fit_seconds,
         "answer-seconds": answer_seconds / len(target.questions),
         "peak-bytes": peak.bytes,

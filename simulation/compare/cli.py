@@ -11,7 +11,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
 from fedperfit.protocol.system.commands import console as wide_console
 from fedperfit.protocol.system.commands import going_on, stoppable
-from fedperfit.protocol.system.errors import count_of
+from fedperfit.protocol.system.errors import RunFailed, count_of
 from fedperfit.simulation.cluster.options import ActorCpus, ActorGpus, RayAddress, typed
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.study_folder import check_begun, check_named, check_new, taken_back_if_refused
@@ -111,6 +111,7 @@ def compare(
     from fedperfit.simulation.cluster.telling import teller
     from fedperfit.simulation.compare.page import REPORT, pictures, standing, terminal_table
     from fedperfit.simulation.compare.study import begin, extend, run_comparison
+    from fedperfit.simulation.compare.workers import FAILED
 
     where = ClusterRequest(ray_address, cpus=actor_cpus, gpus=actor_gpus)
     if resume:
@@ -148,3 +149,5 @@ def compare(
         console.print(terminal_table(name, about))
         console.print(standing(about), soft_wrap=True)
     console.print(f"report: {folder / REPORT}", soft_wrap=True, markup=False)
+    if failed := summary.get("failed"):
+        raise RunFailed(f"{'; '.join(failed)}; the calls are in {folder / FAILED}, --resume tries again")

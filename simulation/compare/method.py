@@ -4,8 +4,11 @@ A method sees the others' pairs and one user's history, then answers that user's
 bare texts; golds, and other people's questions and private items, are never in its reach.
 """
 
+import json
 import math
 import random
+import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +48,11 @@ class LogUniform:
     """Lower end, above 0."""
     high: float
     """Upper end, not below the lower."""
+
+    def __post_init__(self) -> None:
+        """Check the ends; raises InputError."""
+        if not 0 < self.low <= self.high < math.inf:
+            raise InputError(f"LogUniform({self.low}, {self.high}): expected 0 < low <= high")
 
     def draw(self, rng: random.Random) -> float:
         """Draw a number, rounded to three digits so that a log of draws can be read and repeated.
@@ -150,6 +158,8 @@ class Method(ABC):
 
 M = TypeVar("M", bound=Method)
 
+_NAME = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+
 ENTRY_POINTS = "fedperfit.methods"
 """Entry-point group of installed packages that bring methods: every process of a comparison finds them."""
 
@@ -170,10 +180,12 @@ def register_method(method: type[M]) -> type[M]:
         The class itself.
 
     Raises:
-        InputError: It is not a method with a name, or another method has that name.
+        InputError: It is not a method with a name, what it says of itself cannot be used, or another method
+            has that name.
     """
     if not (isinstance(method, type) and issubclass(method, Method) and hasattr(method, "name")):
         raise InputError(f"{method!r}: not a Method with a name")
+    _check(method)
     known = registry().get(method.name)
     if known is not None and _identity(known) != _identity(method):
         raise InputError(f"two methods are called {method.name!r}")
@@ -189,7 +201,8 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
             this process registered.
 
     Raises:
-        InputError: A file or package cannot be imported or holds no method, or a name is used twice.
+        InputError: A file or package cannot be imported or holds no method, a name is used twice, or what a
+            method says of itself cannot be used.
     """
     from fedperfit.simulation.compare import methods
 
@@ -197,7 +210,8 @@ def registry(files: Sequence[Path] = ()) -> dict[str, type[Method]]:
     for method in [*_installed(), *_registered.values()]:
         if _identity(by_name.setdefault(method.name, method)) != _identity(method):
             raise InputError(f"two methods are called {method.name!r}")
-    for name in by_name:
+    for name, method in by_name.items():
+        _check(method)
         lineage(by_name, name)
     return dict(sorted(by_name.items(), key=lambda entry: entry[1].family))
 
@@ -222,6 +236,45 @@ def lineage(methods: Mapping[str, type[Method]], name: str) -> list[str]:
     return chain
 
 
+def _check(method: type[Method]) -> None:
+    """Raise InputError, naming file and class, where what a method says of itself cannot be used."""
+    file = getattr(sys.modules.get(method.__module__), "__file__", None) or method.__module__
+    wrong = _wrong_attribute(method)
+    if wrong:
+        raise InputError(f"{file}: {method.__qualname__}: {wrong}")
+
+
+def _wrong_attribute(method: type[Method]) -> str:
+    lacking = ", ".join(sorted(method.__abstractmethods__))
+    title, most = getattr(method, "title", None), method.most_users
+    if lacking:
+        return f"it lacks {lacking}"
+    if not (isinstance(method.name, str) and _NAME.fullmatch(method.name)):
+        return f"name={method.name!r}: expected small letters, digits and hyphens"
+    if not (isinstance(title, str) and title.strip()):
+        return f"title={title!r}: expected a name for tables"
+    if not isinstance(method.family, Family):
+        return f"family={method.family!r}: expected one of Family's"
+    if most is not None and not (isinstance(most, int) and most >= 1):
+        return f"most_users={most!r}: expected a number from 1, or None"
+    if not isinstance(method.space, Mapping):
+        return f"space={method.space!r}: expected choices or a LogUniform by name"
+    wrong = (_wrong_choices(name, choices) for name, choices in method.space.items())
+    return next(filter(None, wrong), "")
+
+
+def _wrong_choices(name: str, choices: Any) -> str:
+    if isinstance(choices, LogUniform):
+        return ""
+    if not isinstance(choices, list | tuple | range) or not choices:
+        return f"space[{name!r}]={choices!r}: expected a list of choices or a LogUniform"
+    try:
+        written = [json.dumps(choice, allow_nan=False) for choice in choices]
+    except (TypeError, ValueError):
+        return f"space[{name!r}]={choices!r}: expected choices that JSON can hold"
+    return f"space[{name!r}]={choices!r}: holds a choice twice" if len({*written}) < len(written) else ""
+
+
 def _identity(method: type[Method]) -> tuple[str, str]:
     return method.__module__, method.__qualname__
 
@@ -232,7 +285,7 @@ def _installed() -> list[type[Method]]:
     for entry in entry_points(group=ENTRY_POINTS):
         try:
             method = entry.load()
-        except Exception as error:  # whatever a package raises when it is imported
+        except (Exception, SystemExit) as error:  # whatever a package raises when it is imported
             raise InputError(f"{entry.value}: {type(error).__name__}: {error}") from None
         if not (isinstance(method, type) and issubclass(method, Method) and hasattr(method, "name")):
             raise InputError(f"{entry.value}: not a Method with a name")

@@ -30,6 +30,7 @@ def write_page(folder: Path, summary: Mapping[str, Any], settings: CompareSettin
         seeds=", ".join(map(str, settings.seeds)),
         draws=settings.draws,
         tasks=[_task(name, about) for name, about in summary["tasks"].items()],
+        failed=summary.get("failed", []),
         settings={key: _said(value) for key, value in settings.to_flat().items()},
     )
     write_atomic(folder / REPORT, html.encode())

@@ -43,6 +43,8 @@ def write_results(state: WorkerState) -> dict[str, Any]:
     """Write all result files of a run folder from the cells that are on file, and return the metrics."""
     settings = state.settings
     summary: dict[str, Any] = {"tasks": {}}
+    if state.failed:
+        summary["failed"] = [*state.failed.values()]
     rows: list[dict[str, Any]] = []
     for name in map(task_id, settings.tasks):
         people = state.participants(name)
@@ -147,14 +149,15 @@ _COSTS = (
 
 
 def rows_of(state: WorkerState, task: Task) -> list[str]:
-    """List the methods of the settings that suit the task, in the order of the table.
+    """List the methods of the settings that suit the task and did not fail, in the order of the table.
 
     Args:
         state: State of this process.
         task: Task that is worked on.
     """
     chosen = set(state.settings.methods)
-    return [name for name, method in state.methods.items() if name in chosen and method.suits(task)]
+    rows = [name for name, method in state.methods.items() if name in chosen and method.suits(task)]
+    return [name for name in rows if not state.is_lost(task.id, name)]
 
 
 def _added(a: Sums, b: Sums) -> Sums:

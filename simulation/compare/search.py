@@ -14,9 +14,12 @@ from fedperfit.protocol.tasks.metrics import guiding_sum
 from fedperfit.simulation.compare.context import Values
 from fedperfit.simulation.compare.method import LogUniform, Method, Space
 
+_TRIES = 100
+"""Values drawn for each that is wanted, at most: a narrow range holds fewer of three digits."""
+
 
 def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:
-    """List the values to try: `draws` at random, or all combinations where these are fewer.
+    """List the values to try: `draws` at random, or those that there are where these are fewer.
 
     Args:
         method: The method, whose name seeds the draws: they are the same in every run.
@@ -30,7 +33,9 @@ def drawn(method: type[Method], draws: int) -> list[dict[str, Any]]:
     if every is not None and len(every) <= draws:
         return every
     trials: list[dict[str, Any]] = []
-    while len(trials) < draws:
+    for _ in range(_TRIES * draws):
+        if len(trials) == draws:
+            break
         values = {
             name: choices.draw(rng) if isinstance(choices, LogUniform) else rng.choice(list(choices))
             for name, choices in space.items()

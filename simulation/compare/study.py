@@ -1,5 +1,6 @@
 """Life of a comparison in its folder: begun, planned, run, resumed, extended, and concluded."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.page import REPORT, write_page
 from fedperfit.simulation.compare.results import final_figures, rows_of, write_results
 from fedperfit.simulation.compare.settings import CompareSettings
-from fedperfit.simulation.compare.workers import default_workers, do_pieces, maker, pieces
+from fedperfit.simulation.compare.workers import FAILED, default_workers, do_pieces, maker, pieces
 from fedperfit.simulation.study_folder import LOCK, check_new
 from fedperfit.simulation.world.build import WORLD, outdate_world
 
@@ -118,7 +119,7 @@ def run_comparison(
             default one is started here for several.
 
     Returns:
-        The metrics, as in metrics.json.
+        The metrics, as in metrics.json; `failed` holds a line for each method that has no row for it.
 
     Raises:
         InputError: Another process works on this comparison.
@@ -130,6 +131,7 @@ def run_comparison(
             state = WorkerState(folder, settings)
             for made in (folder / "made").glob("*"):
                 sweep(made)
+            shutil.rmtree(folder / FAILED, ignore_errors=True)
             left = {unit: len(state.left(unit)) for unit in plan(state)}
             work = pieces(state, [unit for unit, count in left.items() if count])
             request = _request(workers, len(work), settings, where)
@@ -142,7 +144,7 @@ def run_comparison(
                     record("work", progress.line(unit, seconds))
 
                 do_pieces(state, work, lambda unit: needs(state, unit), hands, line)
-            summary = conclude(folder)
+            summary = conclude(folder, state.failed)
             record("figures", {"figures": final_figures(summary)})
             record("done", {"report": str(folder / REPORT)})
             return summary
@@ -160,9 +162,15 @@ def _request(
     return replace(where or ClusterRequest(), workers=wanted) if wanted > 1 else None
 
 
-def conclude(folder: Path) -> dict[str, Any]:
-    """Write every result file from the cells that are on file, and return the metrics."""
+def conclude(folder: Path, failed: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """Write every result file from the cells that are on file, and return the metrics.
+
+    Args:
+        folder: Folder of the comparison.
+        failed: Methods that have no row, by task and name, with what went wrong.
+    """
     state = WorkerState(folder, CompareSettings.from_file(folder / SETTINGS))
+    state.failed.update(failed)
     summary = write_results(state)
     write_page(folder, summary, state.settings)
     return summary

@@ -13,12 +13,14 @@ import psutil
 import torch
 
 from fedperfit.protocol.model.base_model import read_card
+from fedperfit.protocol.system.files import write_atomic
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import cores
 from fedperfit.simulation.cluster.folders import Files, everywhere, paths_in, write_folder
 from fedperfit.simulation.cluster.pool import Here, Make, Needs, Pool
 from fedperfit.simulation.cluster.store import Store
 from fedperfit.simulation.compare.cells import COLLECTIVE, MADE, MAIN, SEARCH, WorkerState, WorkUnit
+from fedperfit.simulation.compare.guarded import MethodFailed
 from fedperfit.simulation.compare.method import lineage
 from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.data.participants import Participants
@@ -26,6 +28,9 @@ from fedperfit.simulation.optional import required
 
 _COPIES = 4
 """Copies of the model in one worker at most: its own, OPPU's merged one, and what training takes."""
+
+FAILED = "failed"
+"""Folder in the run folder with the calls that led to the failure of each method that failed."""
 
 OnLine = Callable[[WorkUnit, float], None]
 """Callback with a unit and the seconds of the line that is now on file."""
@@ -99,6 +104,16 @@ class Line:
     """What was made on the way, and is used again."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a worker brings back of a unit whose method fails."""
+
+    line: str
+    """What went wrong, in one line."""
+    trace: str
+    """Calls that led to it."""
+
+
 class ComparisonWorker:
     """Worker of a comparison, with its methods, participants and base model."""
 
@@ -112,15 +127,23 @@ class ComparisonWorker:
         """
         self._state, self._made = WorkerState(folder, settings, people), folder / MADE
 
-    def do(self, payload: Given) -> Iterator[Line]:
+    def do(self, payload: Given) -> Iterator[Line | Failure]:
         """Do what is left of a unit.
 
         Args:
             payload: The unit and what it builds on.
 
         Yields:
-            A line for each draw or cell as it is done.
+            A line for each draw or cell as it is done; a failure where the method cannot go on.
         """
+        if not payload.left:
+            return
+        try:
+            yield from self._lines(payload)
+        except MethodFailed as error:
+            yield Failure(str(error), error.trace)
+
+    def _lines(self, payload: Given) -> Iterator[Line]:
         lacking = {name: ref for name, ref in payload.made.items() if not (self._made / name).exists()}
         if lacking:
             contents = required("ray").get([*lacking.values()])
@@ -154,6 +177,8 @@ def do_pieces(
 ) -> None:
     """Do all pieces, each after the units it needs, and put every line on file as it comes.
 
+    What is left of a method that fails, and of those that build on it, is left out.
+
     Args:
         state: State of this process, which alone writes into the folder of the comparison.
         work: Pieces of units with anything left to do.
@@ -163,7 +188,7 @@ def do_pieces(
 
     Raises:
         InputError: A piece fails for wrong input; lines of other pieces stay.
-        RunFailed: A piece fails otherwise, or processes die over it again and again.
+        RunFailed: A piece fails otherwise than by its method, or processes die over it again and again.
     """
     made = state.folder / MADE
     store = None if isinstance(workers, Here) else Store()
@@ -172,6 +197,8 @@ def do_pieces(
         of_unit.setdefault(piece.unit, []).append(piece)
 
     def given(piece: Piece) -> Given:
+        if state.is_lost(piece.unit.task, piece.unit.method):
+            return Given(piece.unit, [], {}, {})
         paths = paths_in(made) if store else []
         files = {str(path.relative_to(made)): store.reference(path) for path in paths if store}
         left = state.left(piece.unit)
@@ -183,6 +210,9 @@ def do_pieces(
         return [other for unit in needs(piece.unit) for other in of_unit.get(unit, [])]
 
     for piece, line in workers.work(work, given, needs=needed, makes=partial(_learned, state)):
+        if isinstance(line, Failure):
+            _note(state, piece.unit, line)
+            continue
         write_folder(made, {name: data for name, data in line.made.items() if not (made / name).exists()})
         path = state.folder / piece.unit.file
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +221,14 @@ def do_pieces(
             file.flush()
             os.fsync(file.fileno())
         on_line(piece.unit, line.seconds)
+
+
+def _note(state: WorkerState, unit: WorkUnit, failure: Failure) -> None:
+    """Count a method as failed for good, and keep the calls that led to it where its author finds them."""
+    about = unit.task, unit.method
+    if about not in state.failed:
+        state.failed[about] = f"{unit}: {failure.line}"
+        write_atomic(state.folder / FAILED / f"{unit.task}-{unit.method}.txt", failure.trace.encode())
 
 
 def _learned(state: WorkerState, piece: Piece) -> Hashable:

@@ -117,9 +117,13 @@ def test_an_odd_file_about_it_is_named(header, shift, tmp_path, about):
         ({"rotate_layer": torch.ones(192, 4)}, "not orthonormal"),
         ({"bias": torch.zeros(5)}, "do not fit each other"),
         ({"weight": None}, "not LoReFT"),
+        ({"weight": torch.full((4, 192), float("nan"))}, "a number is not finite"),
+        ({"bias": torch.full((4,), float("inf"))}, "a number is not finite"),
+        ({"weight": torch.zeros(4, 192, dtype=torch.complex64)}, "not of plain numbers"),
+        ({"weight": torch.zeros(4, 192).to_sparse()}, "not of plain numbers"),
         ({"weight": torch.zeros(1).expand(10**6, 10**6)}, "larger than what it stores"),
     ],
-    ids=["rotation", "bias", "weight", "spread"],
+    ids=["rotation", "bias", "weight", "nan", "inf", "complex", "sparse", "spread"],
 )
 def test_other_interventions_are_told(header, shift, tmp_path, change, told):
     write_pyreft(tmp_path / "reft", shift, header)
@@ -153,6 +157,29 @@ def test_a_release_folder_is_read_again_and_verified(header, shift, tmp_path):
     (tmp_path / "mine" / FILE_NAME).write_bytes(b"x")
     with pytest.raises(InputError, match=FILE_NAME):
         from_pretrained(str(tmp_path / "mine"), key.public)
+
+
+def test_a_layer_that_was_lost_on_the_way_is_named(header, shift, tmp_path):
+    write_pyreft(tmp_path / "reft", shift, header)
+    lost = sorted((tmp_path / "reft").glob("*.bin"))[0]
+    lost.unlink()
+    with pytest.raises(InputError, match=lost.name):
+        read_pyreft(tmp_path / "reft")
+
+
+def test_another_base_model_than_the_folders_own_is_refused(header, shift, tmp_path):
+    write_pyreft(tmp_path / "reft", shift, header)
+    assert read_pyreft(tmp_path / "reft", fingerprint=header.fingerprint)[1] == header
+    with pytest.raises(InputError, match="for another base model"):
+        read_pyreft(tmp_path / "reft", fingerprint="0" * 64)
+
+
+@pytest.mark.parametrize("name", ["its base model", "/models/mine", "smollm2", "a/b: c\nd", "x/y/z"])
+def test_a_card_has_no_base_model_that_a_hub_refuses(header, shift, tmp_path, name):
+    save_pretrained(Release.first(shift, header, SigningKey()), tmp_path / "mine", name)
+    card = (tmp_path / "mine/README.md").read_text()
+    assert "base_model" not in card
+    assert f"# A collective shift of {' '.join(name.split())}\n" in card
 
 
 def test_a_folder_that_is_nowhere_is_told(monkeypatch, tmp_path):

@@ -11,6 +11,7 @@ from fedperfit.protocol.fitting import FittingSettings
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.describe import described
+from fedperfit.protocol.settings.fields import Device
 from fedperfit.protocol.settings.rules import Unit
 from fedperfit.protocol.system.errors import InputError
 
@@ -116,3 +117,20 @@ def test_an_edge_reads_its_part_of_a_preset():
     assert settings.personal().rank == 4
     with pytest.raises(InputError, match="the nearest is quickstart"):
         FittingSettings.of_preset("quikstart")
+
+
+class _OnDevice(Settings):
+    """Settings of something that runs a model."""
+
+    device: Device
+
+
+@pytest.mark.parametrize("name", ["gpu", "gpu9", "cuda9", "cuda:", "CUDA", "", "cuda:-1", "auto:0"])
+def test_a_device_that_is_none_is_refused_before_torch_is_loaded(name):
+    with pytest.raises(InputError, match="expected auto, cpu, cuda"):
+        _OnDevice.from_flat({"device": name})
+
+
+@pytest.mark.parametrize("name", ["auto", "cpu", "cuda", "cuda:15", "mps"])
+def test_a_device_of_torchs_is_taken(name):
+    assert _OnDevice.from_flat({"device": name}).device == name

@@ -12,7 +12,11 @@ from fedperfit.simulation.compare.cells import MAIN, WorkUnit
 from fedperfit.simulation.compare.method import Method, lineage, register_method, registry
 
 PAGE = DOCS / "own-method.md"
-METHOD = "from fedperfit.simulation.compare.method import Method\n\n\n"
+METHOD = "from fedperfit.simulation.compare.method import LogUniform, Method\n\n\n"
+OWN = (
+    f"{METHOD}class A(Method):\n    name = title = 'a'\n    def answer(self, fitted, questions):\n"
+    "        return ['x'] * len(questions)\n"
+)
 
 
 def test_every_method_of_the_papers_has_a_row():
@@ -61,15 +65,22 @@ def test_lineage_is_in_the_order_of_building():
         ("x = 1\n", "holds no Method"),
         ("import no_such_library\n", "ModuleNotFoundError"),
         ("def (\n", "SyntaxError"),
-        (f"{METHOD}class A(Method):\n    name = 'base'\n    title = 'again'\n", "two methods are called"),
-        (
-            f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'b'\n",
-            "no such method",
-        ),
-        (
-            f"{METHOD}class A(Method):\n    name = 'a'\n    title = 'a'\n    builds_on = 'a'\n",
-            "which builds on a",
-        ),
+        (f"{OWN}    name = 'base'\n", "two methods are called"),
+        (f"{OWN}    builds_on = 'b'\n", "no such method"),
+        (f"{OWN}    builds_on = 'a'\n", "which builds on a"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        (f"{OWN}    space = {{'a': LogUniform(0, 1)}}\n", r"LogUniform\(0, 1\): expected 0 < low <= high"),
+        (f"{OWN}    space = {{'a': {{1, 2}}}}\n", r"space\['a'\]=\{1, 2\}: expected a list of choices"),
+        (f"{OWN}    space = {{'a': ()}}\n", r"space\['a'\]=\(\): expected a list of choices"),
+        (f"{OWN}    space = {{'a': (1, 1)}}\n", "holds a choice twice"),
+        (f"{OWN}    space = {{'a': (len,)}}\n", "choices that JSON can hold"),
+        (f"{OWN}    space = 3\n", "space=3: expected choices or a LogUniform by name"),
+        (f"{OWN}    name = '../../a'\n", r"name='\.\./\.\./a': expected small letters"),
+        (f"{OWN}    name = 5\n", "name=5: expected small letters"),
+        (f"{OWN}    title = ''\n", "A: title='': expected a name for tables"),
+        (f"{OWN}    family = 'x'\n", "family='x': expected one of Family's"),
+        (f"{OWN}    most_users = 0\n", "most_users=0: expected a number from 1"),
+        (f"{METHOD}class A(Method):\n    name = title = 'a'\n", "A: it lacks answer"),
     ],
 )
 def test_a_file_that_is_wrong_is_told_in_one_line(tmp_path, text, reason):
