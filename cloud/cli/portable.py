@@ -75,9 +75,11 @@ def import_pyreft(
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.portable.pyreft_folder import read_pyreft
     from fedperfit.protocol.system.files import write_atomic
+    from fedperfit.protocol.tasks import task_by_name
     from fedperfit.protocol.trust.release import Release
     from fedperfit.protocol.trust.signing import SigningKey, read_signing_key
 
+    task = task and task_by_name(task).id
     card = read_card(base_model) if base_model else None
     fingerprint = card.fingerprint if card is not None else ""
     shift, header = read_pyreft(folder, task=task, fingerprint=fingerprint, positions=positions)

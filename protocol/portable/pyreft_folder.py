@@ -22,7 +22,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import read_json, whole_folder, write_json
 
 ABOUT = "fedperfit.json"
 CONFIG = "config.json"
@@ -42,26 +42,24 @@ def write_pyreft(folder: Path, shift: Shift, header: ShiftHeader) -> None:
         header: Its task, base model and number of rounds.
 
     Raises:
-        InputError: The folder exists, or the shift is a personal one.
+        InputError: The folder exists or cannot be made, or the shift is a personal one.
     """
     if type(shift) is not Shift:
         raise InputError("only a collective shift can be exported to pyreft")
-    if folder.exists():
-        raise InputError(f"{folder}: already exists")
-    folder.mkdir(parents=True)
     shape = shift.shape
-    for index, layer in enumerate(shape.layers):
-        R, W, b = (tensor.detach()[index].float().cpu() for tensor in (shift.R, shift.W, shift.b))
-        state = {"weight": W.clone(), "bias": b.clone(), "rotate_layer": R.T.contiguous()}
-        torch.save(state, folder / f"intkey_{_KEY.format(layer)}.bin")
-    write_json(folder / CONFIG, _config(shape))
     about = {
         "task": header.task,
         "fingerprint": header.fingerprint,
         "positions": str(shape.positions),
         "rounds": header.round,
     }
-    write_json(folder / ABOUT, about)
+    with whole_folder(folder) as place:
+        for index, layer in enumerate(shape.layers):
+            R, W, b = (tensor.detach()[index].float().cpu() for tensor in (shift.R, shift.W, shift.b))
+            state = {"weight": W.clone(), "bias": b.clone(), "rotate_layer": R.T.contiguous()}
+            torch.save(state, place / f"intkey_{_KEY.format(layer)}.bin")
+        write_json(place / CONFIG, _config(shape))
+        write_json(place / ABOUT, about)
 
 
 def _config(shape: ShiftShape) -> dict[str, Any]:

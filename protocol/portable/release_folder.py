@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from fedperfit.protocol.system.errors import InputError, count_of
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import whole_folder, write_atomic
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release import Release
 from fedperfit.protocol.trust.release_file import read_release
@@ -50,10 +50,8 @@ def save_pretrained(release: Release, folder: Path, base_model: str) -> None:
         base_model: Name of the base model on the hub, for the card.
 
     Raises:
-        InputError: The folder exists.
+        InputError: The folder exists, or cannot be made.
     """
-    if folder.exists():
-        raise InputError(f"{folder}: already exists")
     header = release.header
     card = _CARD.format(
         base=f"base_model: {base_model}\n" if _HUB_NAME.fullmatch(base_model) else "",
@@ -70,8 +68,9 @@ def save_pretrained(release: Release, folder: Path, base_model: str) -> None:
         expires=release.expires,
         key=release.key,
     )
-    write_atomic(folder / FILE_NAME, release.to_bytes())
-    write_atomic(folder / "README.md", card.encode())
+    with whole_folder(folder) as place:
+        write_atomic(place / FILE_NAME, release.to_bytes())
+        write_atomic(place / "README.md", card.encode())
 
 
 def from_pretrained(name: str, key: str) -> Release:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import tempfile
 import tomllib
 import zlib
@@ -142,6 +143,31 @@ def writing_cache(cache: Path) -> Iterator[None]:
         raise InputError(
             f"{place}: {reason}; the environment variable XDG_CACHE_HOME names another folder"
         ) from None
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write files into, which gets its name after the block; whole or not there at all.
+
+    Args:
+        folder: New folder; those that it lies in are made.
+
+    Raises:
+        InputError: It exists, or cannot be made.
+    """
+    if folder.exists():
+        raise InputError(f"{folder}: already exists")
+    unfinished = folder.with_name(f".{folder.name}{_PART}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # a killed writer's
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror}") from None
+    try:
+        yield unfinished
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def mend_lines(path: Path) -> None:

@@ -60,6 +60,9 @@ def test_a_release_goes_to_pyreft_and_comes_back(released, command, tmp_path):
     assert code == 2
     assert "for another base model" in said
     (tmp_path / "reft" / "fedperfit.json").unlink()
+    code, said = command("import-pyreft", tmp_path / "reft", tmp_path / "other", *other, "--task", "LaMP_9")
+    assert code == 2
+    assert "LaMP_9" in said
     said_too = ("--task", "LaMP_2M", "--positions", "l2")
     code, said = command("import-pyreft", tmp_path / "reft", tmp_path / "other", *other, *said_too)
     assert code == 2

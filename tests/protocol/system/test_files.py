@@ -17,6 +17,7 @@ from fedperfit.protocol.system.files import (
     read_json_lines,
     sweep,
     toml_value,
+    whole_folder,
     write_atomic,
     write_json,
     write_json_lines,
@@ -166,6 +167,24 @@ def test_sweeping_removes_what_killed_writers_left(tmp_path):
     (tmp_path / ".kept.abc.part").write_bytes(b"half")
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_folder_is_there_with_all_of_its_files_or_not_at_all(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    (tmp_path / "new" / ".folder.part").mkdir(parents=True)  # a killed writer's
+    (tmp_path / "new" / ".folder.part" / "old").touch()
+    with pytest.raises(FileNotFoundError), whole_folder(folder) as place:
+        (place / "one" / "more").touch()
+    assert list((tmp_path / "new").iterdir()) == []
+    with whole_folder(folder) as place:
+        (place / "one").touch()
+        assert not folder.exists()
+    assert [path.name for path in folder.rglob("*")] == ["one"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
+    for taken, why in ((folder, "already exists"), (folder / "one" / "more", "Not a directory")):
+        with pytest.raises(InputError, match=f"{taken}: {why}"), whole_folder(taken):
+            pass
+    assert [path.name for path in folder.rglob("*")] == ["one"]
 
 
 @pytest.mark.parametrize("text", ["plain", 'it\'s a "c:\\\\"; $HOME\t[b]', "é 🌩 \x7f\x00\n", ""])
