@@ -228,7 +228,8 @@ def _note(state: WorkerState, unit: WorkUnit, failure: Failure) -> None:
     about = unit.task, unit.method
     if about not in state.failed:
         state.failed[about] = f"{unit}: {failure.line}"
-        write_atomic(state.folder / FAILED / f"{unit.task}-{unit.method}.txt", failure.trace.encode())
+        trace = failure.trace.encode(errors="backslashreplace")  # which may hold half a character
+        write_atomic(state.folder / FAILED / f"{unit.task}-{unit.method}.txt", trace)
 
 
 def _learned(state: WorkerState, piece: Piece) -> Hashable:

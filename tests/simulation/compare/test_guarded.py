@@ -36,6 +36,7 @@ WRONG = {
     "ends": ("sys.exit(3)", TEXTS),
     "shorter": ("return 1", "return ['x']"),
     "numbers": ("return 1", "return [1] * len(questions)"),
+    "halves": ("return 1", "raise ValueError('half \\ud800 of it')"),
 }
 
 
@@ -65,6 +66,7 @@ def test_methods_that_fail_cost_their_own_rows_and_are_told(comparison):
     assert "fit: SystemExit: 3" in told["ends"]
     assert "answer: 1 text for 3 questions" in told["shorter"]
     assert "answer: 1 is no text" in told["numbers"]
+    assert "half ? of it" in told["halves"]
     assert "raise KeyError" in (state.folder / FAILED / "LaMP_2M-raises.txt").read_text()
     assert read_json(state.folder / METRICS)["failed"] == summary["failed"]
 
