@@ -23,7 +23,7 @@ from fedperfit.protocol.model.config import (
     text_config,
 )
 from fedperfit.protocol.model.gguf import SMOLLM2, converted, gguf_file, smollm2_file
-from fedperfit.protocol.model.layers import decoder_layers
+from fedperfit.protocol.model.layers import decoder_layers, feed_head_in_one_piece
 from fedperfit.protocol.model.no_code import NO_CODE, read_config, read_tokenizer
 from fedperfit.protocol.model.special_tokens import closing_tokens, end_of_text, end_of_turn, start_tokens
 from fedperfit.protocol.model.stored import ADAPTER, CHAT_TEMPLATE, StoredModel, fingerprint
@@ -342,5 +342,6 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
         raise InputError(f"base model {folder}: the weights {strange} are not all finite numbers")
     decoder_layers(model)
     give_named_outputs(model)
+    feed_head_in_one_piece(model)
     model.requires_grad_(False)
     return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.protocol.tiny_models import CONFIGS, VOCABULARY, tiny_model
 
+from fedperfit.protocol.model.base_model import EMBEDDED, load
 from fedperfit.protocol.model.layers import changing, decoder_layers, running
 from fedperfit.protocol.system.errors import InputError
 
@@ -66,3 +67,16 @@ def test_a_model_without_its_list_of_layers_is_an_error():
     model = torch.nn.Linear(2, 2)
     with pytest.raises(InputError, match="decoder layers"):
         decoder_layers(model)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_the_head_of_a_loaded_model_multiplies_the_last_column_in_one_piece(rows):
+    model, strides = load(EMBEDDED, device="cpu").model, []
+    head = model.get_output_embeddings()
+    head.register_forward_hook(lambda module, args, output: strides.append(args[0].stride()))
+    with torch.no_grad():
+        whole = model(input_ids=ids(3)[:rows]).logits
+        last = model(input_ids=ids(3)[:rows], logits_to_keep=1).logits
+    width = model.config.hidden_size
+    assert strides[1] == (width, width, 1)
+    assert torch.allclose(last, whole[:, -1:], atol=1e-4)
