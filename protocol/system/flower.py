@@ -24,6 +24,8 @@ QUIET = {
     "RAY_DEDUP_LOGS": "0",
 }
 """No telemetry, and no downloads in the middle of a run."""
+EQUAL = {"RAY_worker_niceness": "0"}
+"""Ray's workers run as other programs do, not after them: beside other work they would hardly run at all."""
 KEPT_SECONDS = 65.0
 """Time for which an edge keeps a connection to the cloud that it does not use; nginx keeps one for 75 s."""
 

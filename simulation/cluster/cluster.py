@@ -14,7 +14,7 @@ from typing import Any
 
 from fedperfit.protocol.system.allocator import ALLOCATOR
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.flower import QUIET
+from fedperfit.protocol.system.flower import EQUAL, QUIET
 from fedperfit.protocol.system.processes import SAFE_PATH
 from fedperfit.simulation.cluster.head import AUTO, HeadLost, check_address, watched
 from fedperfit.simulation.cluster.scratch import CLUSTER, scratch_folder
@@ -24,8 +24,6 @@ _ROUNDING = 1e-9
 """What shares may lack of a whole, as Ray counts them."""
 LEAST_CPUS = 0.01
 """Smallest share of a core that a worker may have."""
-EQUAL = {"RAY_worker_niceness": "0"}
-"""Environment of a cluster's processes in which workers run as other programs do, not after them."""
 _STORE_BYTES = 512 << 20
 """Size of the object store of a cluster started here; Ray moves to disk what does not fit."""
 

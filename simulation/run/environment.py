@@ -7,7 +7,7 @@ import torch
 
 from fedperfit.edge.engine.items import PROCESSES_VARIABLE
 from fedperfit.protocol.system.allocator import ALLOCATOR
-from fedperfit.protocol.system.flower import QUIET
+from fedperfit.protocol.system.flower import EQUAL, QUIET
 
 RUN_MARK = "FEDPERFIT_RUN"
 """Variable set to the run's folder in every process of a run, so that all of them can be found and
@@ -26,6 +26,7 @@ def variables(flower_home: Path, mark: str, client_gpus: float) -> dict[str, str
     processes = round(1 / client_gpus) if torch.cuda.is_available() and client_gpus else os.cpu_count()
     return {
         **QUIET,
+        **EQUAL,
         "FLWR_HOME": str(flower_home),
         "TOKENIZERS_PARALLELISM": "false",
         **ALLOCATOR,

@@ -18,7 +18,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation.cli import main
 from fedperfit.simulation.run import job, runner
-from fedperfit.simulation.run.environment import RUN_MARK
+from fedperfit.simulation.run.environment import RUN_MARK, variables
 from fedperfit.simulation.run.runner import stop_run
 
 SETTINGS = SMALL | {"rounds": 3, "history-lengths": [], "collective-sizes": []}
@@ -55,6 +55,10 @@ def runs(tmp_path):
     yield tmp_path
     for folder in tmp_path.iterdir():
         stop_run(folder)
+
+
+def test_clients_take_turns_with_other_programs_and_do_not_wait_for_them(tmp_path):
+    assert variables(tmp_path, "a run", 0.0)["RAY_worker_niceness"] == "0"
 
 
 def test_kill_in_round_two_then_resume_equals_an_uninterrupted_run(runs):

@@ -7,8 +7,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from fedperfit.protocol.system.flower import QUIET
-from fedperfit.simulation.cluster.cluster import EQUAL
+from fedperfit.protocol.system.flower import EQUAL, QUIET
 
 STORE_BYTES = 100 << 20
 
