@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic
-from fedperfit.simulation.run.summary import METRICS
+from fedperfit.simulation.run.summary import METRICS, run_settings
 
 
 class Score(TypedDict):
@@ -46,11 +46,16 @@ def read_times(folders: Sequence[Path]) -> dict[str, Times]:
         Figures by folder, as it was named, in the order given.
 
     Raises:
-        InputError: A run is not finished or simulated no time, its figures are broken, or the runs are of
-            several tasks.
+        InputError: A folder holds no run of `simulate`, a run is not finished or simulated no time, its
+            figures are broken, or the runs are of several tasks.
     """
     runs: dict[str, Times] = {}
     for folder in folders:
+        run_settings(folder)
+        if not (folder / METRICS).exists():
+            raise InputError(
+                f"{folder}: the run has not ended; go on with: fedperfit simulate --resume --run-dir {folder}"
+            )
         runs[str(folder)] = run = read_form(folder / METRICS, Times)
         if not run.get("time"):
             raise InputError(f"{folder} simulated no time: run it with --set device-seconds=60")

@@ -8,12 +8,14 @@ from tests.simulation.run_folders import write_run
 from tests.simulation.small_run import prepare, small_settings
 from typer.testing import CliRunner
 
+from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.trust.published import FILE_NAME
 from fedperfit.protocol.trust.release_file import read_release
 from fedperfit.simulation import stored_models
 from fedperfit.simulation.cli import app
+from fedperfit.simulation.compare.settings import CompareSettings
 from fedperfit.simulation.run.job import run_cohorts
 from fedperfit.simulation.run.runner import run_simulation
 from fedperfit.simulation.run.summary import write_metrics
@@ -82,7 +84,12 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path: Path):
     timed, other = timed_run(tmp_path / "a", "LaMP_2M", 1.0), timed_run(tmp_path / "b", "LaMP_3", 1.0)
     plain = write_run(tmp_path / "plain", "LaMP_2M")
     write_metrics(plain)
+    stopped = write_run(tmp_path / "stopped", "LaMP_2M")
+    (tmp_path / "compared").mkdir()
+    write_json(tmp_path / "compared" / SETTINGS, CompareSettings(methods=["base"]).to_flat())
     for arguments, why in (
+        ([tmp_path / "compared"], "no run of `simulate`"),
+        ([stopped], f"has not ended; go on with: fedperfit simulate --resume --run-dir {stopped}"),
         ([plain], "simulated no time: run it with --set device-seconds=60"),
         ([timed, other], "several tasks: LaMP_2M, LaMP_3"),
         ([timed, "--out", tmp_path / "a.pdf"], "ends in .svg or .png"),
