@@ -51,8 +51,9 @@ FLOORS: Mapping[str, Sequence[str]] = {
     "simulation": (
         "storages",
         "optional memory plugins world stored_models sent_scan",
-        "data study_folder",
-        "basis report client_app cluster",
+        "cluster study_folder",
+        "data",
+        "basis report client_app",
         "cohorts",
         "compare run",
         "analyze audit benchmark communication finished server_app watch",

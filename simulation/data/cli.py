@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -18,6 +17,7 @@ from fedperfit.protocol.system.files import from_home, write_json_lines
 from fedperfit.protocol.tasks import AnswerKind, task_by_name
 from fedperfit.protocol.tasks.door import admitted_name
 from fedperfit.protocol.tasks.remarks import summed_up
+from fedperfit.simulation.cluster.scratch import scratch
 from fedperfit.simulation.data.download import BASE_URL, LICENCE, Split, download
 from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import GROUPS
@@ -101,11 +101,11 @@ def people_command(
         if name in ("", ".", "..") or Path(name).name != name or printable(name) != name:
             raise InputError(f"{name!r}: no name for a person's folder")
     names = [admitted_name(name) for name in names]
-    with TemporaryDirectory() as place, tables_of(data, Path(place)) as tables:
+    with scratch() as place, tables_of(data, place) as tables:
         root = from_home(data)
         if data == WORLD:
             size = WorldSize(others=1, targets=len(names), new=1, history=64, questions=32)
-            root = write_world(Path(place), task_by_name(task), size, seed)
+            root = write_world(place, task_by_name(task), size, seed)
         source = open_lamp(root, task_by_name(task), tables)
         for name, user in _chosen(source, names, anyone=data == WORLD):
             write_json_lines(to / name / "history.jsonl", user.history)

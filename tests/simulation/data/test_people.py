@@ -1,5 +1,7 @@
 """`fedperfit data people` writes into the folder that is named, and nowhere else."""
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from typer.testing import CliRunner
 from fedperfit.protocol.presets import read_preset
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import task_by_name
+from fedperfit.simulation.cluster.scratch import COMMAND
 from fedperfit.simulation.data.cli import data_app
 from fedperfit.simulation.data.participants import participants
 from fedperfit.simulation.run.clients import prepare_clients
@@ -43,6 +46,18 @@ def test_a_world_that_is_made_for_one_command_leaves_no_tables(
     participants(task_by_name("LaMP_2M"), WORLD, sizes, folder)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people", "run"]
     assert not list(folder.rglob("*.arrow"))
+
+
+def test_histories_that_a_killed_command_left_go_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    (tmp_path / f"{COMMAND}{gone.pid}-left").mkdir()
+    words = ["people", "--task", "LaMP_2M", "--to", str(tmp_path / "people"), "ada"]
+    assert CliRunner().invoke(data_app, words).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["people"]
 
 
 def test_a_cache_that_cannot_be_written_is_told_with_what_helps(
