@@ -122,6 +122,20 @@ def preference_states(
         States of the pairs, possibly of none.
     """
     chosen = settle(selected(reader, history, items), candidates(reader.task, history))
+    return pair_states(reader, chosen, source)
+
+
+def pair_states(reader: Reader, chosen: Sequence[dict[str, Any]], source: PairSource) -> States:
+    """Make preference pairs of chosen items and read their states; pairs of two equal texts are left out.
+
+    Args:
+        reader: the frozen model on the person's task.
+        chosen: items, as `selected` returns them.
+        source: where the two texts of a pair come from.
+
+    Returns:
+        States of the pairs, possibly of none.
+    """
     if not chosen:
         return States.none(reader.base)
     pairs = _contrast(reader, chosen) if source is PairSource.CONTRAST else _insights(reader, chosen)

@@ -1,13 +1,14 @@
 """CHAMELEON (Zhang et al., 2025): MLP outputs edited along directions that are found without training."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from safetensors.torch import load, save
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
-from fedperfit.edge.chameleon.pairs import Reader, preference_states, selected
+from fedperfit.edge.chameleon.pairs import Reader, pair_states, selected
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items
@@ -37,7 +38,8 @@ class Chameleon(Method):
     """Origin of the preference pairs."""
 
     def fit(self, history: History) -> Any:
-        return self.shown_items(history), self.directions([self.states(history)], history.name)
+        chosen = self.chosen(history)
+        return self.shown(chosen), self.directions([self.states(history, chosen)], history.name)
 
     def answer(self, fitted: Any, questions: Sequence[str]) -> list[str]:
         shown, edit = fitted
@@ -56,21 +58,38 @@ class Chameleon(Method):
         context = self.context
         return Reader(context.base, context.task, context.form, context.answer_batch, context.encoder)
 
-    def states(self, history: History) -> States:
-        """Compute the states of one user's preference pairs; during a search they are made once."""
-        items, source = self.values["items"], self.source
+    def chosen(self, history: History) -> list[dict[str, Any]]:
+        """Select the items that represent one user; during a search it is done once."""
+        items = self.values["items"]
 
         def make() -> bytes:
-            return _saved([preference_states(self.reader, history, items, source)])
+            return json.dumps(selected(self.reader, history, items)).encode()
 
-        if not self.context.searching:
-            return _loaded(make())[0]
-        about = [history.items, history.answered, items, source, self.context.encoder]
-        return _loaded(self.context.keep("chameleon/pairs", about, make))[0]
+        about = [history.items, history.answered, items, self.context.encoder]
+        kept: list[dict[str, Any]] = json.loads(self._once("chameleon/items", about, make))
+        return kept
 
-    def shown_items(self, history: History) -> list[dict[str, Any]]:
-        """Select the items that prompts show, if they are to show any."""
-        return selected(self.reader, history, self.values["items"]) if self.values["shown"] else []
+    def states(self, history: History, chosen: Sequence[dict[str, Any]]) -> States:
+        """Compute the states of one user's preference pairs; during a search they are made once.
+
+        Args:
+            history: The user's history.
+            chosen: Items of it that pairs are made of.
+        """
+
+        def make() -> bytes:
+            return _saved([pair_states(self.reader, chosen, self.source)])
+
+        about = [history.items, history.answered, self.values["items"], self.source, self.context.encoder]
+        return _loaded(self._once("chameleon/pairs", about, make))[0]
+
+    def _once(self, name: str, about: Any, make: Callable[[], bytes]) -> bytes:
+        """Return what is made: in a search from file, for a user's own fit anew, as its time is measured."""
+        return self.context.keep(name, about, make) if self.context.searching else make()
+
+    def shown(self, chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the items that prompts show, if they are to show any."""
+        return chosen if self.values["shown"] else []
 
     def directions(self, people: Sequence[States], about: str) -> Directions | None:
         """Find directions from the pairs of all these people together.
@@ -138,13 +157,15 @@ class Group(Chameleon):
         about = [self.values["items"], people_digest(others), self.context.encoder]
 
         def make() -> bytes:
-            return _saved([self.states(other) for other in others])
+            return _saved([self.states(other, self.chosen(other)) for other in others])
 
         self._others = _loaded(self.context.keep("collective/pairs", about, make))
         self.directions_of_group = self.directions(self._others, "group")
 
     def fit(self, history: History) -> Any:
-        return self.shown_items(history), self.directions([*self._others, self.states(history)], "group")
+        chosen = self.chosen(history)
+        people = [*self._others, self.states(history, chosen)]
+        return self.shown(chosen), self.directions(people, "group")
 
     def bytes_down(self) -> int:
         return 0 if self.directions_of_group is None else len(self.directions_of_group.to_bytes())

@@ -6,6 +6,8 @@ import pytest
 import torch
 from tests.simulation.compare.small_comparison import run_all, started
 
+from fedperfit.edge.chameleon import pairs
+from fedperfit.edge.chameleon.pairs import Reader, selected
 from fedperfit.edge.engine.layer_gradients import layer_gradient
 from fedperfit.edge.fitting.choice import Choice
 from fedperfit.protocol.shift.positions import Positions
@@ -53,6 +55,26 @@ def test_without_items_a_person_is_answered_by_the_bare_model(context, people):
     target = people.targets[0]
     nobody = replace(target.history, items=[])
     assert own.answer(own.fit(nobody), target.questions) == base.answer(base.fit(nobody), target.questions)
+
+
+def test_items_are_selected_once_for_a_fit_and_once_for_a_search(
+    context, people, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[int] = []
+
+    def embeddings(self: Reader, texts: list[str]) -> torch.Tensor:
+        read.append(len(texts))
+        return pairs.embeddings(self.base, texts)
+
+    monkeypatch.setattr(Reader, "embeddings", embeddings)
+    history = people.targets[0].history
+    made("chameleon", context, people, shown=True).fit(history)
+    assert len(read) == 1
+    searching = replace(context, folder=tmp_path, most_pairs=8)
+    for shown in (False, True):
+        fitted = made("chameleon", searching, people, shown=shown).fit(history)
+        assert fitted[0] == (selected(made("chameleon", context, people).reader, history, 4) if shown else [])
+    assert len(read) == 3, "one of them by this test"
 
 
 def test_an_edit_leaves_the_model_as_it_was(context, people):
