@@ -125,7 +125,7 @@ def user_cache(name: str) -> Path:
 
 @contextmanager
 def writing_cache(cache: Path) -> Iterator[None]:
-    """Have a failure to write a cache inside the block name what helps; others pass.
+    """Have a failure to write a cache inside the block name what helps where it is the user's; others pass.
 
     Args:
         cache: Folder of the cache.
@@ -139,10 +139,10 @@ def writing_cache(cache: Path) -> Iterator[None]:
         place = Path(error.filename or cache)
         if cache not in (place, *place.parents) and place not in cache.parents:
             raise
-        reason = error.strerror or error
-        raise InputError(
-            f"{place}: {reason}; the environment variable XDG_CACHE_HOME names another folder"
-        ) from None
+        line = f"{place}: {error.strerror or error}"
+        if cache.is_relative_to(user_cache(".")):
+            line += "; the environment variable XDG_CACHE_HOME names another folder"
+        raise InputError(line) from None
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 import importlib
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 from fedperfit.protocol.tasks.answers import AnswerKind
 from fedperfit.protocol.tasks.templates import nearest_of
 
@@ -112,18 +113,28 @@ def own_metric(name: str) -> Callable[[str, str], float]:
         InputError: It cannot be imported.
     """
     module, _, function = name.partition(":")
-    try:
+    with _named(name):
         found = getattr(importlib.import_module(module), function)
-    except Exception as error:
-        raise InputError(f"metric {name}: {type(error).__name__}: {error}".splitlines()[0]) from None
 
     def scored(answer: str, gold: str) -> float:
-        try:
+        with _named(name):
             value = float(found(answer, gold))
-        except Exception as error:
-            raise InputError(f"metric {name}: {type(error).__name__}: {error}".splitlines()[0]) from None
         if not (math.isfinite(value) and 0 <= value <= 1):
             raise InputError(f"metric {name}: {value:g} is not a score from 0 to 1")
         return value
 
     return scored
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Have whatever a metric of one's own raises inside the block name the metric.
+
+    Raises:
+        InputError: It raised, or tried to end the program.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        line = f"metric {name}: {type(error).__name__}: {error}"
+        raise InputError(line_of(line.rstrip(": "))) from None

@@ -12,7 +12,7 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import from_home
 from fedperfit.protocol.tasks import Task
 from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
-from fedperfit.simulation.data.lamp import User, open_lamp
+from fedperfit.simulation.data.lamp import LampData, User, open_lamp
 from fedperfit.simulation.data.lamp_files import folder_of
 from fedperfit.simulation.world.build import BOUNDS, WORLD, Bounds, read_bounds, write_world
 from fedperfit.simulation.world.settings import ParticipantCounts, WorldSize
@@ -113,10 +113,8 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
         folder: Folder that the world is written to.
 
     Raises:
-        InputError: Data is missing or broken.
+        InputError: Data is missing or broken, or a metric of one's own is.
     """
-    for metric in own_metrics(task.metrics):
-        own_metric(metric)
     if data == WORLD:
         world = WorldSize(
             others=size.others,
@@ -133,6 +131,7 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
         root = folder_of(root, task)
     with tables_of(data, folder) as tables:
         lamp = open_lamp(root, task, tables)
+        try_metrics(task, lamp)
         others = [lamp.user("others", name) for name in lamp.users("others")[: size.others]]
         targets = [lamp.user("targets", name) for name in lamp.users("targets")[: size.targets]]
     return Participants(
@@ -141,6 +140,28 @@ def participants(task: Task, data: str, size: ParticipantCounts, folder: Path) -
         [target for user in targets if (target := _target(task, user)).questions],
         read_bounds(root),
     )
+
+
+def try_metrics(task: Task, data: LampData) -> None:
+    """Score the gold answer of one question by each metric of one's own, before anything is trained.
+
+    Args:
+        task: Task of the data.
+        data: Users, of whom one target is asked.
+
+    Raises:
+        InputError: A metric cannot be imported, or gives such an answer no score.
+    """
+    for metric in own_metrics(task.metrics):
+        scored = own_metric(metric)
+        for gold in _some_gold(data):
+            scored(gold, gold)
+
+
+def _some_gold(data: LampData) -> list[str]:
+    """Return the answer to the first question of the first target, or nothing where that has none."""
+    questions = [each for name in data.users("targets")[:1] for each in data.user("targets", name).questions]
+    return [question["gold"] for question in questions if question["gold"]][:1]
 
 
 def other_history(task: Task, user: User) -> History:

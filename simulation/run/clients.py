@@ -16,10 +16,9 @@ from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import MalformedFileError
 from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import Task, task_by_name
-from fedperfit.protocol.tasks.metrics import own_metric, own_metrics
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, read_enrolled
 from fedperfit.simulation.data.lamp import User, open_lamp
-from fedperfit.simulation.data.participants import tables_of
+from fedperfit.simulation.data.participants import tables_of, try_metrics
 from fedperfit.simulation.run.settings import RunSettings
 from fedperfit.simulation.sent_scan import total
 from fedperfit.simulation.stored_models import AGENT, read_about
@@ -105,8 +104,8 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
         The clients.
 
     Raises:
-        InputError: Data, or what is on file of all clients, is missing or broken, or encoder or metric cannot
-            be loaded.
+        InputError: Data, or what is on file of all clients, is missing or broken, encoder or metric cannot be
+            loaded, or the metric fails.
     """
     if (folder / ROSTER).exists():
         read_about(folder / CLIENTS)  # without what all clients share none of them could answer
@@ -115,8 +114,6 @@ def prepare_clients(settings: RunSettings, folder: Path) -> Roster:
     if settings.encoder:
         sentence_encoder(settings.encoder, "cpu")
     task = task_by_name(settings.task)
-    for metric in own_metrics(task.metrics):
-        own_metric(metric)
     with tables_of(settings.data, folder) as tables:
         return _write_clients(settings, folder, task, tables)
 
@@ -132,6 +129,7 @@ def _write_clients(settings: RunSettings, folder: Path, task: Task, tables: Path
     """
     root = _data_folder(settings, folder)
     data = open_lamp(root, task, tables)
+    try_metrics(task, data)
     groups = [
         (OTHERS, data, "others", settings.others),
         (TARGETS, data, "targets", settings.targets),

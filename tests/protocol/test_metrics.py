@@ -116,8 +116,11 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine_of_test_metrics.py").write_text(
         "def short(answer, gold):\n    return len(answer) <= len(gold)\n\n\n"
         "def wrong(answer, gold):\n    return 2\n\n\n"
-        "def broken(answer, gold):\n    return 1 / 0\n"
+        "def broken(answer, gold):\n    return 1 / 0\n\n\n"
+        "def torn(answer, gold):\n    raise ValueError('\\nexpected\\na number')\n\n\n"
+        "def ends(answer, gold):\n    raise SystemExit\n"
     )
+    (tmp_path / "script_of_test_metrics.py").write_text("raise SystemExit(0)\n")
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -135,6 +138,9 @@ def test_a_function_of_ones_own_scores_in_simulations(functions: None):
         ("mine_of_test_metrics:wrong", "2 is not a score from 0 to 1"),
         ("mine_of_test_metrics:broken", "ZeroDivisionError"),
         ("mine_of_test_metrics:none", "AttributeError"),
+        ("mine_of_test_metrics:torn", "ValueError: expected a number"),
+        ("mine_of_test_metrics:ends", "SystemExit"),
+        ("script_of_test_metrics:f", "SystemExit: 0"),
         ("no_such_module:f", "ModuleNotFoundError"),
     ],
 )

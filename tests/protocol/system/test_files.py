@@ -21,6 +21,7 @@ from fedperfit.protocol.system.files import (
     write_atomic,
     write_json,
     write_json_lines,
+    writing_cache,
 )
 
 
@@ -212,3 +213,12 @@ def test_a_file_is_made_once_with_all_of_its_content(tmp_path, monkeypatch):
     assert path.read_bytes() == b"first"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("name", "helps"), [("home/fedperfit/lamp", True), ("run/.tables", False)])
+def test_only_of_the_users_cache_another_place_is_named(tmp_path, monkeypatch, name, helps):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache = tmp_path / name
+    with pytest.raises(InputError, match=f"{cache}: No space left on device") as told, writing_cache(cache):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(cache))
+    assert ("XDG_CACHE_HOME" in str(told.value)) == helps
