@@ -9,6 +9,7 @@ every file to bf16; interventions made with `dtype=torch.float32` keep all digit
 import pickle
 import re
 import zipfile
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from fedperfit.protocol.shift.positions import Positions
 from fedperfit.protocol.shift.shape import ShiftShape
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import read_json, whole_folder, write_json
+from fedperfit.protocol.system.files import read_json, whole_folder, write_atomic, write_json
 
 ABOUT = "fedperfit.json"
 CONFIG = "config.json"
@@ -43,6 +44,7 @@ def write_pyreft(folder: Path, shift: Shift, header: ShiftHeader) -> None:
 
     Raises:
         InputError: The folder exists or cannot be made, or the shift is a personal one.
+        OSError: A file of it cannot be written; nothing is left.
     """
     if type(shift) is not Shift:
         raise InputError("only a collective shift can be exported to pyreft")
@@ -57,7 +59,9 @@ def write_pyreft(folder: Path, shift: Shift, header: ShiftHeader) -> None:
         for index, layer in enumerate(shape.layers):
             R, W, b = (tensor.detach()[index].float().cpu() for tensor in (shift.R, shift.W, shift.b))
             state = {"weight": W.clone(), "bias": b.clone(), "rotate_layer": R.T.contiguous()}
-            torch.save(state, place / f"intkey_{_KEY.format(layer)}.bin")
+            content = BytesIO()  # torch.save itself tells a full disk as an error of its own
+            torch.save(state, content)
+            write_atomic(place / f"intkey_{_KEY.format(layer)}.bin", content.getvalue())
         write_json(place / CONFIG, _config(shape))
         write_json(place / ABOUT, about)
 

@@ -1,6 +1,8 @@
 """Round trips of releases through folders: our own, and pyreft's, whose logits are ours."""
 
 import logging
+import resource
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -196,4 +198,21 @@ def test_a_personal_shift_is_no_collective_one(header, tmp_path):
     personal = Personal.identity(header.shape, seed=0)
     with pytest.raises(InputError, match="only a collective shift"):
         write_pyreft(tmp_path / "reft", personal, header)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 2,000 bytes, which fails as a full disk does, in libraries too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_folder_that_has_no_room_is_a_systems_error_and_leaves_nothing(
+    header, shift, tmp_path, small_files: None
+):
+    with pytest.raises(OSError, match="File too large"):
+        write_pyreft(tmp_path / "reft", shift, header)
     assert not list(tmp_path.iterdir())
