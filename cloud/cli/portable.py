@@ -89,7 +89,13 @@ def import_pyreft(
         )
     if card is not None:
         header.shape.check_depth(card.layers)
-    if not key.exists():
+    made = not key.exists()
+    if made:
         SigningKey().write(key)
-    write_atomic(out, Release.first(shift, header, read_signing_key(key)).to_bytes())
+    try:
+        write_atomic(out, Release.first(shift, header, read_signing_key(key)).to_bytes())
+    except OSError:
+        if made:
+            key.unlink()  # it has signed nothing that there is
+        raise
     console().print(f"wrote {out}", markup=False)

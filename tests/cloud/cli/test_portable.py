@@ -67,3 +67,17 @@ def test_a_release_goes_to_pyreft_and_comes_back(released, command, tmp_path):
     code, said = command("import-pyreft", tmp_path / "reft", tmp_path / "other", *other, *said_too)
     assert code == 2
     assert "hidden size" in said
+
+
+def test_a_key_made_for_a_release_that_cannot_be_written_is_not_left(released, command, tmp_path):
+    path, _ = released
+    assert command("export", path, tmp_path / "reft", "--form", "pyreft")[0] == 0
+    (tmp_path / "file").touch()
+    key, out = tmp_path / "key.pem", tmp_path / "file" / "back.safetensors"
+    code, said = command("import-pyreft", tmp_path / "reft", out, "--key", key)
+    assert (code, said.count("\n")) == (2, 1)
+    assert not key.exists()
+    SigningKey().write(key)
+    before = key.read_bytes()
+    assert command("import-pyreft", tmp_path / "reft", out, "--key", key)[0] == 2
+    assert key.read_bytes() == before
