@@ -38,7 +38,7 @@ def test_a_folder_of_histories_is_gone_after_its_command(
     assert not [*tmp_path.iterdir()]
 
 
-def test_only_a_made_world_is_written_into_a_temporary_folder_that_a_kill_would_leave() -> None:
+def test_no_other_temporary_folder_is_made_that_a_kill_would_leave() -> None:
     root = Path(simulation.__file__).parent
     naming = ("TemporaryDirectory", "mkdtemp")
     found = {
@@ -46,4 +46,4 @@ def test_only_a_made_world_is_written_into_a_temporary_folder_that_a_kill_would_
         for path in root.rglob("*.py")
         if any(name in path.read_text() for name in naming)
     }
-    assert found == {"cluster/scratch.py", "data/cli.py"}
+    assert found == {"cluster/scratch.py"}
