@@ -48,7 +48,7 @@ def test_a_world_that_is_made_for_one_command_leaves_no_tables(
     assert not list(folder.rglob("*.arrow"))
 
 
-def test_histories_that_a_killed_command_left_go_with_the_next(
+def test_the_world_that_a_killed_command_left_goes_with_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
