@@ -57,7 +57,7 @@ from fedperfit.protocol.messages.settings import (
 from fedperfit.protocol.messages.sums import SumSettings
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.files import append_text, read_json
 from fedperfit.protocol.system.run_folder import run_folder
 from fedperfit.simulation.sent_scan import scan
 from fedperfit.simulation.storages import Storage
@@ -253,8 +253,7 @@ def _keep_refusal(message: Message, context: Context, error: Exception) -> None:
         "error": f"{type(error).__name__}: {error}",
         "traceback": "".join(traceback.format_exception(error)),
     }
-    with (_clients(context).parent / REFUSALS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values) + "\n")
+    append_text(_clients(context).parent / REFUSALS, json.dumps(values) + "\n")
 
 
 def _act(agents: Iterable[Agent], message: Message, context: Context) -> Iterator[Result]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedperfit.protocol.system.files import mend_lines
+from fedperfit.protocol.system.files import append_text, mend_lines
 
 EVENTS = "events.jsonl"
 """File in the run folder: one JSON object per progress event."""
@@ -29,8 +29,7 @@ def recorder(folder: Path, on_event: OnEvent) -> Progress:
 
     def progress(event: str, values: dict[str, Any]) -> None:
         entry = {"event": event, "time": time.time(), **values}
-        with (folder / EVENTS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_text(folder / EVENTS, json.dumps(entry) + "\n")
         on_event(entry)
 
     return progress

@@ -9,7 +9,6 @@ later ones that they are not, so that neither file can be set back against the o
 import hashlib
 import hmac
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from filelock import FileLock
 from fedperfit.cloud.privacy.accountant import Charge, epsilon_of
 from fedperfit.protocol.privacy.noise import SECRET_BYTES, new_secret
 from fedperfit.protocol.system.errors import InputError, RunFailed
-from fedperfit.protocol.system.files import create_whole, mend_lines, read_json_lines
+from fedperfit.protocol.system.files import append_text, create_whole, mend_lines, read_json_lines
 
 LEDGER = "privacy.jsonl"
 KEY = "privacy.key"
@@ -145,10 +144,7 @@ class PrivacyLedger:
         key, code = self._read_key(), ""
         for known in [*lines, line]:
             code = _code(key, code, known)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(line) | {_CODE: code}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, json.dumps(asdict(line) | {_CODE: code}) + "\n", durable=True)
 
     def _read_key(self) -> bytes:
         return read_secret(self._key)

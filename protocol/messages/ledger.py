@@ -8,7 +8,7 @@ from typing import Literal
 
 from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import append_text, write_atomic
 
 Direction = Literal["down", "up"]
 """Way of a message: `down` (cloud to edge) or `up`."""
@@ -47,8 +47,7 @@ class Ledger:
     def add(self, entries: list[Entry]) -> None:
         """Append entries; a killed process leaves at most one broken line, the last."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(asdict(entry)) + "\n" for entry in entries)
+        append_text(self.path, "".join(json.dumps(asdict(entry)) + "\n" for entry in entries))
 
     def count(self) -> int:
         """Count the entries, of which each is looked at once however often they are counted."""

@@ -170,6 +170,27 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def append_text(path: Path, text: str, *, durable: bool = False) -> None:
+    """Append to a file of lines; a kill or a full disk leaves an unfinished last one, for `mend_lines`.
+
+    Args:
+        path: The file; it is made where it is not there, in a folder that is.
+        text: Whole lines.
+        durable: Whether it must be on disk when this returns.
+
+    Raises:
+        OSError: It cannot be written; the error names the file, which the system's own does not.
+    """
+    try:
+        with path.open("a", encoding=UTF_8) as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
+
+
 def mend_lines(path: Path) -> None:
     """Cut the unfinished last line that a killed writer left in a file of appended lines."""
     if not path.exists():

@@ -8,7 +8,6 @@ events.jsonl            what happened when
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.forms import read_form_lines
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import mend_lines, write_json
+from fedperfit.protocol.system.files import append_text, mend_lines, write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.audit.attack import Attack, Trials, attacks_by_name, chosen
 from fedperfit.simulation.audit.ground import Ground
@@ -195,7 +194,4 @@ def _keep(folder: Path, attack: Attack, line: dict[str, Any]) -> None:
     """Put the trials of a subject on file."""
     path = _file(folder, attack)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_text(path, json.dumps(line) + "\n", durable=True)

@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import Message
 
 from fedperfit.protocol.messages.keys import CONTRIBUTE_TYPE, EVALUATE_TYPE
+from fedperfit.protocol.system.files import append_text
 from fedperfit.protocol.system.flower_internals import message_from_bytes, message_to_bytes
 from fedperfit.simulation.client_app import CLIENTS, ENROLLED, REFUSALS
 from fedperfit.simulation.cluster.cluster import ClusterRequest, cluster
@@ -81,8 +82,7 @@ class RemoteCohorts:
             delivered.add(returned.partition)
             write_folder(clients / str(returned.partition), returned.files)
             if returned.refusals:
-                with (self._folder / REFUSALS).open("a", encoding="utf-8") as file:
-                    file.write(returned.refusals)
+                append_text(self._folder / REFUSALS, returned.refusals)
             yield message_from_bytes(returned.message)
 
 

@@ -1,7 +1,6 @@
 """Units of a comparison on workers: what each is given and brings back, and how many there are by default."""
 
 import json
-import os
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import psutil
 import torch
 
 from fedperfit.protocol.model.base_model import read_card
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import append_text, write_atomic
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import cores
 from fedperfit.simulation.cluster.folders import Files, everywhere, paths_in, write_folder
@@ -216,10 +215,7 @@ def do_pieces(
         write_folder(made, {name: data for name, data in line.made.items() if not (made / name).exists()})
         path = state.folder / piece.unit.file
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line.content, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(path, json.dumps(line.content, ensure_ascii=False) + "\n", durable=True)
         on_line(piece.unit, line.seconds)
 
 

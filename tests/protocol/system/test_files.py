@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import (
+    append_text,
     create_whole,
     mend_lines,
     read_json,
@@ -61,6 +62,19 @@ def test_what_the_system_refuses_names_the_file_that_was_to_be_written(tmp_path,
     with pytest.raises(OSError, match="No space left") as caught:
         write_atomic(tmp_path / "file", b"new")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_lines_are_appended_and_a_full_disk_names_the_file_that_they_were_for(tmp_path, durable):
+    path = tmp_path / "lines"
+    for line in ("ä\n", "b\n"):
+        append_text(path, line, durable=durable)
+    assert path.read_text(encoding="utf-8") == "ä\nb\n"
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_text(full, "c\n", durable=durable)
+    assert caught.value.filename == str(full)
 
 
 def test_interrupt_keeps_the_old_content(tmp_path, monkeypatch):
