@@ -15,7 +15,7 @@ import typer
 from click.exceptions import Abort, ClickException, NoArgsIsHelpError, UsageError
 from rich.console import Console
 
-from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable
+from fedperfit.protocol.system.errors import InputError, RunFailed, TooFewClients, printable, refusal_of
 from fedperfit.protocol.system.processes import SAFE_PATH
 
 Given = ParamSpec("Given")
@@ -73,9 +73,7 @@ def run(app: typer.Typer, name: str) -> None:
         typer.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(1)
     except OSError as error:
-        named = error.filename2 or error.filename  # the second is the file that is replaced
-        place = f"{named}: " if named else ""
-        typer.echo(f"error: {printable(f'{place}{error.strerror or error}')}", err=True)
+        typer.echo(f"error: {printable(refusal_of(error))}", err=True)
         sys.exit(2)
 
 

@@ -56,6 +56,13 @@ def printable(text: str) -> str:
     return "".join(letter if _shown(text, place) else "?" for place, letter in enumerate(text))
 
 
+def refusal_of(error: OSError) -> str:
+    """Return what the system refused in words, after the file where it names one."""
+    named = error.filename2 or error.filename  # the second is the file that is replaced
+    place = f"{named}: " if named else ""
+    return f"{place}{error.strerror or error}"
+
+
 def line_of(text: str, longest: int = 400) -> str:
     """Return a text that other people may have a say in as one printable line.
 

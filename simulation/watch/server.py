@@ -11,7 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import InputError, MissingFileError, printable
+from fedperfit.protocol.system.errors import InputError, MissingFileError, printable, refusal_of
 from fedperfit.simulation.watch.page import REFRESH_SECONDS, page
 from fedperfit.simulation.watch.state import EventReader
 
@@ -44,8 +44,10 @@ def build(folder: Path) -> FastAPI:
         return response
 
     @app.exception_handler(InputError)
-    async def tell(request: Request, error: InputError) -> Response:
-        said = f"{printable(f'error: {error}')}\n"
+    @app.exception_handler(OSError)
+    async def tell(request: Request, error: Exception) -> Response:
+        told = refusal_of(error) if isinstance(error, OSError) else error
+        said = f"{printable(f'error: {told}')}\n"
         return PlainTextResponse(said, 500, headers={"Refresh": str(REFRESH_SECONDS)})
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=_HOSTS, www_redirect=False)
@@ -57,7 +59,8 @@ def build(folder: Path) -> FastAPI:
         path = folder / SETTINGS
         settings = read_form(path, dict[str, Any]) if path.exists() else {}
         there = (folder / REPORT).exists()
-        return HTMLResponse(page(folder.name, reader.news(), time.time(), settings, report=there))
+        shown = page(folder.name, reader.news(), time.time(), settings, report=there)
+        return HTMLResponse(shown.encode(errors="replace"))  # names of files may hold half a character
 
     @app.get("/report")
     def report() -> HTMLResponse:

@@ -172,3 +172,18 @@ def test_a_folder_that_is_moved_away_is_told_and_looked_for_again(folder: Path) 
     assert int(told.headers["refresh"]) > 0
     elsewhere.rename(folder)
     assert "Nothing has happened yet" in shown(asking)
+
+
+def test_half_a_character_in_the_name_of_a_file_is_shown_as_a_mark(folder: Path) -> None:
+    record = recorder(folder, lambda event: None)
+    record("start", {"run": str(folder)})
+    record("failed", {"reason": "caf\udce9.toml: no such file"})  # a name in Latin-1, as Python reads it
+    assert "Failed: caf?.toml: no such file" in shown(client(folder))
+
+
+def test_what_the_system_refuses_is_told_in_a_line(folder: Path) -> None:
+    for name in (EVENTS, "report.html"):
+        (folder / name).mkdir()
+    for place, name in (("/", EVENTS), ("/report", "report.html")):
+        answer = client(folder).get(place)
+        assert (answer.status_code, answer.text) == (500, f"error: {folder / name}: Is a directory\n")
