@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from fedperfit.edge.agent.history import History
 from fedperfit.edge.chameleon.identify import Edit, Identify, ProbeKind, States, directions
-from fedperfit.edge.chameleon.pairs import Reader, pair_states, selected
+from fedperfit.edge.chameleon.pairs import Reader, candidates, pair_states, selected
 from fedperfit.protocol.messages.settings import PairSource
 from fedperfit.protocol.shift.directions import Directions, editing
 from fedperfit.simulation.compare.building_blocks.prompts import SENTENCES, with_items
@@ -59,15 +59,14 @@ class Chameleon(Method):
         return Reader(context.base, context.task, context.form, context.answer_batch, context.encoder)
 
     def chosen(self, history: History) -> list[dict[str, Any]]:
-        """Select the items that represent one user; during a search it is done once."""
-        items = self.values["items"]
+        """Select the items that represent one user; during a search their numbers are kept, and no text."""
+        items, every = self.values["items"], candidates(self.context.task, history)
 
         def make() -> bytes:
-            return json.dumps(selected(self.reader, history, items)).encode()
+            return json.dumps([every.index(item) for item in selected(self.reader, history, items)]).encode()
 
         about = [history.items, history.answered, items, self.context.encoder]
-        kept: list[dict[str, Any]] = json.loads(self._once("chameleon/items", about, make))
-        return kept
+        return [every[number] for number in json.loads(self._once("chameleon/items", about, make))]
 
     def states(self, history: History, chosen: Sequence[dict[str, Any]]) -> States:
         """Compute the states of one user's preference pairs; during a search they are made once.
