@@ -15,13 +15,13 @@ from fedperfit.cloud.deployment.run import CARD, MEMBERS, START
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.deployment.signer import ask_for_release
 from fedperfit.cloud.enrolment.registration import enrolled
-from fedperfit.cloud.job.events import recorder
+from fedperfit.cloud.job.events import recording
 from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import BaseModelCard
 from fedperfit.protocol.secure_sums.keys import Directory
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import FedperfitError, TooFewClients, count_of
+from fedperfit.protocol.system.errors import TooFewClients, count_of
 from fedperfit.protocol.system.files import write_json
 from fedperfit.protocol.system.run_folder import run_folder
 
@@ -59,14 +59,10 @@ def main(grid: Grid, context: Context) -> None:
         if event["event"] != "reply":
             logger.info(" ".join(f"{key}={value}" for key, value in event.items()))
 
-    progress = recorder(folder, show)
-    progress("start", {"run": str(folder)})
-    try:
+    with recording(folder, show) as progress:
+        progress("start", {"run": str(folder)})
         card = read_form(folder / CARD, BaseModelCard)
         _run(Job(grid, settings, folder, progress, privacy=home.runs, card=card), settings, home)
-    except FedperfitError as error:
-        progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
-        raise
 
 
 def _run(job: Job, settings: CloudSettings, home: CloudHome) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fedperfit.protocol.system.errors import FedperfitError, TooFewClients, refusal_of
 from fedperfit.protocol.system.files import append_text, mend_lines
 
 EVENTS = "events.jsonl"
@@ -16,6 +18,24 @@ OnEvent = Callable[[dict[str, Any]], None]
 
 Progress = Callable[[str, dict[str, Any]], None]
 """Function called with an event's name and its values."""
+
+
+@contextmanager
+def recording(folder: Path, on_event: OnEvent) -> Iterator[Progress]:
+    """Have what `recorder` makes inside the block; an error that ends the block is its last event, `failed`.
+
+    Args:
+        folder: The run folder.
+        on_event: Called with each event once it is on file.
+    """
+    record = recorder(folder, on_event)
+    try:
+        yield record
+    except (FedperfitError, OSError) as error:
+        reason = refusal_of(error) if isinstance(error, OSError) else str(error)
+        with suppress(OSError):  # the disk may be what ended it
+            record("failed", {"reason": reason, "too-few-clients": isinstance(error, TooFewClients)})
+        raise
 
 
 def recorder(folder: Path, on_event: OnEvent) -> Progress:

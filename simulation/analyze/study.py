@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, Progress, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.edge.engine.paths.check import load_checked
@@ -91,8 +91,8 @@ def run_study(
     }
     base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.to_flat())
-    with taken_back_if_refused(folder):
-        return _studied(folder, settings, people, base, on_event, request)
+    with taken_back_if_refused(folder), recording(folder, on_event) as record:
+        return _studied(folder, settings, people, base, record, request)
 
 
 def _studied(
@@ -100,10 +100,9 @@ def _studied(
     settings: AnalyzeSettings,
     people: Mapping[str, Participants],
     base: BaseModel,
-    on_event: OnEvent,
+    record: Progress,
     request: ClusterRequest | None,
 ) -> dict[str, Any]:
-    record = recorder(folder, on_event)
     record("start", {"run": str(folder)})
     summary: dict[str, Any] = {"tasks": {}}
     here = VectorWorker(base)

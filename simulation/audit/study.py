@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from typing_extensions import TypedDict
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.settings.forms import read_form_lines
@@ -140,11 +140,10 @@ def run_audit(folder: Path, on_event: OnEvent, request: ClusterRequest | None = 
     """
     settings = stored_settings(folder)
     try:
-        with FileLock(folder / LOCK, timeout=0.2):
+        with FileLock(folder / LOCK, timeout=0.2), recording(folder, on_event) as record:
             ours = AuditWorker(settings, folder)
             attacks = [*ours.attacks.values()]
             left = [Subject(each.name, subject) for each in attacks for subject in _left(folder, each)]
-            record = recorder(folder, on_event)
             record("start", {"run": str(folder), "total": len(left)})
             make = (lambda place: ours) if request is None else partial(AuditWorker, everywhere(settings))
             with workers(request, make, folder) as hands:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
 from fedperfit.protocol.system.errors import InputError
@@ -108,10 +108,9 @@ def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = 
     settings = stored_settings(folder)
     rows = _rows(settings)
     try:
-        with FileLock(folder / LOCK, timeout=0.2):
+        with FileLock(folder / LOCK, timeout=0.2), recording(folder, on_event) as record:
             ground = Ground(folder, settings)
             left = [unit for unit in plan(ground, rows) if not (folder / unit.file).exists()]
-            record = recorder(folder, on_event)
             record("start", {"run": str(folder), "total": len(left)})
             with workers(request, partial(UnitWorker, everywhere(settings)), folder) as hands:
                 results_of_units = hands.work(

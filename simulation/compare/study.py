@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.chameleon.encoder import sentence_encoder
 from fedperfit.protocol.model.base_model import read_card
@@ -127,7 +127,7 @@ def run_comparison(
     """
     settings = CompareSettings.from_file(folder / SETTINGS)
     try:
-        with FileLock(folder / LOCK, timeout=0.2):
+        with FileLock(folder / LOCK, timeout=0.2), recording(folder, on_event) as record:
             state = WorkerState(folder, settings)
             for made in (folder / "made").glob("*"):
                 sweep(made)
@@ -135,7 +135,6 @@ def run_comparison(
             left = {unit: len(state.left(unit)) for unit in plan(state)}
             work = pieces(state, [unit for unit, count in left.items() if count])
             request = _request(workers, len(work), settings, where)
-            record = recorder(folder, on_event)
             with workers_on(request, maker(state), folder) as hands:
                 progress = Progress(left, len(hands))
                 record("start", {"run": str(folder), "total": progress.total, "workers": len(hands)})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedperfit.cloud.job.events import recorder
+from fedperfit.cloud.job.events import recording
 from fedperfit.cloud.job.job import Job
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.cloud.rounds.round_report import RoundReport
@@ -100,12 +100,13 @@ def _run(
         spread=settings.device_spread,
         seed=settings.seed,
     )
-    job = Job(grid, settings, folder, recorder(folder, on_event), clock=clock)
-    job.connect(len(names), _CONNECT_SECONDS)
-    job.choose(names)
-    job.directory = read_enrolled(folder / CLIENTS)
-    prepare_public(folder, job.chosen, settings.data, lambda: items_of(folder / CLIENTS).base)
-    federation, shift = job.train("train", names)
+    with recording(folder, on_event) as record:
+        job = Job(grid, settings, folder, record, clock=clock)
+        job.connect(len(names), _CONNECT_SECONDS)
+        job.choose(names)
+        job.directory = read_enrolled(folder / CLIENTS)
+        prepare_public(folder, job.chosen, settings.data, lambda: items_of(folder / CLIENTS).base)
+        federation, shift = job.train("train", names)
     return FederationResult(shift.requires_grad_(False), job.trained_header, list(federation.history))
 
 

@@ -11,11 +11,11 @@ import torch
 from filelock import FileLock, Timeout
 from flwr.serverapp import Grid
 
-from fedperfit.cloud.job.events import OnEvent, recorder
+from fedperfit.cloud.job.events import OnEvent, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.engine.items import ItemCache
 from fedperfit.protocol.system.allocator import keep_freed_memory
-from fedperfit.protocol.system.errors import FedperfitError, InputError, TooFewClients
+from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.client_app import CLIENTS
 from fedperfit.simulation.cluster.cluster import ClusterRequest
@@ -64,17 +64,13 @@ def do_job(grid: Grid, settings: RunSettings, folder: Path, on_event: OnEvent) -
         on_event: Called with every event after it is appended to the folder's events. What ends it before its
             end is the last of them, `failed`.
     """
-    progress = recorder(folder, on_event)
-    progress("start", {"run": str(folder)})
-    try:
+    with recording(folder, on_event) as progress:
+        progress("start", {"run": str(folder)})
         Study(grid, settings, folder, progress).run()
-    except FedperfitError as error:
-        progress("failed", {"reason": str(error), "too-few-clients": isinstance(error, TooFewClients)})
-        raise
-    write_metrics(folder)
-    progress("figures", {"figures": final_figures(read_json(folder / METRICS))})
-    report = write_report(folder)
-    progress("done", {"report": str(report)})
+        write_metrics(folder)
+        progress("figures", {"figures": final_figures(read_json(folder / METRICS))})
+        report = write_report(folder)
+        progress("done", {"report": str(report)})
 
 
 def _memory(items: ItemCache) -> dict[str, int]:

@@ -73,12 +73,18 @@ def run_settings(folder: Path) -> RunSettings:
     """Read the settings of a run folder, with what was chosen for those that are `auto`.
 
     Raises:
-        InputError: It is the folder of a comparison or an analysis, or the settings are broken.
+        InputError: It is the folder of another command, e.g. a comparison, or the settings are broken.
     """
     values = read_settled(folder)
+    foreign = sorted(values.keys() - RunSettings.setting_keys())
     if "task" not in values:
         raise InputError(
             f"{folder}: no run of `simulate`; comparisons and analyses write their own report.html"
+        )
+    if foreign:
+        raise InputError(
+            f"{folder}: no run of `simulate`: {SETTINGS} there sets {foreign[0]!r}, which only another "
+            "command or another version knows"
         )
     try:
         return RunSettings.from_flat(values)

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.job.events import EVENTS, OnEvent, recorder
+from fedperfit.cloud.job.events import EVENTS, OnEvent, Progress, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.edge.agent.agent import Agent, Result, evaluate, personalize
 from fedperfit.edge.agent.history import read_history, write_history
@@ -192,16 +192,15 @@ def run_tuning(folder: Path, on_event: OnEvent, request: ClusterRequest | None =
     """
     settings = TuneSettings.from_file(check_begun(folder, "tuning") / SETTINGS)
     try:
-        with FileLock(folder / LOCK, timeout=0.2):
-            return _tried(folder, settings, on_event, request)
+        with FileLock(folder / LOCK, timeout=0.2), recording(folder, on_event) as record:
+            return _tried(folder, settings, on_event, record, request)
     except Timeout:
         raise InputError(f"{folder}: another process works on this tuning") from None
 
 
 def _tried(
-    folder: Path, settings: TuneSettings, on_event: OnEvent, request: ClusterRequest | None
+    folder: Path, settings: TuneSettings, on_event: OnEvent, record: Progress, request: ClusterRequest | None
 ) -> list[Trial]:
-    record = recorder(folder, on_event)
     total = len(settings.rates) * len(settings.epochs)
     events = read_json_lines(folder / EVENTS) if (folder / EVENTS).exists() else []
     record("start", {"run": str(folder), "total": total})

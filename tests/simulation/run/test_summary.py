@@ -1,6 +1,7 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -231,8 +232,15 @@ def test_the_same_folder_gives_the_same_figures(tmp_path: Path):
     assert summarise(folder) == summarise(folder)
 
 
-def test_the_folder_of_a_comparison_or_an_analysis_is_told_and_left_alone(tmp_path: Path) -> None:
-    write_json(tmp_path / "settings.json", {"tasks": ["LaMP_2M"], "users": 4})
+OTHER_STUDIES = {
+    "a comparison": {"tasks": ["LaMP_2M"], "users": 4},
+    "a tuning": {"task": "LaMP_2M", "rates": [0.01], "epochs": [4]},
+}
+
+
+@pytest.mark.parametrize("values", OTHER_STUDIES.values(), ids=OTHER_STUDIES)
+def test_the_folder_of_another_study_is_told_and_left_alone(values: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "settings.json", values)
     write_json(tmp_path / "metrics.json", {"kept": True})
     with pytest.raises(InputError, match="no run of `simulate`"):
         write_metrics(tmp_path)
