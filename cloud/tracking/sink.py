@@ -18,7 +18,7 @@ from fedperfit.cloud.tracking.tracker import End, Results, Settings, TrackedRun,
 from fedperfit.cloud.tracking.trackio import Trackio
 from fedperfit.cloud.tracking.wandb import WeightsAndBiases
 from fedperfit.protocol.settings.forms import read_form
-from fedperfit.protocol.system.errors import FedperfitError
+from fedperfit.protocol.system.errors import FedperfitError, InputError
 from fedperfit.protocol.system.files import write_json
 
 logger = logging.getLogger("fedperfit.cloud")
@@ -105,7 +105,7 @@ class _Sink:
 
     def _open(self, folder: Path) -> None:
         self._folder, path = folder, folder / IDENTITIES
-        known = read_form(path, dict[str, str]) if path.exists() else {}
+        known = _known(path)
         run = TrackedRun(folder, self._command, settings_of(read_form(folder / SETTINGS, dict[str, Any])))
         for name in self.names:
             try:
@@ -136,6 +136,15 @@ class _Sink:
             except Exception as error:  # whatever a tracker's server or disk does, the run goes on
                 logger.warning("%s no longer follows this run: %s", tracker.name, _line(error))
                 self.trackers.remove(tracker)
+
+
+def _known(path: Path) -> dict[str, str]:
+    """Read what trackers find a run by; nothing, with a warning, where the file is broken."""
+    try:
+        return read_form(path, dict[str, str]) if path.exists() else {}
+    except InputError as error:
+        logger.warning("trackers begin a run of their own: %s", error)
+        return {}
 
 
 def _line(error: Exception) -> str:

@@ -282,6 +282,17 @@ def test_a_tracker_that_fails_is_left_out(
     assert caplog.messages == ["tensorboard no longer follows this run: no space left"]
 
 
+def test_a_broken_file_of_identities_does_not_end_a_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("tensorboard")
+    (run / IDENTITIES).write_text("{")
+    play("tensorboard", run)
+    assert IDENTITIES in caplog.text
+    assert read_json(run / IDENTITIES)
+    caplog.clear()
+    play("tensorboard", run)
+    assert not caplog.text
+
+
 def test_a_reason_of_many_lines_is_one(
     run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
