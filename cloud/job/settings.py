@@ -305,7 +305,9 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
         if self.layers == AUTO:
             raise InputError(f"layers={AUTO}: {TO_BE_CHOSEN}")
         rank = chosen_rank("collective-rank", self.collective_rank)
-        personal_rank = chosen_rank("personal-rank", self.personal_rank)
+        for key, value in (("collective-rank", rank), ("personal-rank", self.personal_rank)):
+            if chosen_rank(key, value) > card.hidden_size:
+                raise InputError(f"{key}={value} is outside 1..{card.hidden_size}, the hidden size")
         shape = ShiftShape(
             layers=self.layers_on(card.layers),
             rank=rank,
@@ -319,8 +321,6 @@ class JobSettings(RoundSettings, FittingSettings, PrivacySettings, CommitteeSett
                 f"a release of {shape.parameters} numbers takes {size / 2**20:.1f} MiB, at most "
                 f"{MAX_BYTES >> 20} are read: choose fewer layers or a lower collective-rank"
             )
-        if personal_rank > card.hidden_size:
-            raise InputError(f"rank={personal_rank} is outside 1..{card.hidden_size}, the hidden size")
         return shape
 
     @property

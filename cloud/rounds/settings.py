@@ -23,7 +23,7 @@ class RoundSettings(Settings):
     rounds: Annotated[int, Field(ge=1), Unit("rounds")]
     """Rounds of collective training."""
     clients_per_round: Annotated[int, Field(ge=0), Unit("clients")] = 0
-    """Clients whose updates a round wants; 0 is all."""
+    """Clients whose updates a round wants, or all where there are fewer; 0 is all."""
     over_selection: Annotated[float, Field(ge=1), Unit("times as many")] = 1.0
     """Clients asked for each update wanted, so that a round need not wait for the slow."""
     buffer_size: Annotated[int, Field(ge=0), Unit("updates")] = 0

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fedperfit.protocol.settings.mistakes import explained
 from fedperfit.protocol.settings.names import key_of
-from fedperfit.protocol.system.errors import InputError, SettingError
+from fedperfit.protocol.settings.rules import Repeatable
+from fedperfit.protocol.system.errors import InputError, SettingError, line_of
 from fedperfit.protocol.system.files import read_json
 
 
@@ -36,6 +37,15 @@ class Settings(BaseModel):
             super().__init__(**values)
         except ValidationError as error:
             raise explained(type(self), values, error) from None
+
+    @model_validator(mode="after")
+    def _check_once(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            values = getattr(self, name)
+            repeatable = any(isinstance(mark, Repeatable) for mark in field.metadata)
+            if isinstance(values, list) and not repeatable and len(set(values)) < len(values):
+                raise InputError(f"{key_of(name)}={line_of(','.join(map(str, values)))}: each once")
+        return self
 
     @classmethod
     def setting_keys(cls) -> list[str]:

@@ -16,6 +16,10 @@ class Unit:
     name: str
 
 
+class Repeatable:
+    """Mark of a list whose entries may repeat; those of all others stand once each."""
+
+
 _BOUNDS = (
     ("ge", "of at least"),
     ("gt", "above"),

@@ -1,13 +1,12 @@
 """The settings of one delta-vector study."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import BaseModelName, Device, ModelType, PromptStyle, TaskNames
 from fedperfit.protocol.settings.rules import Unit
-from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
 from fedperfit.simulation.world.settings import DataPlace, ParticipantCounts, WorldHistory
 
@@ -31,12 +30,6 @@ class AnalyzeSettings(Settings):
     queries: Annotated[int, Field(ge=1), Unit("questions")] = 8
     """Questions at most, over which a user's vector is a mean."""
     world_history: WorldHistory = 64
-
-    @model_validator(mode="after")
-    def _check_once(self) -> Self:
-        if len(set(self.tasks)) != len(self.tasks):
-            raise InputError(f"tasks={','.join(self.tasks)}: each once")
-        return self
 
     @property
     def size(self) -> ParticipantCounts:

@@ -61,7 +61,7 @@ class CommunicationSettings(Settings):
     rounds: Annotated[int, Field(ge=1), Unit("rounds")] = 8
     """Rounds of every row whose name says nothing else."""
     clients_per_round: Annotated[int, Field(ge=0), Unit("clients")] = 20
-    """Clients of a round; 0 is all."""
+    """Clients of a round, or all where there are fewer; 0 is all."""
     collective_items: Annotated[int, Field(ge=1), Unit("pairs")] = 24
     """A client's latest pairs, which it trains on in a round."""
     personal_items: Items = 16
@@ -72,9 +72,6 @@ class CommunicationSettings(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for key, values in (("tasks", self.tasks), ("rows", self.rows), ("seeds", self.seeds)):
-            if len(set(values)) != len(values):
-                raise InputError(f"{key}={','.join(map(str, values))}: each once")
         if self.lowest_rate > self.highest_rate:
             raise InputError(f"lowest-rate={self.lowest_rate:g} exceeds highest-rate={self.highest_rate:g}")
         return self

@@ -1,8 +1,8 @@
 """The settings of one comparison."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.fields import (
@@ -15,7 +15,6 @@ from fedperfit.protocol.settings.fields import (
     TaskNames,
 )
 from fedperfit.protocol.settings.rules import Unit
-from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.tasks import PromptForm
 from fedperfit.simulation.world.settings import (
     DataPlace,
@@ -74,13 +73,6 @@ class CompareSettings(Settings):
     batch_size: Annotated[int, Field(ge=1), Unit("items")] = 8
     """Items in a training step of every method."""
     answer_batch: AnswerBatch = 20
-
-    @model_validator(mode="after")
-    def _check_once(self) -> Self:
-        for key, values in (("tasks", self.tasks), ("methods", self.methods), ("seeds", self.seeds)):
-            if len(set(values)) != len(values):
-                raise InputError(f"{key}={','.join(map(str, values))}: each once")
-        return self
 
     @property
     def size(self) -> ParticipantCounts:

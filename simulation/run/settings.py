@@ -15,7 +15,7 @@ from fedperfit.protocol.settings.fields import (
     LearningRate,
     ModelType,
 )
-from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.settings.rules import Repeatable, Unit
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.storages import Storage
 from fedperfit.simulation.world.settings import (
@@ -40,7 +40,7 @@ class RunSettings(JobSettings):
     dtype: ModelType = "auto"
     cache_gib: CacheSize = -1.0
     encoder: Encoder = ""
-    storages: Annotated[list[Storage], Unit("names")] = []
+    storages: Annotated[list[Storage], Unit("names"), Repeatable()] = []
     """How the clients store the base model, dealt out in turn: `fp32` as it is loaded, or with weights
     rounded as in `bf16`, `fp16`, `8-bit` or `4-bit` storage. An empty list is `fp32` for all."""
     share_metrics: bool = True

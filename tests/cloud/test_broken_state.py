@@ -12,7 +12,6 @@ from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.cloud.enrolment.invitations import read_invitation
 from fedperfit.cloud.enrolment.registration import enrolled, keys_for_sums
 from fedperfit.cloud.privacy.told_lists import FILE, ToldLists
-from fedperfit.cloud.tracking.sink import IDENTITIES, tracked
 
 READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("nodes/ada.json", lambda folder: enrolled(CloudHome(folder))),
@@ -20,13 +19,7 @@ READERS: list[tuple[str, Callable[[Path], Any]]] = [
     ("invitations/ada.json", lambda folder: read_invitation(CloudHome(folder), "ada")),
     ("tls/next.json", lambda folder: next_day(CloudHome(folder))),
     (FILE, lambda folder: ToldLists(folder, "", 2).claim(["ada", "bob"], 2)),
-    (IDENTITIES, lambda folder: _follow(folder)),
 ]
-
-
-def _follow(folder: Path) -> None:
-    with tracked(["tensorboard"], "simulate") as take:
-        take({"event": "start", "run": str(folder)})
 
 
 @pytest.mark.parametrize("content", [b'{"name": "a', b"[7]", b'{"name": 7}', b"\xff"])

@@ -282,9 +282,12 @@ def test_a_tracker_that_fails_is_left_out(
     assert caplog.messages == ["tensorboard no longer follows this run: no space left"]
 
 
-def test_a_broken_file_of_identities_does_not_end_a_run(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("content", [b'{"name": "a', b"[7]", b'{"name": 7}', b"\xff"])
+def test_a_broken_file_of_identities_does_not_end_a_run(
+    run: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("tensorboard")
-    (run / IDENTITIES).write_text("{")
+    (run / IDENTITIES).write_bytes(content)
     play("tensorboard", run)
     assert IDENTITIES in caplog.text
     assert read_json(run / IDENTITIES)

@@ -12,7 +12,7 @@ from fedperfit.protocol.settings.assignments import parse_assignments, parse_opt
 from fedperfit.protocol.settings.base import Settings
 from fedperfit.protocol.settings.describe import described
 from fedperfit.protocol.settings.fields import Device
-from fedperfit.protocol.settings.rules import Unit
+from fedperfit.protocol.settings.rules import Repeatable, Unit
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -27,6 +27,7 @@ class Sample(Settings):
     rule: Literal["mean", "median", "krum"] = "mean"
     place: str = "here"
     fast: bool = False
+    dealt: Annotated[list[str], Repeatable()] = []  # noqa: RUF012
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,8 @@ class Sample(Settings):
         ({"learning-rate": 0.0}, "learning-rate=0.0: expected a number above 0"),
         ({"learning_rate": float("inf")}, "learning-rate=inf: expected a number above 0"),
         ({"layers": [1, -1]}, "layers=[1, -1]: expected a list, each a whole number of at least 0 or auto"),
+        ({"layers": [1, 2, 1]}, "layers=1,2,1: each once"),
+        ({"names": ["b", "b"]}, "names=b,b: each once"),
         ({"names": []}, "names=[]: expected a list of at least one, each a text"),
         ({"rule": "medan"}, "rule='medan': expected one of mean, median, krum; the nearest is median"),
         ({"fast": 1}, "fast=1: expected true or false"),
@@ -49,6 +52,10 @@ def test_a_mistake_is_one_line_with_key_value_and_rule(values, line):
     with pytest.raises(InputError) as caught:
         Sample.from_flat(values)
     assert str(caught.value) == line
+
+
+def test_entries_repeat_only_where_that_means_something():
+    assert Sample(dealt=["a", "a"]).dealt == ["a", "a"]
 
 
 @given(st.text() | st.binary() | st.floats(allow_nan=True) | st.lists(st.integers()) | st.none())

@@ -115,6 +115,12 @@ def test_what_is_given_is_checked_whatever_will_be_chosen(key, value):
         RunSettings.read("quickstart", OPEN | {key: value}).check(CARD)
 
 
+@pytest.mark.parametrize("key", ["collective-rank", "personal-rank"])
+def test_a_rank_that_is_too_high_is_told_by_its_setting(key):
+    with pytest.raises(InputError, match=f"^{key}=4097 is outside 1..4096, the hidden size$"):
+        RunSettings.read("quickstart", {key: 4097}).check(CARD)
+
+
 @pytest.mark.parametrize("given", [{}, {"layers": [3, 4]}, {"collective-rank": 8}, {"personal-rank": 2}])
 def test_only_what_is_open_is_chosen(given):
     start = torch.Generator().manual_seed(0)
