@@ -11,7 +11,6 @@ from tests.edge.edge_clients import write_client
 from typer.testing import CliRunner
 
 from fedperfit.protocol.trust.published import FILE_NAME
-from fedperfit.simulation.analyze.cli import _anew
 from fedperfit.simulation.cli import app
 
 _PROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -204,9 +203,3 @@ def test_a_study_that_is_stopped_before_it_begins_says_so(
     monkeypatch.setattr(sys, "argv", ["fedperfit", *words])
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, done.output) == (130, f"stopped; go on with: fedperfit {' '.join(words)}\n")
-
-
-def test_a_stopped_analysis_begins_anew_in_another_folder() -> None:
-    words = ["analyze", "--users", "3"]
-    for place in (["--run-dir", "runs/a"], ["--run-dir=runs/a"], []):
-        assert _anew([*words, *place]) == _anew([words[0], *place, *words[1:]]) == words

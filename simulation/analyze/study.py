@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from fedperfit.cloud.job.events import OnEvent, Progress, recording
 from fedperfit.cloud.job.settings import SETTINGS
@@ -18,17 +19,20 @@ from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import write_atomic, write_json
 from fedperfit.protocol.tasks import task_by_name, task_id
 from fedperfit.simulation.analyze.findings import describe, final_figures
+from fedperfit.simulation.analyze.kept import KeptVectors
 from fedperfit.simulation.analyze.page import METRICS, REPORT, write_page
 from fedperfit.simulation.analyze.settings import LEAST_USERS, AnalyzeSettings
-from fedperfit.simulation.analyze.vectors import UserTexts, delta_vectors, user_texts
+from fedperfit.simulation.analyze.vectors import TEXTS, UserTexts, delta_vectors, user_texts
 from fedperfit.simulation.cluster.cluster import ClusterRequest
 from fedperfit.simulation.cluster.folders import everywhere
 from fedperfit.simulation.cluster.pool import workers
 from fedperfit.simulation.compare.context import MethodContext
-from fedperfit.simulation.data.participants import Participants, participants
-from fedperfit.simulation.study_folder import check_new, taken_back_if_refused
+from fedperfit.simulation.data.participants import participants
+from fedperfit.simulation.study_folder import LOCK, check_begun, check_new
 from fedperfit.simulation.world.build import WORLD, outdate_world
 
+VECTORS = "vectors"
+"""Folder in that of a study: every user's delta-vectors, a folder per task."""
 TABLE = "results.csv"
 """File in the folder of a study with all figures."""
 _SEED = 0
@@ -65,14 +69,28 @@ class VectorWorker:
         yield delta_vectors(self._base, payload)
 
 
-def run_study(
-    folder: Path, settings: AnalyzeSettings, on_event: OnEvent, request: ClusterRequest | None = None
-) -> dict[str, Any]:
-    """Run a new study; what is written after each task stays when a later one fails.
+def begin(folder: Path, settings: AnalyzeSettings) -> None:
+    """Put a new study into a folder.
 
     Args:
         folder: Folder of the study, empty or not there.
         settings: Settings of the study.
+
+    Raises:
+        InputError: The folder is not empty, or the base model is not there or cannot be asked in that form.
+    """
+    check_new(folder, resumable=True, beside=WORLD)
+    read_card(settings.base_model).check_form(settings.prompt_form)
+    folder.mkdir(parents=True, exist_ok=True)
+    outdate_world(folder, map(task_id, settings.tasks))
+    write_json(folder / SETTINGS, settings.to_flat())
+
+
+def run_study(folder: Path, on_event: OnEvent, request: ClusterRequest | None = None) -> dict[str, Any]:
+    """Run or resume the study of a folder; what is written after each task stays when a later one fails.
+
+    Args:
+        folder: Folder of the study, with its settings.
         on_event: Called with every event after it is appended to the folder's events.
         request: Workers on a cluster that do the work; None is this process.
 
@@ -80,31 +98,26 @@ def run_study(
         The metrics, as in metrics.json.
 
     Raises:
-        InputError: The folder is not empty, or data, model or settings do not serve.
+        InputError: Another process works on this study, or data, model or settings do not serve.
     """
-    check_new(folder, beside=WORLD)
-    read_card(settings.base_model).check_form(settings.prompt_form)
-    outdate_world(folder, map(task_id, settings.tasks))
+    settings = AnalyzeSettings.from_file(check_begun(folder, "study") / SETTINGS)
+    try:
+        with FileLock(folder / LOCK, timeout=0.2), recording(folder, on_event) as record:
+            return _studied(folder, settings, record, request)
+    except Timeout:
+        raise InputError(f"{folder}: another process is running this study") from None
+
+
+def _studied(
+    folder: Path, settings: AnalyzeSettings, record: Progress, request: ClusterRequest | None
+) -> dict[str, Any]:
+    record("start", {"run": str(folder)})
+    summary: dict[str, Any] = {"tasks": {}}
     people = {
         task.id: participants(task, settings.data, settings.size, folder)
         for task in map(task_by_name, settings.tasks)
     }
     base = load_checked(settings.base_model, device=settings.device, dtype=settings.dtype)
-    write_json(folder / SETTINGS, settings.to_flat())
-    with taken_back_if_refused(folder), recording(folder, on_event) as record:
-        return _studied(folder, settings, people, base, record, request)
-
-
-def _studied(
-    folder: Path,
-    settings: AnalyzeSettings,
-    people: Mapping[str, Participants],
-    base: BaseModel,
-    record: Progress,
-    request: ClusterRequest | None,
-) -> dict[str, Any]:
-    record("start", {"run": str(folder)})
-    summary: dict[str, Any] = {"tasks": {}}
     here = VectorWorker(base)
     make = (lambda place: here) if request is None else partial(VectorWorker.loaded, everywhere(settings))
     with workers(request, make, folder) as hands:
@@ -123,12 +136,15 @@ def _studied(
                     f"{name}: {len(users)} of {len(everyone.targets)} users have a question and an item that "
                     f"fit the context of {base.context} tokens, {LEAST_USERS} are needed"
                 )
-            vectors: dict[int, dict[str, torch.Tensor]] = {}
-            for user, vector in hands.work(range(len(users)), users.__getitem__):
+            kept = KeptVectors(folder / VECTORS / name)
+            vectors = {user: known for user in range(len(users)) if (known := kept.read(user)) is not None}
+            left = [user for user in range(len(users)) if user not in vectors]
+            for user, vector in hands.work(left, users.__getitem__):
+                kept.keep(user, vector)
                 vectors[user] = vector
                 record("work", {"done": len(vectors), "total": len(users), "last": name})
             of_kinds = {
-                kind: torch.stack([vectors[user][kind] for user in range(len(users))]) for kind in vectors[0]
+                kind: torch.stack([vectors[user][kind] for user in sorted(vectors)]) for kind in TEXTS
             }
             summary["tasks"][name] = describe(everyone.task, users, of_kinds)
             summary["tasks"][name]["left-out"] = len(everyone.targets) - len(users)

@@ -1,20 +1,27 @@
 """`fedperfit analyze`: delta-vectors against plain forward passes, texts of equal length, the command."""
 
 import csv
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from filelock import FileLock
+from safetensors.torch import save
 from tests.simulation.compare.small_comparison import started, tiny_base
 
 from fedperfit.edge.agent.history import History
-from fedperfit.protocol.system.files import read_json
+from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.files import read_json, write_json
 from fedperfit.protocol.tasks import TASKS
 from fedperfit.simulation.analyze.page import _by_label
+from fedperfit.simulation.analyze.settings import AnalyzeSettings
+from fedperfit.simulation.analyze.study import VECTORS, begin, run_study
 from fedperfit.simulation.analyze.vectors import HISTORY, OTHER, RANDOM, delta_vectors, user_texts
 from fedperfit.simulation.compare.building_blocks.prompts import PAIRS, SENTENCES, with_items
 from fedperfit.simulation.data.participants import Target
+from fedperfit.simulation.study_folder import LOCK
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +117,64 @@ def test_the_command_leaves_tables_and_a_report(tmp_path, monkeypatch, capsys):
     assert "http" not in page.replace("http://www.w3.org", "")
     assert analyze(monkeypatch, "--run-dir", str(folder)) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+SMALL = {"tasks": ["LaMP_2M", "LaMP_4"], "data": "world", "device": "cpu", "users": 5, "queries": 1}
+
+
+def test_stopped_anywhere_it_goes_on_to_the_same_figures(tmp_path):
+    settings = AnalyzeSettings(**SMALL, base_model=tiny_base())
+    begin(tmp_path / "whole", settings)
+    whole = run_study(tmp_path / "whole", lambda event: None)
+    done = []
+
+    def stop_after_three(event):
+        if event["event"] == "work":
+            done.append(event["last"])
+            if len(done) % 3 == 0:
+                raise KeyboardInterrupt
+
+    begin(tmp_path / "stopped", settings)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            run_study(tmp_path / "stopped", stop_after_three)
+    assert run_study(tmp_path / "stopped", stop_after_three) == whole
+    assert done == ["LaMP_2M"] * 5 + ["LaMP_4"] * 5
+    for file in ("metrics.json", "results.csv", "report.html"):
+        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_broken_file_of_vectors_is_named(tmp_path):
+    begin(tmp_path, AnalyzeSettings(**SMALL, base_model=tiny_base()))
+    run_study(tmp_path, lambda event: None)
+    file = tmp_path / VECTORS / "LaMP_4" / "1.safetensors"
+    for content in (b"", b"{}", file.read_bytes()[:-1], save({"other": torch.zeros(1)})):
+        file.write_bytes(content)
+        with pytest.raises(MalformedFileError, match=re.escape(str(file))):
+            run_study(tmp_path, lambda event: None)
+
+
+def test_two_processes_do_not_work_on_one_study(tmp_path):
+    begin(tmp_path, AnalyzeSettings(**SMALL, base_model=tiny_base()))
+    with FileLock(tmp_path / LOCK), pytest.raises(InputError, match="another process is running this study"):
+        run_study(tmp_path, lambda event: None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--resume"], "--resume needs --run-dir"),
+        (["--resume", "--run-dir", "nowhere"], "holds no study that was begun"),
+        (["--resume", "--run-dir", ".", "--users", "9"], "leave the other options out"),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_one_line(tmp_path, arguments, reason, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "settings.json", {})
+    assert analyze(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert reason in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

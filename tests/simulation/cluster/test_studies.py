@@ -66,7 +66,8 @@ def analyzed(folder: Path, request: ClusterRequest | None) -> Any:
     settings = AnalyzeSettings(
         tasks=["LaMP_2M"], base_model=tiny_base(), data="world", device="cpu", users=4, queries=1
     )
-    return analyze.run_study(folder, settings, ignored, request)
+    analyze.begin(folder, settings)
+    return analyze.run_study(folder, ignored, request)
 
 
 def tuned(folder: Path, request: ClusterRequest | None) -> Any:

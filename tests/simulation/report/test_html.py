@@ -19,7 +19,7 @@ from fedperfit.protocol.system.files import read_json
 from fedperfit.simulation.analyze import page as analyze_page
 from fedperfit.simulation.analyze.findings import final_figures
 from fedperfit.simulation.analyze.settings import AnalyzeSettings
-from fedperfit.simulation.analyze.study import run_study
+from fedperfit.simulation.analyze.study import begin, run_study
 from fedperfit.simulation.compare import page as compare_page
 from fedperfit.simulation.compare.results import write_results
 from fedperfit.simulation.report.html import Noted, Row, Table, estimate, render
@@ -114,7 +114,8 @@ def test_a_study(tmp_path: Path) -> None:
     settings = AnalyzeSettings(
         tasks=["LaMP_2M", "LaMP_4"], base_model=tiny_base(), data="world", device="cpu", users=4, queries=1
     )
-    summary = run_study(tmp_path / "run", settings, lambda event: None)
+    begin(tmp_path / "run", settings)
+    summary = run_study(tmp_path / "run", lambda event: None)
     labelled, worded = summary["tasks"].values()
     figures, plots = final_figures(summary), analyze_page.pictures(tmp_path / "run")
     assert figures["LaMP_2M/findings/collective-shift/difference/low"] <= 1
