@@ -285,6 +285,7 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
     from transformers.utils import logging
 
+    from fedperfit.protocol.model.attention import train_attention_in_float32
     from fedperfit.protocol.model.encoder_decoder import EncoderDecoder
 
     if dtype not in ("auto", "float32", "bfloat16"):
@@ -343,5 +344,6 @@ def load(name: str, *, device: str = "auto", dtype: str = "auto") -> BaseModel:
     decoder_layers(model)
     give_named_outputs(model)
     feed_head_in_one_piece(model)
+    train_attention_in_float32()
     model.requires_grad_(False)
     return BaseModel(model=model.eval(), tokenizer=tokenizer, card=card)
