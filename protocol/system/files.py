@@ -154,8 +154,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     Raises:
         InputError: It exists, or cannot be made.
+        OSError: A file of it cannot be written; the error names the folder by the name that it was to get.
     """
-    if folder.exists():
+    if os.path.lexists(folder):
         raise InputError(f"{folder}: already exists")
     unfinished = folder.with_name(f".{folder.name}{_PART}")
     shutil.rmtree(unfinished, ignore_errors=True)  # a killed writer's
@@ -166,6 +167,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.rename(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

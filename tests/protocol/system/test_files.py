@@ -202,6 +202,24 @@ def test_a_folder_is_there_with_all_of_its_files_or_not_at_all(tmp_path):
     assert [path.name for path in folder.rglob("*")] == ["one"]
 
 
+def test_a_folder_that_has_no_room_is_named_as_the_user_named_it(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", fail)
+    with pytest.raises(OSError, match="No space left") as caught, whole_folder(tmp_path / "folder") as place:
+        write_atomic(place / "file", b"new")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "folder"))
+    assert names(tmp_path) == []
+
+
+def test_a_link_that_leads_nowhere_is_no_place_for_a_folder(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="already exists"), whole_folder(tmp_path / "link"):
+        pass
+    assert names(tmp_path) == ["link"]
+
+
 @pytest.mark.parametrize("text", ["plain", 'it\'s a "c:\\\\"; $HOME\t[b]', "é 🌩 \x7f\x00\n", ""])
 def test_a_value_as_toml_reads_back(text: str) -> None:
     value = {"a": text, "b": [text, 1], "c": True, "d": 0.5}
