@@ -1,5 +1,6 @@
 """`fedperfit-cloud release export | push | import-pyreft`: releases as folders that other programs read."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -69,8 +70,10 @@ def import_pyreft(
     positions: Annotated[str, typer.Option(help="Shifted tokens, e.g. f7+l7; ours say them.")] = "",
 ) -> None:
     """Make a release of LoReFT interventions that pyreft trained, or that `export` wrote."""
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{out}: already exists")
+    if out.resolve() == key.resolve():
+        raise InputError(f"{out}: is the release and --key: the release would replace the key that signs it")
 
     from fedperfit.protocol.model.base_model import read_card
     from fedperfit.protocol.portable.pyreft_folder import read_pyreft

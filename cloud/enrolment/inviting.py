@@ -1,6 +1,7 @@
 """Inviting a person's machine: a bundle to hand over, and what the cloud keeps of it."""
 
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def enroll(
         raise InputError(
             f"name={name!r}: expected at most 64 of a-z, A-Z, 0-9 and ._-, not beginning with . or -"
         )
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"{out}: already exists")
     signing = CloudReleases(home.folder).key()
     policy = offered(home, settings, signing)

@@ -81,3 +81,18 @@ def test_a_key_made_for_a_release_that_cannot_be_written_is_not_left(released, c
     before = key.read_bytes()
     assert command("import-pyreft", tmp_path / "reft", out, "--key", key)[0] == 2
     assert key.read_bytes() == before
+
+
+def test_a_release_takes_neither_the_place_of_its_key_nor_that_of_a_link(released, command, tmp_path):
+    path, _ = released
+    assert command("export", path, tmp_path / "reft", "--form", "pyreft")[0] == 0
+    both, link, key = tmp_path / "both", tmp_path / "link", tmp_path / "key.pem"
+    code, said = command("import-pyreft", tmp_path / "reft", both, "--key", both)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "--key" in said
+    assert not both.exists()
+    link.symlink_to("nowhere")
+    code, said = command("import-pyreft", tmp_path / "reft", link, "--key", key)
+    assert (code, said) == (2, f"error: {link}: already exists\n")
+    assert link.is_symlink()
+    assert not key.exists()

@@ -144,6 +144,9 @@ def test_a_name_is_invited_once_and_a_file_is_not_overwritten(home, superlink, t
         enroll(home, "ada", tmp_path / "again")
     with pytest.raises(InputError, match="already exists"):
         enroll(home, "ben", tmp_path / "ada.bundle")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(InputError, match="already exists"):
+        enroll(home, "ben", tmp_path / "link")
     with pytest.raises(InputError, match="at most 64"):
         enroll(home, "../x", tmp_path / "x")
     redeem(home, asking(bundle))
