@@ -10,6 +10,7 @@ Edges fetch the statement while the earlier authority is in force, and trust bot
 states, or a change that the next `up` makes again.
 """
 
+import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -96,6 +97,21 @@ def renew_certificate(home: CloudHome, settings: CloudSettings) -> datetime:
     authority = Certificate((tls / "ca.crt").read_bytes(), (tls / "ca.key").read_bytes())
     write_server_certificate(home, settings, authority)
     return valid_until(tls / "server.crt")
+
+
+def mend_certificate(home: CloudHome, settings: CloudSettings) -> None:
+    """Issue the server's certificate anew where a kill or a full disk left it beside another one's key.
+
+    Args:
+        home: The cloud.
+        settings: Its settings.
+    """
+    try:
+        pair = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        pair.load_cert_chain(home.tls / "server.crt", home.tls / "server.key")
+    except OSError as error:  # what else is wrong with these files, the programs that read them tell
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            renew_certificate(home, settings)
 
 
 def publish_authorities(home: CloudHome) -> None:

@@ -14,7 +14,7 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from fedperfit.cloud.deployment.certificate_authority import take_over
+from fedperfit.cloud.deployment.certificate_authority import mend_certificate, take_over
 from fedperfit.cloud.deployment.confinement import confined
 from fedperfit.cloud.deployment.connection import superlink_address, trusting, write_connection
 from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome, read_cloud
@@ -185,6 +185,7 @@ def _run(
     from fedperfit.cloud.deployment.signer import signer_command, signer_ready
 
     take_over(home, settings)
+    mend_certificate(home, settings)
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     proxy = write_proxy(home, settings, root=root, patience=patience)
     write_connection(home, settings)

@@ -1,5 +1,6 @@
 """A change of the certificate authority: which edges still reach the cloud, and kills at every step."""
 
+import errno
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 from fedperfit.cloud.deployment import certificate_authority as module
 from fedperfit.cloud.deployment.certificate_authority import (
     authorities,
+    mend_certificate,
     publish_authorities,
     renew_certificate,
     rotate_authority,
@@ -20,7 +22,7 @@ from fedperfit.cloud.deployment.certificate_authority import (
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
 from fedperfit.protocol.system.errors import InputError
-from fedperfit.protocol.system.files import read_json, write_json
+from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.trust.authorities import Authorities, parse_authorities
 from fedperfit.protocol.trust.signing import SigningKey
 
@@ -115,6 +117,24 @@ def test_the_servers_certificate_is_renewed(home):
     assert greets(home, authorities(home)[0])
     publish_authorities(home)
     assert read_json(home.tls / "authorities.json") == before
+
+
+def test_a_renewal_that_was_killed_or_found_no_room_is_made_again(home, monkeypatch):
+    def full(path: Path, data: bytes) -> None:
+        if path.name == "server.crt":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_atomic(path, data)
+
+    settings = read_cloud(home)
+    with monkeypatch.context() as patched:
+        patched.setattr("fedperfit.cloud.deployment.home.write_atomic", full)
+        with pytest.raises(OSError, match="No space left"):
+            renew_certificate(home, settings)
+    mend_certificate(home, settings)
+    assert greets(home, authorities(home)[0])
+    whole = (home.tls / "server.crt").read_bytes()
+    mend_certificate(home, settings)
+    assert (home.tls / "server.crt").read_bytes() == whole
 
 
 class Killed(BaseException):
