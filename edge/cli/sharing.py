@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.errors import InputError
 
 
 def export_shift(
@@ -23,6 +24,8 @@ def export_shift(
 
     home = Home(folder.absolute())
     settings = read_settings(home)
+    if file.resolve().is_relative_to(home.folder.resolve()):
+        raise InputError(f"{file}: is in your own folder, where what talks to the cloud might see it")
     console().print(WARNING, soft_wrap=True)
     if not yes:
         typer.confirm(f"write it to {file}?", abort=True)

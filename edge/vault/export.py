@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from fedperfit.edge.vault.vault import Vault
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, refusal_of
 from fedperfit.protocol.system.files import write_atomic
 
 WARNING = (
@@ -46,4 +46,4 @@ def export_shift(vault: Vault, slot: str, file: Path) -> None:
     try:
         write_atomic(file, save(tensors, metadata={"fedperfit": json.dumps(about, ensure_ascii=False)}))
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror or error}") from None
+        raise InputError(refusal_of(error)) from None

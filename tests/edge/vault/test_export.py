@@ -62,6 +62,24 @@ def test_the_file_holds_what_acts_and_only_its_owner_reads_it(run, home, persona
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("place", ["node", "vault", "."])
+def test_it_is_not_written_where_what_talks_to_the_cloud_might_see_it(run, home, personal, place, tmp_path):
+    (home.folder / "node").mkdir()
+    (tmp_path / "link").symlink_to(home.folder / place)
+    for file in (home.folder / place / "mine", tmp_path / "link" / "mine"):
+        code, said = run("export-shift", home.folder, file, "--yes")
+        assert (code, said.count("\n")) == (2, 1)
+        assert f"error: {file}: is in your own folder" in said
+        assert not file.exists()
+
+
+def test_a_place_below_a_file_is_told_by_that_file(run, home, personal, tmp_path):
+    (tmp_path / "file").touch()
+    code, said = run("export-shift", home.folder, tmp_path / "file" / "mine", "--yes")
+    assert code == 2
+    assert f"error: {tmp_path / 'file'}: File exists\n" in said
+
+
 def test_without_a_personal_shift_nothing_is_written(run, home, tmp_path):
     code, said = run("export-shift", home.folder, tmp_path / "mine", "--yes")
     assert code == 2
