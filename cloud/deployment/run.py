@@ -63,11 +63,13 @@ def run(home: CloudHome, name: str, *, resume: bool, on_event: OnEvent) -> Path:
         The run's folder.
 
     Raises:
-        InputError: If the cloud is not up, another run of it is under way, the name is taken, there is
-            nothing to resume, or settings that decide its result have changed since.
+        InputError: If the cloud is not up, another run of it is under way, the name is taken or a path, there
+            is nothing to resume, or settings that decide its result have changed since.
         TooFewClients: If the run ended for want of clients.
         RunFailed: If it does not complete for another reason.
     """
+    if name == ".." or Path(name).name != name:
+        raise InputError(f"name={name!r}: expected the name of one folder in {home.runs}, not a path")
     try:
         with FileLock(home.folder / _LOCK, timeout=0.5):
             return _run(home, name, resume, on_event)

@@ -19,7 +19,7 @@ from fedperfit.cloud.cli.deployment import _line
 from fedperfit.cloud.deployment import run as run_module
 from fedperfit.cloud.deployment.home import CLOUD_KEY, CloudHome
 from fedperfit.cloud.deployment.release_store import CloudReleases
-from fedperfit.cloud.deployment.run import CARD, START, prepare
+from fedperfit.cloud.deployment.run import CARD, START, prepare, run
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.job.basis import run_basis, shipped_basis
 from fedperfit.cloud.job.events import EVENTS
@@ -252,3 +252,10 @@ def test_the_terminal_says_why_it_ended_and_how_it_goes_on(training, monkeypatch
     for words in ("1 of 2 clients", "--name 'x y' --resume", *(["connect-seconds"] if few else [])):
         assert words in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "/x", "."])
+def test_a_runs_name_leads_nowhere_else(tmp_path, name):
+    with pytest.raises(InputError, match="not a path"):
+        run(CloudHome(tmp_path), name, resume=False, on_event=lambda _: None)
+    assert list(tmp_path.iterdir()) == []
