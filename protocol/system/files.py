@@ -168,6 +168,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.rename(folder)
     except OSError as error:
+        if error.filename is not None and not Path(str(error.filename)).is_relative_to(unfinished):
+            raise
         raise OSError(error.errno, error.strerror or str(error), str(folder)) from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -213,6 +213,14 @@ def test_a_folder_that_has_no_room_is_named_as_the_user_named_it(tmp_path, monke
     assert names(tmp_path) == []
 
 
+def test_a_file_that_is_missing_while_a_folder_is_made_is_named_itself(tmp_path):
+    missing = tmp_path / "missing"
+    with pytest.raises(FileNotFoundError) as caught, whole_folder(tmp_path / "folder"):
+        missing.read_bytes()
+    assert caught.value.filename == str(missing)
+    assert names(tmp_path) == []
+
+
 def test_a_link_that_leads_nowhere_is_no_place_for_a_folder(tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(InputError, match="already exists"), whole_folder(tmp_path / "link"):
