@@ -33,7 +33,7 @@ from fedperfit.simulation.data.lamp_files import (
 )
 from fedperfit.simulation.data.mapping import SUFFIX, Mapping
 
-FORMAT = 4
+FORMAT = 5
 """Version of the converted tables; after a new number old tables are not used."""
 BATCH_ROWS = 8
 """Rows held in memory at a time while converting."""

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict
@@ -293,12 +294,19 @@ def sortable_date(date: Any) -> tuple[int, ...]:
     """Turn `2012-05-18`, `2012-5-18 10:11:12` or `2012` into numbers that sort.
 
     Raises:
-        InputError: It is not like these, or does not begin with the year.
+        InputError: It is not like these, does not begin with the year, or is in no calendar.
     """
     text = str(date)
     if isinstance(date, bool) or not re.fullmatch(r"[0-9]{1,18}|[0-9]{4}([-/:.T ]+[0-9]{1,18})*Z?", text):
         raise InputError(f"date {text[:40]!r} is not like 2012-05-18")
-    return tuple(int(number) for number in re.findall(r"[0-9]+", text))
+    parts = tuple(int(number) for number in re.findall(r"[0-9]+", text))
+    if len(parts) > 1:
+        year, month, day, hour, minute = (*parts, *(1, 1, 0, 0)[len(parts) - 1 :])[:5]
+        try:
+            datetime(year, month, day, hour, minute)
+        except (ValueError, OverflowError):
+            raise InputError(f"date {text[:40]!r}: there is no such day or time") from None
+    return parts
 
 
 def _admitted(value: dict[str, Any], key: str, task: Task, place: str, tell: Tell) -> dict[str, Any] | None:

@@ -1,7 +1,8 @@
 """People in files of one's own: their items, dated, and the questions that their records ask."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -17,10 +18,11 @@ from fedperfit.simulation.data.columns import Columns
 from fedperfit.simulation.data.lamp_files import sortable_date
 from fedperfit.simulation.data.table_files import records
 
-_NUMBER = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
+_DATE, _NUMBER = "date", "number"
+"""Kinds of times, as errors call them."""
+_DIGITS = re.compile(r"[+-]?[0-9]{1,40}(\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?")
 _YEAR_FIRST = re.compile(r"[0-9]{4}(\.[0-9]{1,2}|[0-9]{4})?")
 """Years, months and days that are written like numbers: `2012`, `2012.05`, `20120518`."""
-
 
 Moment = tuple[int | Decimal, ...]
 """A time as numbers that sort: parts of a date, or one number."""
@@ -41,27 +43,38 @@ class Part:
         return [item for _, item in sorted(self.dated, key=lambda one: one[0])]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Times:
-    """Times of all files, either dates or numbers: beside each other these have no order."""
+    """Times of all files, either dates or numbers, as most can be: beside each other these have no order."""
 
-    first: str = ""
-    """The first time that is clearly one of them; `2012` may be both."""
-    numbers: bool = False
+    kind: str = _DATE
+    example: str = ""
+    """The first time that is of this kind."""
+
+    @classmethod
+    def of(cls, values: Iterable[Any]) -> "_Times":
+        """Find out whether times are dates or numbers; `2012` may be both."""
+        counts, examples = {_DATE: 0, _NUMBER: 0}, {_DATE: "", _NUMBER: ""}
+        for value in values:
+            try:
+                kinds = list(_moments(value))
+            except InputError:
+                continue
+            for kind in kinds:
+                counts[kind] += 1
+                examples[kind] = examples[kind] or str(value).strip()
+        kind = max(counts, key=lambda one: counts[one])
+        return cls(kind, examples[kind])
 
     def moment(self, value: Any) -> Moment:
-        """Turn a time into numbers that sort; raises InputError where it is unlike the first."""
-        moment = _moment(value)
-        numbers = isinstance(moment[0], Decimal)
-        if numbers or isinstance(value, date) or not _YEAR_FIRST.fullmatch(str(value).strip()):
-            if not self.first:
-                self.first, self.numbers = str(value).strip(), numbers
-            if self.numbers is not numbers:
-                raise InputError(
-                    f"time {str(value).strip()!r:.60} cannot be ordered beside {self.first!r:.60}: "
-                    "one is a date, the other a number"
-                )
-        return moment
+        """Turn a time into numbers that sort; raises InputError where it is unlike most others."""
+        moments = _moments(value)
+        if self.kind not in moments:
+            raise InputError(
+                f"time {str(value).strip()!r:.60} cannot be ordered beside {self.example!r:.60}: "
+                "one is a date, the other a number"
+            )
+        return moments[self.kind]
 
 
 People = dict[str, list[Part]]
@@ -81,7 +94,7 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
         InputError: A file cannot be read.
     """
     people: People = {}
-    times = _Times()
+    times = _Times.of(_all_times(paths, columns))
     for path in paths:
         place = f"{path}, line"
         read = records(path, columns.wanted(), tell, whole=columns.numbered)
@@ -99,6 +112,16 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
                     tell(f"{place} {number}: {error}; the question is left out")
                 parts.append(part)
     return people
+
+
+def _all_times(paths: list[Path], columns: Columns) -> Iterator[Any]:
+    """Yield the times in all files, which are read once more for them where there are any."""
+    time = columns.table.time
+    for path in paths if time else []:
+        read = records(path, columns.wanted(), lambda remark: None, whole=columns.numbered)
+        for _, item in columns.entries(read):
+            if isinstance(item, Mapping) and time in item:
+                yield item[time]
 
 
 def _admit(
@@ -145,21 +168,32 @@ def _question(record: dict[str, Any], identity: str, columns: Columns, task: Tas
     return {"id": identity, "input": worded, "gold": admitted_answer(task, record[asked.target])}
 
 
-def _moment(value: Any) -> Moment:
-    """Turn a date, a time or a number of seconds into numbers that sort."""
+def _moments(value: Any) -> dict[str, Moment]:
+    """Turn a date, a time or a number of seconds into numbers that sort, by each kind that it may be."""
     counted = isinstance(value, int | float) and not isinstance(value, bool)
     text = value.isoformat() if isinstance(value, date) else repr(value) if counted else value
     if not isinstance(text, str):
         raise InputError(f"no time in {value!r:.60}")
     text = text.strip()
-    numbers = [text] if _NUMBER.fullmatch(text) else readings(text)
+    numbers = [text] if _DIGITS.fullmatch(text) else readings(text)
     if len(numbers) > 1:
         raise InputError(f"no time in {text!r:.60}: it may be {' or '.join(numbers)}")
-    if numbers and (isinstance(value, float) or not _YEAR_FIRST.fullmatch(numbers[0])):
-        return (Decimal(numbers[0]),)
+    if not numbers:
+        return {_DATE: _date(text)}
+    found: dict[str, Moment] = {_NUMBER: (Decimal(numbers[0]),)}
+    if not isinstance(value, float) and _YEAR_FIRST.fullmatch(text):
+        with suppress(InputError):
+            found[_DATE] = _date(text)
+    return found
+
+
+def _date(text: str) -> Moment:
+    """Turn a date or a date and time into numbers that sort."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
+        if len(text) == 8 and text.isdigit():
+            raise InputError(f"date {text!r}: there is no such day") from None
         return sortable_date(text)
     if moment.tzinfo is not None:
         try:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from fedperfit.protocol.system.errors import InputError, MalformedFileError
-from fedperfit.simulation.data.own_people import _moment
+from fedperfit.simulation.data.own_people import _moments
 from fedperfit.simulation.data.table_files import records
 
 
@@ -88,7 +88,7 @@ def test_cells_within_lists_of_parquet_are_what_json_would_hold(tmp_path):
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-14:00"])
 def test_a_time_before_or_after_all_years_is_no_time(text):
     with pytest.raises(InputError, match="outside the years"):
-        _moment(text)
+        _moments(text)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
