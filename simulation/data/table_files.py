@@ -22,6 +22,8 @@ from fedperfit.simulation.data.csv_rows import CsvRows
 FORMS = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet")
 """Endings of the files that can be read; but for Parquet, `.gz` may follow."""
 _PACKED = ".gz"
+_GZIP = b"\x1f\x8b"
+"""Begin of a file that is compressed by gzip, whatever its name: browsers unpack some and keep the name."""
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may separate the cells of a table, and what each is called."""
 _TOLD_BY_EXCEL = re.compile(r"\Asep=.(?=\r?\n)")
@@ -68,7 +70,7 @@ def _form(path: Path) -> str:
 def _text(path: Path, errors: str = "strict") -> str:
     try:
         data = path.read_bytes()
-        whole = gzip.decompress(data) if path.suffix.lower() == _PACKED else data
+        whole = gzip.decompress(data) if data[:2] == _GZIP else data
         return as_utf8(whole).decode(errors=errors)
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None

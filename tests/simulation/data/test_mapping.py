@@ -67,6 +67,10 @@ FORMS = {
     "notes.json.gz": gzip.compress(json.dumps(RECORDS).encode()),
     "notes.jsonl": b"\xef\xbb\xbf" + LINES,
     "notes.jsonl.gz": gzip.compress(LINES),
+    "packed.csv": gzip.compress(as_csv(RECORDS)),
+    "packed.json": gzip.compress(json.dumps(RECORDS).encode()),
+    "unpacked.csv.gz": as_csv(RECORDS),
+    "unpacked.jsonl.gz": LINES,
     "notes.parquet": as_parquet(RECORDS),
 }
 
@@ -269,7 +273,7 @@ def test_names_are_one_however_their_accents_and_blanks_are_made(tmp_path: Path)
         ("notes.csv", b"", "", "notes.csv: an empty file"),
         ("notes.csv", b"who,wen,text,mood\n", "", "no column 'when'; the nearest is 'wen'"),
         ("notes.csv", b"\xff", "", "line 1: not UTF-8 text"),
-        ("notes.csv.gz", b"x", "", "broken gzip file"),
+        ("notes.csv.gz", gzip.compress(b"x")[:-4], "", "broken gzip file"),
         ("notes.json", b"[1", "", "line 1: broken JSON"),
         ("notes.json", b"{}", "", "expected a list of objects"),
         ("notes.parquet", b"x", "", "notes.parquet: "),
