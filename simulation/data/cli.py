@@ -101,6 +101,8 @@ def people_command(
         if name in ("", ".", "..") or Path(name).name != name or printable(name) != name:
             raise InputError(f"{name!r}: no name for a person's folder")
     names = [admitted_name(name) for name in names]
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(f"{twice[0]!r} is named twice: each person has a folder of their own")
     with scratch() as place, tables_of(data, place) as tables:
         root = from_home(data)
         if data == WORLD:

@@ -30,6 +30,14 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, name: st
     assert not list(tmp_path.iterdir())
 
 
+def test_a_name_given_twice_is_refused(tmp_path: Path):
+    words = ["people", "--task", "LaMP_2M", "--to", str(tmp_path / "people"), "h\u00e9", "he\u0301"]
+    done = CliRunner().invoke(data_app, words)
+    assert isinstance(done.exception, InputError)
+    assert str(done.exception) == "'h\u00e9' is named twice: each person has a folder of their own"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_world_that_is_made_for_one_command_leaves_no_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
