@@ -1,9 +1,9 @@
 """Requests in OpenAI's form: what may be asked, and what is refused because it would change an answer."""
 
+import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -56,19 +56,6 @@ _READ = {*UNREAD, *("refusal", "annotations", "type", "id", "status")}
 """Fields of messages that are checked, or that say nothing more than the text."""
 
 
-def _whole(given: Any) -> Any:
-    """Return a text, or a list of them and of token ids, in which no text has half of a character."""
-    for text in given if isinstance(given, list) else [given]:
-        try:
-            str(text).encode()
-        except UnicodeEncodeError:
-            raise Refusal("a text has half of a character in it: a surrogate without the other") from None
-    return given
-
-
-_WHOLE = AfterValidator(_whole)
-
-
 def _role(role: Any) -> Any:
     if role in ("tool", "function"):
         raise Refusal(f"role {role!r}: {NO_TOOLS}")
@@ -81,7 +68,7 @@ class Turn(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     role: Annotated[Literal["system", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[str, _WHOLE] = ""
+    content: str = ""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,6 +92,19 @@ class Asking(BaseModel):
     """Divisor of the logits; greedy where it is not given."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     stream: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_whole(cls, given: Any) -> Any:
+        """Refuse half of a character anywhere, in names of fields too, of which a reply tells some."""
+        try:
+            if isinstance(given, dict):
+                json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise Refusal("a text has half of a character in it: a surrogate without the other") from None
+        except RecursionError:
+            raise Refusal("the body is nested too deeply") from None
+        return given
 
     @model_validator(mode="after")
     def _check_neutral(self) -> Self:
@@ -137,7 +137,7 @@ class Generating(Asking):
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63 - MOST_CHOICES)] | None = None
-    stop: Annotated[str | list[str] | None, _WHOLE] = None
+    stop: str | list[str] | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int, Field(ge=1, le=MOST_CHOICES)] | None = None
 
@@ -151,7 +151,7 @@ class Generating(Asking):
 class Completion(Generating):
     """Request to continue texts."""
 
-    prompt: Annotated[str | list[str] | list[_TokenId] | list[list[_TokenId]], _WHOLE]
+    prompt: str | list[str] | list[_TokenId] | list[list[_TokenId]]
     echo: bool | None = None
     logprobs: _Likeliest | None = None
 
@@ -193,9 +193,9 @@ class Chat(Generating):
 class Respond(Asking):
     """Request of the responses interface, in its simple form."""
 
-    input: Annotated[str, _WHOLE] | Annotated[list[Turn], Field(min_length=1)]
+    input: str | Annotated[list[Turn], Field(min_length=1)]
     text: dict[str, Any] | None = None
-    instructions: Annotated[str | None, _WHOLE] = None
+    instructions: str | None = None
     max_output_tokens: _Count | None = None
 
     @field_validator("text")

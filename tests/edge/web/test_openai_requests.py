@@ -12,6 +12,7 @@ from tests.edge.web.web_servers import TOKEN
 from fedperfit.edge.engine.generation import Sampling
 from fedperfit.edge.web.app import build
 from fedperfit.edge.web.owner import Owner
+from fedperfit.edge.web.requests import Chat
 from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.schema import owner_pb2
 from fedperfit.protocol.tasks import Turn
@@ -266,12 +267,23 @@ def test_an_agent_that_ends_in_the_middle_ends_the_stream_with_its_error(client,
         ("chat/completions", {"messages": [{"role": "user", "content": "\ud800"}]}),
         ("chat/completions", {"messages": HELLO, "stop": ["a", "\ud800"]}),
         ("responses", {"input": "a", "instructions": "\ud800"}),
+        *(("completions", {"prompt": "a", "model": "\ud800"}), ("responses", {"input": "a", "\ud800": 1})),
+        ("responses", {"input": "a", "text": {"\ud800": 1}}),
+        ("chat/completions", {"messages": [{"role": "user", "content": "a", "\ud800": 1}]}),
     ],
 )
 def test_half_of_a_character_is_a_400(client, path, asked):
     answer = client.post(path, json.dumps({"model": MODEL, **asked}).encode())
     assert answer.status_code == 400
     assert "half of a character" in answer.json()["error"]["message"]
+
+
+def test_a_body_that_is_nested_too_deeply_to_be_checked_is_refused():
+    deep = []
+    for _ in range(2000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Chat.model_validate({"model": MODEL, "messages": HELLO, "more": deep})
 
 
 IMAGE = {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}
