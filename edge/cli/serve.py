@@ -30,7 +30,7 @@ def serve(
     import uvicorn
 
     from fedperfit.edge.deployment.home import Home, read_settings
-    from fedperfit.edge.web.app import build
+    from fedperfit.edge.web.app import SERVER, build
     from fedperfit.edge.web.hosts import LOOPBACK
     from fedperfit.protocol.system.flower import free
     from fedperfit.protocol.system.memory import limit_memory
@@ -56,7 +56,7 @@ def serve(
     out.print(f"OpenAI endpoint: http://{name}:{port}/v1, API key: {token}", soft_wrap=True)
     where = home.owner / "metrics.token"
     out.print(f"Prometheus: http://{name}:{port}/metrics, token in {where}", soft_wrap=True, markup=False)
-    uvicorn.run(app, host=host, port=port, log_level="error", access_log=False, server_header=False)
+    uvicorn.run(app, host=host, port=port, **SERVER)
 
 
 def _token(path: Path) -> str:

@@ -18,6 +18,13 @@ from fedperfit.edge.web.openai_api import router
 from fedperfit.edge.web.owner import AgentError, Owner
 from fedperfit.protocol.system.metrics import CONTENT_TYPE
 
+SERVER: dict[str, Any] = {
+    "http": "h11",  # httptools streams in chunks to HTTP/1.0 too, which knows none
+    "log_level": "error",
+    "access_log": False,
+    "server_header": False,
+}
+"""Options with which uvicorn serves the application."""
 _LARGEST = 1 << 20
 """Bytes of the largest body of a request."""
 _NEWEST = 1_000

@@ -1,5 +1,6 @@
 """The endpoint, asked by OpenAI's own client, over a real agent."""
 
+import json
 import socket
 import time
 
@@ -188,6 +189,18 @@ def test_who_hangs_up_ends_the_generation(url, edge):
     started = time.monotonic()
     whole(seed)
     assert waited < (time.monotonic() - started) / 2
+
+
+def test_a_stream_for_a_client_of_http_1_0_has_no_chunks(url):
+    body = json.dumps({"model": "fedperfit-base", "prompt": PROMPT, "max_tokens": 2, "stream": True})
+    lines = ("POST /v1/completions HTTP/1.0", "Host: 127.0.0.1", f"Authorization: Bearer {TOKEN}")
+    more = ("Content-Type: application/json", f"Content-Length: {len(body)}", "", body)
+    with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])), timeout=30) as caller:
+        caller.sendall("\r\n".join((*lines, *more)).encode())
+        head, _, streamed = caller.makefile("rb").read().partition(b"\r\n\r\n")
+    assert b"chunked" not in head.lower()
+    assert streamed.startswith(b"data: {")
+    assert streamed.endswith(b"\n\ndata: [DONE]\n\n")
 
 
 def test_without_an_agent_it_says_so(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvicorn
 
-from fedperfit.edge.web.app import build
+from fedperfit.edge.web.app import SERVER, build
 from fedperfit.edge.web.hosts import LOOPBACK
 from fedperfit.protocol.system.flower import free_ports
 
@@ -20,7 +20,7 @@ def web(folder: Path, host: str = "127.0.0.1") -> Iterator[str]:
     """The server's address."""
     (port,) = free_ports(1)
     app = build(folder, TOKEN, hosts=LOOPBACK)
-    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="error", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, host=host, port=port, **SERVER))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
