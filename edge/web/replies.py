@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedperfit.edge.web.places import PART, Places
 from fedperfit.protocol.schema import owner_pb2
 
 Scores = Sequence[owner_pb2.TokenScore]
 """Tokens with their log-likelihoods."""
-
-
-_PART = "\ufffd"
-"""What stands for a token that is only a part of a character."""
 
 
 @dataclass
@@ -27,6 +24,9 @@ class Answered:
     scores: list[owner_pb2.TokenScore] = field(default_factory=list)
     last: owner_pb2.Piece = field(default_factory=owner_pb2.Piece)
     """Piece that ended it."""
+    told: int = 0
+    """Number of its tokens that were told with their places in the text."""
+    places: Places = field(default_factory=Places)
 
 
 class Form:
@@ -59,7 +59,7 @@ class Form:
         for answer in answers:
             message = {"role": "assistant", "content": answer.text, "refusal": None}
             content = {"message": message} if self._chat else {"text": answer.text}
-            choices.append(self._choice(answer, content, answer.scores, 0))
+            choices.append(self._choice(answer, content, answer.scores))
         return {**self._named("", answers[0].last), "choices": choices, "usage": usage}
 
     def part(self, answer: Answered, text: str, scores: Scores) -> dict[str, Any]:
@@ -70,23 +70,21 @@ class Form:
             text: text of the piece.
             scores: tokens of the piece.
         """
-        offset = len(answer.text) - len(text)
-        begun = {} if offset else {"role": "assistant"}  # once: OpenAI's client joins the texts of all events
+        first = len(answer.text) == len(text)
+        begun = {"role": "assistant"} if first else {}  # once: OpenAI's client joins the texts of all events
         delta = begun if answer.last.finish else {**begun, "content": text}
         content: dict[str, Any] = {"delta": delta} if self._chat else {"text": text}
-        choice = self._choice(answer, content, scores, offset)
+        choice = self._choice(answer, content, scores)
         return {**self._named(".chunk", answer.last), "choices": [choice]}
 
     def usage(self, usage: dict[str, int]) -> dict[str, Any]:
         """Event with the numbers of tokens, after the last piece."""
         return {**self._named(".chunk", owner_pb2.Piece()), "choices": [], "usage": usage}
 
-    def _choice(
-        self, answer: Answered, content: dict[str, Any], scores: Scores, offset: int
-    ) -> dict[str, Any]:
-        told = None
-        if self._scored and (scores or not answer.last.finish):
-            told = _chat_scores(scores) if self._chat else _completion_scores(scores, answer.text, offset)
+    def _choice(self, answer: Answered, content: dict[str, Any], scores: Scores) -> dict[str, Any]:
+        told, left = None, scores if self._chat else answer.scores[answer.told :]
+        if self._scored and (left or not answer.last.finish):
+            told = _chat_scores(left) if self._chat else _completion_scores(answer, left)
         finish = answer.last.finish or None
         return {"index": answer.index, **content, "finish_reason": finish, "logprobs": told}
 
@@ -127,43 +125,18 @@ def event(value: dict[str, Any]) -> str:
 
 def _chat_scores(scores: Scores) -> dict[str, Any]:
     def token(score: owner_pb2.TokenScore) -> dict[str, Any]:
-        told = None if _PART in score.text else list(score.text.encode())  # which part, the text does not say
+        told = None if PART in score.text else list(score.text.encode())  # which part, the text does not say
         return {"token": score.text, "logprob": score.score, "bytes": told}
 
     content = [{**token(score), "top_logprobs": list(map(token, score.likeliest))} for score in scores]
     return {"content": content, "refusal": None}
 
 
-def _offsets(scores: Scores, text: str, offset: int) -> list[int]:
-    """Find where in a text each token begins.
-
-    A token whose text is not there takes no room, as a start token before a prompt and parts of a character
-    do. One that is not there yet, in a stream, follows what is.
-
-    Args:
-        scores: tokens of the text from an offset on.
-        text: the text.
-        offset: where the first of them begins.
-    """
-    offsets, parts = [], 0
-    for score in scores:
-        if _PART in score.text:
-            offsets.append(offset)
-            parts += 1
-            continue
-        for piece in (score.text, score.text.lstrip()):  # the first of a text may have lost its blank
-            begin = text.find(piece, offset, offset + parts + len(piece))
-            if begin < 0 and piece.startswith(text[offset:]):
-                begin = offset
-            if begin >= 0:
-                break
-        offsets.append(max(begin, offset))
-        if begin >= 0:
-            offset, parts = begin + len(piece), 0
-    return offsets
-
-
-def _completion_scores(scores: Scores, text: str, offset: int) -> dict[str, Any]:
+def _completion_scores(answer: Answered, left: Scores) -> dict[str, Any]:
+    """Write the scores of those tokens that are left whose places in the text can be told."""
+    offsets = answer.places.of([score.text for score in left], answer.text, ended=bool(answer.last.finish))
+    scores = left[: len(offsets)]
+    answer.told += len(scores)
     first = [not score.HasField("score") for score in scores]
     return {
         "tokens": [score.text for score in scores],
@@ -174,5 +147,5 @@ def _completion_scores(scores: Scores, text: str, offset: int) -> dict[str, Any]
             None if nothing else {other.text: other.score for other in reversed(score.likeliest)}
             for nothing, score in zip(first, scores, strict=True)
         ],
-        "text_offset": _offsets(scores, text, offset),
+        "text_offset": offsets,
     }

@@ -4,7 +4,8 @@ import pytest
 import torch
 from tests.edge.web.openai_client import PROMPT, chat, completion
 
-from fedperfit.edge.web.replies import Answered, Form, _offsets
+from fedperfit.edge.web.places import Places
+from fedperfit.edge.web.replies import Answered, Form
 from fedperfit.edge.writing.scores import prompt_scores
 from fedperfit.edge.writing.streaming import free_prompt
 from fedperfit.protocol.messages.settings import Stage
@@ -101,7 +102,22 @@ def test_a_part_of_a_character_has_no_bytes_that_are_not_its_own():
     ],
 )
 def test_each_token_begins_where_its_text_stands(text, tokens, expected):
-    assert _offsets([owner_pb2.TokenScore(text=token) for token in tokens], text, 0) == expected
-    ahead = "before "
-    found = _offsets([owner_pb2.TokenScore(text=token) for token in tokens], ahead + text, len(ahead))
-    assert found == [len(ahead) + place for place in expected]
+    assert Places().of(tokens, text, ended=True) == expected
+    places, streamed = Places(), []
+    for end in range(len(text) + 1):  # as it comes, letter by letter, all tokens before the first
+        streamed += places.of(tokens[len(streamed) :], text[:end], ended=False)
+    assert streamed + places.of(tokens[len(streamed) :], text, ended=True) == expected
+
+
+def test_a_stream_tells_the_same_tokens_at_the_same_places(client):
+    asked = {"model": "fedperfit-base", "prompt": [[5, 6, 7], [9]], "n": 2, "temperature": 2.0, "seed": 95}
+    for more in ({}, {"echo": True}, {"stop": "e"}):
+        whole = completion(client, logprobs=1, **asked, **more)
+        chunks = completion(client, logprobs=1, stream=True, **asked, **more)
+        for choice in whole.choices:
+            parts = [chunk.choices[0] for chunk in chunks if chunk.choices[0].index == choice.index]
+            told = [part.logprobs for part in parts if part.logprobs]
+            assert "".join(part.text for part in parts) == choice.text
+            for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+                streamed = [value for one in told for value in getattr(one, name)]
+                assert streamed == getattr(choice.logprobs, name)
