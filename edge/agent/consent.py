@@ -142,16 +142,21 @@ def personal_epsilon(folder: Path) -> float:
     return float(epsilon)
 
 
+def check_limit(epsilon: float) -> None:
+    """Refuse a limit on personal shifts that is not a number from 0 to 100; raises InputError."""
+    if not 0 <= epsilon <= MOST_EPSILON:
+        raise InputError(
+            f"{_PERSONAL_EPSILON}: expected a number from 0 to {MOST_EPSILON:g}, not {epsilon:g}"
+        )
+
+
 def limit_epsilon(folder: Path, epsilon: float) -> None:
     """Limit what the next personal shifts may tell of any one item; 0 ends the limit.
 
     Raises:
         InputError: the limit is not a number from 0 to 100.
     """
-    if not 0 <= epsilon <= MOST_EPSILON:
-        raise InputError(
-            f"{_PERSONAL_EPSILON}: expected a number from 0 to {MOST_EPSILON:g}, not {epsilon:g}"
-        )
+    check_limit(epsilon)
     path = folder / "client.json"
     with changing(folder):
         kept = {

@@ -78,7 +78,9 @@ class History:
         ]
 
 
-class _About(TypedDict):
+class About(TypedDict):
+    """What client.json says of a person."""
+
     name: Any
     task: str
     shares_metrics: Any
@@ -136,7 +138,17 @@ def read_history(folder: Path, cut: Cut = whole) -> History:
     Raises:
         InputError: A file is missing, or no line of it can be used, or client.json is wrong; it is named.
     """
-    about = read_form(folder / "client.json", _About)
+    return history_of(folder, read_form(folder / "client.json", About), cut)
+
+
+def history_of(folder: Path, about: About, cut: Cut = whole) -> History:
+    """Read the history of a client's folder as `read_history` does, with what client.json is to say.
+
+    Args:
+        folder: the folder, which need not be there where the files are elsewhere.
+        about: content of client.json.
+        cut: leaves out what comes too long before a turn of a conversation.
+    """
     name, task, shares = about["name"], task_by_name(about["task"]), about["shares_metrics"]
     if about.get(SEALED) is True:
         return History(str(name), task, [], shares_metrics=shares is True, sealed=True)
@@ -185,7 +197,7 @@ def files_to_seal(folder: Path) -> list[Path]:
     Args:
         folder: the person's own folder.
     """
-    about = read_form(folder / "client.json", _About)
+    about = read_form(folder / "client.json", About)
     if about.get(SEALED) is not False:
         return []
     files = [_file(folder, about, part) for part in FILES]

@@ -66,7 +66,7 @@ def join(
     """
     import platformdirs
 
-    from fedperfit.edge.agent.consent import limit_epsilon
+    from fedperfit.edge.agent.consent import check_limit, limit_epsilon
     from fedperfit.edge.cli.policy import ask_for_consent
     from fedperfit.edge.deployment.home import Home
     from fedperfit.edge.deployment.joining import keep_running
@@ -85,6 +85,7 @@ def join(
 
     with until_signal() as stopping:
         if not settled(home, digest):
+            check_limit(personal_epsilon)
             invitation = read_bundle(bundle)
             ask_for_consent(verify_policy(invitation.signed_policy, invitation.release_key), agree)
             settle(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from fedperfit.edge.agent.history import SEALED
+from fedperfit.edge.agent.history import About, history_of
 from fedperfit.edge.deployment.home import AgentSettings, Home, write_address
-from fedperfit.protocol.system.errors import InputError, MissingFileError
+from fedperfit.protocol.system.errors import InputError, no_file
 from fedperfit.protocol.system.files import private_folder, write_atomic, write_json
 from fedperfit.protocol.trust.bundle import Bundle
 from fedperfit.protocol.trust.policy import write_policy
@@ -43,7 +43,8 @@ def settle(
         The settings of the agent in this folder.
 
     Raises:
-        InputError: the base model is another one, or the history is missing.
+        InputError: the base model is another one, the history is missing or no line of it can be used, or a
+            setting is wrong; nothing is made.
     """
     from fedperfit.protocol.model.base_model import load, read_card
     from fedperfit.protocol.model.functional import FunctionalFingerprint
@@ -54,18 +55,16 @@ def settle(
         if not bundle.functional:
             raise InputError(f"{name} is not the base model this cloud trains for")
         FunctionalFingerprint.parse(bundle.functional).check(load(name, device=device), name)
-    client: dict[str, object] = {"name": bundle.name, "task": bundle.task, "shares_metrics": shares_metrics}
-    if not plain_history:
-        client[SEALED] = False
-    for field, path in (("history", history), ("questions", questions)):
-        if path is not None:
-            if not path.is_file():
-                raise MissingFileError(f"{path}: no such file")
-            client[field] = str(path.absolute())
     if history is None and not (home.folder / "history.jsonl").is_file():
         raise InputError(f"--history: where is your history? (or put history.jsonl into {home.folder})")
-    private_folder(home.folder)
-    write_json(home.folder / "client.json", client)
+    client = About(name=bundle.name, task=bundle.task, shares_metrics=shares_metrics)
+    if not plain_history:
+        client["sealed"] = False
+    if history is not None:
+        client["history"] = _place(history)
+    if questions is not None:
+        client["questions"] = _place(questions)
+    history_of(home.folder, client)
     settings = AgentSettings(
         base_model=name,
         release_key=bundle.release_key,
@@ -76,11 +75,20 @@ def settle(
         stored_model="" if stored == bundle.fingerprint else stored,
         federation_model="" if stored == bundle.fingerprint else bundle.fingerprint,
     )
+    private_folder(home.folder)
+    write_json(home.folder / "client.json", client)
     settings.write(home)
     write_policy(home.policy, bundle.signed_policy)
     write_atomic(home.authority, bundle.authority.encode())
     write_address(home, bundle.address)
     return settings
+
+
+def _place(path: Path) -> str:
+    """Return where a file is, from wherever it is read; raises MissingFileError where none is."""
+    if not path.is_file():
+        raise no_file(path)
+    return str(path.absolute())
 
 
 def settled(home: Home, digest: str) -> bool:

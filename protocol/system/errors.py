@@ -1,5 +1,6 @@
 """The errors that fedperfit raises on purpose, and how a text for a person is put."""
 
+from pathlib import Path
 from unicodedata import category, combining
 
 _JOINERS = "\u200c\u200d"
@@ -72,6 +73,16 @@ def line_of(text: str, longest: int = 400) -> str:
     """
     line = printable(" ".join(text[: 4 * longest].split()))
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def no_file(path: Path) -> MissingFileError:
+    """Return the error of a path where a file is expected and is none.
+
+    Args:
+        path: The path; a folder or the like may be there.
+    """
+    other = "a folder, not a file" if path.is_dir() else "not a file" if path.exists() else "no such file"
+    return MissingFileError(f"{path}: {other}")
 
 
 def count_of(number: int, one: str, several: str = "") -> str:

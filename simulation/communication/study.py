@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.job.events import OnEvent, recording
 from fedperfit.cloud.job.settings import SETTINGS
 from fedperfit.protocol.model.base_model import read_card
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, no_file
 from fedperfit.protocol.system.files import from_home, write_json
 from fedperfit.protocol.tasks import task_id
 from fedperfit.simulation.cluster.cluster import ClusterRequest
@@ -154,6 +154,6 @@ def _check_rows(settings: CommunicationSettings) -> None:
             "the clients; or leave them out of --rows"
         )
     if settings.public_items and not from_home(settings.public_items).is_file():
-        raise InputError(f"public-items={settings.public_items}: no such file")
+        raise InputError(f"public-items={no_file(from_home(settings.public_items))}")
     if any(issubclass(row, AdapterRow) for row in rows.values()):
         required("peft")

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import re
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -251,6 +252,29 @@ def test_settling_makes_a_folder(tmp_path):
     assert settled(home, "mine")
     with pytest.raises(InputError, match="another enrolment"):
         settled(home, "other")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--history", "FOLDER"], "a folder, not a file"),
+        (["--history", "PIPE"], "PIPE: not a file"),
+        (["--history", "FILE"], "FILE, line 1: broken JSON"),
+        (["--history", "GOOD", "--questions", "FILE"], "FILE, line 1: broken JSON"),
+        (["--history", "GOOD", "--key", "a-drawer"], "key='a-drawer': expected file"),
+        (["--history", "GOOD", "--personal-epsilon", "-1"], "personal-epsilon: expected a number"),
+    ],
+)
+def test_what_cannot_be_joined_with_leaves_nothing(run, tmp_path, monkeypatch, options, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    os.mkfifo(tmp_path / "PIPE")
+    (tmp_path / "FILE").write_text("{'description': 'a film', 'tag': 'classic'}\n")
+    (tmp_path / "GOOD").write_text('{"description": "a film", "tag": "classic"}\n')
+    bundle().write(tmp_path / "ada.bundle")
+    monkeypatch.setattr("fedperfit.edge.enrolment.registering.register", None)
+    code, said = run("join", "ada.bundle", "--folder", "ada", "--agree", *options)
+    assert (code, reason in said.splitlines()[-1], (tmp_path / "ada").exists()) == (2, True, False)
 
 
 def test_a_folder_of_the_old_way_goes_on_with_the_same_command(run, tmp_path, monkeypatch):
