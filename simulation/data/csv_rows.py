@@ -15,7 +15,7 @@ _QUOTE = '"'
 
 
 class CsvRows:
-    """Rows of a table; a quote that is never closed, or within another cell, costs its line alone."""
+    """Rows of a table; a quote that is never closed, or after which a cell goes on, costs its line alone."""
 
     def __init__(self, lines: Sequence[str], delimiter: str) -> None:
         """Read nothing yet.
@@ -49,7 +49,7 @@ class CsvRows:
             if closed is None:
                 return end, MalformedFileError("broken CSV (a quote that is never closed)")
             end = closed
-            return end, next(csv.reader(self._lines[line:end], delimiter=self._delimiter))
+            return end, next(csv.reader(self._lines[line:end], delimiter=self._delimiter, strict=True))
         except csv.Error as error:
             return end, MalformedFileError(f"broken CSV ({error})")
 

@@ -17,7 +17,7 @@ def slowly(lines):
     while line < len(lines):
         reader = csv.reader([*lines[line:], ""])
         row, end = next(reader), line + reader.line_num
-        if end > line + 1 and (end > len(lines) or not well_formed(lines[line:end])):
+        if end > len(lines) or not well_formed(lines[line:end]):
             row, end = None, line + 1
         yield line + 1, row
         line = end
@@ -62,6 +62,14 @@ def test_a_last_line_that_was_cut_off_in_a_cell_is_no_row():
     (_, whole), (number, cut) = CsvRows(['a,"b"\n', 'c,"d'], ",").after(0)
     assert whole == ["a", "b"]
     assert (number, str(cut)) == (2, "broken CSV (a quote that is never closed)")
+
+
+def test_a_quote_within_a_quoted_cell_costs_its_line():
+    """Python's reader would drop some of the quotes and keep others."""
+    lines = ['a,"he said "hi" to me"\n', '6" tall,b\n', 'c,"he said ""hi"" to me"\n']
+    (number, broken), *others = CsvRows(lines, ",").after(0)
+    assert (number, str(broken)) == (1, "broken CSV (',' expected after '\"')")
+    assert others == [(2, ['6" tall', "b"]), (3, ["c", 'he said "hi" to me'])]
 
 
 def test_a_cell_that_is_too_long_costs_its_row():
