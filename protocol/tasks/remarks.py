@@ -8,7 +8,8 @@ from fedperfit.protocol.system.errors import count_of
 _SINGLE = 3
 """Remarks of one kind that are still told one by one."""
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1).)*\1""")
-_LINE = "line "
+_COUNTED = {"line": "lines", "entry": "entries", "row": "rows"}
+"""What the number of a place may count: one, and several."""
 
 
 def summed_up(remarks: Iterable[str], shown: int) -> Iterator[str]:
@@ -34,12 +35,14 @@ def summed_up(remarks: Iterable[str], shown: int) -> Iterator[str]:
 def _one_line(file: str, alike: Sequence[tuple[str, str, str]], shown: int) -> str:
     """Tell remarks of one kind: where each is, and what is wrong with the first."""
     places = [where.removeprefix(f"{file}, ") for where, _, _ in alike]
-    lines = all(place.startswith(_LINE) and place[len(_LINE) :].isdigit() for place in places)
-    some = [place.removeprefix(_LINE) if lines else place for place in places[:shown]]
+    counted, _, _ = places[0].partition(" ")
+    numbers = [place.removeprefix(f"{counted} ") for place in places]
+    numbered = counted in _COUNTED and all(number.isdigit() for number in numbers)
+    some = (numbers if numbered else places)[:shown]
     if len(places) > shown:
         some.append(f"and {len(places) - shown:,} more")
-    count = count_of(len(places), "line" if lines else "place")
+    count = count_of(len(places), *((counted, _COUNTED[counted]) if numbered else ("place",)))
     others = len({what for _, _, what in alike}) - 1
     like = f"; {count_of(others, 'other text')} like it" if others else ""
-    where = f"{count} ({(', ' if lines else '; ').join(some)})"
+    where = f"{count} ({(', ' if numbered else '; ').join(some)})"
     return f"{f'{file}, ' if file else ''}{where}: {alike[0][2]}{like}"

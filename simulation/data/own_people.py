@@ -96,8 +96,8 @@ def people_of(paths: list[Path], columns: Columns, task: Task, tell: Tell) -> Pe
     people: People = {}
     times = _Times.of(_all_times(paths, columns))
     for path in paths:
-        place = f"{path}, line"
-        read = records(path, columns.wanted(), tell, whole=columns.numbered)
+        counted, read = records(path, columns.wanted(), tell, whole=columns.numbered)
+        place = f"{path}, {counted}"
         if columns.table.question is None:
             _admit(columns.entries(read), people, times, columns, task, place, tell)
             continue
@@ -118,7 +118,7 @@ def _all_times(paths: list[Path], columns: Columns) -> Iterator[Any]:
     """Yield the times in all files, which are read once more for them where there are any."""
     time = columns.table.time
     for path in paths if time else []:
-        read = records(path, columns.wanted(), lambda remark: None, whole=columns.numbered)
+        _, read = records(path, columns.wanted(), lambda remark: None, whole=columns.numbered)
         for _, item in columns.entries(read):
             if isinstance(item, Mapping) and time in item:
                 yield item[time]

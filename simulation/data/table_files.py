@@ -32,10 +32,12 @@ _LONGEST_CELL = 1 << 24
 """Characters of a cell of a CSV file."""
 
 Record = tuple[int, Any]
-"""Number of a line or entry, and its value: an InputError where it cannot be read."""
+"""Number of a line, entry or row, and its value: an InputError where it cannot be read."""
 
 
-def records(path: Path, columns: Collection[str], tell: Tell, *, whole: bool = False) -> Iterator[Record]:
+def records(
+    path: Path, columns: Collection[str], tell: Tell, *, whole: bool = False
+) -> tuple[str, Iterator[Record]]:
     """Read the records of a file one by one.
 
     Args:
@@ -44,17 +46,20 @@ def records(path: Path, columns: Collection[str], tell: Tell, *, whole: bool = F
         tell: Told of a separator between cells that is not the one of the file's ending.
         whole: Whether other columns are wanted too, where leaving them out would save reading them.
 
+    Returns:
+        What a record's number counts: line, entry or row; and the records.
+
     Raises:
         InputError: The file is missing, broken as a whole, of another form, or lacks a column.
     """
     form = _form(path)
     if form in (".json", ".jsonl", ".ndjson"):
         text = _text(path, "replace")
-        return json_lines(path) if _in_lines(text, form) else _json(path)
+        return ("line", json_lines(path)) if _in_lines(text, form) else ("entry", _json(path))
     if form in (".csv", ".tsv"):
-        return _csv(path, "\t" if form == ".tsv" else ",", columns, tell)
+        return "line", _csv(path, "\t" if form == ".tsv" else ",", columns, tell)
     if form == ".parquet":
-        return _parquet(path, columns, whole=whole)
+        return "row", _parquet(path, columns, whole=whole)
     raise InputError(f"{path}: expected a file that ends in {', '.join(FORMS)}, or one of these with .gz")
 
 
@@ -85,14 +90,15 @@ def _text(path: Path, errors: str = "strict") -> str:
 
 
 def _in_lines(text: str, form: str) -> bool:
-    """Whether a JSON file has an object on each line, as many have whose names do not say so."""
+    """Whether a JSON file has a value on each line, which not all names tell, and not one list in all."""
     first, _, others = text.strip().partition("\n")
-    if form != ".json":
-        return not first.startswith("[")
+    if form != ".json" and not first.startswith("["):
+        return True
     try:
-        return bool(others) and isinstance(json.loads(first), dict)
+        value = json.loads(first)
     except (ValueError, RecursionError):
         return False
+    return bool(others) and (form != ".json" or isinstance(value, dict))
 
 
 def _json(path: Path) -> Iterator[Record]:

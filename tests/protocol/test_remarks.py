@@ -24,4 +24,10 @@ def test_each_kind_is_told_once_and_few_one_by_one():
         "left out",
     ]
     assert list(summed_up(["line 1: not JSON"] * 4, 9)) == ["4 lines (1, 1, 1, 1): not JSON"]
+    rows = [f"d.parquet, row {n}: not UTF-8 text" for n in (1, 2)]
+    entries = [f"d.json, entry {n}: not UTF-8 text" for n in (1, 2, 3, 4)]
+    assert list(summed_up([*rows, *entries], 9)) == [
+        *rows,
+        "d.json, 4 entries (1, 2, 3, 4): not UTF-8 text",
+    ]
     assert list(summed_up([], 3)) == []

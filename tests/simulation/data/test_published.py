@@ -144,7 +144,8 @@ def test_numbered_columns_are_a_persons_choices(tmp_path: Path, name: str):
     held = {one.name: "".join(question["gold"] for question in one.questions) for one in people}
     assert {user: chosen[user] + held[user] for user in chosen} == {"0": "abba", "1": "aab", "2": "bb"}
     assert sum(map(bool, held.values())) == 1
-    assert [remark.partition(", line ")[2] for remark in data.remarks] == [
+    counted = ", row " if name.endswith(".parquet") else ", line "
+    assert [remark.partition(counted)[2] for remark in data.remarks] == [
         "3, item 2: chosen='x': expected one of a, b; left out"
     ]
 
@@ -160,10 +161,10 @@ def test_a_bad_item_or_question_costs_itself_alone_and_is_shown(tmp_path: Path):
     shown = CliRunner().invoke(data_app, ["show", str(folder), "--task", "LongLaMP_4"])
     assert shown.exit_code == 0, shown.output
     for told in (
-        "train.json, line 1, item 3: no 'reviewText'; left out",
-        "train.json, line 1, item 4: expected an object; left out",
-        "train.json, line 2, item 1: no list under 'profile'; left out",
-        "test.json, line 1: no text under 'output'; the question is left out",
+        "train.json, entry 1, item 3: no 'reviewText'; left out",
+        "train.json, entry 1, item 4: expected an object; left out",
+        "train.json, entry 2, item 1: no list under 'profile'; left out",
+        "test.json, entry 1: no text under 'output'; the question is left out",
         "test.json, user r2: no question is left",
         "as published",
     ):

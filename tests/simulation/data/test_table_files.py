@@ -16,7 +16,7 @@ from fedperfit.simulation.data.table_files import records
 
 
 def told(path: Path, columns: list[str]) -> list[tuple[int, object]]:
-    found = records(path, columns, [].append)
+    _, found = records(path, columns, [].append)
     return [(n, str(row) if isinstance(row, InputError) else row) for n, row in found]
 
 
@@ -122,7 +122,7 @@ def test_the_separator_is_the_one_that_the_header_has(tmp_path, separator, name,
     rows = ["who{}text", "a{}one, two", 'b{}"a line;\ttwo|\nlines"']
     path.write_text(first.format(separator) + "\r\n".join(rows).replace("{}", separator), newline="")
     remarks = []
-    found = dict(records(path, ["who", "text"], remarks.append))
+    found = dict(records(path, ["who", "text"], remarks.append)[1])
     assert list(found.values()) == [
         {"who": "a", "text": "one, two"},
         {"who": "b", "text": "a line;\ttwo|\nlines"},
@@ -142,7 +142,7 @@ def test_commas_are_the_separator_wherever_the_wanted_columns_are_there_with_the
     path = tmp_path / "a.csv"
     path.write_text(text)
     remarks = []
-    ((_, row),) = records(path, ["who", "text"], remarks.append)
+    ((_, row),) = records(path, ["who", "text"], remarks.append)[1]
     assert (row["who"], row["text"], remarks) == ("a", "one; two; three", [])
 
 
@@ -194,6 +194,8 @@ def test_json_is_read_by_what_it_holds_not_by_its_name(tmp_path):
     ):
         (tmp_path / name).write_text(text)
         assert [row for _, row in told(tmp_path / name, ["who"])][:2] == rows
+    (tmp_path / "a.jsonl").write_text(f"[1]\n{lines}")
+    assert told(tmp_path / "a.jsonl", ["who"]) == [*enumerate([[1], *rows], start=1)]
     for text in ('{"data": []}', '{\n"data": []}', "{}\n"):
         (tmp_path / "b.json").write_text(text)
         with pytest.raises(MalformedFileError, match="expected a list of objects"):
