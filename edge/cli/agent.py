@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedperfit.edge.cli.owner import Folder, owner, running, sendable
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, print_line
 from fedperfit.protocol.system.errors import InputError, MalformedFileError, count_of, printable
 from fedperfit.protocol.system.files import as_utf8
 
@@ -172,7 +172,7 @@ def agent(folder: Folder) -> None:
         Deployed.open(home, settings, keeper(kind, new=not home.vault_key.exists())) as deployed,
         serving(deployed, home),
     ):
-        console().print(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
+        print_line(f"{deployed.agent.history.name}: serving in {home.folder}; stop with Ctrl-C")
         wait_until(stopping, float("inf"))
 
 
@@ -193,7 +193,7 @@ def learn(
     with owner(folder) as agent:
         done = agent.Learn(request)
     for remark in done.remarks:
-        console().print(remark, markup=False, soft_wrap=True)
+        print_line(remark)
     loss = f", loss {done.loss:.3f}" if done.loss else ""
     taught = f"; {done.steps} steps{loss}" if done.steps else "; for the next release"
     console().print(f"learned {done.added}, {done.learned} in the vault{taught}")

@@ -5,8 +5,7 @@ from typing import Annotated
 import typer
 
 from fedperfit.edge.cli.owner import Folder, owner
-from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import printable
+from fedperfit.protocol.system.commands import console, print_line
 
 
 def learned(folder: Folder) -> None:
@@ -16,7 +15,7 @@ def learned(folder: Folder) -> None:
     with owner(folder) as agent:
         items = [item for part in agent.Learned(owner_pb2.LearnedRequest()) for item in part.items]
     for number, item in enumerate(items, start=1):
-        console().print(f"{number}  {printable(item)}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"{number}  {item}")
     if not items:
         console().print("nothing was learned")
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from fedperfit.edge.cli import agent as agent_cli
 from fedperfit.edge.cli import audit as audit_cli
@@ -15,7 +14,7 @@ from fedperfit.edge.cli import learned as learned_cli
 from fedperfit.edge.cli import policy as policy_cli
 from fedperfit.edge.cli import serve as serve_cli
 from fedperfit.edge.cli import sharing as sharing_cli
-from fedperfit.protocol.system.commands import root, run
+from fedperfit.protocol.system.commands import print_line, root, run
 from fedperfit.protocol.system.errors import count_of
 
 app = typer.Typer(
@@ -71,13 +70,12 @@ def show(folder: Folder) -> None:
 
     history = read_history(folder)
     kept = Vault(folder / VAULT).slots()
-    console = Console()
     items = "items sealed in the vault" if history.sealed else count_of(len(history.items), "item")
-    console.print(f"{history.name}: {history.task.name}, {items}", highlight=False)
+    print_line(f"{history.name}: {history.task.name}, {items}")
     for remark in history.remarks:
-        console.print(remark, highlight=False, markup=False, soft_wrap=True)
-    console.print(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
-    console.print(f"personal shifts: {', '.join(kept) or 'none'}")
+        print_line(remark)
+    print_line(f"metrics shared: {'yes' if history.shares_metrics else 'no'}")
+    print_line(f"personal shifts: {', '.join(kept) or 'none'}")
 
 
 @app.command()
@@ -128,7 +126,7 @@ def personalize(
     done = agent.personalize(found.to_bytes(), personal, training)
     loss = done.metrics.get("loss")
     told = f", last loss {loss / done.items:.3f}" if isinstance(loss, float) else ""
-    Console().print(f"fitted on {count_of(done.items, 'item')}{told}; kept in {folder}")
+    print_line(f"fitted on {count_of(done.items, 'item')}{told}; kept in {folder}")
 
 
 @app.command()

@@ -9,7 +9,7 @@ import typer
 from fedperfit.edge.deployment.home import Home, read_settings
 from fedperfit.edge.releases.trusted_keys import trusted_keys
 from fedperfit.protocol.system.commands import console
-from fedperfit.protocol.system.errors import InputError, MalformedFileError
+from fedperfit.protocol.system.errors import InputError, MalformedFileError, printable
 from fedperfit.protocol.system.files import read_json
 from fedperfit.protocol.trust.policy import LEAST_ITEMS, Policy, read_policy, verify_policy, write_policy
 
@@ -64,7 +64,7 @@ def _tell(agreed: Policy) -> None:
     out = console()
     out.print(f"What the cloud may ask (version {agreed.version}); everything else is refused:")
     for sentence in agreed.sentences():
-        out.print(f"- {sentence}", highlight=False)
+        out.print(printable(f"- {sentence}"), markup=False, highlight=False)
     if agreed.least_items < LEAST_ITEMS:
         warning = f"- Mind: sums of fewer than {LEAST_ITEMS} items can tell much of a single one."
         out.print(warning, highlight=False)

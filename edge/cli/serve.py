@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, print_line
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -55,7 +55,7 @@ def serve(
     out.print(f"your page: http://{name}:{port}/#token={token}", soft_wrap=True)
     out.print(f"OpenAI endpoint: http://{name}:{port}/v1, API key: {token}", soft_wrap=True)
     where = home.owner / "metrics.token"
-    out.print(f"Prometheus: http://{name}:{port}/metrics, token in {where}", soft_wrap=True, markup=False)
+    print_line(f"Prometheus: http://{name}:{port}/metrics, token in {where}")
     uvicorn.run(app, host=host, port=port, **SERVER)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, print_line
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -30,4 +30,4 @@ def export_shift(
     if not yes:
         typer.confirm(f"write it to {file}?", abort=True)
     export_shift(Vault(home.folder / VAULT, keeper(kept_by(home.vault_key, settings.key))), FULL_SLOT, file)
-    console().print(f"wrote {file}, readable by you alone", markup=False, soft_wrap=True)
+    print_line(f"wrote {file}, readable by you alone")

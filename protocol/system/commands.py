@@ -88,6 +88,15 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
 
 
+def print_line(line: str) -> None:
+    """Print a line as it is, whatever names and paths it quotes: no markup, and nothing a terminal obeys.
+
+    Args:
+        line: One line.
+    """
+    console().print(printable(line), markup=False, soft_wrap=True)
+
+
 @contextmanager
 def going_on(out: Console, *words: str, **options: object) -> Iterator[None]:
     """Say by which command a work goes on that Ctrl-C or SIGTERM stops, as it can be typed; exit with 130.

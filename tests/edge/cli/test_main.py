@@ -1,3 +1,4 @@
+import json
 import sys
 
 import pytest
@@ -36,6 +37,16 @@ def test_show_personalize_answer(tmp_path, monkeypatch, capsys, release):
     assert run(monkeypatch, "answer", folder, question, "--release", release) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert [line.split(":")[0].strip() for line in lines] == ["base", "collective", "personal"]
+
+
+def test_names_and_folders_are_no_markup_and_stay_on_their_line(tmp_path, monkeypatch, capsys, release):
+    folder = write_client(tmp_path / "a[/x]\nb")
+    about = json.loads((folder / "client.json").read_text())
+    (folder / "client.json").write_text(json.dumps({**about, "name": "ada[/x]\x1b"}))
+    assert run(monkeypatch, "show", folder) == 0
+    assert capsys.readouterr().out.startswith("ada[/x]?: LaMP_2M, 16 items\n")
+    assert run(monkeypatch, "personalize", folder, "--release", release, "--epochs", 1) == 0
+    assert capsys.readouterr().out.endswith("a[/x]?b\n")
 
 
 @pytest.mark.parametrize(
