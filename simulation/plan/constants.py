@@ -43,19 +43,24 @@ NAME_BYTES = 8
 names them, by names that all reports share."""
 _BROADCAST_PREFIX = 8
 """Bytes of a broadcast before its coordinates: tag and round."""
+MOST = 10**12
+"""Largest number that can be meant of people, updates, rounds, bytes or seconds."""
+
+
+_Count = Annotated[int, Field(ge=1, le=MOST)]
 
 
 class _Round(TypedDict):
     """What the benchmark measured of a round."""
 
     form: str
-    replies: Annotated[int, Field(ge=1)]
-    seconds: float
-    peak_bytes: int | None
-    bytes_down: int
-    bytes_up: int
-    payload_down: int
-    payload_up: int
+    replies: _Count
+    seconds: Annotated[float, Field(gt=0, le=MOST)]
+    peak_bytes: _Count | None
+    bytes_down: _Count
+    bytes_up: _Count
+    payload_down: _Count
+    payload_up: _Count
 
 
 @dataclass(frozen=True)

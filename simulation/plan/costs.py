@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.simulation.plan.constants import (
+    MOST,
     NAME_BYTES,
     STATUS_BYTES,
     STATUS_MEMORY,
@@ -20,8 +21,8 @@ from fedperfit.simulation.plan.constants import (
     Constants,
 )
 
-_MOST = 10**12
-"""Largest number that can be meant of people, updates, rounds or bytes."""
+_SLOWEST = 1e-6
+"""Megabits per second of the thinnest line that can be meant: one bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,8 @@ class Assumptions:
         for name in ("connected", "answering"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name}={getattr(self, name):g}: must be a share above 0 and up to 1")
-        if not 0 <= self.device_seconds < math.inf:
-            raise InputError(f"device-seconds={self.device_seconds:g}: must be a number, 0 or more")
-        if not 0 < self.bandwidth < math.inf:
-            raise InputError(f"megabits={self.bandwidth / 1e6:g}: must be a number above 0")
+        _check_amount("device-seconds", self.device_seconds, 0.0)
+        _check_amount("megabits", self.bandwidth / 1e6, _SLOWEST)
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,11 @@ def _log_missed(share: float) -> float:
     return math.log1p(-share) if share < 1 else -math.inf
 
 
+def _check_amount(name: str, value: float, least: float) -> None:
+    if not least <= value <= MOST:
+        raise InputError(f"{name}={value:g}: must be a number from {least:g} to {MOST:g}")
+
+
 def check_count(name: str, value: int, least: int) -> None:
     """Check a number of people, updates, rounds or bytes.
 
@@ -150,5 +154,5 @@ def check_count(name: str, value: int, least: int) -> None:
     """
     if value < least:
         raise InputError(f"{name}={reprlib.repr(value)}: must be at least {least}")
-    if value > _MOST:
-        raise InputError(f"{name}={reprlib.repr(value)}: must be {_MOST:,} at most")
+    if value > MOST:
+        raise InputError(f"{name}={reprlib.repr(value)}: must be {MOST:,} at most")

@@ -2,6 +2,7 @@
 
 import json
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,10 +163,12 @@ def test_the_command_prints_a_table_or_json() -> None:
         (["--down", "9" * 400], "must be 1,000,000,000,000 at most"),
         (["--up", "6"], "up=6: an update of votes has 7 bytes at least"),
         (["--up", "3", "--form", "shifts"], "up=3: an update of shifts has 4 bytes at least"),
-        (["--device-seconds", "inf"], "device-seconds=inf: must be a number, 0 or more"),
+        (["--device-seconds", "inf"], "device-seconds=inf: must be a number from 0 to 1e+12"),
+        (["--device-seconds", "1e308"], "device-seconds=1e+308: must be a number from 0 to 1e+12"),
         (["--connected", "0"], "connected=0: must be a share"),
         (["--answering", "1.5"], "answering=1.5: must be a share"),
-        (["--megabits", "0"], "megabits=0: must be a number above 0"),
+        (["--megabits", "0"], "megabits=0: must be a number from 1e-06 to 1e+12"),
+        (["--megabits", "1e-310"], "megabits=1e-310: must be a number from 1e-06 to 1e+12"),
         (["--benchmark", "nothing.json"], "nothing.json"),
     ],
 )
@@ -174,6 +177,26 @@ def test_mistakes_are_one_line(arguments: list[str], reason: str) -> None:
     assert reason in str(told.exception)
     assert "\n" not in str(told.exception)
     assert len(str(told.exception)) < 200
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seconds", float("nan")), ("seconds", 1e308), ("peak_bytes", 0), ("bytes_up", 10**400)],
+)
+def test_a_record_of_what_no_machine_measures_is_refused(tmp_path: Path, key: str, value: float) -> None:
+    rounds = [row | {key: value} for row in MEASURED]
+    (tmp_path / "r.json").write_text(json.dumps(RECORD | {"rounds": rounds}))
+    told = CliRunner().invoke(app, ["plan", "--benchmark", str(tmp_path / "r.json")])
+    assert f"r.json: 0/{key}: input should be " in str(told.exception)
+
+
+def test_the_largest_values_are_still_json() -> None:
+    largest = {"--clients": "1e12", "--rounds": "1e12", "--once-bytes": "1e12", "--up": "1e12"}
+    words = [word for name, number in largest.items() for word in (name, str(int(float(number))))]
+    words += ["--device-seconds", "1e12", "--megabits", "1e-6", "--round-size", "0", "--answering", "1e-320"]
+    told = CliRunner().invoke(app, ["plan", *words, "--json"])
+    assert told.exit_code == 0, told.exception
+    assert "Infinity" not in told.output
 
 
 def test_a_round_that_cannot_have_what_it_wants_says_so() -> None:
