@@ -1,6 +1,7 @@
 """What lists, tells or refuses answers before torch is loaded, which takes seconds."""
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -203,3 +204,31 @@ def test_a_study_that_is_stopped_before_it_begins_says_so(
     monkeypatch.setattr(sys, "argv", ["fedperfit", *words])
     done = CliRunner().invoke(app, words)
     assert (done.exit_code, done.output) == (130, f"stopped; go on with: fedperfit {' '.join(words)}\n")
+
+
+_STOPPED = """
+import atexit, os, signal, sys, types
+from importlib import import_module
+
+def again():
+    os.kill(os.getpid(), signal.SIGINT)
+
+def stopped():
+    atexit.register(again)
+    raise {error}
+
+sys.modules[sys.argv[2]] = types.SimpleNamespace(main=stopped)
+import_module(sys.argv[1]).main()
+"""
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "SystemExit(130)"])
+@pytest.mark.parametrize("program", _PROGRAMS.values(), ids=_PROGRAMS)
+def test_a_second_ctrl_c_ends_a_program_that_ends_without_a_word(program: str, error: str) -> None:
+    script = tomllib.loads(_PROJECT.read_text())["project"]["scripts"]
+    main = next(place.partition(":")[0] for place in script.values() if program.split(".")[0] in place)
+    ended = subprocess.run(
+        [sys.executable, "-c", _STOPPED.format(error=error), main, f"fedperfit.{program}"],
+        capture_output=True,
+    )
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
