@@ -19,7 +19,7 @@ from fedperfit.protocol.shift.directions import Directions
 from fedperfit.protocol.shift.packing import ShiftHeader, pack
 from fedperfit.protocol.shift.shift import Shift
 from fedperfit.protocol.system.errors import InputError, MissingFileError
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import sweep, write_atomic
 from fedperfit.protocol.trust.pointer import POINTER_LIFETIME, Pointer, parse_pointer
 from fedperfit.protocol.trust.published import POINTER_FILE, RELEASES, release_file, release_files
 from fedperfit.protocol.trust.release import LIFETIME, Release, check_chain
@@ -305,6 +305,8 @@ class CloudReleases:
         if not self.folder.is_dir():
             raise MissingFileError(f"{self.folder}: no such folder")
         with self._lock:
+            sweep(self.folder / RELEASES)
+            sweep(self.folder, "signing.*")
             yield
 
     def _write(self, release: Release) -> None:

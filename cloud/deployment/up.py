@@ -21,6 +21,7 @@ from fedperfit.cloud.deployment.home import REGISTRAR_SOCKET, CloudHome, read_cl
 from fedperfit.cloud.deployment.proxy import proxy_config, write_proxy
 from fedperfit.cloud.deployment.settings import CloudSettings, host_and_port, is_loopback
 from fedperfit.protocol.system.errors import InputError, RunFailed
+from fedperfit.protocol.system.files import sweep
 from fedperfit.protocol.system.flower import SUPEREXEC, executable, free
 from fedperfit.protocol.system.processes import Children, marked, wait_until
 
@@ -184,6 +185,7 @@ def _run(
             )
     from fedperfit.cloud.deployment.signer import signer_command, signer_ready
 
+    sweep(home.flower)
     take_over(home, settings)
     mend_certificate(home, settings)
     root = hasattr(os, "geteuid") and os.geteuid() == 0

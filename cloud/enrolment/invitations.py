@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from fedperfit.cloud.deployment.home import CloudHome
 from fedperfit.protocol.settings.forms import read_form
 from fedperfit.protocol.system.errors import RunFailed
-from fedperfit.protocol.system.files import write_json
+from fedperfit.protocol.system.files import sweep, write_json
 
 _LOCK = ".enrolment.lock"
 _LOCK_SECONDS = 90.0
@@ -110,6 +110,8 @@ def changing(home: CloudHome) -> Iterator[datetime]:
     """
     try:
         with FileLock(home.folder / _LOCK, timeout=_LOCK_SECONDS):
+            sweep(home.invitations)
+            sweep(home.nodes)
             yield datetime.now(UTC)
     except Timeout:
         raise RunFailed(f"{home.folder}: another enrolment does not end") from None

@@ -207,9 +207,14 @@ def mend_lines(path: Path) -> None:
             file.truncate(whole)
 
 
-def sweep(folder: Path) -> None:
-    """Remove the unfinished files of killed writers; only for a folder in which nobody is writing."""
-    for unfinished in folder.glob(f".*{_PART}"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Remove the unfinished files of killed writers.
+
+    Args:
+        folder: Folder in which nobody is writing such files.
+        name: Name of the file that was to be written, which may hold wildcards; by default any.
+    """
+    for unfinished in folder.glob(f".{name}.*{_PART}"):
         unfinished.unlink(missing_ok=True)
 
 

@@ -21,6 +21,7 @@ from fedperfit.cloud.deployment.certificate_authority import (
 )
 from fedperfit.cloud.deployment.home import CloudHome, init, read_cloud
 from fedperfit.cloud.deployment.release_store import CloudReleases
+from fedperfit.cloud.enrolment.invitations import changing
 from fedperfit.protocol.system.errors import InputError
 from fedperfit.protocol.system.files import read_json, write_atomic, write_json
 from fedperfit.protocol.trust.authorities import Authorities, parse_authorities
@@ -135,6 +136,21 @@ def test_a_renewal_that_was_killed_or_found_no_room_is_made_again(home, monkeypa
     whole = (home.tls / "server.crt").read_bytes()
     mend_certificate(home, settings)
     assert (home.tls / "server.crt").read_bytes() == whole
+
+
+def test_what_killed_writers_left_of_keys_is_removed_by_the_next_one(home):
+    left = [home.tls / ".server.key.x.part", home.tls / "next.key", home.tls / "next.crt"]
+    left += [home.folder / ".signing.next.pem.x.part", home.folder / "releases" / ".in-force.json.x.part"]
+    for folder in (home.invitations, home.nodes):
+        left.append(folder / ".ada.json.x.part")
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"a key")
+    publish_authorities(home)
+    with changing(home):
+        pass
+    assert [path for path in left if path.exists()] == []
+    assert greets(home, authorities(home)[0])
 
 
 class Killed(BaseException):
