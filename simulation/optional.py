@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import Any
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 _EXTRA = "pip install -c constraints.txt -e '.[benchmark]'"
 COMMANDS = {
@@ -26,5 +26,6 @@ def required(library: str) -> Any:
     """
     try:
         return import_module(library)
-    except ImportError as error:
-        raise InputError(f"{library} cannot be imported ({error}): {COMMANDS[library]}") from None
+    except Exception as error:  # beside an ImportError, what libraries raise that do not fit together
+        reason = line_of(str(error))
+        raise InputError(f"{library} cannot be imported ({reason}): {COMMANDS[library]}") from None

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from fedperfit.protocol.privacy.gaussian import TOLERANCE, epsilon_of_mu, least
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 _LIBRARY_TOLERANCE = 1e-4
 """Relative error of a multiplier that dp-accounting is asked for, on a grid no finer."""
@@ -67,9 +67,10 @@ def _by_library(counted: Counter[Charge], delta: float) -> float:
     try:
         from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
         from dp_accounting.pld import PLDAccountant
-    except ImportError as error:
+    except Exception as error:  # beside an ImportError, what libraries raise that do not fit together
         raise InputError(
-            f"client-sampling=poisson: needs dp-accounting ({error}); pip install 'fedperfit[privacy]'"
+            f"client-sampling=poisson: needs dp-accounting ({line_of(str(error))}); "
+            "pip install 'fedperfit[privacy]'"
         ) from None
     accountant = PLDAccountant()
     for charge, count in counted.items():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 _SENDS_NOTHING = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 """Variables by which the libraries tell their makers nothing of their use, unless a user has set them."""
@@ -34,9 +34,10 @@ def check_installed(names: list[TrackerName] | None) -> list[TrackerName]:
     for name in trackers:
         try:
             import_module(name)
-        except ImportError as error:
+        except Exception as error:  # beside an ImportError, what libraries raise that do not fit together
             raise InputError(
-                f"--track {name}: {name} cannot be imported ({error}): pip install 'fedperfit[{name}]'"
+                f"--track {name}: {name} cannot be imported ({line_of(str(error))}): "
+                f"pip install 'fedperfit[{name}]'"
             ) from None
     return trackers
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from fedperfit.protocol.model.bounds.weights import strange_weights
-from fedperfit.protocol.system.errors import InputError
+from fedperfit.protocol.system.errors import InputError, line_of
 
 Encode = Callable[[Sequence[str]], torch.Tensor]
 """Maps texts to vectors (texts, d) in fp32 on the CPU."""
@@ -25,8 +25,11 @@ def sentence_encoder(name: str, device: str) -> Encode:
     """
     try:
         from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise InputError("an encoder needs sentence-transformers: pip install 'fedperfit[encoder]'") from None
+    except Exception as error:  # beside an ImportError, what libraries raise that do not fit together
+        raise InputError(
+            f"an encoder needs sentence-transformers ({line_of(str(error))}): "
+            "pip install 'fedperfit[encoder]'"
+        ) from None
     try:
         model = SentenceTransformer(name, device=device)
     except Exception as error:  # whatever the model's own code raises

@@ -339,6 +339,16 @@ def test_a_missing_library_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) 
         check_installed([TrackerName.TRACKIO])
 
 
+def test_a_library_that_fits_no_other_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "trackio.py").write_text("raise TypeError('Descriptors cannot be created.\\nDowngrade')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "trackio", raising=False)
+    with pytest.raises(InputError, match=r"^--track trackio: .* \(Descriptors .* Downgrade\): pip install"):
+        check_installed([TrackerName.TRACKIO])
+
+
 def test_without_trackers_nothing_is_written(run: Path) -> None:
     with tracked(None, "simulate") as take:
         take({"event": "start", "run": str(run)})

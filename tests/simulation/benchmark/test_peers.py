@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -118,3 +119,15 @@ def test_a_missing_library_is_one_line_with_the_command(monkeypatch: pytest.Monk
     monkeypatch.setitem(optional.COMMANDS, "no_such_library", "pip install it")
     with pytest.raises(InputError, match=r"no_such_library cannot be imported .* pip install it"):
         optional.required("no_such_library")
+
+
+def test_a_library_that_fits_no_other_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "unfit_library.py").write_text("raise AttributeError('numpy\\nhas no such thing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(optional.COMMANDS, "unfit_library", "pip install it")
+    with pytest.raises(
+        InputError, match=r"^unfit_library cannot .* \(numpy has no such thing\): pip install"
+    ):
+        optional.required("unfit_library")
