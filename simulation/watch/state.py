@@ -90,7 +90,7 @@ class EventReader:
     def __init__(self, folder: Path) -> None:
         """Begin before the first event; folder: the run folder."""
         self.path, self.state = folder / EVENTS, RunState()
-        self._read = self._lines = 0
+        self._first, self._read, self._lines = b"", 0, 0
 
     def news(self) -> RunState:
         """Read what was written since the last call, and return the state.
@@ -99,16 +99,24 @@ class EventReader:
             MalformedFileError: Naming the first line that is no event; the next call begins there again.
         """
         size = self.path.stat().st_size if self.path.exists() else 0
-        if size < self._read:  # the folder holds another run now
-            self._read, self._lines, self.state = 0, 0, RunState()
+        if size < self._read or not self._same():  # the folder holds another run now
+            self._first, self._read, self._lines, self.state = b"", 0, 0, RunState()
         if size > self._read:
             with self.path.open("rb") as file:
                 file.seek(self._read)
                 data = file.read(size - self._read)
             for line in data[: data.rfind(b"\n") + 1].splitlines(keepends=True):
                 self._take(line, f"{self.path}, line {self._lines + 1}")
+                self._first = self._first or line
                 self._read, self._lines = self._read + len(line), self._lines + 1
         return self.state
+
+    def _same(self) -> bool:
+        """Whether the file begins as it did: the time of a run's first event is that of no other run."""
+        if not self._first:
+            return True
+        with self.path.open("rb") as file:
+            return file.read(len(self._first)) == self._first
 
     def _take(self, line: bytes, place: str) -> None:
         if not line.strip():

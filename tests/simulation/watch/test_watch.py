@@ -174,6 +174,21 @@ def test_a_folder_that_is_moved_away_is_told_and_looked_for_again(folder: Path) 
     assert "Nothing has happened yet" in shown(asking)
 
 
+def test_another_run_in_the_folder_is_read_from_its_beginning_however_far_it_has_come(folder: Path) -> None:
+    asking = client(folder)
+    record = recorder(folder, lambda event: None)
+    record("start", {"run": str(folder)})
+    record("failed", {"reason": "the first run"})
+    assert "the first run" in shown(asking)
+    (folder / EVENTS).unlink()
+    record("start", {"run": str(folder)})
+    for name in ("train", "evaluate", "evaluate-again"):
+        record("phase", {"phase": name, "clients": 5})
+    html = shown(asking)
+    assert "At work: evaluate-again" in html
+    assert "the first run" not in html
+
+
 def test_half_a_character_in_the_name_of_a_file_is_shown_as_a_mark(folder: Path) -> None:
     record = recorder(folder, lambda event: None)
     record("start", {"run": str(folder)})
