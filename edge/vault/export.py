@@ -2,11 +2,12 @@
 
 import json
 import os
+from glob import escape
 from pathlib import Path
 
 from fedperfit.edge.vault.vault import Vault
 from fedperfit.protocol.system.errors import InputError, refusal_of
-from fedperfit.protocol.system.files import write_atomic
+from fedperfit.protocol.system.files import sweep, write_atomic
 
 WARNING = (
     "This file is your personal shift in the clear. Whoever has it can tell much of what you wrote and like, "
@@ -30,6 +31,7 @@ def export_shift(vault: Vault, slot: str, file: Path) -> None:
     """
     from safetensors.torch import save
 
+    sweep(file.parent, escape(file.name))  # a killed export leaves a shift in the clear, by a name of its own
     if os.path.lexists(file):
         raise InputError(f"{file}: already exists")
     stored, shift = vault.open(slot)

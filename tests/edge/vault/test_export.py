@@ -62,6 +62,16 @@ def test_the_file_holds_what_acts_and_only_its_owner_reads_it(run, home, persona
     assert file.read_bytes() == before
 
 
+def test_a_shift_that_a_killed_export_left_in_the_clear_is_removed_by_the_next_one(
+    run, home, personal, tmp_path
+):
+    (tmp_path / ".my[1].x.part").write_bytes(b"a shift")
+    (tmp_path / ".my1.x.part").write_bytes(b"another's")
+    code, _ = run("export-shift", home.folder, tmp_path / "my[1]", "--yes")
+    assert code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".my1.x.part", "ada", "my[1]"]
+
+
 @pytest.mark.parametrize("place", ["node", "vault", "."])
 def test_it_is_not_written_where_what_talks_to_the_cloud_might_see_it(run, home, personal, place, tmp_path):
     (home.folder / "node").mkdir()
