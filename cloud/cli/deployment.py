@@ -11,7 +11,7 @@ from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.cloud.tracking.names import Track
 from fedperfit.protocol.settings.assignments import parse_assignments, parse_options
 from fedperfit.protocol.settings.options import SET_HELP, setting_option
-from fedperfit.protocol.system.commands import console, going_on
+from fedperfit.protocol.system.commands import console, going_on, print_line
 from fedperfit.protocol.system.errors import count_of
 
 Folder = Annotated[Path, typer.Argument(help="The cloud's folder.")]
@@ -45,17 +45,16 @@ def init(
     }
     given = parse_options(CloudSettings, options) | parse_assignments(CloudSettings, set_)
     settings = make(CloudHome(folder), preset, given, anywhere=force)
-    out = console()
     said = f"made {folder}: {settings.task_id} on {settings.base_model}, {count_of(settings.rounds, 'round')}"
-    out.print(said, markup=False)
+    print_line(said)
     if settings.update_basis == "none":
         told = "updates are whole shifts, of which more can be read than of votes in a basis of public items"
-        out.print(f"{told}: fedperfit basis --help", markup=False)
+        print_line(f"{told}: fedperfit basis --help")
     if not settings.secure:
         enough = f"with {settings.committee_size} machines or more, --set secure-aggregation=committee"
-        out.print(f"this cloud sees each update; {enough} shows it their sum alone", markup=False)
+        print_line(f"this cloud sees each update; {enough} shows it their sum alone")
     next_one = f"next: fedperfit-cloud up {quote(str(folder))}"
-    out.print(f"settings are in {folder / 'cloud.toml'}; {next_one}", markup=False)
+    print_line(f"settings are in {folder / 'cloud.toml'}; {next_one}")
 
 
 def up(
@@ -76,11 +75,10 @@ def up(
     from fedperfit.protocol.system.processes import until_signal
 
     def announce(ready: Ready) -> None:
-        out = console()
         named = quote(str(folder))
-        out.print(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C", markup=False)
-        out.print(f"enroll a person: fedperfit-cloud enroll {named} NAME", markup=False)
-        out.print(f"start a run:     fedperfit-cloud run {named}", markup=False)
+        print_line(f"up at {ready.address}; logs in {folder / 'logs'}; stop with Ctrl-C")
+        print_line(f"enroll a person: fedperfit-cloud enroll {named} NAME")
+        print_line(f"start a run:     fedperfit-cloud run {named}")
 
     limit_memory(read_cloud(CloudHome(folder)).memory_gib)
     with until_signal() as stopping:
@@ -106,8 +104,8 @@ def policy(
     write_policy(out, signed)
     agreed = verify_policy(signed, key.public)
     for sentence in agreed.sentences():
-        console().print(sentence)
-    console().print(
+        print_line(sentence)
+    print_line(
         f"wrote version {agreed.version}; at an edge: fedperfit-edge policy FOLDER --accept {out.name}"
     )
 
@@ -142,10 +140,10 @@ def run(
             follow(event)
             line = _line(event)
             if line:
-                out.print(line)
+                print_line(line)
 
         done = run_job(home, name, resume=resume, on_event=show)
-    out.print(f"done; results in {done / 'results'}", markup=False)
+    print_line(f"done; results in {done / 'results'}")
 
 
 def _line(event: dict[str, Any]) -> str:

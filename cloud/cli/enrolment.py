@@ -9,7 +9,7 @@ import typer
 from fedperfit.cloud.cli.deployment import Folder
 from fedperfit.cloud.deployment.settings import CloudSettings
 from fedperfit.protocol.settings.options import setting_option
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import print_line
 from fedperfit.protocol.system.errors import InputError
 
 _Name = Annotated[str, typer.Argument(help="Name of the client.")]
@@ -49,11 +49,9 @@ def enroll(
     from fedperfit.cloud.enrolment.inviting import enroll as invite
 
     invitation = invite(home, name, path, approve=approve, days=days, any_storage=any_storage)
-    console().print(
+    print_line(
         f"wrote {path}, good once, until {invitation.expires}; on {name}'s machine: "
-        f"fedperfit-edge join {path.name} --history FILE",
-        markup=False,
-        soft_wrap=True,
+        f"fedperfit-edge join {path.name} --history FILE"
     )
 
 
@@ -72,23 +70,22 @@ def approve(
     home = CloudHome(folder)
     read_cloud(home)
     keys = waiting(home)
-    out = console()
     if not name:
         for client, key in keys.items():
-            out.print(f"{client} waits with the key {key}", markup=False)
+            print_line(f"{client} waits with the key {key}")
         if not keys:
-            out.print("nobody waits for approval")
+            print_line("nobody waits for approval")
         return
     if name not in keys:
         raise InputError(f"{name} does not wait for approval")
     if not fingerprint:
-        out.print(f"{name} waits with the key {keys[name]}", markup=False)
+        print_line(f"{name} waits with the key {keys[name]}")
         if not sys.stdin.isatty():
             raise InputError("nobody is here to approve: add --fingerprint as the client's owner sees it")
         if not typer.confirm(f"Does {name}'s owner see the same?"):
             raise InputError("you did not approve, so nothing was changed")
     register(home, name, fingerprint or keys[name])
-    out.print(f"{name} is enrolled", markup=False)
+    print_line(f"{name} is enrolled")
 
 
 def unenroll(folder: Folder, name: _Name) -> None:
@@ -99,4 +96,4 @@ def unenroll(folder: Folder, name: _Name) -> None:
     home = CloudHome(folder)
     read_cloud(home)
     leave(home, name)
-    console().print(f"{name} is no longer enrolled", markup=False)
+    print_line(f"{name} is no longer enrolled")

@@ -12,7 +12,7 @@ from fedperfit.cloud.cli import enrolment as enrol_cli
 from fedperfit.cloud.cli import portable as portable_cli
 from fedperfit.cloud.cli import release as release_cli
 from fedperfit.cloud.cli import tls as tls_cli
-from fedperfit.protocol.system.commands import console, root, run
+from fedperfit.protocol.system.commands import console, print_line, root, run
 from fedperfit.protocol.system.errors import InputError, MissingFileError, count_of
 
 app = typer.Typer(
@@ -82,7 +82,7 @@ def show_checkpoint(
     out.print(table)
     for report in checkpoint.history:
         for client, reason in report.dropped.items():
-            out.print(f"round {report.round}: dropped {client}: {reason}", markup=False, soft_wrap=True)
+            print_line(f"round {report.round}: dropped {client}: {reason}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fedperfit.cloud.cli.release import release_at
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import print_line
 from fedperfit.protocol.system.errors import InputError
 
 
@@ -38,7 +38,7 @@ def export(
         write_pyreft(out, release.shift, release.header)
     else:
         save_pretrained(release, out, base_model or "its base model")
-    console().print(f"wrote release {release.version} to {out}", markup=False)
+    print_line(f"wrote release {release.version} to {out}")
 
 
 def push(
@@ -56,7 +56,7 @@ def push(
     from fedperfit.protocol.portable.hub import push_release
 
     address = push_release(release, name, base_model or "its base model", private=private)
-    console().print(f"release {release.version} is at {address}", markup=False, soft_wrap=True)
+    print_line(f"release {release.version} is at {address}")
 
 
 def import_pyreft(
@@ -101,4 +101,4 @@ def import_pyreft(
         if made:
             key.unlink()  # it has signed nothing that there is
         raise
-    console().print(f"wrote {out}", markup=False)
+    print_line(f"wrote {out}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, print_line
 from fedperfit.protocol.system.errors import MissingFileError, count_of
 from fedperfit.protocol.trust.published import check_released, releases_folder
 
@@ -110,7 +110,7 @@ def members(folder: _Folder) -> None:
     release, without = publish_members(home)
     assert release.directory is not None
     names = ", ".join(release.directory.keys)
-    console().print(f"release {release.version} names {names}", markup=False, soft_wrap=True)
+    print_line(f"release {release.version} names {names}")
     if without:
         lacking = ", ".join(without)
         console().print(
@@ -142,7 +142,7 @@ def publish(
     from fedperfit.protocol.system.processes import until_signal
 
     def say(line: str) -> None:
-        console().print(line, markup=False, soft_wrap=True)
+        print_line(line)
 
     with StaticFiles.open(folder, out) as files:
         if keep:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fedperfit.protocol.system.commands import console
+from fedperfit.protocol.system.commands import console, print_line
 
 app = typer.Typer(help="Certificates: how edges know that they speak with this cloud.", no_args_is_help=True)
 
@@ -21,14 +21,11 @@ def show(folder: _Folder) -> None:
 
     home = CloudHome(folder)
     read_cloud(home)
-    out = console()
     for name, meaning in (("server.crt", "the server's certificate"), ("ca.crt", "the authority")):
-        out.print(f"{meaning} is valid until {valid_until(home.tls / name):%Y-%m-%d}", markup=False)
+        print_line(f"{meaning} is valid until {valid_until(home.tls / name):%Y-%m-%d}")
     day = next_day(home)
     if day is not None:
-        out.print(
-            f"a new authority takes over on the first `up` after {day:%Y-%m-%d %H:%M} UTC", markup=False
-        )
+        print_line(f"a new authority takes over on the first `up` after {day:%Y-%m-%d %H:%M} UTC")
 
 
 @app.command()
@@ -39,7 +36,7 @@ def renew(folder: _Folder) -> None:
 
     home = CloudHome(folder)
     until = renew_certificate(home, read_cloud(home))
-    console().print(f"the server's certificate is valid until {until:%Y-%m-%d}; {_RESTART}", markup=False)
+    print_line(f"the server's certificate is valid until {until:%Y-%m-%d}; {_RESTART}")
 
 
 @app.command()

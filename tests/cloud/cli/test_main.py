@@ -45,6 +45,16 @@ def test_certificates_are_shown_and_changed(
         assert words in said.out + said.err
 
 
+def test_a_folders_name_is_no_markup_and_stays_on_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "a[/x]\nb"
+    assert command(monkeypatch, "init", folder) == 0
+    assert f"made {tmp_path}/a[/x]?b: " in capsys.readouterr().out
+    assert command(monkeypatch, "policy", folder, tmp_path / "[b]\n.policy") == 0
+    assert capsys.readouterr().out.endswith("--accept [b]?.policy\n")
+
+
 def test_a_cloud_comes_up_within_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     init(CloudHome(tmp_path), "quickstart", {"memory-gib": 3})
     did: list[object] = []
