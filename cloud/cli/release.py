@@ -141,15 +141,12 @@ def publish(
     from fedperfit.cloud.publishing.static_files import StaticFiles, status
     from fedperfit.protocol.system.processes import until_signal
 
-    def say(line: str) -> None:
-        print_line(line)
-
     with StaticFiles.open(folder, out) as files:
         if keep:
             with until_signal() as stopping:
-                files.keep(say, stopping)
+                files.keep(print_line, stopping)
         else:
-            say(status(files.write()))
+            print_line(status(files.write()))
 
 
 @app.command()
